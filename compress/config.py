@@ -1,0 +1,374 @@
+"""The configuration: what can be set, its defaults, and every fault of a file reported at once.
+
+One YAML file describes a whole run. Its sections are the stages; `data`, `threat` and `seed` are shared. A stage on
+its own is configured by `TeacherConfig`, `StudentConfig`, …: the shared part and its section in one model, which is
+also what its manifest records.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from compress import names
+from compress.errors import CompressError
+from compress.losses.options import METHOD_OPTIONS
+
+BUILT_IN = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+
+def _fraction(value: Any) -> str:
+    """A number as people write it, kept as written: `8/255`, `0.03`."""
+    text = re.sub(r"\s", "", str(value))
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is not a number; write it like 8/255 or 0.03") from None
+    if not 0 < number < 1:
+        raise ValueError(f"{text} is outside (0, 1); pixels are in [0, 1], so write 8/255, not 8")
+    return text
+
+
+def _known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
+    def check(name: str) -> str:
+        try:
+            return names.check(kind, name, known)
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
+
+    return AfterValidator(check)
+
+
+Radius = Annotated[str, BeforeValidator(_fraction)]
+Data = Annotated[str, _known("data", names.DATASETS)]
+Model = Annotated[str, _known("model", names.MODELS)]
+Target = Annotated[str, _known("target", names.TARGETS)]
+Device = Annotated[str, _known("device", names.DEVICES)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Threat(Strict):
+    """What the attacker may do to an image in [0, 1]."""
+
+    norm: Literal["linf"] = "linf"
+    eps: Radius = Field(description="radius of the perturbation, on pixels in [0, 1], e.g. 8/255")
+
+    @property
+    def radius(self) -> float:
+        return float(Fraction(self.eps))
+
+
+class Common(Strict):
+    """What every stage shares."""
+
+    data: Data = Field(description="the dataset")
+    threat: Threat
+    seed: int = Field(0, ge=0, description="seeds initial weights, batch order and attack starts, never the split")
+
+
+class TrainAttack(Strict):
+    """The inner maximisation of training: projected gradient ascent from a random start."""
+
+    steps: Count = 10
+    step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
+
+
+class Training(Strict):
+    """How a network is trained; shared by the sections that train."""
+
+    epochs: Count
+    batch_size: int = Field(128, ge=2)
+    lr: Positive = Field(0.1, description="peak learning rate of SGD with Nesterov momentum, cosine to zero")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    attack: TrainAttack = TrainAttack()
+    validate_steps: Count = Field(10, description="PGD steps by which the validation split selects the epoch")
+    test_steps: Count = Field(20, description="PGD steps of the test accuracy kept in the manifest")
+
+
+class WithMethod(Training):
+    """A network trained by a method with options."""
+
+    model: Model
+    method: str
+    options: dict[str, Any] = Field({}, description="options of the method", validate_default=True)
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, method: str) -> str:
+        try:
+            return names.check("method", method, cls._methods())
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
+
+    @classmethod
+    def _methods(cls) -> "dict[str, str] | tuple[str, ...]":
+        return names.METHODS
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        """The options in full, defaults filled in, so that a manifest records what was used."""
+        known = METHOD_OPTIONS.get(info.data.get("method", ""))
+        if known is None:
+            return options  # the method itself is at fault and is reported
+        try:
+            return known(**options).model_dump()
+        except ValidationError as fault:
+            raise ValueError("\n".join(_faults(fault, known))) from None
+
+
+# ---------------------------------------------------------------------------------------------- sections
+
+
+class Teacher(WithMethod):
+    """The robust teacher, trained from scratch."""
+
+    model: Model = "wrn-10-4"
+    method: str = "pgd-at"
+    epochs: Count = 30
+
+    @classmethod
+    def _methods(cls) -> tuple[str, ...]:
+        return names.TEACHER_METHODS
+
+
+class Student(WithMethod):
+    """The lightweight network that goes to the device."""
+
+    model: Model = "resnet8"
+    method: str = "vgap"
+    epochs: Count = 30
+
+
+class Quantize(Training):
+    """INT8 of weights and activations, fine-tuned with the student's own objective."""
+
+    mode: Literal["qat", "ptq"] = Field("qat", description="fine-tune through the quantizers, or only calibrate")
+    epochs: Count = 3
+    lr: Positive = 0.005
+    calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
+
+
+class Export(Strict):
+    """The file that is shipped."""
+
+    opset: int = Field(20, ge=19, le=23, description="ONNX opset; TensorRT 10.0 to 10.8 stops at 20")
+    parity_images: Count = Field(256, description="real images that artifact and torch model are compared on")
+    min_agreement: float = Field(0.99, ge=0, le=1, description="share of equal predictions below which export fails")
+
+
+class Attack(Strict):
+    """The attack set: adversarial images made with gradients, replayed on the artifact."""
+
+    images: "Count | None" = Field(None, description="test images attacked, class-balanced; all of them by default")
+    steps: Count = Field(20, description="PGD steps of each attack")
+    step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
+    restarts: Count = Field(2, description="random starts of each attack; the worst counts")
+    temperature: Positive = Field(10.0, description="logits are divided by it in the temperature-scaled attack")
+    batch_size: Count = 128
+
+
+class Latency(Strict):
+    """How latency is measured: one query after another, each timed around `infer`, copies included."""
+
+    batch_size: Count = 1
+    warmup: int = Field(50, ge=0, description="untimed queries first")
+    samples: Count = Field(1000, description="timed queries")
+
+
+class Verify(Strict):
+    """The artifact itself, executed on the device: replay, attacks without gradients, latency."""
+
+    batch_size: Count = Field(64, description="images in each call of the runtime when verdicts are made")
+    threads: int = Field(0, ge=0, description="threads of the runtime; 0: all cores")
+    square_queries: int = Field(1000, ge=0, description="queries an image of the Square attack")
+    decision_queries: int = Field(500, ge=0, description="queries an image of the decision-based attack")
+    latency: Latency = Latency()
+
+
+class TeacherConfig(Common, Teacher):
+    """A teacher stage on its own."""
+
+
+class StudentConfig(Common, Student):
+    """A student stage on its own."""
+
+
+class QuantizeConfig(Common, Quantize):
+    """A quantized stage on its own."""
+
+
+class ExportConfig(Common, Export):
+    """An exported stage on its own."""
+
+    target: Target = "onnx"
+
+
+class AttackConfig(Common, Attack):
+    """An attack-set stage on its own."""
+
+
+class VerifyConfig(Common, Verify):
+    """A verified stage on its own."""
+
+    device: Device = "cpu"
+
+
+class Run(Common):
+    """The whole chain."""
+
+    out: "str | None" = Field(None, description="folder of the run; default runs/<name of the config>")
+    teacher: Teacher = Teacher()
+    student: Student = Student()
+    baselines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Student] = Field(
+        default_factory=dict, description="further students by name, trained to be compared with; never shipped"
+    )
+    quantize: "Quantize | None" = Field(Quantize(), description="null: ship the float student")
+    export: Export = Export()
+    attack: Attack = Attack()
+    verify: Verify = Verify()
+    targets: list[Target] = Field(["onnx"], min_length=1, description="runtimes to export for")
+    devices: list[Device] = Field(["cpu"], min_length=1, description="where each exported target is verified")
+    compare_float: bool = Field(True, description="also export and verify the student before quantization")
+    require: list[str] = Field(default_factory=list, description='gates on the statement, e.g. "robust>=0.3"')
+
+    def stage(self, kind: "type[Stage_]", section: Strict, **more: Any) -> "Stage_":
+        """The stage config of `kind` from one of this run's sections and the shared part."""
+        shared = {name: getattr(self, name) for name in Common.model_fields}
+        return kind(**shared, **{name: getattr(section, name) for name in type(section).model_fields}, **more)
+
+
+Stage_ = TypeVar("Stage_", bound=Common)
+Model_ = TypeVar("Model_", bound=BaseModel)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def load(path: "Path | str", overrides: "Mapping[str, Any] | None" = None) -> Run:
+    """The run that a YAML file describes, with dotted `overrides` (`teacher.epochs`) on top of it."""
+    return parse(Run, merged(read_yaml(path), overrides or {}), str(path))
+
+
+def read_yaml(path: "Path | str") -> dict[str, Any]:
+    """The mapping in a YAML file; a built-in config may be named without its folder: `quickstart`."""
+    found = _find(Path(path))
+    try:
+        content = yaml.safe_load(found.read_text())
+    except (OSError, UnicodeDecodeError) as fault:
+        raise CompressError(f"{path}: cannot be read ({fault})") from None
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise CompressError(f"{path}:{where} is not YAML ({getattr(fault, 'problem', fault)})") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise CompressError(f"{path}: holds a {type(content).__name__}; a mapping of sections is needed")
+    return content
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for folder in BUILT_IN:
+        for candidate in (folder / path.name, folder / f"{path.name}.yaml"):
+            if str(path.parent) in (".", "configs") and candidate.is_file():
+                return candidate
+    known = sorted({file.stem for folder in BUILT_IN for file in folder.glob("*.yaml")})
+    raise CompressError(f"{path}: no such config; `compress init` writes one, built in are: {', '.join(known)}")
+
+
+def merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the dotted keys of `overrides` set; None leaves a value as it is."""
+    result = _copy(content)
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        *parents, last = dotted.split(".")
+        at = result
+        for parent in parents:
+            if not isinstance(at.get(parent), dict):
+                at[parent] = {}
+            at = at[parent]
+        at[last] = value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def parse(kind: type[Model_], content: Mapping[str, Any], where: str) -> Model_:
+    """`content` as a model; every fault in it in one error, a line each."""
+    content = _with_default_eps(content)
+    try:
+        return kind(**content)
+    except ValidationError as fault:
+        faults = _faults(fault, kind)
+        head = f"{where}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise CompressError("\n  ".join([head, *faults]) if len(faults) > 1 else f"{where}: {faults[0]}") from None
+
+
+def _with_default_eps(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A dataset brings the radius that the field uses with it, unless the config names one."""
+    default = names.DEFAULT_EPS.get(str(content.get("data")))
+    threat = content.get("threat") or {}
+    if default is None or not isinstance(threat, Mapping) or "eps" in threat:
+        return content
+    return {**content, "threat": {**threat, "eps": default}}
+
+
+def _faults(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    """One line a fault: where, what, got, and the nearest known key."""
+    return [line for detail in error.errors() for line in _lines(detail, kind)]
+
+
+def _lines(detail: ErrorDetails, kind: type[BaseModel]) -> Iterator[str]:
+    where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    if detail["type"] == "extra_forbidden":
+        known = _keys(kind, detail["loc"][:-1])
+        yield f"{where}: unknown key{names.nearest(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
+    elif detail["type"] == "missing":
+        yield f"{where}: missing; it has no default"
+    elif detail["type"] == "value_error":
+        for line in str(detail["ctx"]["error"]).splitlines():
+            yield f"{where}.{line}" if detail["loc"][-1] == "options" else f"{where}: {line}"
+    else:
+        yield f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+
+
+def _keys(kind: type[BaseModel], loc: "tuple[int | str, ...]") -> list[str]:
+    """The keys known at a place of the config."""
+    at: Any = kind
+    for part in loc:
+        fields = getattr(at, "model_fields", {})
+        if part in fields:
+            at = _model_in(fields[part].annotation)
+    return list(getattr(at, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model inside `X`, `X | None` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_in(part)
+        if found is not None:
+            return found
+    return None

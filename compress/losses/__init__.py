@@ -1,0 +1,1 @@
+"""Training objectives, one file each. Importing this package imports no torch."""
