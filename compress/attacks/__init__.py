@@ -1,0 +1,1 @@
+"""Attacks with gradients on any callable `x → logits`. Pure: no mode, gradient field or BatchNorm statistic changes."""

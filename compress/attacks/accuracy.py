@@ -1,0 +1,54 @@
+"""How many images a model keeps right: clean, and under one projected gradient attack."""
+
+from typing import Any
+
+import torch
+
+from compress.attacks import losses as attack_losses
+from compress.attacks.pgd import Model, random_start, strongest
+from compress.config import Training
+from compress.data import Dataset
+from compress.data.split import Split
+from compress.models import Classifier
+from compress.seeds import generator
+
+
+def accuracy(model: Model, split: Split, batch_size: int) -> float:
+    """Share of images classified right."""
+    with torch.no_grad():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in split.batches(batch_size))
+    return right / len(split.labels)
+
+
+def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, steps: int, seed: int) -> float:
+    """Share of images still right at every iterate of one PGD run on cross-entropy, step 2.5 ε / steps."""
+    standing = 0
+    for index, (x, y) in enumerate(split.batches(batch_size)):
+        start = random_start(x, eps, generator(seed, "evaluate", index))
+        judge = attack_losses.margin(y)
+        _, worst = strongest(
+            model,
+            x,
+            attack_losses.cross_entropy(y),
+            judge,
+            start=start,
+            eps=eps,
+            step_size=2.5 * eps / steps,
+            steps=steps,
+        )
+        with torch.no_grad():
+            standing += int(((worst < 0) & (judge(model(x)) < 0)).sum())
+    return standing / len(split.labels)
+
+
+def on_test_split(model: Classifier, data: Dataset, config: Training, *, eps: str, radius: float) -> dict[str, Any]:
+    """Clean and PGD accuracy on the test split, for the manifest; nothing is chosen by it."""
+    split = Split.of(data, "test", next(model.parameters()).device)
+    return {
+        "n": len(split.labels),
+        "clean": accuracy(model, split, config.batch_size),
+        "robust": robust_accuracy(model, split, config.batch_size, eps=radius, steps=config.test_steps, seed=0),
+        "attack": "pgd",
+        "steps": config.test_steps,
+        "eps": eps,
+    }

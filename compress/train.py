@@ -1,0 +1,79 @@
+"""What the teacher and the student stage share: build, fit, measure, write."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from compress import artifact, data, fit
+from compress.artifact import Plan, Stage, Work
+from compress.attacks.accuracy import on_test_split
+from compress.config import Common, QuantizeConfig, StudentConfig, TeacherConfig
+from compress.data import Dataset
+from compress.data.split import Split
+from compress.losses import methods
+from compress.losses.objective import Objective
+from compress.models import Classifier, folder
+from compress.models.base import parameters
+from compress.stages import load, load_data
+
+
+def plan_training(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
+    """The plan of a stage that trains: its config, the data, and the identities of the stages it reads."""
+    return Plan(
+        stage=kind,
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        data=data.load(config.data).as_plan(),
+        inputs={role: stage.identity for role, stage in inputs.items()},
+    )
+
+
+def train(
+    kind: str,
+    config: "TeacherConfig | StudentConfig",
+    inputs: Mapping[str, Stage],
+    out: "Path | str",
+    *,
+    replace: bool = False,
+) -> Stage:
+    """A stage of that kind, trained by `config.method`, the teacher taken from `inputs` where there is one."""
+
+    def make(work: Work) -> None:
+        dataset = load_data(config.data, *inputs.values())
+        where = fit.device()
+        teacher = load(inputs["teacher"]).to(where) if "teacher" in inputs else None
+        architecture = folder.describe(config.model, dataset)
+        torch.manual_seed(config.seed)
+        student = folder.build(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train_split = Split.of(dataset, "train", where)
+        clean = (x for x, _ in train_split.batches(config.batch_size))
+        objective = methods.build(config.method, config.options, student, teacher, clean).to(where)
+        label = f"{kind} {config.model} by {config.method}"
+        work.metrics = finish(student, objective, teacher, dataset, config, work, label)
+        folder.write(work, architecture, student)
+
+    return artifact.build(
+        out,
+        plan_training(kind, config, inputs),
+        make,
+        lineage={role: stage.path for role, stage in inputs.items()},
+        keep=fit.KEEP,
+        replace=replace,
+    )
+
+
+def finish(
+    student: Classifier,
+    objective: Objective,
+    teacher: "Classifier | None",
+    dataset: Dataset,
+    config: "TeacherConfig | StudentConfig | QuantizeConfig",
+    work: Work,
+    label: str,
+) -> dict[str, object]:
+    """Fit the student and measure it: the manifest's metrics."""
+    eps = config.threat.radius
+    found = fit.fit(student, objective, teacher, dataset, config, eps=eps, seed=config.seed, work=work, label=label)
+    test = on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps)
+    return {"parameters": parameters(student), **found, "test": test}
