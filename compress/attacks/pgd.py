@@ -42,7 +42,7 @@ def strongest(
     """Of all iterates of `pgd` the one with the largest `judge`, image by image, and that value. (B,C,H,W), (B,)."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     x_adv = start.detach()
-    best, best_value = x_adv.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    best, best_value = x_adv.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     for step in range(steps + 1):
         last = step == steps
         logits, gradient = (_logits(model, x_adv), None) if last else _ascent(model, x_adv, loss)

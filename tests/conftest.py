@@ -1,0 +1,38 @@
+"""One tiny chain, made once: every stage real, trained just enough to tell its parts apart."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+EPS = "40/255"
+BRIEF = {
+    "data": "digits",
+    "epochs": 2,
+    "batch_size": 64,
+    "lr": 0.05,
+    "attack": {"steps": 2},
+    "validate_steps": 2,
+    "test_steps": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Folders of a teacher, a vgap student, its INT8 twin, both exports and an attack set."""
+    import export.stage
+    from compress import attack, distill, quantize, teacher
+    from compress.config import AttackConfig, ExportConfig, QuantizeConfig, StudentConfig, TeacherConfig, parse
+
+    root: Path = tmp_path_factory.mktemp("chain")
+    at = SimpleNamespace(root=root, **{n: root / n for n in ("teacher", "student", "quantized", "e", "ef", "a")})
+    teacher.run(parse(TeacherConfig, {**BRIEF, "model": "resnet8"}, "test"), {}, at.teacher)
+    student = parse(StudentConfig, {**BRIEF, "model": "resnet8", "method": "vgap", "epochs": 4}, "test")
+    distill.run(student, {"teacher": at.teacher}, at.student)
+    quantize.run(parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test"), {"student": at.student}, at.quantized)
+    for source, out in ((at.quantized, at.e), (at.student, at.ef)):
+        export.stage.run(parse(ExportConfig, {"data": "digits"}, "test"), {"model": source}, out)
+    inputs = {"student": at.student, "quantized": at.quantized, "exported": [at.e, at.ef]}
+    brief = {"data": "digits", "images": 60, "steps": 3, "restarts": 1}
+    attack.run(parse(AttackConfig, brief, "test"), inputs, at.a)
+    return at
