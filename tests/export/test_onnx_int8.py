@@ -1,0 +1,111 @@
+"""The INT8 graph: what the twin computes, in integers throughout, in the same bytes each time."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from compress import models
+from compress.models import int8
+from compress.models.folding import fold
+from export import onnx_float, onnx_int8
+
+
+def images(n: int, seed: int = 1) -> torch.Tensor:
+    levels = torch.randint(0, 256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    return levels.float() / 255
+
+
+@pytest.fixture(scope="module", params=["resnet8", "resnet20"])
+def pair(request: pytest.FixtureRequest) -> tuple[models.Classifier, onnx.ModelProto]:
+    """A twin and the graph emitted from it."""
+    torch.manual_seed(0)
+    twin = models.build(request.param, channels=1, classes=10)
+    for _ in range(3):
+        twin.train()(images(64))
+    layout = int8.quantize(twin, [images(64)])
+    return twin, emit(request.param, twin, layout)
+
+
+def emit(name: str, twin: models.Classifier, layout: dict) -> onnx.ModelProto:
+    plain = models.build(name, channels=1, classes=10)
+    fold(plain)
+    plain.load_state_dict(onnx_int8.float_weights(twin))
+    proto, origin = onnx_float.emit(plain, torch.zeros(1, 8, 8), 20)
+    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(twin, layout))
+    return proto
+
+
+def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[models.Classifier, onnx.ModelProto]) -> None:
+    _, proto = pair
+    onnx.checker.check_model(proto, full_check=True)
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    assert batch.dim_param and not batch.dim_value
+
+
+def test_the_reference_evaluator_computes_what_the_twin_computes(
+    pair: tuple[models.Classifier, onnx.ModelProto],
+) -> None:
+    twin, proto = pair
+    x = images(16, seed=2)
+    (got,) = ReferenceEvaluator(proto).run(None, {"image": x.numpy()})
+    want = twin(x).detach().numpy()
+    # an activation may land one step away where a float sum falls on a rounding boundary
+    assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+    assert np.abs(got - want).mean() < 0.01 * np.abs(want).max()
+    assert (got.argmax(1) == want.argmax(1)).all()
+    float_want = torch.nn.functional.linear(torch.zeros(1, 64), twin.linear.weight, twin.linear.bias)
+    assert np.abs(got - float_want.detach().numpy()).max() > 0.1 * np.abs(want).max()  # the images matter
+
+
+def test_every_convolution_runs_in_integers(pair: tuple[models.Classifier, onnx.ModelProto], tmp_path: Path) -> None:
+    _, proto = pair
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    before = Counter(node.op_type for node in proto.graph.node)
+    after = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert after["QLinearConv"] == before["Conv"] > 0
+    assert after["QLinearAdd"] == before["Add"] > 0
+    assert after["Conv"] == after["Gemm"] == after["Add"] == 0
+
+
+def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[models.Classifier, onnx.ModelProto]) -> None:
+    twin, proto = pair
+    stored = {entry.name: entry for entry in proto.graph.initializer}
+    levels = numpy_helper.to_array(stored["conv1.weight_int8"])
+    scale = numpy_helper.to_array(stored["conv1.weight_scale"])
+    fake = twin.conv1.weight_quantizer(twin.conv1.weight).detach().numpy()
+    np.testing.assert_allclose(levels * scale.reshape(-1, 1, 1, 1), fake, atol=1e-6)
+    assert stored["conv1.bias_int32"].data_type == TensorProto.INT32
+    bias_scale = numpy_helper.to_array(stored["conv1.bias_scale"])
+    bias = numpy_helper.to_array(stored["conv1.bias_int32"]) * bias_scale
+    assert np.abs(bias - twin.conv1.bias.detach().numpy()).max() <= bias_scale.max() / 2 * 1.01
+    floats = [e for e in proto.graph.initializer if e.data_type == TensorProto.FLOAT]
+    assert all("_scale" in entry.name for entry in floats)
+
+
+def test_nothing_of_the_source_or_the_machine_is_in_the_bytes(
+    pair: tuple[models.Classifier, onnx.ModelProto],
+) -> None:
+    _, proto = pair
+    content = proto.SerializeToString()
+    for word in (b"/work", b"site-packages", b"pkg.torch", b".py", b"torch"):
+        assert word not in content, word
+
+
+def test_equal_weights_give_equal_bytes() -> None:
+    def once() -> bytes:
+        torch.manual_seed(0)
+        twin = models.build("resnet8", channels=1, classes=10)
+        layout = int8.quantize(twin, [images(32)])
+        return emit("resnet8", twin, layout).SerializeToString(deterministic=True)
+
+    assert once() == once()
