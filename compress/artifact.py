@@ -39,6 +39,9 @@ PACKAGES = ("robust-compress", "torch", "numpy", "onnx", "onnxruntime", "nvidia-
 #: The command that a manifest names as the way to make its folder anew; the command line sets it.
 COMMAND: ContextVar[str] = ContextVar("command", default="the same Python call")
 
+#: While set, `build` makes a stage anew whatever stands there; the old one stays until the new one is complete.
+ANEW: ContextVar[bool] = ContextVar("anew", default=False)
+
 
 def canonical(value: Any) -> str:
     """One text for one value: keys sorted, no spaces, no NaN."""
@@ -268,7 +271,7 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
     """The partial folder, locked and cleared for `plan`; or the complete stage when there is nothing to do."""
     partial = _partial(path)
     while True:
-        if (path / MANIFEST).exists():
+        if (path / MANIFEST).exists() and not ANEW.get():
             found = status(path, plan)
             if found.state == "complete" and found.stage is not None:
                 yield found.stage

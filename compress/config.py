@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from compress import names
 from compress.errors import CompressError
-from compress.losses.options import METHOD_OPTIONS
+from compress.options import METHOD_OPTIONS
 
 BUILT_IN = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
@@ -47,11 +56,18 @@ def _known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidat
     return AfterValidator(check)
 
 
-Radius = Annotated[str, BeforeValidator(_fraction)]
-Data = Annotated[str, _known("data", names.DATASETS)]
-Model = Annotated[str, _known("model", names.MODELS)]
-Target = Annotated[str, _known("target", names.TARGETS)]
-Device = Annotated[str, _known("device", names.DEVICES)]
+def _enum(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
+    """What an editor offers for a name."""
+    return WithJsonSchema({"type": "string", "enum": list(known)})
+
+
+Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
+Data = Annotated[str, _known("data", names.DATASETS), _enum(names.DATASETS)]
+Model = Annotated[str, _known("model", names.MODELS), _enum(names.MODELS)]
+Method = Annotated[str, _known("method", names.METHODS), _enum(names.METHODS)]
+TeacherMethod = Annotated[str, _known("method", names.TEACHER_METHODS), _enum(names.TEACHER_METHODS)]
+Target = Annotated[str, _known("target", names.TARGETS), _enum(names.TARGETS)]
+Device = Annotated[str, _known("device", names.DEVICES), _enum(names.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -63,7 +79,7 @@ class Strict(BaseModel):
 class Threat(Strict):
     """What the attacker may do to an image in [0, 1]."""
 
-    norm: Literal["linf"] = "linf"
+    norm: Literal["linf"] = Field("linf", description="the norm that bounds the perturbation: its largest pixel change")
     eps: Radius = Field(description="radius of the perturbation, on pixels in [0, 1], e.g. 8/255")
 
     @property
@@ -75,27 +91,27 @@ class Common(Strict):
     """What every stage shares."""
 
     data: Data = Field(description="the dataset")
-    threat: Threat
+    threat: Threat = Field(description="what the attacker may do; the radius follows from the dataset if not given")
     seed: int = Field(0, ge=0, description="seeds initial weights, batch order and attack starts, never the split")
 
 
 class TrainAttack(Strict):
     """The inner maximisation of training: projected gradient ascent from a random start."""
 
-    steps: Count = 10
+    steps: Count = Field(10, description="gradient steps of each training batch")
     step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
 
 
 class Training(Strict):
     """How a network is trained; shared by the sections that train."""
 
-    epochs: Count
-    batch_size: int = Field(128, ge=2)
+    epochs: Count = Field(30, description="passes over the training split")
+    batch_size: int = Field(128, ge=2, description="images of one step of the optimiser")
     lr: Positive = Field(0.1, description="peak learning rate of SGD with Nesterov momentum, cosine to zero")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    attack: TrainAttack = TrainAttack()
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
+    attack: TrainAttack = Field(TrainAttack(), description="the attack that training images are changed by")
     validate_steps: Count = Field(10, description="PGD steps by which the validation split selects the epoch")
     test_steps: Count = Field(20, description="PGD steps of the test accuracy kept in the manifest")
 
@@ -103,21 +119,9 @@ class Training(Strict):
 class WithMethod(Training):
     """A network trained by a method with options."""
 
-    model: Model
-    method: str
+    model: Model = Field(description="architecture")
+    method: Method = Field(description="objective it is trained with")
     options: dict[str, Any] = Field({}, description="options of the method", validate_default=True)
-
-    @field_validator("method")
-    @classmethod
-    def _method(cls, method: str) -> str:
-        try:
-            return names.check("method", method, cls._methods())
-        except CompressError as fault:
-            raise ValueError(str(fault)) from None
-
-    @classmethod
-    def _methods(cls) -> "dict[str, str] | tuple[str, ...]":
-        return names.METHODS
 
     @field_validator("options")
     @classmethod
@@ -138,29 +142,23 @@ class WithMethod(Training):
 class Teacher(WithMethod):
     """The robust teacher, trained from scratch."""
 
-    model: Model = "wrn-10-4"
-    method: str = "pgd-at"
-    epochs: Count = 30
-
-    @classmethod
-    def _methods(cls) -> tuple[str, ...]:
-        return names.TEACHER_METHODS
+    model: Model = Field("wrn-10-4", description="architecture")
+    method: TeacherMethod = Field("pgd-at", description="objective it is trained with")
 
 
 class Student(WithMethod):
     """The lightweight network that goes to the device."""
 
-    model: Model = "resnet8"
-    method: str = "vgap"
-    epochs: Count = 30
+    model: Model = Field("resnet8", description="architecture")
+    method: Method = Field("vgap", description="objective it is trained with")
 
 
 class Quantize(Training):
     """INT8 of weights and activations, fine-tuned with the student's own objective."""
 
     mode: Literal["qat", "ptq"] = Field("qat", description="fine-tune through the quantizers, or only calibrate")
-    epochs: Count = 3
-    lr: Positive = 0.005
+    epochs: Count = Field(3, description="passes over the training split; not used by ptq")
+    lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum, cosine to zero")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
 
 
@@ -180,13 +178,13 @@ class Attack(Strict):
     step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
     restarts: Count = Field(2, description="random starts of each attack; the worst counts")
     temperature: Positive = Field(10.0, description="logits are divided by it in the temperature-scaled attack")
-    batch_size: Count = 128
+    batch_size: Count = Field(128, description="images attacked at once")
 
 
 class Latency(Strict):
     """How latency is measured: one query after another, each timed around `infer`, copies included."""
 
-    batch_size: Count = 1
+    batch_size: Count = Field(1, description="images of one query")
     warmup: int = Field(50, ge=0, description="untimed queries first")
     samples: Count = Field(1000, description="timed queries")
 
@@ -198,7 +196,7 @@ class Verify(Strict):
     threads: int = Field(0, ge=0, description="threads of the runtime; 0: all cores")
     square_queries: int = Field(1000, ge=0, description="queries an image of the Square attack")
     decision_queries: int = Field(500, ge=0, description="queries an image of the decision-based attack")
-    latency: Latency = Latency()
+    latency: Latency = Field(Latency(), description="how latency is measured, one query after another")
 
 
 class TeacherConfig(Common, Teacher):
@@ -216,7 +214,7 @@ class QuantizeConfig(Common, Quantize):
 class ExportConfig(Common, Export):
     """An exported stage on its own."""
 
-    target: Target = "onnx"
+    target: Target = Field("onnx", description="runtime to export for")
 
 
 class AttackConfig(Common, Attack):
@@ -226,26 +224,28 @@ class AttackConfig(Common, Attack):
 class VerifyConfig(Common, Verify):
     """A verified stage on its own."""
 
-    device: Device = "cpu"
+    device: Device = Field("cpu", description="where the artifact is executed")
 
 
 class Run(Common):
     """The whole chain."""
 
     out: "str | None" = Field(None, description="folder of the run; default runs/<name of the config>")
-    teacher: Teacher = Teacher()
-    student: Student = Student()
+    teacher: Teacher = Field(Teacher(), description="the robust teacher, trained from scratch")
+    student: Student = Field(Student(), description="the lightweight network that goes to the device")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Student] = Field(
-        default_factory=dict, description="further students by name, trained to be compared with; never shipped"
+        {}, description="further students by name, trained to be compared with; never shipped"
     )
-    quantize: "Quantize | None" = Field(Quantize(), description="null: ship the float student")
-    export: Export = Export()
-    attack: Attack = Attack()
-    verify: Verify = Verify()
+    quantize: "Quantize | None" = Field(Quantize(), description="INT8 fine-tuning; null: ship the float student")
+    export: Export = Field(Export(), description="the file that is shipped")
+    attack: Attack = Field(Attack(), description="the attack set: images made with gradients, replayed on the artifact")
+    verify: Verify = Field(
+        Verify(), description="the artifact itself, executed: replay, gradient-free attacks, latency"
+    )
     targets: list[Target] = Field(["onnx"], min_length=1, description="runtimes to export for")
     devices: list[Device] = Field(["cpu"], min_length=1, description="where each exported target is verified")
     compare_float: bool = Field(True, description="also export and verify the student before quantization")
-    require: list[str] = Field(default_factory=list, description='gates on the statement, e.g. "robust>=0.3"')
+    require: list[str] = Field([], description='gates on the statement, e.g. "robust>=0.3"')
 
     def stage(self, kind: "type[Stage_]", section: Strict, **more: Any) -> "Stage_":
         """The stage config of `kind` from one of this run's sections and the shared part."""
@@ -269,7 +269,7 @@ def read_yaml(path: "Path | str") -> dict[str, Any]:
     """The mapping in a YAML file; a built-in config may be named without its folder: `quickstart`."""
     found = _find(Path(path))
     try:
-        content = yaml.safe_load(found.read_text())
+        content = yaml.load(found.read_text(), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as fault:
         raise CompressError(f"{path}: cannot be read ({fault})") from None
     except yaml.YAMLError as fault:
@@ -281,6 +281,18 @@ def read_yaml(path: "Path | str") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CompressError(f"{path}: holds a {type(content).__name__}; a mapping of sections is needed")
     return content
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a repeated key is a fault, not a silent replacement."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _find(path: Path) -> Path:
@@ -295,11 +307,9 @@ def _find(path: Path) -> Path:
 
 
 def merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with the dotted keys of `overrides` set; None leaves a value as it is."""
+    """`content` with the dotted keys of `overrides` set, sections made where they are missing."""
     result = _copy(content)
     for dotted, value in overrides.items():
-        if value is None:
-            continue
         *parents, last = dotted.split(".")
         at = result
         for parent in parents:
@@ -336,7 +346,10 @@ def _with_default_eps(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _faults(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     """One line a fault: where, what, got, and the nearest known key."""
-    return [line for detail in error.errors() for line in _lines(detail, kind)]
+    details = error.errors()
+    if any(detail["loc"] == ("data",) for detail in details):  # the radius would have come with the dataset
+        details = [detail for detail in details if detail["type"] != "missing" or detail["loc"][0] != "threat"]
+    return [line for detail in details for line in _lines(detail, kind)]
 
 
 def _lines(detail: ErrorDetails, kind: type[BaseModel]) -> Iterator[str]:

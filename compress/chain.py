@@ -1,0 +1,125 @@
+"""The whole chain of a run: how each stage stands, making what is missing or stale, judging what is shipped."""
+
+import importlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress import artifact, config, layout
+from compress.layout import Step
+
+REPORT = "report.html"
+STATEMENT = "statement.json"
+NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class State:
+    """How a step stands: `complete`, `stale`, `resumes` or `to do`; `why` says what made it stale."""
+
+    step: Step
+    folder: Path
+    state: str
+    why: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return self.state == "complete"
+
+
+def survey(chain: Sequence[Step], root: Path, anew: frozenset[str] = NONE) -> list[State]:
+    """How every step stands, nothing made. What a step reads must be complete before its own folder can be judged."""
+    states: dict[str, State] = {}
+    for step in chain:
+        folder = root / step.name
+        waits = next((name for name in step.needs if not states[name].complete), None)
+        if step.name in anew or waits is None:
+            states[step.name] = look(step, root, anew)
+        elif folder.exists():
+            states[step.name] = State(step, folder, "stale", f"{waits} is made anew")
+        else:
+            states[step.name] = State(step, folder, "to do")
+    return list(states.values())
+
+
+def look(step: Step, root: Path, anew: frozenset[str] = NONE) -> State:
+    """How one step stands, its inputs being complete. A damaged folder, or one of another kind, raises.
+
+    Steps named in `anew` are not read, so that a damaged one can be made anew.
+    """
+    folder = root / step.name
+    if step.name in anew:
+        return State(step, folder, "stale", "to be made anew") if folder.exists() else State(step, folder, "to do")
+    if folder.exists():
+        artifact.read(folder, (step.kind,))
+    plan = importlib.import_module(step.module).plan(step.config, step.paths(root))
+    found = artifact.status(folder, plan)
+    return State(step, folder, {"partial": "resumes", "absent": "to do"}.get(found.state, found.state), found.why)
+
+
+def lines(states: Sequence[State]) -> list[str]:
+    """One line a step: `teacher  complete  runs/x/teacher`, `student  stale (config.method: 'rslad' → 'vgap')`."""
+    width = max(len(state.step.name) for state in states)
+    return [f"{state.step.name:<{width}}  {_standing(state)}" for state in states]
+
+
+def _standing(state: State) -> str:
+    if state.complete:
+        return f"complete  {state.folder}"
+    return f"{state.state} ({state.why})" if state.why else state.state
+
+
+def make(step: Step, root: Path, anew: frozenset[str] = NONE) -> bool:
+    """Make one step unless it is complete; whether it was made. An older stage stays until the new one is complete."""
+    from edge.progress import say
+
+    if look(step, root, anew).complete:
+        return False
+    say(f"making {step.name}")
+    token = artifact.ANEW.set(step.name in anew)
+    try:
+        run = importlib.import_module(step.module).run
+        run(step.config, step.paths(root), root / step.name, replace=True)
+    finally:
+        artifact.ANEW.reset(token)
+    return True
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its stages by name, the names of those just made, and the judged requirements."""
+
+    root: Path
+    stages: Mapping[str, artifact.Stage]
+    made: tuple[str, ...]
+    shipped: str  # the verified stage that the requirements were judged on
+    outcomes: Sequence[Any]  # edge.gate.Outcome
+    report: Path
+    seconds: float
+
+
+def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Result:
+    """Bring the run at `root` up to date and judge its requirements.
+
+    Everything from the step named `start` on is made anew, complete or not. The report is written again when a stage
+    was made or when it is absent; the requirements are judged always. Progress goes to stderr.
+    """
+    from compress import report
+    from edge import gate, statement
+    from edge.progress import say
+
+    began = time.monotonic()
+    requirements = [gate.parse(text) for text in settled.require]
+    chain = layout.steps(settled)
+    anew = layout.downstream(chain, start) if start else NONE
+    for line in lines(survey(chain, root, anew)):
+        say(line)
+    made = tuple(step.name for step in chain if make(step, root, anew))
+    stages = {step.name: artifact.read(root / step.name) for step in chain}
+    shipped = layout.shipped(settled)
+    outcomes = gate.judge(statement.read(stages[shipped].file(STATEMENT)), requirements)
+    if made or not (root / REPORT).exists():
+        report.write(root)
+    return Result(root, stages, made, shipped, outcomes, root / REPORT, time.monotonic() - began)

@@ -1,0 +1,35 @@
+"""`compress distill`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress import names
+from compress.cli.lazy import Verb
+from compress.cli.options import FOLDER, Name, Shared, stage_options, training_options
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        "compress distill --teacher runs/teacher --student resnet8 --data digits --method vgap --out runs/student",
+        "compress distill --data digits --method normal --out runs/not-robust",
+    ],
+)
+@click.option("--teacher", type=FOLDER, metavar="DIR", help="Teacher stage; not for the methods normal and pgd-at.")
+@click.option("--student", "model", type=Name("model", names.MODELS), help="Architecture of the student.")
+@click.option("--method", type=Name("method", names.METHODS), help="Objective it is trained with.")
+@training_options
+@stage_options()
+def distill(shared: Shared, teacher: "Path | None", **flags: Any) -> None:
+    """Train a lightweight student from a robust teacher.
+
+    Dataset and radius are the teacher's where neither a flag nor --config gives them.
+    """
+    from compress.cli.stage import inherited, make, settle
+    from compress.config import StudentConfig
+
+    base = inherited(teacher, ["teacher", "student"], ["data", "threat"]) if teacher else {}
+    settled = settle(StudentConfig, "student", shared, flags, base)
+    make("compress.distill", settled, {"teacher": teacher} if teacher else {}, shared)

@@ -1,0 +1,84 @@
+"""From a command line to an exit code: every fault becomes one line on stderr."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from compress import names
+from compress.cli.main import main
+from compress.errors import CompressError
+
+PROGRAM = "compress"
+COMPLETE = "_COMPRESS_COMPLETE"
+BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
+
+
+def execute(args: Sequence[str]) -> int:
+    """Run `compress ARGS` in this process and return its exit code (design: 0, 1, 2, 3; 130 is the signal handler's).
+
+    The user's errors are one line on stderr, with `--json` also `{"error", "exit_code"}` on stdout; ours a traceback.
+    """
+    try:
+        code = _invoke(args)
+        sys.stdout.flush()
+        return code
+    except CompressError as fault:
+        return _told(str(fault), fault.exit_code, args)
+    except click.ClickException as fault:
+        return _told(usage_line(fault), 2, args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains again
+        return BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
+        return 1
+
+
+def _invoke(args: Sequence[str]) -> int:
+    if instruction := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(main, {}, PROGRAM, COMPLETE, instruction)
+    try:
+        with main.make_context(PROGRAM, list(args)) as context:
+            from compress import artifact  # here, so that `compress --help` does without it
+
+            artifact.COMMAND.set(artifact.command_line())
+            main.invoke(context)
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    return 0
+
+
+def _told(message: str, code: int, args: Sequence[str]) -> int:
+    if "--json" in args:
+        click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    click.echo(f"compress: {message}", err=True)
+    return code
+
+
+def usage_line(fault: click.ClickException) -> str:
+    """What click found wrong with a command line, in one line: what, the nearest that exists, where to read on."""
+    context = getattr(fault, "ctx", None)
+    see = f"; see `{context.command_path} --help`" if context else ""
+    if isinstance(fault, click.NoSuchOption):
+        known = [name for param in context.command.get_params(context) for name in param.opts] if context else []
+        return f"no option {fault.option_name}{names.nearest(fault.option_name, known)}{see}"
+    if isinstance(fault, click.MissingParameter) and fault.param:
+        return f"{_label(fault.param)} is missing{see}"
+    if isinstance(fault, click.BadParameter) and fault.param:
+        return f"{_label(fault.param)}: {_plain(fault.message)}{see}"
+    return f"{_plain(fault.format_message())}{see}"
+
+
+def _label(param: click.Parameter) -> str:
+    return param.opts[0] if isinstance(param, click.Option) else str(param.human_readable_name)
+
+
+def _plain(message: str) -> str:
+    return " ".join(message.split()).rstrip(".")

@@ -1,0 +1,58 @@
+"""Commands that end their help with examples, and a group that imports a verb only when it is used."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from compress import names
+
+
+class _Examples(click.Command):
+    """A command whose help ends with command lines that work."""
+
+    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            for line in self.examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+class Verb(_Examples):
+    """One verb of the command line."""
+
+
+class LazyGroup(_Examples, click.Group):
+    """A group over `verbs`: name → one line of help. A verb is the command of its own name in `package.NAME`."""
+
+    def __init__(self, *args: Any, verbs: Mapping[str, str], package: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.verbs = verbs
+        self.package = package
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> "click.Command | None":
+        if cmd_name not in self.verbs:
+            return None
+        command = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs from the table: importing each for its help would cost what laziness saves."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.verbs.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> "tuple[str | None, click.Command | None, list[str]]":
+        name = args[0]
+        if name not in self.verbs and not ctx.resilient_parsing:
+            ctx.fail(f"no command {name!r}{names.nearest(name, list(self.verbs))} (known: {', '.join(self.verbs)})")
+        return super().resolve_command(ctx, args)

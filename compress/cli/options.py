@@ -1,0 +1,91 @@
+"""The options that verbs share, and how names are checked. click only."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress import names
+from compress.errors import CompressError
+
+FOLDER = click.Path(path_type=Path)  # whether it is a stage is for artifact.read to say, it knows the fix
+
+
+class Name(click.Choice[str]):
+    """One of the names in compress.names; another one is answered with the nearest."""
+
+    def __init__(self, kind: str, known: "Mapping[str, str] | Sequence[str]") -> None:
+        super().__init__(list(known))
+        self.kind = kind
+
+    def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
+        try:
+            return names.check(self.kind, value, tuple(self.choices))
+        except CompressError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every stage verb is given beside its own options."""
+
+    out: "Path | None"
+    config: "str | None"
+    settings: tuple[str, ...]
+    seed: "int | None"
+    data: "str | None"
+    eps: "str | None"
+    as_json: bool
+
+
+def settings_option(what: str) -> Callable[..., Any]:
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=f"Set a dotted key of {what}.")
+
+
+def json_option() -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else there.")
+
+
+def require_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--require` and `--junit`, as `require` and `junit`."""
+    function = click.option("--junit", type=FOLDER, metavar="FILE", help="Write the outcomes as JUnit XML.")(function)
+    return click.option(
+        "--require", multiple=True, metavar="GATE", help='A gate on the statement, e.g. "robust>=0.3"; else exit 3.'
+    )(function)
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--epochs`, `--lr` and `--batch-size`."""
+    function = click.option("--batch-size", type=int, help="Images of one step of the optimiser.")(function)
+    function = click.option("--lr", type=float, help="Peak learning rate.")(function)
+    return click.option("--epochs", type=int, help="Passes over the training split.")(function)
+
+
+def stage_options(out_default: str = "") -> Callable[..., Any]:
+    """The options of every stage verb, handed over as one `shared`."""
+    out_help = f"Folder of the stage; default {out_default}." if out_default else "Folder of the stage."
+    options = [
+        click.option("--out", type=FOLDER, required=not out_default, metavar="DIR", help=out_help),
+        click.option("--config", metavar="FILE", help="Run config whose shared part and section are the base."),
+        settings_option("the stage's config"),
+        click.option("--seed", type=int, help="Seed of weights, batch order and attack starts."),
+        click.option("--data", type=Name("data", names.DATASETS), help="The dataset."),
+        click.option("--eps", help="Radius on pixels in [0, 1], e.g. 8/255."),
+        json_option(),
+    ]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def gather(**params: Any) -> Any:
+            shared = Shared(**{field.name: params.pop(field.name) for field in fields(Shared)})
+            return function(shared=shared, **params)
+
+        decorated: Callable[..., Any] = gather
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate

@@ -1,0 +1,66 @@
+"""Results as a few readable lines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compress.artifact import Stage
+
+
+def head(stage: Stage, complete: bool) -> str:
+    """Folder and short identity; `complete` when nothing had to be made."""
+    return f"{stage.kind}  {stage.path}  {stage.identity:.12}" + ("  complete already" if complete else "")
+
+
+def metric_lines(stage: Stage) -> list[str]:
+    """What the manifest measured, a line a metric."""
+    return [f"  {name:<12} {_value(value)}" for name, value in stage.metrics.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return " ".join(_value(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def figures(name: str, stage: Stage) -> "list[str] | None":
+    """The row of a stage in a run's table: name, clean, robust, robust by, size, p50; None for one without figures.
+
+    An exported artifact's figures stand in the row of its verified stage, which executed it.
+    """
+    if stage.kind == "verified":
+        stated = json.loads(stage.file("statement.json").read_text())["predicate"]
+        found = stated["figures"]
+        robust, how = (found["robust"], "worst case") if found["robust"] else (found["upper_bound"], "upper bound only")
+        row = [_percent(found["clean"]["value"]), _percent(robust["value"]), how]
+        return [name, *row, _size(stated["artifact"]["bytes"]), f"{stated['latency']['p50_ms']:.3f} ms"]
+    test = stage.metrics.get("test")
+    if not test:
+        return None
+    weights = stage.manifest["payload"]["weights.safetensors"]["bytes"]
+    how = f"{test['attack'].upper()}-{test['steps']}"
+    return [name, _percent(test["clean"]), _percent(test["robust"]), how, _size(weights), ""]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, the first flush left and the others right."""
+    widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:>{width}}" if i else f"{cell:<{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (titles, *rows)
+    ]

@@ -1,0 +1,86 @@
+"""One stage from the command line: its config from flags, file and input folder; then its run, then its result."""
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from compress import artifact, config
+from compress.cli.options import Shared
+from compress.cli.show import head, metric_lines
+from compress.errors import CompressError
+
+SHARED_KEYS = tuple(config.Common.model_fields)
+Config = TypeVar("Config", bound=config.Common)
+
+
+def inherited(folder: Path, kinds: Sequence[str], keys: Sequence[str] = SHARED_KEYS) -> dict[str, Any]:
+    """Of `keys`, what the stage in `folder` was made with: the base for a stage that starts from it."""
+    made_with = artifact.read(folder, kinds).config
+    return {key: made_with[key] for key in keys if key in made_with}
+
+
+def settle(
+    kind: type[Config], section: str, shared: Shared, flags: Mapping[str, Any], base: "Mapping[str, Any] | None" = None
+) -> Config:
+    """The config of one stage: flags over the config file's `section` over `base` over defaults.
+
+    `flags` are dotted keys of the stage's config, None where not given; `--set` comes last. With a config file, that
+    file is checked as a whole first, so that its faults are reported in its own terms.
+    """
+    whole = {**(base or {}), **(config.read_yaml(shared.config) if shared.config else {})}
+    whole = config.merged(whole, _given({"data": shared.data, "threat.eps": shared.eps, "seed": shared.seed}))
+    if shared.config:
+        config.parse(config.Run, whole, shared.config)
+    content = {key: whole[key] for key in SHARED_KEYS if key in whole} | (whole.get(section) or {})
+    return config.parse(kind, config.merged(content, _given(flags) | parsed_settings(shared.settings)), section)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flags.items() if value is not None}
+
+
+def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set` values by dotted key, each value read as YAML."""
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key.strip() or not equals:
+            raise CompressError(f"--set {pair}: KEY=VALUE is needed, e.g. --set epochs=5")
+        try:
+            found[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise CompressError(f"--set {pair}: the value is not YAML; quote it") from None
+    return found
+
+
+def make(module: str, settled: Any, inputs: Mapping[str, Any], shared: Shared) -> None:
+    """Run the stage of `module` into `--out` and print what came of it."""
+    assert shared.out is not None  # click requires it
+    stage, complete = run(module, settled, inputs, shared.out)
+    click.echo(as_json(stage, complete) if shared.as_json else "\n".join([head(stage, complete), *metric_lines(stage)]))
+
+
+def run(module: str, settled: Any, inputs: Mapping[str, Any], out: Path) -> tuple[artifact.Stage, bool]:
+    """The stage of `module` in `out`, and whether it was complete already."""
+    complete = (out / artifact.MANIFEST).is_file()
+    return importlib.import_module(module).run(settled, inputs, out), complete
+
+
+def as_json(stage: artifact.Stage, complete: bool, **more: Any) -> str:
+    """A stage as the one object that `--json` prints."""
+    return json.dumps(
+        {
+            "folder": str(stage.path),
+            "stage": stage.kind,
+            "identity": stage.identity,
+            "complete_already": complete,
+            "metrics": stage.metrics,
+            **more,
+        },
+        ensure_ascii=False,
+    )

@@ -1,0 +1,19 @@
+"""`compress teacher`: where the robust teacher comes from."""
+
+import click
+
+from compress.cli.lazy import LazyGroup
+
+
+@click.group(
+    cls=LazyGroup,
+    verbs={"train": "Train a teacher from scratch."},
+    package="compress.cli.teacher",
+    invoke_without_command=True,
+    examples=["compress teacher train --data digits --model wrn-10-4 --out runs/teacher"],
+)
+@click.pass_context
+def teacher(context: click.Context) -> None:
+    """Obtain a robust teacher."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

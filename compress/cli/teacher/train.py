@@ -1,0 +1,32 @@
+"""`compress teacher train`."""
+
+from typing import Any
+
+import click
+
+from compress import names
+from compress.cli.lazy import Verb
+from compress.cli.options import Name, Shared, stage_options, training_options
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        "compress teacher train --data digits --model wrn-10-4 --out runs/teacher",
+        "compress teacher train --data digits --method pgd-at --epochs 30 --set attack.steps=5 --out runs/teacher",
+    ],
+)
+@click.option("--model", type=Name("model", names.MODELS), help="Architecture.")
+@click.option("--method", type=Name("method", names.TEACHER_METHODS), help="Objective it is trained with.")
+@training_options
+@stage_options()
+def train(shared: Shared, **flags: Any) -> None:
+    """Train a teacher from scratch.
+
+    What is not given comes from --config, else from the defaults; `compress init` lists all keys.
+    """
+    from compress.cli.stage import make, settle
+    from compress.config import TeacherConfig
+
+    settled = settle(TeacherConfig, "teacher", shared, flags)
+    make("compress.teacher", settled, {}, shared)

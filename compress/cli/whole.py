@@ -1,0 +1,65 @@
+"""A whole run from the command line: carried out or previewed, and what is printed of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress import chain, layout
+from compress.cli import gates
+from compress.cli.show import figures, table
+from compress.config import Run
+
+
+def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:
+    """Print how every stage stands; nothing is made, not even folders."""
+    steps = layout.steps(settled)
+    states = chain.survey(steps, root, layout.downstream(steps, start) if start else chain.NONE)
+    if not as_json:
+        click.echo("\n".join(chain.lines(states)))
+        return
+    stages = [
+        {"name": state.step.name, "folder": str(state.folder), "state": state.state, "why": state.why}
+        for state in states
+    ]
+    click.echo(json.dumps({"folder": str(root), "stages": stages}, ensure_ascii=False))
+
+
+def carry_out(settled: Run, root: Path, start: "str | None", as_json: bool, junit: "Path | None") -> None:
+    """Run the chain and print its figures; exit 3 when a requirement failed, after everything is written."""
+    result = chain.run(settled, root, start=start)
+    gates.write_junit(result.outcomes, junit)
+    click.echo(json.dumps(_object(result), ensure_ascii=False) if as_json else "\n".join(_lines(result)))
+    gates.leave(result.outcomes)
+
+
+def _lines(result: chain.Result) -> list[str]:
+    rows = [row for name, stage in result.stages.items() if (row := figures(name, stage))]
+    return [
+        *table(["stage", "clean", "robust", "robust by", "size", "p50"], rows),
+        *gates.lines(result.outcomes),
+        f"report  {result.report}",
+        f"{len(result.made)} of {len(result.stages)} stages made, {result.seconds:.1f} s",
+    ]
+
+
+def _object(result: chain.Result) -> dict[str, Any]:
+    stages = [
+        {
+            "name": name,
+            "folder": str(stage.path),
+            "made": name in result.made,
+            "identity": stage.identity,
+            "metrics": stage.metrics,
+        }
+        for name, stage in result.stages.items()
+    ]
+    return {
+        "folder": str(result.root),
+        "stages": stages,
+        "shipped": result.shipped,
+        "requirements": gates.as_objects(result.outcomes),
+        "report": str(result.report),
+        "seconds": round(result.seconds, 1),
+    }

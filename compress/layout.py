@@ -1,0 +1,96 @@
+"""The stages of a run and where each lies in its folder.
+
+RUN/teacher, RUN/baselines/NAME, RUN/student, RUN/quantized, RUN/exported/TARGET, RUN/exported/TARGET-float,
+RUN/attack-set, RUN/verified/TARGET-DEVICE, RUN/verified/TARGET-float-DEVICE
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress import config, names
+from compress.errors import CompressError
+
+Inputs = Mapping[str, "str | tuple[str, ...]"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run, at RUN/name. `inputs` maps a role to the name of another step, or to several."""
+
+    name: str
+    kind: str
+    module: str
+    config: Any
+    inputs: Inputs
+
+    @property
+    def needs(self) -> list[str]:
+        """The names of all steps that this one reads."""
+        return [name for given in self.inputs.values() for name in ([given] if isinstance(given, str) else given)]
+
+    def paths(self, root: Path) -> dict[str, Any]:
+        """The inputs as the stage's `plan` and `run` take them: folders."""
+        return {
+            role: root / given if isinstance(given, str) else [root / name for name in given]
+            for role, given in self.inputs.items()
+        }
+
+
+def steps(run: config.Run) -> list[Step]:
+    """The stages of a run in the order they are made; a teacher only when a student learns from one."""
+    students = {**{f"baselines/{name}": section for name, section in run.baselines.items()}, "student": run.student}
+    taught = {name: _teacher(section.method) for name, section in students.items()}
+    found = []
+    if any(taught.values()):
+        found.append(Step("teacher", "teacher", "compress.teacher", run.stage(config.TeacherConfig, run.teacher), {}))
+    for name, section in students.items():
+        settled = run.stage(config.StudentConfig, section)
+        found.append(Step(name, "student", "compress.distill", settled, taught[name]))
+    if run.quantize is not None:
+        inputs: Inputs = {"student": "student", **taught["student"]}
+        tuning = run.stage(config.QuantizeConfig, run.quantize)
+        found.append(Step("quantized", "quantized", "compress.quantize", tuning, inputs))
+    return [*found, *_deployed(run)]
+
+
+def _teacher(method: str) -> dict[str, str]:
+    return {} if method in names.TEACHER_METHODS else {"teacher": "teacher"}
+
+
+def _deployed(run: config.Run) -> Iterator[Step]:
+    """What is exported, attacked and verified: every target, and the float student beside the quantized one."""
+    twins = dict.fromkeys(run.targets, "student" if run.quantize is None else "quantized")
+    if run.quantize is not None and run.compare_float:
+        twins |= {f"{target}-float": "student" for target in run.targets}
+    for label, twin in twins.items():
+        emitting = run.stage(config.ExportConfig, run.export, target=label.removesuffix("-float"))
+        yield Step(f"exported/{label}", "exported", "export.stage", emitting, {"model": twin})
+
+    attacked: dict[str, str | tuple[str, ...]] = {name: name for name in dict.fromkeys(["student", *twins.values()])}
+    attacked["exported"] = tuple(f"exported/{label}" for label in twins)
+    yield Step("attack-set", "attack-set", "compress.attack", run.stage(config.AttackConfig, run.attack), attacked)
+
+    for label in twins:
+        for device in run.devices:
+            executing = run.stage(config.VerifyConfig, run.verify, device=device).model_dump()
+            read = {"exported": f"exported/{label}", "attack-set": "attack-set"}
+            yield Step(f"verified/{label}-{device}", "verified", "edge.verify", executing, read)
+
+
+def shipped(run: config.Run) -> str:
+    """The name of the verified step that a run's requirements are judged on."""
+    return f"verified/{run.targets[0]}-{run.devices[0]}"
+
+
+def downstream(chain: Sequence[Step], start: str) -> frozenset[str]:
+    """Names of the steps at `start` (`student`, `baselines/rslad`, `exported` for all) and of all that need them."""
+    found = {step.name for step in chain if step.name == start or step.name.startswith(f"{start}/")}
+    if not found:
+        known = [step.name for step in chain]
+        raise CompressError(f"no stage {start!r} in this run{names.nearest(start, known)} (stages: {', '.join(known)})")
+    for step in chain:  # in the order they are made, so one pass reaches all
+        if found.intersection(step.needs):
+            found.add(step.name)
+    return frozenset(found)
