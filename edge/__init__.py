@@ -1,0 +1,5 @@
+"""The device side: runners, attacks without gradients, latency, evidence, statement. numpy and one runtime, never torch."""
+
+from edge.runner import open_runner
+
+__all__ = ["open_runner"]
