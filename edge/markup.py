@@ -67,5 +67,5 @@ def section(anchor: str, title: str, *children: Any) -> Html:
 
 
 def badge(text: str, state: str) -> Html:
-    """A short word whose colour repeats what it says; `state` is `good`, `bad`, `warn` or `plain`."""
+    """A short word whose colour repeats what it says; `state` is `good`, `bad` or `warn`."""
     return element("span", text, class_=f"badge {state}")

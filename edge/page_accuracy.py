@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge import readable, svg
-from edge.markup import Column, Html, badge, element, join, section, table
+from edge.markup import Column, Html, element, join, section, table
 
 SERIES = {"clean": "clean", "pgd": "PGD", "worst": "worst case"}
 
@@ -84,7 +84,7 @@ def _cell(figure: "Mapping[str, Any] | None", *, bound: bool = False) -> Html:
     if figure is None:
         return Html(readable.NONE)
     text = ("≤ " if bound else "") + readable.percent(figure["value"])
-    return join([text, element("small", f"{readable.interval(figure)}, n = {figure['n']}")])
+    return join([text, element("small", readable.interval(figure)), element("small", f"n = {figure['n']}")])
 
 
 def by_attack(document: Mapping[str, Any]) -> "Html | None":
@@ -121,7 +121,7 @@ def _attacks(entry: Mapping[str, Any]) -> Html:
         "“Broken” counts images that were right before the attack; “alone” counts those that no other attack broke.",
         class_="quiet",
     )
-    return join([element("h3", entry["label"]), table(f"Attacks on {entry['label']}", columns, rows), note])
+    return join([table(f"Attacks on {entry['label']}", columns, rows), note])
 
 
 def _matrix(matrix: Mapping[str, Any]) -> Html:
@@ -132,13 +132,14 @@ def _matrix(matrix: Mapping[str, Any]) -> Html:
         [element("code", name), *map(_shade, shares)]
         for name, shares in zip(matrix["attacks"], matrix["robust"], strict=True)
     ]
-    rows.append([badge("all of them", "plain"), *map(_shade, matrix["worst"])])
+    rows.append(["all of them", *map(_shade, matrix["worst"])])
     text = (
-        f"The attack set on every model: {matrix['n']} images, each candidate made against the model after the “@” "
-        "and shown to all of them. Gradient-free attacks are not part of it."
+        f"{matrix['n']} images, each candidate made against the model after the “@” and shown to all of them. "
+        "Attacks without gradients are not part of the set."
     )
-    title = "Robust accuracy by attack and model, in per cent"
-    return join([element("h3", "Attack set"), element("p", text), table(title, columns, rows)])
+    return join(
+        [table("The attack set on every model: robust accuracy", columns, rows), element("p", text, class_="quiet")]
+    )
 
 
 def _shade(share: float) -> Html:

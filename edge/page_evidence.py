@@ -21,10 +21,7 @@ def protocol(document: Mapping[str, Any]) -> "Html | None":
         "protocol",
         "Protocol, agreement and alarms",
         *(_coverage(entry) for entry in verified),
-        element("h3", "Agreement of artifact and twin"),
-        element("p", "The twin is the torch model that stands for the artifact where gradients are needed."),
         _agreement(verified),
-        element("h3", "Alarms"),
         _alarms(verified),
     )
 
@@ -41,7 +38,7 @@ def _coverage(entry: Mapping[str, Any]) -> Html:
         ]
         for part in entry["predicate"]["protocol"]
     ]
-    return join([element("h3", entry["label"]), table(f"Protocol on {entry['label']}", columns, rows)])
+    return table(f"Protocol on {entry['label']}", columns, rows)
 
 
 def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
@@ -56,14 +53,16 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
             largest = readable.number(found.get("max_abs"))
             agreement = readable.percent(found.get("argmax_agreement"))
             rows.append([entry["label"], kind, readable.number(found["n"]), agreement, largest])
-    sentences = []
+    sentences = ["The twin is the torch model that stands for the artifact where gradients are needed."]
     for entry in verified:
         found = entry["predicate"]["differential"]
         sentences.append(
             f"{entry['label']}: wrong where the float student is right on {readable.number(found['count'])} "
             f"of {readable.number(found['n'])} candidates of all attacks."
         )
-    return join([table("Artifact against its twin", columns, rows), *(element("p", text) for text in sentences)])
+    return join(
+        [table("Artifact against its twin", columns, rows), *(element("p", text, class_="quiet") for text in sentences)]
+    )
 
 
 def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
@@ -95,12 +94,14 @@ def latency(document: Mapping[str, Any]) -> "Html | None":
     timed = [entry for entry in document.get("verified", ()) if len(entry["samples_ns"])]
     if not timed:
         return None
-    inside = [
-        element("p", element("strong", entry["label"]), f": inside each interval: {_timing(entry)['inside']}.")
-        for entry in timed
-    ]
+    inside = dict.fromkeys(_timing(entry)["inside"] for entry in timed)
     return section(
-        "latency", "Latency", *_distributions(timed), _latencies(timed), *inside, *(_machine(entry) for entry in timed)
+        "latency",
+        "Latency",
+        *_distributions(timed),
+        _latencies(timed),
+        *(element("p", f"Inside each timed interval: {text}.", class_="quiet") for text in inside),
+        _machine(timed),
     )
 
 
@@ -146,13 +147,20 @@ def _latencies(timed: Sequence[Mapping[str, Any]]) -> Html:
     return table("Latency of one call", columns, rows)
 
 
-def _machine(entry: Mapping[str, Any]) -> Html:
-    """The machine's state, one row a property; a property that did not change is shown once."""
-    statement = entry["predicate"]
-    before, after = statement["machine"]["before"], statement["machine"]["after"]
-    rows = [[key, _change(before.get(key), after.get(key))] for key in {**before, **after}]
-    rows += [[f"runtime {key}", readable.flat(value)] for key, value in statement["runtime"].items()]
-    return table(f"Machine while {entry['label']} was timed", [Column("property"), Column("state", "long")], rows)
+def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
+    """The machine's state and the runtime, one row a property; where it changed meanwhile, before → after."""
+    states = [entry["predicate"]["machine"] for entry in timed]
+    runtimes = [entry["predicate"]["runtime"] for entry in timed]
+    properties = dict.fromkeys(key for state in states for key in {**state["before"], **state["after"]})
+    rows = [
+        [key, *(_change(state["before"].get(key), state["after"].get(key)) for state in states)] for key in properties
+    ]
+    rows += [
+        [f"runtime {key}", *(readable.flat(runtime.get(key)) for runtime in runtimes)]
+        for key in dict.fromkeys(key for runtime in runtimes for key in runtime)
+    ]
+    columns = [Column("property"), *(Column(entry["label"], "long") for entry in timed)]
+    return table("Machine and runtime, before → after", columns, rows)
 
 
 def _change(before: Any, after: Any) -> str:

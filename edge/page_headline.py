@@ -65,7 +65,7 @@ def _cards(statement: Mapping[str, Any], teacher: "Mapping[str, Any] | None") ->
     figures, latency = statement["figures"], statement["latency"]
     clean, threat = figures["clean"], statement["threat"]
     first = _robust_card(figures, threat, statement["protocol"], len(statement["attacks"]))
-    second = _card("Clean accuracy", readable.percent(clean["value"]), _interval_line(clean))
+    second = _card("Clean accuracy", readable.percent(clean["value"]), *_interval_lines(clean))
     inputs = "1 image" if latency["batch_size"] == 1 else f"{latency['batch_size']} images"
     third = _card(
         "Latency, p50",
@@ -79,16 +79,16 @@ def _cards(statement: Mapping[str, Any], teacher: "Mapping[str, Any] | None") ->
 def _robust_card(
     figures: Mapping[str, Any], threat: Mapping[str, Any], protocol: Sequence[Mapping[str, Any]], attacks: int
 ) -> Html:
-    budget = f"worst case of {attacks} attacks, {threat['norm']} ≤ {threat['eps']}"
+    budget = f"worst case of {attacks} attacks, {readable.norm(threat['norm'])} ≤ {threat['eps']}"
     if figures["robust"] is not None:
         value = readable.percent(figures["robust"]["value"])
-        return _card("Robust accuracy", value, _interval_line(figures["robust"]), budget, state="main")
+        return _card("Robust accuracy", value, *_interval_lines(figures["robust"]), budget, state="main")
     bound = figures["upper_bound"]
     missing = ", ".join(f"({part['part']}) {part['what']}" for part in protocol if not part["covered"])
     return _card(
         "Robust accuracy: upper bound only",
         f"≤ {readable.percent(bound['value'])}",
-        _interval_line(bound),
+        *_interval_lines(bound),
         budget,
         f"Not covered by the protocol: {missing}",
         state="main bound",
@@ -105,8 +105,9 @@ def _size_card(shipped: int, teacher: "Mapping[str, Any] | None") -> Html:
     )
 
 
-def _interval_line(figure: Mapping[str, Any]) -> str:
-    return f"{readable.counted(figure)}; {100 * figure['level']:g}{readable.THIN}% interval {readable.interval(figure)}"
+def _interval_lines(figure: Mapping[str, Any]) -> tuple[str, str]:
+    level = f"{100 * figure['level']:g}{readable.THIN}%"
+    return f"{readable.counted(figure)} images", f"{level} interval {readable.interval(figure)}"
 
 
 def _card(title: str, value: str, *lines: str, state: str = "") -> Html:

@@ -76,7 +76,9 @@ def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
             badge("broken", "bad") if tile["broken"] else badge("held", "good"),
             f" image {tile['index']}, true class {tile['label']}: clean → {tile['clean_prediction']}, adversarial → "
             f"{said if said is not None else 'another class'}",
-            element("small", tile["attack"]),
+            element(
+                "small", tile["attack"] if tile["broken"] else f"held against every attack; shown: {tile['attack']}"
+            ),
         )
         yield element("figure", element("div", join(pictures), class_="pictures"), caption, class_="tile")
 

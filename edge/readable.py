@@ -66,6 +66,18 @@ def short(digest: str) -> str:
     return digest[:12]
 
 
+def norm(name: str) -> str:
+    """`linf` → `L∞`."""
+    return {"linf": "L∞"}.get(name, name)
+
+
+def moment(text: "str | None") -> str:
+    """An ISO 8601 time in UTC: `2026-01-31 09:05 UTC`; of another form it stays as it is."""
+    if text is None:
+        return NONE
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
+
+
 def flat(value: Any) -> str:
     """A value of a record on one line: lists with commas, mappings as `key value`, null as a dash."""
     if value is None:

@@ -55,7 +55,8 @@ def _bar(bar: Bar, top: int) -> Iterator[Html]:
     if bar.interval is not None:
         low, end = bar.interval
         middle = top + 5.5
-        yield element("line", x1=_across(low), x2=_across(end), y1=middle, y2=middle, class_="whisker")
+        for look in ("whisker halo", "whisker"):  # the halo keeps it visible on every bar
+            yield element("line", x1=_across(low), x2=_across(end), y1=middle, y2=middle, class_=look)
     text = ("≤ " if bar.bound else "") + readable.percent(bar.share)
     yield element("text", text, x=_across(end), dx=5, y=top + 10, class_="value")
 

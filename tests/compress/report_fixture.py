@@ -32,7 +32,6 @@ PARTS = {
     "e": ("margin and temperature losses", "pgd-margin@quantized"),
     "f": ("differential images", "differential@quantized"),
 }
-HOSTILE = "normal <script>alert(\"x\")</script> & 'y'"
 
 
 def build(
@@ -283,7 +282,6 @@ def make_run(run: Path, missing: str = "") -> dict[str, Stage]:
         robust=0.79,
         model="resnet8",
         method="rslad",
-        options={"note": HOSTILE},
     )
     behind = {"student": student, "teacher": teacher}
     quantized = network(run / "quantized", "quantized", behind, size=304_000, clean=0.965, robust=0.795, mode="qat")
@@ -301,3 +299,15 @@ def make_run(run: Path, missing: str = "") -> dict[str, Stage]:
         run / "verified" / "onnx-float-cpu", plain, candidates, found, 3, [plain, student, teacher], 160_000
     )
     return made
+
+
+def loose_statement(missing: str = "") -> dict[str, Any]:
+    """A statement of a file that lies in no folder."""
+    manifest = {
+        "identity": "1" * 64,
+        "plan": {"stage": "exported"},
+        "metrics": {"precision": "int8"},
+        "payload": {"model.onnx": {"sha256": "2" * 64, "bytes": 84_113}},
+    }
+    file = Stage(Path("exported"), manifest)
+    return statement(file, verdicts([0.2]), 0, [file], 90_000, missing)
