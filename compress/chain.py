@@ -5,10 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from compress import artifact, config, layout
+from compress import artifact, config, layout, report
 from compress.layout import Step
+from edge import statement
+from edge.gate import Outcome, judge, parse
+from edge.progress import say
 
 REPORT = "report.html"
 STATEMENT = "statement.json"
@@ -30,18 +32,23 @@ class State:
 
 
 def survey(chain: Sequence[Step], root: Path, anew: frozenset[str] = NONE) -> list[State]:
-    """How every step stands, nothing made. What a step reads must be complete before its own folder can be judged."""
+    """How every step stands, nothing made. Raises as `look` does, so that nothing is made before a fault is told."""
     states: dict[str, State] = {}
     for step in chain:
         folder = root / step.name
         waits = next((name for name in step.needs if not states[name].complete), None)
         if step.name in anew or waits is None:
             states[step.name] = look(step, root, anew)
-        elif folder.exists():
+        elif _stands(step, folder):
             states[step.name] = State(step, folder, "stale", f"{waits} is made anew")
         else:
             states[step.name] = State(step, folder, "to do")
     return list(states.values())
+
+
+def _stands(step: Step, folder: Path) -> bool:
+    """Whether a sound stage of the step's kind is there; anything else there raises."""
+    return folder.exists() and bool(artifact.read(folder, (step.kind,)))
 
 
 def look(step: Step, root: Path, anew: frozenset[str] = NONE) -> State:
@@ -52,8 +59,7 @@ def look(step: Step, root: Path, anew: frozenset[str] = NONE) -> State:
     folder = root / step.name
     if step.name in anew:
         return State(step, folder, "stale", "to be made anew") if folder.exists() else State(step, folder, "to do")
-    if folder.exists():
-        artifact.read(folder, (step.kind,))
+    _stands(step, folder)
     plan = importlib.import_module(step.module).plan(step.config, step.paths(root))
     found = artifact.status(folder, plan)
     return State(step, folder, {"partial": "resumes", "absent": "to do"}.get(found.state, found.state), found.why)
@@ -73,8 +79,6 @@ def _standing(state: State) -> str:
 
 def make(step: Step, root: Path, anew: frozenset[str] = NONE) -> bool:
     """Make one step unless it is complete; whether it was made. An older stage stays until the new one is complete."""
-    from edge.progress import say
-
     if look(step, root, anew).complete:
         return False
     say(f"making {step.name}")
@@ -95,7 +99,7 @@ class Result:
     stages: Mapping[str, artifact.Stage]
     made: tuple[str, ...]
     shipped: str  # the verified stage that the requirements were judged on
-    outcomes: Sequence[Any]  # edge.gate.Outcome
+    outcomes: Sequence[Outcome]
     report: Path
     seconds: float
 
@@ -106,12 +110,8 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     Everything from the step named `start` on is made anew, complete or not. The report is written again when a stage
     was made or when it is absent; the requirements are judged always. Progress goes to stderr.
     """
-    from compress import report
-    from edge import gate, statement
-    from edge.progress import say
-
     began = time.monotonic()
-    requirements = [gate.parse(text) for text in settled.require]
+    requirements = [parse(text) for text in settled.require]
     chain = layout.steps(settled)
     anew = layout.downstream(chain, start) if start else NONE
     for line in lines(survey(chain, root, anew)):
@@ -119,7 +119,7 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     made = tuple(step.name for step in chain if make(step, root, anew))
     stages = {step.name: artifact.read(root / step.name) for step in chain}
     shipped = layout.shipped(settled)
-    outcomes = gate.judge(statement.read(stages[shipped].file(STATEMENT)), requirements)
+    outcomes = judge(statement.read(stages[shipped].file(STATEMENT)), requirements)
     if made or not (root / REPORT).exists():
-        report.write(root)
+        report.write(root, require=settled.require)
     return Result(root, stages, made, shipped, outcomes, root / REPORT, time.monotonic() - began)

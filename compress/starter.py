@@ -17,8 +17,11 @@ EXAMPLES = {"baselines": "normal: {method: normal}"}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a run's YAML file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **config.Run.model_json_schema()}
+    """The schema of a run's YAML file. The radius is not required there: it comes with the dataset."""
+    schema = config.Run.model_json_schema()
+    schema["required"].remove("threat")
+    schema["$defs"]["Threat"]["required"].remove("eps")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def starter(file: Path, schema: "Path | None" = None) -> str:

@@ -58,5 +58,5 @@ def verify(
         click.echo(stage.as_json(verified, complete, requirements=gates.as_objects(outcomes)))
     else:
         click.echo(head(verified, complete))
-        click.echo("\n".join([statement.text(stated).rstrip(), *gates.lines(outcomes)]))
+        click.echo("\n".join([statement.text(stated).rstrip(), *(outcome.line() for outcome in outcomes)]))
     gates.leave(outcomes)

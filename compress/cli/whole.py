@@ -38,7 +38,7 @@ def _lines(result: chain.Result) -> list[str]:
     rows = [row for name, stage in result.stages.items() if (row := figures(name, stage))]
     return [
         *table(["stage", "clean", "robust", "robust by", "size", "p50"], rows),
-        *gates.lines(result.outcomes),
+        *(outcome.line() for outcome in result.outcomes),
         f"report  {result.report}",
         f"{len(result.made)} of {len(result.stages)} stages made, {result.seconds:.1f} s",
     ]

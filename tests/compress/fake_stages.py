@@ -1,0 +1,128 @@
+"""Substitutes of the stage modules: real stage folders made in no time, so that the chain's own logic is what runs."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from compress import artifact
+
+MODULES = {
+    "compress.teacher": "teacher",
+    "compress.distill": "student",
+    "compress.quantize": "quantized",
+    "export.stage": "exported",
+    "compress.attack": "attack-set",
+    "edge.verify": "verified",
+}
+CLEAN, ROBUST, N = 0.9, 0.5, 200
+
+
+class Fakes:
+    """What was made, in order; `during` is called with each folder while its stage is being made."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.during: Callable[[Path], None] = lambda folder: None
+
+    def module(self, kind: str) -> ModuleType:
+        def plan(config: Any, inputs: dict[str, Any]) -> artifact.Plan:
+            settings = config if isinstance(config, dict) else config.model_dump()
+            read = {
+                f"{role}-{i}": artifact.read(path).identity
+                for role, given in inputs.items()
+                for i, path in enumerate(given if isinstance(given, list) else [given])
+            }
+            data = {"name": settings["data"], "fingerprint": "f" * 8, "split": "s" * 8}
+            return artifact.Plan(kind, settings, settings["seed"], data, read)
+
+        def run(config: Any, inputs: dict[str, Any], out: Path, *, replace: bool = False) -> artifact.Stage:
+            def make(work: artifact.Work) -> None:
+                self.made.append(out.name)
+                first = work.file("started").exists()
+                work.file("started").write_text("kept across a kill")
+                self.during(out)
+                work.add_payload("weights.safetensors").write_bytes(f"{kind} {settings(config)}".encode())
+                work.metrics["resumed"] = first
+                if kind in ("teacher", "student", "quantized"):
+                    work.metrics["test"] = {"n": N, "clean": CLEAN, "robust": ROBUST, "attack": "pgd", "steps": 20}
+                if kind == "verified":
+                    work.add_record("statement.json").write_text(json.dumps(statement()))
+
+            return artifact.build(out, plan(config, inputs), make, keep=("started",), replace=replace)
+
+        def settings(config: Any) -> str:
+            return json.dumps(config if isinstance(config, dict) else config.model_dump(), sort_keys=True)
+
+        module = ModuleType(kind)
+        module.plan, module.run = plan, run  # type: ignore[attr-defined]
+        return module
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    """Put the substitutes where the chain and the verbs look for the stage modules."""
+    fakes = Fakes()
+    for name, kind in MODULES.items():
+        monkeypatch.setitem(sys.modules, name, fakes.module(kind))
+
+    def write(folder: Path, *, require: list[str]) -> Path:
+        (folder / "report.html").write_text(f"{len(fakes.made)} stages, {require}")
+        return folder / "report.html"
+
+    monkeypatch.setattr("compress.chain.report.write", write)
+    return fakes
+
+
+def figure(value: float) -> dict[str, Any]:
+    """Of N images, with an interval of ± 5 points."""
+    interval = [round(value - 0.05, 6), round(value + 0.05, 6)]
+    return {"value": value, "count": round(value * N), "n": N, "interval": interval, "level": 0.95}
+
+
+def statement() -> dict[str, Any]:
+    """A statement of the contract's form."""
+    latency = {"batch_size": 1, "n": 20, "inside": "infer", "cv": 0.1, "images_per_s": 900.0, "cold_start_ms": 9.0}
+    latency |= {f"{key}_ms": 1.25 for key in ("p50", "p90", "p95", "p99", "mean", "min", "max", "first_inference")}
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "model.onnx", "digest": {"sha256": "a" * 64}}],
+        "predicateType": "urn:robust-compress:robustness-statement:1",
+        "predicate": {
+            "version": 1,
+            "nature": "empirical",
+            "artifact": {
+                "identity": "b" * 64,
+                "file": "model.onnx",
+                "sha256": "a" * 64,
+                "bytes": 96_300,
+                "target": "onnx",
+                "precision": "int8",
+                "executed": True,
+            },
+            "threat": {"norm": "linf", "eps": "40/255", "grid_radius": 40, "applied_to": "pixels in [0, 1]"},
+            "data": {"name": "digits", "fingerprint": "f" * 8, "split": "s" * 8, "n": N},
+            "figures": {"clean": figure(CLEAN), "robust": figure(ROBUST), "upper_bound": None},
+            "protocol": [
+                {"part": part, "what": "attack", "covered": True, "attacks": ["pgd"], "where": "here"}
+                for part in "abcdef"
+            ],
+            "attacks": [],
+            "differential": {"count": 0, "n": N},
+            "agreement": {
+                "clean": {"n": N, "argmax_agreement": 1.0, "max_abs": 0.0},
+                "adversarial": {"n": N, "argmax_agreement": 1.0, "max_abs": 0.0},
+            },
+            "alarms": [],
+            "latency": {**latency, "warmup": 2},
+            "machine": {"before": {}, "after": {}},
+            "runtime": {"name": "onnxruntime", "version": "1", "provider": "CPUExecutionProvider", "threads": 1},
+            "batch_size": 64,
+            "seed": 0,
+            "versions": {},
+            "lineage": [],
+        },
+    }

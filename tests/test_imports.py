@@ -1,0 +1,52 @@
+"""What a command line costs: help imports click and nothing else from outside the standard library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.cli.main import VERBS
+
+RECORD = """
+import json, sys
+from compress.cli.execute import execute
+sys.argv = ["compress", *{args!r}]
+code = execute(sys.argv[1:])
+tops = {{name.partition(".")[0] for name in sys.modules}}
+print(json.dumps([code, sorted(tops - set(sys.stdlib_module_names)), sorted(m for m in sys.modules if "." in m)]))
+"""
+HELPS = [["--help"], *[[verb, "--help"] for verb in VERBS], ["teacher", "train", "--help"]]
+
+
+def imported(args: list[str]) -> "tuple[int, set[str], set[str], str]":
+    done = subprocess.run([sys.executable, "-c", RECORD.format(args=args)], capture_output=True, text=True, check=True)
+    *text, last = done.stdout.splitlines()
+    code, tops, modules = json.loads(last)
+    started = subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True)
+    before = {name.partition(".")[0] for name in started.stdout.split()}  # what the environment itself loads
+    return code, set(tops) - before - {"__main__"}, set(modules), "\n".join(text)
+
+
+@pytest.mark.parametrize("args", HELPS, ids=" ".join)
+def test_help_imports_only_click(args: list[str]):
+    code, tops, modules, text = imported(args)
+    assert code == 0
+    assert tops == {"click", "compress"}
+    assert "\nExample:\n  compress" in text or '\nExample:\n  eval "$(compress' in text
+    verbs = {name for name in modules if name.startswith("compress.cli.") and name.split(".")[2] in VERBS}
+    assert {name.split(".")[2] for name in verbs} == {*args} & {*VERBS}, "a verb is imported when it is used"
+
+
+def test_the_recorder_sees_what_is_imported():
+    _, tops, _, _ = imported(["init", "/nowhere/at/all.yaml"])
+    assert {"pydantic", "yaml"} <= tops
+    assert not {"torch", "numpy", "onnx", "onnxruntime"} & tops
+
+
+def test_the_entry_point_takes_interrupts_over_before_it_imports_anything():
+    script = "import sys, compress.__main__; print(*(set(sys.modules) & {'click', 'json', 'compress.cli', 'pathlib'}))"
+    without_site = [sys.executable, "-S", "-c", script]
+    done = subprocess.run(without_site, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.strip() == ""
