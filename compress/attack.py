@@ -41,7 +41,8 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
         subjects = _subjects(stages)
         clean, labels = dataset.images[index], dataset.labels[index]
         found = attack_all(subjects, clean, labels, config)
-        broken = _replay(subjects, found, clean, labels, config)
+        predictions = _replay(subjects, found)
+        broken = _broken(predictions, found, clean, labels, config)
         logits = np.stack([subject.infer(clean) for subject in subjects])
         with open(work.add_payload(ARRAYS), "wb") as file:
             np.savez(
@@ -50,6 +51,7 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
                 labels=labels,
                 index=index,
                 adversarial=np.stack([entry.images for entry in found]),
+                predictions=predictions,
                 broken=broken,
                 clean_logits=logits,
             )
@@ -131,15 +133,17 @@ def _label(path: Path, taken: list[str]) -> str:
     return name if name not in taken else f"{path.resolve().parent.name}/{name}"
 
 
-def _replay(
-    subjects: list[Subject], found: list[Candidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+def _replay(subjects: list[Subject], found: list[Candidates]) -> np.ndarray:
+    """What each model says of each candidate: int16 (attacks, models, images)."""
+    return np.array([[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found], np.int16)
+
+
+def _broken(
+    predictions: np.ndarray, found: list[Candidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
 ) -> np.ndarray:
     """Which candidates are admissible and misclassified: bool (attacks, models, images)."""
-    verdicts = []
-    for entry in found:
-        allowed = checks.admissible(entry.images, clean, config.threat.radius)
-        verdicts.append([allowed & checks.wrong(subject.infer(entry.images), labels) for subject in subjects])
-    return np.array(verdicts, dtype=bool)
+    allowed = np.array([checks.admissible(entry.images, clean, config.threat.radius) for entry in found])
+    return (predictions != labels) & allowed[:, None]
 
 
 def _describe(

@@ -1,4 +1,4 @@
-"""The device side: runners, attacks without gradients, latency, evidence, statement. numpy and one runtime, never torch."""
+"""The device side: runners, attacks without gradients, latency, evidence, statement. numpy and a runtime, no torch."""
 
 from edge.runner import open_runner
 

@@ -6,7 +6,7 @@ TOLERANCE = 1e-6
 
 
 def admissible(x_adv: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:
-    """Which images of x_adv (N,C,H,W) obey ‖x_adv − x‖∞ ≤ eps + 1e-6 and lie in [0, 1]; bool (N,). uint8 means k/255."""
+    """Which images (N,C,H,W) obey ‖x_adv − x‖∞ ≤ eps + 1e-6 and lie in [0, 1]; bool (N,). uint8 means k/255."""
     moved, clean = _pixels(x_adv), _pixels(x)
     inside = np.isfinite(moved) & (moved >= 0) & (moved <= 1) & (np.abs(moved - clean) <= eps + TOLERANCE)
     return inside.reshape(len(moved), -1).all(1)

@@ -21,6 +21,7 @@ class OnnxRunner(Runner):
             raise CompressError("ONNX Runtime is not installed; run: pip install onnxruntime") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.use_deterministic_compute = True
         options.log_severity_level = 3
         began = time.perf_counter_ns()
         try:

@@ -19,7 +19,7 @@ def headline(document: Mapping[str, Any]) -> Html:
     top = element("p", "Robustness report", class_="eyebrow")
     notes = [element("p", badge("note", "warn"), " ", note, class_="alarm") for note in document.get("notes", ())]
     if not verified:
-        nothing = "No artifact has been verified yet: the figures below are of torch models, not of a shipped file."
+        nothing = "No artifact has been verified yet: no figure below speaks for a file that is shipped."
         return element("header", top, title, element("p", nothing, class_="lede"), *notes)
     shipped = verified[0]["predicate"]
     return element(
@@ -79,7 +79,7 @@ def _cards(statement: Mapping[str, Any], teacher: "Mapping[str, Any] | None") ->
 def _robust_card(
     figures: Mapping[str, Any], threat: Mapping[str, Any], protocol: Sequence[Mapping[str, Any]], attacks: int
 ) -> Html:
-    budget = f"worst case of {attacks} attacks, {readable.norm(threat['norm'])} ≤ {threat['eps']}"
+    budget = f"worst case of {attacks} attacks, {readable.norm(threat['norm'])}\u00a0≤\u00a0{threat['eps']}"
     if figures["robust"] is not None:
         value = readable.percent(figures["robust"]["value"])
         return _card("Robust accuracy", value, *_interval_lines(figures["robust"]), budget, state="main")

@@ -1,0 +1,46 @@
+"""The L∞ ball around images, in the images' own numbers: integers on the 8-bit grid, or floats in [0, 1]."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+#: images (N,C,H,W), uint8 or float32 as given to the attack → logits (N,K)
+Infer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack without gradients came to, image by image."""
+
+    adversarial: np.ndarray  # (N,C,H,W), dtype as given, always admissible
+    broken: np.ndarray  # bool (N,): misclassified
+    queries: np.ndarray  # int64 (N,): model calls spent on it, the clean one included
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Working copy of clean images `x`, the radius in the same unit, and the range of pixels."""
+
+    x: np.ndarray
+    radius: float
+    top: float
+    dtype: np.dtype
+
+    @classmethod
+    def around(cls, x: np.ndarray, eps: float) -> "Ball":
+        """uint8 images get the integer radius ⌊255 eps⌋ (a rounding error in eps forgiven), float images eps itself."""
+        if x.dtype == np.uint8:
+            return cls(x.astype(np.int16), int(255 * eps + 1e-6), 255, x.dtype)
+        return cls(x.astype(np.float32), float(np.float32(eps)), 1.0, x.dtype)
+
+    def of(self, index: np.ndarray) -> "Ball":
+        return Ball(self.x[index], self.radius, self.top, self.dtype)
+
+    def project(self, moved: np.ndarray) -> np.ndarray:
+        low, high = np.maximum(self.x - self.radius, 0), np.minimum(self.x + self.radius, self.top)
+        return np.clip(moved, low, high)
+
+    def images(self, values: np.ndarray) -> np.ndarray:
+        """Values of the working copy as images for the model."""
+        return values.astype(self.dtype)

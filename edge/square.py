@@ -1,0 +1,106 @@
+"""The Square attack, L∞ (Andriushchenko et al. 2020): random search with squares that shrink; scores, no gradients."""
+
+import math
+
+import numpy as np
+
+from edge.ball import Ball, Found, Infer
+from edge.progress import Progress
+from edge.streams import uniform
+
+P_INIT = 0.8
+#: (share of the query budget, divisor of p): the paper's schedule for 10,000 queries
+SCHEDULE = (
+    (0.001, 1),
+    (0.005, 2),
+    (0.02, 4),
+    (0.05, 8),
+    (0.1, 16),
+    (0.2, 32),
+    (0.4, 64),
+    (0.6, 128),
+    (0.8, 256),
+    (1.0, 512),
+)
+
+
+def square(
+    infer: Infer,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    eps: float,
+    queries: int,
+    seed: int,
+    ids: "np.ndarray | None" = None,
+) -> Found:
+    """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
+
+    uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default.
+    """
+    ids = np.arange(len(x)) if ids is None else ids
+    ball = Ball.around(x, eps)
+    margin = _margin(infer(x), y)
+    best, spent = ball.x.copy(), np.ones(len(x), np.int64)
+    active = np.flatnonzero(margin > 0)
+    with Progress("square", queries) as bar:
+        for query in range(1, queries):
+            if len(active) == 0:
+                break
+            around = ball.of(active)
+            moved = (
+                _stripes(around, seed, ids[active])
+                if query == 1
+                else _squares(around, best[active], seed, ids[active], query, queries)
+            )
+            found = _margin(infer(ball.images(moved)), y[active])
+            spent[active] += 1
+            better = (found < margin[active]) | (query == 1)
+            best[active[better]], margin[active[better]] = moved[better], found[better]
+            active = active[margin[active] > 0]
+            bar.step(1, note=f"{len(active)} images stand")
+    return Found(ball.images(best), margin <= 0, spent)
+
+
+def side(query: int, queries: int, height: int, width: int) -> int:
+    """Side of the square in pixels at one query of the budget."""
+    share = query / queries
+    divisor = next(divisor for upto, divisor in SCHEDULE if share <= upto)
+    return max(1, min(round(math.sqrt(P_INIT / divisor * height * width)), height, width))
+
+
+def _stripes(ball: Ball, seed: int, ids: np.ndarray) -> np.ndarray:
+    """The start: vertical stripes of ±radius, a sign for each channel and column."""
+    n, channels, _, width = ball.x.shape
+    signs = np.where(uniform(seed, ids, 1, channels * width) < 0.5, -1, 1).reshape(n, channels, 1, width)
+    return ball.project(ball.x + _as(ball, ball.radius * signs))
+
+
+def _squares(ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: int, queries: int) -> np.ndarray:
+    """The best so far with one square of each image pushed to one end of the ball, a sign for each channel."""
+    _, channels, height, width = ball.x.shape
+    size = side(query, queries, height, width)
+    draws = uniform(seed, ids, query, 2 + channels)
+    top = (draws[:, :1] * (height - size + 1)).astype(int)
+    left = (draws[:, 1:2] * (width - size + 1)).astype(int)
+    signs = np.where(draws[:, 2:] < 0.5, -1, 1)[:, :, None, None]
+    rows = (np.arange(height) >= top) & (np.arange(height) < top + size)
+    columns = (np.arange(width) >= left) & (np.arange(width) < left + size)
+    window = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return ball.project(np.where(window, best + _as(ball, 2 * ball.radius * signs), best))
+
+
+def _as(ball: Ball, values: np.ndarray) -> np.ndarray:
+    return values.astype(ball.x.dtype)
+
+
+def _margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """True logit minus the largest wrong one; ≤ 0 only where the prediction is wrong. float64 (N,)."""
+    scores = logits.astype(np.float64)
+    rows = np.arange(len(y))
+    true = scores[rows, y]
+    scores[rows, y] = -np.inf
+    margin = true - scores.max(1) if len(y) else true
+    # a tie is decided by argmax, as the verdict is
+    tie_kept = (margin == 0) & (logits.argmax(1) == y) if len(y) else margin == 0
+    return np.where(tie_kept, np.finfo(np.float64).tiny, margin)
