@@ -50,7 +50,10 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]
     head = join(element("th", column.title, scope="col", class_=column.kind) for column in columns)
     body = join(element("tr", _row(columns, row)) for row in rows)
     filled = element(
-        "table", element("caption", element("span", caption)), element("thead", element("tr", head)), element("tbody", body)
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", element("tr", head)),
+        element("tbody", body),
     )
     return element("div", filled, class_="scroll", tabindex="0", role="region", aria_label=caption)
 

@@ -56,10 +56,8 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     sentences = ["The twin is the torch model that stands for the artifact where gradients are needed."]
     for entry in verified:
         found = entry["predicate"]["differential"]
-        sentences.append(
-            f"{entry['label']}: wrong where the float student is right on {readable.number(found['count'])} "
-            f"of {readable.number(found['n'])} candidates of all attacks."
-        )
+        count = readable.counted(found)
+        sentences.append(f"On {count} images a candidate fools {entry['label']} and leaves the float student right.")
     return join(
         [table("Artifact against its twin", columns, rows), *(element("p", text, class_="quiet") for text in sentences)]
     )
@@ -110,24 +108,21 @@ def _timing(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _distributions(timed: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
-    """A histogram an artifact, all on one axis that ends a little above the slowest p99."""
+    """A histogram an artifact, all on one axis."""
     samples = [np.asarray(entry["samples_ns"], np.float64) / 1e6 for entry in timed]
-    low = 0.9 * min(float(values.min()) for values in samples)
-    slowest = max(float(values.max()) for values in samples)
-    high = min(1.02 * slowest, 1.2 * max(_timing(entry)["p99_ms"] for entry in timed))
+    low, high = 0.95 * min(values.min() for values in samples), 1.05 * max(values.max() for values in samples)
     for entry, values in zip(timed, samples, strict=True):
         found = _timing(entry)
         marks = {f"{name[:3]} {readable.milliseconds(found[name])}": found[name] for name in MARKS}
-        beyond = int((values > high).sum())
-        text = f"{readable.number(len(values))} calls of {found['batch_size']} after {found['warmup']} untimed ones"
-        if beyond:
-            slow = readable.milliseconds(float(values.max()))
-            text += f"; {beyond} slower than the axis ends, the slowest {slow}"
+        text = (
+            f" {readable.number(len(values))} calls of {found['batch_size']}, after {found['warmup']} untimed ones; "
+            "logarithmic axis."
+        )
         label = f"Distribution of the latency of {entry['label']}: {', '.join(marks)}"
         yield element(
             "figure",
-            element("figcaption", element("strong", entry["label"]), f" {text}."),
-            svg.histogram(values, marks, low, high, "ms", label),
+            element("figcaption", element("strong", entry["label"]), text),
+            svg.histogram(values, marks, float(low), float(high), "ms", label),
         )
 
 

@@ -53,7 +53,7 @@ def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
     """One line for each alarm that fired, whichever artifact it concerns."""
     return join(
         element(
-            "p", badge("alarm", "bad"), " ", f"{entry['label']}: {alarm['name']}. {alarm['meaning']}", class_="alarm"
+            "p", badge("alarm", "bad"), " ", f"{entry['label']}, {alarm['name']}: {alarm['meaning']}", class_="alarm"
         )
         for entry in verified
         for alarm in entry["predicate"]["alarms"]

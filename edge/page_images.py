@@ -16,7 +16,7 @@ def choose(evidence: Mapping[str, Any], broken: int = BROKEN, held: int = HELD) 
     """The first images that an attack broke and the first that none did, of those the artifact has right when clean.
 
     `evidence` holds index, labels and clean_predictions, each int (N,); clean, uint8 (N, C, H, W); attacks, A names;
-    adversarial, uint8 (A, N, C, H, W); broken, bool (A, N); and where they were kept predictions, int (A, N). A broken
+    adversarial, uint8 (A, N, C, H, W); broken, bool (A, N); predictions, int (A, N), −1 where none was kept. A broken
     image is shown with the first attack that broke it. Images that are neither grey nor RGB are not shown.
     """
     if evidence["clean"].shape[1] not in png.COLOUR_TYPES:
@@ -29,14 +29,15 @@ def choose(evidence: Mapping[str, Any], broken: int = BROKEN, held: int = HELD) 
 
 def _tile(evidence: Mapping[str, Any], i: int, attack: int) -> dict[str, Any]:
     is_broken = bool(evidence["broken"][attack, i])
-    predictions = evidence.get("predictions")
-    label = int(evidence["labels"][i])
-    said = label if not is_broken else None  # of a broken candidate the verdict alone says only: another class
+    label, said = int(evidence["labels"][i]), int(evidence["predictions"][attack, i])
+    if not is_broken:
+        said = label  # an admissible candidate that breaks nothing is classified right
+    known = said >= 0 and is_broken == (said != label)
     return {
         "index": int(evidence["index"][i]),
         "label": label,
         "clean_prediction": int(evidence["clean_predictions"][i]),
-        "adversarial_prediction": said if predictions is None else int(predictions[attack, i]),
+        "adversarial_prediction": said if known else None,
         "broken": is_broken,
         "attack": str(evidence["attacks"][attack]),
         "clean": evidence["clean"][i],

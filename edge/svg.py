@@ -14,6 +14,8 @@ import numpy.typing as npt
 from edge import readable
 from edge.markup import Html, element, join
 
+BINS = 100
+HAIR = 1.5  # pixels
 SPAN = 86.0  # per cent of the width that stands for all of the axis; the rest is room for the last number
 
 
@@ -73,30 +75,30 @@ def _grid(ticks: "Sequence[tuple[float, str]]", top: int, bottom: int) -> Iterat
 def histogram(
     values: "npt.NDArray[np.float64]", marks: Mapping[str, float], low: float, high: float, unit: str, label: str
 ) -> Html:
-    """How `values` (n,) fall between `low` and `high` of one linear axis, with named marks on it.
+    """How `values` (n,), all in [low, high], fall on a logarithmic axis, with named marks on it.
 
-    What lies outside the axis is not drawn: the caller says how many those are.
+    Bins are equally wide on that axis; a bin that holds anything is at least a hair high, so that a tail is seen.
     """
-    counts, edges = np.histogram(values, bins=100, range=(low, high))
-    top, bottom = 16 * len(marks) + 6, 16 * len(marks) + 96
-    scale = (bottom - top) / max(1, int(counts.max()))
 
     def at(value: float) -> float:
-        return (value - low) / (high - low)
+        return math.log(value / low) / math.log(high / low)
 
+    counts, edges = np.histogram(np.log(values / low) / np.log(high / low), bins=BINS, range=(0.0, 1.0))
+    top, bottom = 16 * len(marks) + 6, 16 * len(marks) + 96
+    heights = np.maximum(counts * (bottom - top) / max(1, int(counts.max())), HAIR)
     columns = [
         element(
             "rect",
-            x=_across(at(left)),
-            width=_across(1 / len(counts)),
-            y=f"{bottom - count * scale:.2f}",
-            height=f"{count * scale:.2f}",
+            x=_across(left),
+            width=_across(1 / BINS),
+            y=f"{bottom - height:.2f}",
+            height=f"{height:.2f}",
             class_="column",
         )
-        for count, left in zip(counts.tolist(), edges[:-1].tolist(), strict=True)
+        for count, height, left in zip(counts.tolist(), heights.tolist(), edges[:-1].tolist(), strict=True)
         if count
     ]
-    ticks = [(at(value), f"{value:g}") for value in round_values(low, high)]
+    ticks = [(at(value), f"{value:g}") for value in log_values(low, high)]
     named = [_mark(name, at(value), 12 + 16 * row, bottom) for row, (name, value) in enumerate(marks.items())]
     axis = element("text", unit, x="100%", y=bottom + 14, class_="tick", text_anchor="end")
     return _chart(bottom + 20, label, "histogram", *_grid(ticks, top, bottom), *columns, *named, axis)
@@ -107,6 +109,17 @@ def _mark(text: str, share: float, top: int, bottom: int) -> Html:
     line = element("line", x1=x, x2=x, y1=top - 9, y2=bottom, class_="mark")
     anchor, offset = ("end", -5) if right else ("start", 5)
     return join([line, element("text", text, x=x, dx=offset, y=top, class_="name", text_anchor=anchor)])
+
+
+def log_values(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis: 1, 2, 5 of each decade, only 1 where that is many, finer where few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1,)):
+        found = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        found = [value for value in found if low <= value <= high]
+        if len(found) <= 8:
+            break
+    return found if len(found) >= 3 else round_values(low, high)
 
 
 def round_values(low: float, high: float, about: int = 5) -> list[float]:

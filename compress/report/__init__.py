@@ -17,6 +17,7 @@ from compress.report import rows
 from compress.report.rows import AttackSet
 from compress.report.sources import Sources, find
 from edge import gate, page
+from edge.statement import read as read_statement
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _statements(found: Sources) -> dict[str, dict[str, Any]]:
     """Each verified stage's statement under the name it has in the report: `onnx int8 on cpu`."""
     statements: dict[str, dict[str, Any]] = {}
     for folder, stage in found.verified.items():
-        statement = json.loads(stage.file("statement.json").read_text())
+        statement = read_statement(stage.file("statement.json"))
         name = f"{page.name(statement)} on {stage.config['device']}"
         statements[name if name not in statements else f"{name} ({folder})"] = statement
     return statements
@@ -115,6 +116,10 @@ def _evidence(stage: Stage, attack_set: "AttackSet | None") -> "dict[str, Any] |
         names = [str(name) for name in verdicts["attacks"]]
         if not np.array_equal(verdicts["index"], attack_set.index):
             return None
+        identity = stage.manifest["plan"]["inputs"]["exported"]
+        said = np.full(verdicts["broken"].shape, -1)
+        if identity in attack_set.identities and names[: len(attack_set.attacks)] == attack_set.attacks:
+            said[: len(attack_set.attacks)] = attack_set.predictions[:, attack_set.identities.index(identity)]
         pictures = dict(zip(attack_set.attacks, attack_set.adversarial, strict=True))
         pictures |= dict(zip((name for name in names if name not in pictures), verdicts["adversarial"], strict=True))
         return {
@@ -125,6 +130,7 @@ def _evidence(stage: Stage, attack_set: "AttackSet | None") -> "dict[str, Any] |
             "attacks": names,
             "adversarial": np.stack([pictures[name] for name in names]),
             "broken": verdicts["broken"],
+            "predictions": said,
         }
 
 

@@ -28,6 +28,7 @@ class AttackSet:
     adversarial: "npt.NDArray[np.uint8]"  # (A, N, C, H, W)
     right: "npt.NDArray[np.bool_]"  # (M, N) clean prediction is right
     standing: "npt.NDArray[np.bool_]"  # (A, M, N) right, and the attack did not break it
+    predictions: "npt.NDArray[np.integer[Any]]"  # (A, M, N) of the candidates
 
     @property
     def images(self) -> int:
@@ -69,6 +70,7 @@ def read_attack_set(stage: "Stage | None") -> "AttackSet | None":
             adversarial=arrays["adversarial"],
             right=right,
             standing=right & ~arrays["broken"],
+            predictions=arrays["predictions"],
         )
 
 

@@ -88,7 +88,8 @@ def test_headline_and_sections(run: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_are_those_of_the_first_broken_image(run: Path, tmp_path: Path) -> None:
-    clean, adversarial, _ = read(run, tmp_path / "r.html").pictures()[:3]
+    page = read(run, tmp_path / "r.html")
+    clean, adversarial, _ = page.pictures()[:3]
     with np.load(run / "verified" / "onnx-cpu" / "verdicts.npz") as verdicts:
         broken, right = verdicts["broken"], verdicts["clean_predictions"] == verdicts["labels"]
         free = verdicts["adversarial"]
@@ -98,6 +99,7 @@ def test_pictures_are_those_of_the_first_broken_image(run: Path, tmp_path: Path)
         a = next(a for a in range(len(broken)) if broken[a, i])
         np.testing.assert_array_equal(clean, arrays["clean"][i])
         np.testing.assert_array_equal(adversarial, candidates[a][i])
+        assert f"clean → {arrays['labels'][i]}, adversarial → {(arrays['labels'][i] + 5) % 10}" in page.text
     assert len(candidates) == len(ATTACKS) + len(GRADIENT_FREE)
 
 
