@@ -14,7 +14,8 @@ def head(stage: Stage, complete: bool) -> str:
 
 def metric_lines(stage: Stage) -> list[str]:
     """What the manifest measured, a line a metric."""
-    return [f"  {name:<12} {_value(value)}" for name, value in stage.metrics.items()]
+    width = max(map(len, stage.metrics), default=0)
+    return [f"  {name:<{width}}  {_value(value)}" for name, value in stage.metrics.items()]
 
 
 def _value(value: Any) -> str:
@@ -58,9 +59,6 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, the first flush left and the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
     return [
-        "  ".join(
-            f"{cell:>{width}}" if i else f"{cell:<{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (titles, *rows)
+        "  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(cells)).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in (titles, *rows))
     ]
