@@ -43,7 +43,7 @@ def train(
         dataset = load_data(config.data, *inputs.values())
         where = fit.device()
         teacher = load(inputs["teacher"]).to(where) if "teacher" in inputs else None
-        architecture = folder.describe(config.model, dataset)
+        architecture = folder.describe(config.model, dataset.images.shape[1:], dataset.classes)
         torch.manual_seed(config.seed)
         student = folder.build(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         train_split = Split.of(dataset, "train", where)

@@ -1,6 +1,7 @@
 """A network's files in a stage folder: `model.json` says what it is, `weights.safetensors` holds it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,15 @@ import torch
 from safetensors.torch import load_file, save
 
 from compress import artifact, models
-from compress.data import Dataset
 from compress.models import Classifier
 
 ARCHITECTURE = "model.json"
 WEIGHTS = "weights.safetensors"
 
 
-def describe(name: str, data: Dataset) -> dict[str, Any]:
-    """What must be known to build a network for a dataset."""
-    _, channels, height, width = data.images.shape
-    return {"model": name, "input": [channels, height, width], "classes": list(data.classes)}
+def describe(name: str, input_shape: tuple[int, ...], classes: Sequence[str]) -> dict[str, Any]:
+    """What must be known to build a network for images (C,H,W) of these classes."""
+    return {"model": name, "input": list(input_shape), "classes": list(classes)}
 
 
 def build(architecture: dict[str, Any]) -> Classifier:
