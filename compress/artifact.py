@@ -149,7 +149,7 @@ def read(folder: "Path | str", kinds: Sequence[str] = ()) -> Stage:
     if manifest["identity"] != _identity(manifest["plan"], manifest["payload"]):
         raise CompressError(f"{path}: {MANIFEST} does not match its own identity; {remake}")
     if kinds and stage.kind not in kinds:
-        raise CompressError(f"{path}: holds a {stage.kind} stage; a {' or '.join(kinds)} stage is needed here")
+        raise CompressError(f"{path}: is a stage of kind {stage.kind}; needed here: {' or '.join(kinds)}")
     return stage
 
 
@@ -282,7 +282,7 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                 return
             if not replace:
                 raise CompressError(
-                    f"{path}: holds another {found.stage.kind if found.stage else ''} stage ({found.why}); "
+                    f"{path}: holds a stage made otherwise ({found.why}); "
                     f"choose another --out or delete it"
                 )
         try:

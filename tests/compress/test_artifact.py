@@ -101,7 +101,7 @@ def test_readers_refuse_a_partial_a_missing_file_and_another_kind(tmp_path: Path
         artifact.read(tmp_path / "p.partial")
     with pytest.raises(CompressError, match="unfinished"):
         artifact.read(tmp_path / "p")
-    with pytest.raises(CompressError, match="holds a teacher stage; a student stage is needed"):
+    with pytest.raises(CompressError, match="is a stage of kind teacher; needed here: student"):
         artifact.read(tmp_path / "s", ("student",))
     (tmp_path / "s" / "w.bin").unlink()
     with pytest.raises(CompressError, match=r"w\.bin is missing"):

@@ -231,7 +231,7 @@ def test_a_stage_of_another_kind_is_not_replaced(fakes: Fakes, root: Path):
     os.rename(root / "quantized", root / "aside")
     os.rename(root / "student", root / "quantized")
     os.rename(root / "aside", root / "student")
-    with pytest.raises(CompressError, match="holds a quantized stage; a student stage is needed here"):
+    with pytest.raises(CompressError, match="is a stage of kind quantized; needed here: student"):
         chain.run(settled(), root)
 
 

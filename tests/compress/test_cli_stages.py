@@ -146,12 +146,12 @@ def test_the_manifest_names_the_command(made: Call, monkeypatch: pytest.MonkeyPa
 def test_another_plan_in_the_folder_is_refused_in_one_line(made: Call):
     code, out, err = made("distill --teacher T --seed 6 --out runs/s")
     assert (code, out) == (2, "")
-    assert "holds another student stage (config.seed: 5 → 6; seed: 5 → 6)" in err and err.count("\n") == 1
+    assert "holds a stage made otherwise (config.seed: 5 → 6; seed: 5 → 6)" in err and err.count("\n") == 1
 
 
 def test_a_folder_of_another_kind_is_refused_in_one_line(made: Call):
     code, _, err = made("quantize T --out q")
-    assert (code, err) == (2, "compress: T: holds a teacher stage; a student stage is needed here\n")
+    assert (code, err) == (2, "compress: T: is a stage of kind teacher; needed here: student\n")
 
 
 @pytest.fixture

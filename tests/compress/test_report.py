@@ -247,7 +247,7 @@ def _flip(folder: Path) -> Path:
     ("where", "words"),
     [
         (lambda run: run / "nowhere", "no such folder"),
-        (lambda run: run / "student", "holds a student stage"),
+        (lambda run: run / "student", "is a stage of kind student"),
         (lambda run: run / "exported", "nothing to report"),
         (_flip, "weights.safetensors has sha256"),
     ],

@@ -120,7 +120,7 @@ def test_folders_of_different_chains_refuse_each_other(chain: SimpleNamespace, t
         attack.run(attack_config, {"student": other, "quantized": chain.quantized}, tmp_path / "a")
     with pytest.raises(CompressError, match="made from another model"):
         attack.run(attack_config, {"student": chain.student, "exported": [chain.e]}, tmp_path / "a")
-    with pytest.raises(CompressError, match="holds a exported stage; a quantized stage is needed"):
+    with pytest.raises(CompressError, match="is a stage of kind exported; needed here: quantized"):
         attack.run(attack_config, {"student": chain.student, "quantized": chain.e}, tmp_path / "a")
 
 
