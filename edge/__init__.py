@@ -1,4 +1,7 @@
-"""The device side: runners, attacks without gradients, latency, evidence, statement. numpy and a runtime, no torch."""
+"""The device side: execute an exported classifier, attack it without gradients, time it, state what was found.
+
+numpy and one runtime, Python 3.10 or newer; the runtime is imported when a runner is opened.
+"""
 
 from edge.runner import open_runner
 

@@ -1,21 +1,43 @@
-"""The independent check of every success, in numpy float64: inside the ball, inside the range, misclassified."""
+"""The independent check of a candidate, in float64: nothing here is shared with the code that makes candidates."""
+
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-TOLERANCE = 1e-6
+from compress.errors import CompressError
 
-
-def admissible(x_adv: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:
-    """Which images (N,C,H,W) obey ‖x_adv − x‖∞ ≤ eps + 1e-6 and lie in [0, 1]; bool (N,). uint8 means k/255."""
-    moved, clean = _pixels(x_adv), _pixels(x)
-    inside = np.isfinite(moved) & (moved >= 0) & (moved <= 1) & (np.abs(moved - clean) <= eps + TOLERANCE)
-    return inside.reshape(len(moved), -1).all(1)
+SLACK = 1e-6  # on eps: a float32 image cannot hold every sum x + eps
 
 
-def wrong(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which rows of logits (N,K) have their largest entry elsewhere than at the label; bool (N,)."""
-    return logits.argmax(1) != labels
+def admissible(x_adv: "npt.NDArray[Any]", x: "npt.NDArray[Any]", eps: float) -> "npt.NDArray[np.bool_]":
+    """Whether max|x_adv − x| ≤ eps + 1e-6 with x_adv finite and inside [0, 1]. (N,C,H,W) twice → bool (N,).
+
+    Each array is uint8 (0…255, taken as k/255) or float in [0, 1]; `eps` is on pixels in [0, 1].
+    """
+    if x_adv.shape != x.shape or x.ndim < 2:
+        raise CompressError(
+            f"candidates of shape {x_adv.shape} for images of shape {x.shape}; give one candidate an image, (N,C,H,W)"
+        )
+    candidate, clean = _unit(x_adv), _unit(x)
+    pixels = tuple(range(1, x.ndim))
+    with np.errstate(invalid="ignore"):  # inf − inf; what is not finite fails the comparisons
+        near = np.abs(candidate - clean) <= eps + SLACK
+    inside = (candidate >= 0) & (candidate <= 1)
+    return np.asarray((near & inside).all(axis=pixels))
 
 
-def _pixels(x: np.ndarray) -> np.ndarray:
-    return x / 255.0 if x.dtype == np.uint8 else x.astype(np.float64)
+def wrong(logits: "npt.NDArray[Any]", labels: "npt.NDArray[Any]") -> "npt.NDArray[np.bool_]":
+    """Whether another logit than the label's is largest; of equal ones the first counts. (N,K), (N,) → bool (N,)."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise CompressError(f"logits of shape {logits.shape} for labels of shape {labels.shape}; (N,K) and (N,) needed")
+    return np.asarray(logits.argmax(1) != labels)
+
+
+def _unit(images: "npt.NDArray[Any]") -> "npt.NDArray[np.float64]":
+    """Pixels in [0, 1], float64."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float64) / 255
+    if np.issubdtype(images.dtype, np.floating):
+        return images.astype(np.float64)
+    raise CompressError(f"images of type {images.dtype}; uint8 or float is needed")

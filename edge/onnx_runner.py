@@ -1,57 +1,112 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the processor: deterministic settings, no telemetry, quiet."""
 
 import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from compress import artifact
 from compress.errors import CompressError
+from edge import machine
 from edge.runner import Runner
 
 PROVIDER = "CPUExecutionProvider"
+#: Weights outside the file would escape its hash; they are looked for here only, and not found.
+NOWHERE = "/dev/null/none"
+FATAL = 4  # the runtime's log level; its faults reach the user as one line of ours
 
 
 class OnnxRunner(Runner):
-    """Runs exactly the bytes it is given."""
+    """The ONNX graph in `content`, executed by ONNX Runtime. `where` names it in messages."""
 
-    def __init__(self, name: str, content: bytes, *, batch_size: int, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise CompressError("ONNX Runtime is not installed; run: pip install onnxruntime") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        began = time.perf_counter_ns()
-        try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
-        except Exception as fault:  # ONNX Runtime's own classes have no common base
-            first = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-            raise CompressError(f"{name}: ONNX Runtime cannot load it ({first})") from None
-        opened = (time.perf_counter_ns() - began) / 1e6
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise CompressError(
-                f"{name}: has {len(inputs)} inputs and {len(outputs)} outputs; a classifier with one of each is needed"
-            )
-        shape, out = inputs[0].shape, outputs[0].shape
-        if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
-            raise CompressError(f"{name}: takes {shape}; (batch, C, H, W) with fixed C, H and W is needed")
-        if inputs[0].type != "tensor(float)":
-            raise CompressError(f"{name}: takes {inputs[0].type}; a float32 input is needed")
-        if len(out) != 2 or not isinstance(out[1], int):
-            raise CompressError(f"{name}: gives {out}; logits (batch, K) with a fixed K are needed")
-        fixed = shape[0] if isinstance(shape[0], int) else batch_size
-        super().__init__(name, (shape[1], shape[2], shape[3]), out[1], fixed)
-        self.open_ms = opened
-        self.threads, self.version = threads, onnxruntime.__version__
-        self.names = inputs[0].name, outputs[0].name
+    def __init__(self, content: bytes, *, where: str, batch_size: int, threads: int) -> None:
+        runtime = _import()
+        self._where = where
+        self._version = str(runtime.__version__)
+        self._threads = threads or machine.usable_cores()
+        started = time.perf_counter_ns()
+        self._session = _session(runtime, content, where, self._threads)
+        self.open_ms = (time.perf_counter_ns() - started) / 1e6
+        self.sha256 = artifact.bytes_sha256(content)
+        self._input, fixed, self.input_shape = _input(self._session, where)
+        self._output, self.classes = _output(self._session, where)
+        self.batch_size = fixed or batch_size
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "onnxruntime", "version": self.version, "provider": PROVIDER, "threads": self.threads}
+        """{"name", "version", "provider", "threads"}; threads are those inside one operator."""
+        return {"name": "onnxruntime", "version": self._version, "provider": PROVIDER, "threads": self._threads}
 
-    def _call(self, batch: np.ndarray) -> np.ndarray:
-        source, result = self.names
-        logits: np.ndarray = self.session.run([result], {source: batch})[0]
-        return logits
+    def close(self) -> None:
+        self._session = None
+
+    def _call(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        try:
+            (logits,) = self._session.run([self._output], {self._input: batch})
+        except Exception as fault:  # the runtime's exceptions share no base class
+            raise CompressError(
+                f"{self._where}: fails on {len(batch)} images ({_first_line(fault)}); export it again"
+            ) from None
+        if logits.shape != (len(batch), self.classes):
+            raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")
+        return np.asarray(logits, np.float32)
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CompressError("onnxruntime is not installed, it executes .onnx files; pip install onnxruntime") from None
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
+
+
+def _session(runtime: Any, content: bytes, where: str, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = FATAL
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
+    try:
+        return runtime.InferenceSession(content, options, providers=[PROVIDER])
+    except Exception as fault:  # the runtime's exceptions share no base class
+        if "xternal data" in str(fault):
+            raise CompressError(
+                f"{where}: keeps weights in another file, which no hash of this one covers; export it as a single file"
+            ) from None
+        raise CompressError(f"{where}: ONNX Runtime cannot open it ({_first_line(fault)}); export it again") from None
+
+
+def _input(session: Any, where: str) -> tuple[str, int, tuple[int, int, int]]:
+    """Name, fixed batch size or 0, and (C,H,W) of the one input."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise CompressError(f"{where}: has {len(inputs)} inputs; a classifier has one, images (N,C,H,W)")
+    (entry,) = inputs
+    if entry.type != "tensor(float)" or len(entry.shape) != 4:
+        raise CompressError(f"{where}: takes {entry.type} {entry.shape}; a classifier takes float32 images (N,C,H,W)")
+    batch, *image = entry.shape
+    if not all(isinstance(size, int) and size > 0 for size in image):
+        raise CompressError(f"{where}: its image size {image} is not fixed; export it with fixed C, H and W")
+    channels, height, width = image
+    return entry.name, batch if isinstance(batch, int) and batch > 0 else 0, (channels, height, width)
+
+
+def _output(session: Any, where: str) -> tuple[str, int]:
+    """Name and number of classes of the one output."""
+    outputs = session.get_outputs()
+    if len(outputs) != 1:
+        raise CompressError(f"{where}: has {len(outputs)} outputs; a classifier has one, logits (N,K)")
+    (entry,) = outputs
+    if entry.type != "tensor(float)" or len(entry.shape) != 2 or not isinstance(entry.shape[1], int):
+        raise CompressError(
+            f"{where}: gives {entry.type} {entry.shape}; a classifier gives float32 logits (N,K), K fixed"
+        )
+    return entry.name, entry.shape[1]
+
+
+def _first_line(fault: Exception) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]

@@ -1,51 +1,73 @@
-"""How far a long loop is: one rewritten line on a terminal, a line now and then elsewhere. Always on stderr."""
+"""Progress on stderr: one rewritten line on a terminal, now and then a line elsewhere. Standard library only."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
 
 REDRAW_S = 0.1
-LINE_EVERY_S = 10.0
+LINE_S = 10.0
+ERASE = "\r\x1b[K"
 
 
 def say(line: str) -> None:
-    """One line for the person watching."""
-    print(line, file=sys.stderr, flush=True)
+    """Write one line to stderr, over a bar's line if there is one."""
+    print((ERASE if sys.stderr.isatty() else "") + line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """`with Progress("square", 1000) as bar: bar.step(k, note="…")`, counted in steps of the caller's choice."""
+    """How far a loop is: `with Progress("square", 1000) as bar: bar.step(k, note="…")`.
+
+    `total` is in whatever the steps count. On a terminal the line carries the time left; elsewhere a line is written
+    at most every ten seconds, and one at the end.
+    """
 
     def __init__(self, label: str, total: int) -> None:
-        self.label, self.total, self.done, self.note = label, total, 0, ""
-        self.terminal = sys.stderr.isatty()
-        self.began = self.shown = time.monotonic()
-        self.offset = 0  # steps that were done before this process began
+        self.label, self.total = label, total
+        self.done, self.note = 0, ""
+        self.started = self.shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
+        self.started = self.shown = time.monotonic()
         return self
 
-    def __exit__(self, kind: "type[BaseException] | None", fault: object, trace: "TracebackType | None") -> None:
-        if kind is None:
-            self._show(self._line(f"{time.monotonic() - self.began:.0f} s"), last=True)
-        elif self.terminal:
-            sys.stderr.write("\n")
+    def __exit__(
+        self, kind: "type[BaseException] | None", fault: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        say(self._line(f"in {_clock(self._elapsed())}" if kind is None else "stopped"))
 
-    def step(self, count: int = 1, note: str = "") -> None:
-        """`count` further steps are done; `note` says what was last seen."""
-        self.done, self.note = self.done + count, note or self.note
+    def step(self, k: int = 1, note: str = "") -> None:
+        """`k` more are done; `note` stands on the line until another one replaces it."""
+        self.done += k
+        self.note = note or self.note
         now = time.monotonic()
-        if now - self.shown >= (REDRAW_S if self.terminal else LINE_EVERY_S):
-            self.shown = now
-            left = (now - self.began) * (self.total - self.done) / self.done if self.done else 0.0
-            self._show(self._line(f"{left:.0f} s left"))
-
-    def _line(self, when: str) -> str:
-        return f"{self.label}  {self.done}/{self.total}  {when}" + (f"  {self.note}" if self.note else "")
-
-    def _show(self, line: str, last: bool = False) -> None:
-        if self.terminal:
-            sys.stderr.write(f"\r\x1b[2K{line}" + ("\n" if last else ""))
-            sys.stderr.flush()
+        terminal = sys.stderr.isatty()
+        if now - self.shown < (REDRAW_S if terminal else LINE_S):
+            return
+        self.shown = now
+        if terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(ERASE + self._line(self._left())[:width], end="", file=sys.stderr, flush=True)
         else:
-            say(line)
+            say(self._line(self._left()))
+
+    def _line(self, timing: str) -> str:
+        parts = [f"{self.label} {self.done:,}/{self.total:,}", timing, self.note]
+        return "  ".join(part for part in parts if part)
+
+    def _left(self) -> str:
+        if not 0 < self.done < self.total:
+            return ""
+        return f"{_clock(self._elapsed() * (self.total - self.done) / self.done)} left"
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+
+def _clock(seconds: float) -> str:
+    """`8 s`, `2:05 min`, `1:02 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

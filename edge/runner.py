@@ -1,94 +1,134 @@
-"""One interface to every deployed model: images in, logits out, always in batches of one size."""
+"""A classifier that runs: `with open_runner(where) as runner: runner.infer(x)`."""
 
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress import artifact
 from compress.errors import CheckFailed, CompressError
 
 MODEL = "model.onnx"
 BATCH_SIZE = 64
+FULL_SCALE = np.float32(255)
 
 
 class Runner:
-    """A model of fixed input (C,H,W) and K classes. A runtime supplies `_call`; use as a context manager.
+    """An opened classifier. A subclass opens its runtime, sets the attributes and supplies `_call`.
 
-    The runtime always sees exactly `batch_size` images, the last batch padded: kernels differ with the batch, so a
-    verdict belongs to one batch size.
+    Every call of the runtime holds exactly `batch_size` images, the last one padded, because kernels may compute the
+    same image differently in batches of different size: logits belong to one batch size.
     """
 
-    def __init__(self, name: str, input_shape: tuple[int, int, int], classes: int, batch_size: int) -> None:
-        self.name, self.input_shape, self.classes, self.batch_size = name, input_shape, classes, batch_size
-        self.open_ms = 0.0
+    input_shape: tuple[int, int, int]  # C, H, W
+    classes: int
+    batch_size: int
+    sha256: str  # of the bytes that are executed
+    open_ms: float  # what the runtime took to make them executable
+
+    def infer(self, x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
+        """Logits (N,K) float32 of images (N,C,H,W): float32 in [0, 1], or uint8, taken as k/255. Any N.
+
+        Another dtype or shape, or a pixel that is not finite: CompressError. Logits that are not: CheckFailed.
+        """
+        self._check(x)
+        logits = np.empty((len(x), self.classes), np.float32)
+        for start in range(0, len(x), self.batch_size):
+            part = _unit(x[start : start + self.batch_size])
+            logits[start : start + len(part)] = self._call(self._padded(part))[: len(part)]
+        finite = np.isfinite(logits).all(1)
+        if not finite.all():
+            raise CheckFailed(
+                f"logits are not finite for {int((~finite).sum())} of {len(x)} images; "
+                f"look for an overflow in the model, then export it again"
+            )
+        return logits
+
+    def describe(self) -> dict[str, Any]:
+        """What executes: {"name", "version", "provider", "threads"}."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the runtime; the runner cannot be used afterwards."""
 
     def __enter__(self) -> "Runner":
         return self
 
-    def __exit__(self, kind: Any, fault: Any, trace: "TracebackType | None") -> None:
+    def __exit__(
+        self, kind: "type[BaseException] | None", fault: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
         self.close()
 
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        """Images (N,C,H,W), float32 in [0, 1] or uint8, any N → logits float32 (N,K)."""
-        images = self._checked(x)
-        logits = np.empty((len(images), self.classes), np.float32)
-        for begin in range(0, len(images), self.batch_size):
-            part = images[begin : begin + self.batch_size]
-            short = self.batch_size - len(part)
-            full = np.concatenate([part, np.zeros((short, *self.input_shape), np.float32)]) if short else part
-            logits[begin : begin + len(part)] = self._call(np.ascontiguousarray(full))[: len(part)]
-        bad = int((~np.isfinite(logits).all(1)).sum())
-        if bad:
-            raise CheckFailed(f"{self.name}: logits of {bad} of {len(x)} images are not finite; export the model again")
-        return logits
-
-    def describe(self) -> dict[str, Any]:
-        """{"name", "version", "provider", "threads"} of the runtime."""
+    def _call(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        """One call of the runtime: float32 (batch_size,C,H,W) → (batch_size,K)."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Give the runtime's memory back."""
-
-    def _call(self, batch: np.ndarray) -> np.ndarray:
-        """float32 (batch_size,C,H,W) → logits (batch_size,K)."""
-        raise NotImplementedError
-
-    def _checked(self, x: np.ndarray) -> np.ndarray:
+    def _check(self, x: "npt.NDArray[Any]") -> None:
+        if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.uint8):
+            got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+            raise CompressError(f"images of type {got}; give a numpy array, float32 in [0, 1] or uint8")
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
-            raise CompressError(f"{self.name}: takes images (N, {_shape(self.input_shape)}), got {x.shape}")
-        if x.dtype == np.uint8:
-            return x.astype(np.float32) / np.float32(255)
-        if x.dtype != np.float32:
-            raise CompressError(f"{self.name}: takes float32 in [0, 1] or uint8, got {x.dtype}; convert the images")
-        if not np.isfinite(x).all():
-            raise CompressError(f"{self.name}: the images hold values that are not finite")
-        return x
+            raise CompressError(
+                f"images of shape {x.shape}; this model takes (N, {', '.join(map(str, self.input_shape))})"
+            )
+        if x.dtype == np.float32 and not np.isfinite(x).all():
+            count = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
+            raise CompressError(f"{count} of {len(x)} images hold NaN or infinity; pixels must be in [0, 1]")
+
+    def _padded(self, part: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        if len(part) == self.batch_size:
+            return part
+        batch = np.zeros((self.batch_size, *self.input_shape), np.float32)
+        batch[: len(part)] = part
+        return batch
 
 
-def _shape(shape: tuple[int, int, int]) -> str:
-    return ", ".join(str(size) for size in shape)
+def _unit(x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
+    """Pixels in [0, 1], contiguous; a grey level k is exactly float32(k) / float32(255)."""
+    if x.dtype == np.uint8:
+        return x.astype(np.float32) / FULL_SCALE
+    return np.ascontiguousarray(x, np.float32)
 
 
 def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: int = 0) -> Runner:
-    """The model in an exported stage folder (its hashes checked) or in a .onnx file. `threads` 0: all cores.
+    """The classifier in an exported stage's folder (its hash checked) or in an `.onnx` file, ready to infer.
 
-    A file whose batch dimension is fixed is run at that batch, whatever `batch_size` says.
+    `batch_size` images go into each call of the runtime, unless the file fixes its own number. `threads`: of the
+    runtime, 0 for every core that this process may use. Anything else than such a folder or file: CompressError.
     """
+    if batch_size < 1 or threads < 0:
+        raise CompressError(f"batch size {batch_size}, threads {threads}; at least 1 image and 0 threads are needed")
     path = Path(where)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise CompressError(f"{path}: no such file; give an exported folder or an .onnx file")
-        content = path.read_bytes()
-    elif path.is_file():
-        raise CompressError(f"{path}: not an .onnx file; give an exported folder or an .onnx file")
-    else:
-        stage = artifact.read(path, ("exported",))
-        path, want = stage.file(MODEL), stage.manifest["payload"][MODEL]["sha256"]
-        content = path.read_bytes()
-        if artifact.bytes_sha256(content) != want:
-            raise CompressError(f"{path}: changed while it was being opened; try again")
+    if path.is_file() and path.suffix != ".onnx":
+        raise CompressError(f"{path}: no .onnx file; give the folder of an exported stage or an .onnx file")
+    of_file = path.suffix == ".onnx" and not path.is_dir()
+    content = _of_file(path) if of_file else _of_stage(artifact.read(path, ("exported",)))
     from edge.onnx_runner import OnnxRunner
 
-    return OnnxRunner(str(path), content, batch_size=batch_size, threads=threads)
+    return OnnxRunner(content, where=str(path), batch_size=batch_size, threads=threads)
+
+
+def _of_stage(stage: artifact.Stage) -> bytes:
+    """The model's bytes, hashed as they are in memory: what is checked is what is executed."""
+    target = stage.config.get("target")
+    if target != "onnx" or MODEL not in stage.manifest["payload"]:
+        raise CompressError(f"{stage.path}: exported for {target}; only the target onnx can be opened here")
+    content = stage.file(MODEL).read_bytes()
+    got, want = artifact.bytes_sha256(content), stage.manifest["payload"][MODEL]["sha256"]
+    if got != want:
+        raise CompressError(
+            f"{stage.path}: {MODEL} has sha256 {got:.12}, the manifest says {want:.12}; "
+            f"delete the folder and run: {stage.manifest['made']['command']}"
+        )
+    return content
+
+
+def _of_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise CompressError(
+            f"{path}: cannot be read ({fault.strerror}); give the folder of an exported stage or an .onnx file"
+        ) from None
