@@ -44,3 +44,12 @@ class Ball:
     def images(self, values: np.ndarray) -> np.ndarray:
         """Values of the working copy as images for the model."""
         return values.astype(self.dtype)
+
+
+def turn(active: np.ndarray, spent: np.ndarray, batch_size: int) -> np.ndarray:
+    """Which of the `active` images to query now, ascending: the least-queried ones, as many as fill whole batches.
+
+    All of them where they do not fill one. `spent` (N,) are the queries of every image so far.
+    """
+    count = len(active) // batch_size * batch_size or len(active)
+    return np.sort(active[np.argsort(spent[active], kind="stable")[:count]])

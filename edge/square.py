@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from edge.ball import Ball, Found, Infer
+from edge.ball import Ball, Found, Infer, turn
 from edge.progress import Progress
 from edge.streams import uniform
 
@@ -33,32 +33,30 @@ def square(
     queries: int,
     seed: int,
     ids: "np.ndarray | None" = None,
+    batch_size: int = 1,
 ) -> Found:
     """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
 
-    uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default.
+    uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default. `batch_size`
+    is the runtime's: batches are kept full where that many images stand, which changes no image's own sequence.
     """
     ids = np.arange(len(x)) if ids is None else ids
     ball = Ball.around(x, eps)
     margin = _margin(infer(x), y)
     best, spent = ball.x.copy(), np.ones(len(x), np.int64)
-    active = np.flatnonzero(margin > 0)
-    with Progress("square", queries) as bar:
-        for query in range(1, queries):
-            if len(active) == 0:
-                break
-            around = ball.of(active)
-            moved = (
-                _stripes(around, seed, ids[active])
-                if query == 1
-                else _squares(around, best[active], seed, ids[active], query, queries)
-            )
-            found = _margin(infer(ball.images(moved)), y[active])
-            spent[active] += 1
-            better = (found < margin[active]) | (query == 1)
-            best[active[better]], margin[active[better]] = moved[better], found[better]
-            active = active[margin[active] > 0]
-            bar.step(1, note=f"{len(active)} images stand")
+    sides = np.array([side(query, queries, *x.shape[2:]) for query in range(queries)], np.int64)
+    active = np.flatnonzero(margin > 0) if queries > 1 else np.arange(0)
+    with Progress("square", len(active) * (queries - 1)) as bar:
+        while len(active):
+            now = turn(active, spent, batch_size)
+            moved = _candidates(ball.of(now), best[now], seed, ids[now], spent[now], sides)
+            found = _margin(infer(ball.images(moved)), y[now])
+            better = (found < margin[now]) | (spent[now] == 1)  # the first is where the search starts
+            best[now[better]], margin[now[better]] = moved[better], found[better]
+            spent[now] += 1
+            active = active[(margin[active] > 0) & (spent[active] < queries)]
+            fallen = now[margin[now] <= 0]
+            bar.step(len(now) + int((queries - spent[fallen]).sum()), note=f"{int((margin > 0).sum())} images stand")
     return Found(ball.images(best), margin <= 0, spent)
 
 
@@ -69,17 +67,36 @@ def side(query: int, queries: int, height: int, width: int) -> int:
     return max(1, min(round(math.sqrt(P_INIT / divisor * height * width)), height, width))
 
 
-def _stripes(ball: Ball, seed: int, ids: np.ndarray) -> np.ndarray:
+def _candidates(
+    ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: np.ndarray, sides: np.ndarray
+) -> np.ndarray:
+    """What each image is asked at its own `query` (N,): stripes first, squares on the best so far afterwards."""
+    moved = np.empty_like(best)
+    first = query == 1
+    for chosen, make in ((first, _stripes), (~first, _squares)):
+        if chosen.any():
+            moved[chosen] = make(ball.of(chosen), best[chosen], seed, ids[chosen], query[chosen], sides)
+    return moved
+
+
+def _stripes(
+    ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: np.ndarray, sides: np.ndarray
+) -> np.ndarray:
     """The start: vertical stripes of ±radius, a sign for each channel and column."""
     n, channels, _, width = ball.x.shape
-    signs = np.where(uniform(seed, ids, 1, channels * width) < 0.5, -1, 1).reshape(n, channels, 1, width)
+    signs = np.where(uniform(seed, ids, query, channels * width) < 0.5, -1, 1).reshape(n, channels, 1, width)
     return ball.project(ball.x + _as(ball, ball.radius * signs))
 
 
-def _squares(ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: int, queries: int) -> np.ndarray:
-    """The best so far with one square of each image pushed to one end of the ball, a sign for each channel."""
+def _squares(
+    ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: np.ndarray, sides: np.ndarray
+) -> np.ndarray:
+    """The best so far with one square of each image pushed to one end of the ball, a sign for each channel.
+
+    Where that changes nothing the signs are turned round: every query asks something else than the best.
+    """
     _, channels, height, width = ball.x.shape
-    size = side(query, queries, height, width)
+    size = sides[query][:, None]
     draws = uniform(seed, ids, query, 2 + channels)
     top = (draws[:, :1] * (height - size + 1)).astype(int)
     left = (draws[:, 1:2] * (width - size + 1)).astype(int)
@@ -87,7 +104,12 @@ def _squares(ball: Ball, best: np.ndarray, seed: int, ids: np.ndarray, query: in
     rows = (np.arange(height) >= top) & (np.arange(height) < top + size)
     columns = (np.arange(width) >= left) & (np.arange(width) < left + size)
     window = (rows[:, :, None] & columns[:, None, :])[:, None]
-    return ball.project(np.where(window, best + _as(ball, 2 * ball.radius * signs), best))
+    step = _as(ball, np.where(window, 2 * ball.radius * signs, 0))
+    moved = ball.project(best + step)
+    same = (moved == best).all((1, 2, 3))
+    if same.any():
+        moved[same] = ball.of(same).project(best[same] - step[same])
+    return moved
 
 
 def _as(ball: Ball, values: np.ndarray) -> np.ndarray:
@@ -100,7 +122,6 @@ def _margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     rows = np.arange(len(y))
     true = scores[rows, y]
     scores[rows, y] = -np.inf
-    margin = true - scores.max(1) if len(y) else true
+    margin = true - scores.max(1)
     # a tie is decided by argmax, as the verdict is
-    tie_kept = (margin == 0) & (logits.argmax(1) == y) if len(y) else margin == 0
-    return np.where(tie_kept, np.finfo(np.float64).tiny, margin)
+    return np.where((margin == 0) & (logits.argmax(1) == y), np.finfo(np.float64).tiny, margin)
