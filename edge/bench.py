@@ -8,15 +8,16 @@ import numpy as np
 from edge.progress import Progress
 from edge.runner import Runner
 
-INSIDE = "one call of infer: check of the input, copy in, execution, copy out"
+INSIDE = "one call of infer on uint8 images: check, conversion to float32 in [0, 1], copy in, execution, copy out"
 PERCENTILES = (50, 90, 95, 99)
 P999_FROM = 5000
 
 
 def latency(runner: Runner, images: np.ndarray, *, warmup: int, samples: int) -> tuple[np.ndarray, float]:
-    """`samples` timed calls of the runner on its own batch size, in ns (int64), and the first call's time in ms.
+    """`samples` timed calls of the runner, in ns (int64), and the first call's time in ms.
 
-    `images` (N,C,H,W) float32 are used in turn. The first call is neither warm-up nor sample.
+    One call takes the batch size that the runner was opened with. `images` uint8 (N,C,H,W), as a device receives them,
+    are used in turn. The first call is neither warm-up nor sample.
     """
     size = runner.batch_size
     batches = [np.resize(images[i : i + size], (size, *images.shape[1:])) for i in range(0, len(images), size)]
@@ -27,8 +28,8 @@ def latency(runner: Runner, images: np.ndarray, *, warmup: int, samples: int) ->
     with Progress("latency", samples) as bar:
         for i in range(samples):
             taken[i] = _timed(runner, batches[i % len(batches)])
-            if i % 100 == 99:
-                bar.step(100)
+            if i % 100 == 99 or i == samples - 1:
+                bar.step(i % 100 + 1)
     return taken, first_ms
 
 

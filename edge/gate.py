@@ -1,5 +1,6 @@
 """Requirements on a statement, as a release pipeline writes them: `robust>=0.3`, `p99_ms<=2`."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ KNOWN = {
     "images_per_s": "throughput at the measured batch size",
     "size_bytes": "size of the file",
 }
+SHARES = ("clean", "robust", "agreement")
 _OPERATORS = {
     ">=": lambda got, want: got >= want,
     "<=": lambda got, want: got <= want,
@@ -65,11 +67,21 @@ def parse(text: str) -> Requirement:
         raise CompressError(
             f"requirement {text!r}: unknown {name!r}{names.nearest(name, KNOWN)} (known: {', '.join(KNOWN)})"
         )
+    return Requirement(name, op, _value(text, name, number, bool(percent)))
+
+
+def _value(text: str, name: str, number: str, percent: bool) -> float:
     try:
         value = float(number) / (100 if percent else 1)
     except ValueError:
-        raise CompressError(f"requirement {text!r}: {number!r} is not a number") from None
-    return Requirement(name, op, value)
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise CompressError(f'requirement {text!r}: {number!r} is no number from 0 up; write it like "robust>=0.3"')
+    if name in SHARES and value > 1:
+        raise CompressError(f"requirement {text!r}: {name} is a share, at most 1; write 0.3 or 30%")
+    if percent and name not in SHARES:
+        raise CompressError(f"requirement {text!r}: {name} is no share, so it has no %; give the number alone")
+    return value
 
 
 def judge(statement: Mapping[str, Any], requirements: Sequence[Requirement]) -> list[Outcome]:
@@ -81,24 +93,23 @@ def _judge(predicate: Mapping[str, Any], requirement: Requirement) -> Outcome:
     if requirement.name in ("clean", "robust"):
         figure = predicate["figures"][requirement.name]
         if figure is None:
-            missing = ", ".join(part["part"] for part in predicate["protocol"] if not part["covered"])
-            bound = predicate["figures"]["upper_bound"]["value"]
-            return Outcome(
-                requirement,
-                False,
-                None,
-                f"only an upper bound of {bound:.4f}: part {missing} of the protocol did not run",
-            )
+            return Outcome(requirement, False, None, _only_a_bound(predicate))
         low, high = figure["interval"]
-        upwards = requirement.op.startswith(">")
-        got, end = (low, "lower") if upwards else (high, "upper")
+        got, end = (low, "lower") if requirement.op.startswith(">") else (high, "upper")
         why = (
             f"{figure['value']:.4f} on {figure['n']} images, {end} end of its {figure['level']:.0%} interval {got:.4f}"
         )
+    elif requirement.name == "agreement" and predicate["agreement"] is None:
+        return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
     else:
         got = _plain(predicate, requirement.name)
         why = f"{got:g}"
     return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, why)
+
+
+def _only_a_bound(predicate: Mapping[str, Any]) -> str:
+    missing = "; ".join(f"({part['part']}) {part['where']}" for part in predicate["protocol"] if not part["covered"])
+    return f"only an upper bound of {predicate['figures']['upper_bound']['value']:.4f}, not covered: {missing}"
 
 
 def _plain(predicate: Mapping[str, Any], name: str) -> float:

@@ -49,6 +49,9 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     ]
     rows = []
     for entry in verified:
+        if entry["predicate"]["agreement"] is None:
+            rows.append([entry["label"], "not measured: no twin in the attack set", *[readable.NONE] * 3])
+            continue
         for kind, found in entry["predicate"]["agreement"].items():
             largest = readable.number(found.get("max_abs"))
             agreement = readable.percent(found.get("argmax_agreement"))
@@ -57,7 +60,7 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     for entry in verified:
         found = entry["predicate"]["differential"]
         count = readable.counted(found)
-        sentences.append(f"On {count} images a candidate fools {entry['label']} and leaves the float student right.")
+        sentences.append(f"{count} adversarial images fool {entry['label']} and leave the float student right.")
     return join(
         [table("Artifact against its twin", columns, rows), *(element("p", text, class_="quiet") for text in sentences)]
     )

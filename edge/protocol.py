@@ -13,45 +13,51 @@ PARTS = {
     "f": "differential images: artifact wrong, float student right",
 }
 
+Attack = Mapping[str, Any]
+
 
 def coverage(
-    attacks: Sequence[Mapping[str, Any]], entry: "Mapping[str, Any] | None", student: str, ran: Sequence[str]
+    attacks: Sequence[Attack], *, itself: "str | None", twin: "str | None", student: str, ran: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One record a part: covered or not, by which attacks, where.
+    """One record a part: covered or not, by which attacks, where; `where` says why not when it is not covered.
 
-    `entry` is the artifact's row among the attack set's models, None if it is not there; `student` the float
-    student's label; `ran` the attacks without gradients that ran here.
+    `itself`, `twin` and `student` are labels of the attack set's models, None for one that is not there; `ran` names
+    the attacks without gradients that ran here.
     """
-    twin = entry["twin"] if entry else None
-    itself = entry["label"] if entry else None
-
-    def of(kind: str, source: "str | None") -> list[Mapping[str, Any]]:
-        return [attack for attack in attacks if attack["kind"] == kind and attack["source"] == source]
-
-    here = [{"name": name, "where": "this device"} for name in GRADIENT_FREE if name in ran]
-    found = {
-        "a": of("white-box", twin),
-        "b": of("white-box", student),
-        "c": of("bpda", itself),
-        "d": here if len(here) == len(GRADIENT_FREE) else [],
-        "e": _both(of("margin", twin), of("temperature", twin)),
-        "f": of("differential", twin),
+    needs: dict[str, list[tuple[str, str | None]]] = {
+        "a": [("white-box", twin)],
+        "b": [("white-box", student)],
+        "c": [("bpda", itself)],
+        "e": [("margin", twin), ("temperature", twin)],
+        "f": [("differential", twin)],
     }
-    parts = []
+    records = []
     for part, what in PARTS.items():
-        same = part == "f" and twin is not None and twin == student
-        where = "; ".join(sorted({str(attack["where"]) for attack in found[part]}))
-        parts.append(
-            {
-                "part": part,
-                "what": what,
-                "covered": bool(found[part]) or same,
-                "attacks": [str(attack["name"]) for attack in found[part]],
-                "where": "not applicable: the artifact's twin is the float student" if same else where,
-            }
-        )
-    return parts
+        if part == "d":
+            names, where = [name for name in GRADIENT_FREE if name in ran], "this device"
+            lacking = [f"{name} did not run: its queries are 0" for name in GRADIENT_FREE if name not in ran]
+        elif part == "f" and twin == student:
+            names, lacking, where = [], [], "not applicable: the artifact's twin is the float student"
+        else:
+            found = [(need, _of(attacks, *need)) for need in needs[part]]
+            lacking = [_why(part, *need) for need, entries in found if not entries]
+            entries = [entry for _, entries in found for entry in entries]
+            names, where = [str(entry["name"]) for entry in entries], _places(entries)
+        covered = not lacking
+        record = {"part": part, "what": what, "covered": covered, "attacks": names if covered else []}
+        records.append(record | {"where": where if covered else "; ".join(dict.fromkeys(lacking))})
+    return records
 
 
-def _both(one: list[Mapping[str, Any]], other: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [*one, *other] if one and other else []
+def _of(attacks: Sequence[Attack], kind: str, source: "str | None") -> list[Attack]:
+    return [attack for attack in attacks if attack["kind"] == kind and attack["source"] == source]
+
+
+def _places(attacks: Sequence[Attack]) -> str:
+    return "; ".join(sorted({str(attack["where"]) for attack in attacks}))
+
+
+def _why(part: str, kind: str, source: "str | None") -> str:
+    if source is None:
+        return f"the attack set does not hold {'this artifact' if part == 'c' else 'the twin of this artifact'}"
+    return f"the attack set has no {kind} attack on {source}"

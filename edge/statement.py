@@ -68,12 +68,19 @@ def text(statement: Mapping[str, Any]) -> str:
         if robust
         else f"robust      at most {_figure(p['figures']['upper_bound'])}: an upper bound, not covered: "
         + ", ".join(part["part"] for part in p["protocol"] if not part["covered"]),
-        f"agreement   {p['agreement']['clean']['argmax_agreement']:.1%} of predictions equal the twin's",
+        f"agreement   {_agreement(p['agreement'])}",
         f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
         f"({latency['n']} samples)",
     ]
     lines += [f"ALARM       {alarm['name']}: {alarm['meaning']}" for alarm in p["alarms"] if alarm["fired"]]
     return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
+
+
+def _agreement(found: "Mapping[str, Any] | None") -> str:
+    if found is None:
+        return "not measured: the attack set does not hold the artifact's twin"
+    clean, adversarial = found["clean"]["argmax_agreement"], found["adversarial"]["argmax_agreement"]
+    return f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
 
 
 def _figure(entry: Mapping[str, Any]) -> str:
