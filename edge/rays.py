@@ -2,8 +2,8 @@
 
 A direction is a sign for every pixel. Blocks of signs, halved level by level, are flipped one after another; a flip
 is kept when the boundary lies nearer that way, which a bisection measures. Two things are ours: a misclassified image
-inside the ball ends the search at once, and a pass over all levels that gained nothing, after which the paper's search
-would ask the same again, starts anew from random signs.
+inside the ball ends the search at once, and when every flip was tried since the last gain, after which the paper's
+search would ask the same again, it starts anew from random signs.
 """
 
 import numpy as np
@@ -60,7 +60,9 @@ class _Search:
         self.base, self.radius = self.best.copy(), np.full(n, np.inf)  # since the last start
         self.trial = self.best.copy()  # first the direction itself, then its flips
         self.level, self.block = np.zeros(n, np.int64), np.full(n, -1, np.int64)
-        self.gained, self.starts = np.zeros(n, bool), np.zeros(n, np.int64)
+        self.fruitless, self.starts = np.zeros(n, np.int64), np.zeros(n, np.int64)  # flips since a gain; restarts
+        lengths = [-(-size // 2**level) for level in range((size - 1).bit_length() + 1)]
+        self.flips = sum(-(-size // length) for length in lengths)  # over all levels
         self.low, self.high = np.zeros(n), np.full(n, ball.top, float)
         self.bisecting = np.zeros(n, bool)
 
@@ -85,7 +87,7 @@ class _Search:
         self.best[nearer], self.best_radius[nearer] = self.trial[nearer], self.high[nearer]
         done = index[self.bisecting[index] & (self.high[index] - self.low[index] <= self.unit)]
         self.base[done], self.radius[done] = self.trial[done], self.high[done]
-        self.gained[done] = True
+        self.fruitless[done] = 0
         self._next(np.concatenate([done, probing]))
 
     def nearest(self, chosen: np.ndarray) -> np.ndarray:
@@ -105,16 +107,14 @@ class _Search:
         return np.clip(moved, 0, self.ball.top)
 
     def _next(self, index: np.ndarray) -> None:
-        """Put the next flip on trial, or a new direction after a pass without gain, at the radius to be beaten."""
+        """Put the next flip on trial, or a new direction after all flips failed, at the radius to be beaten."""
         size = self.base.shape[1]
+        barren = index[self.fruitless[index] == self.flips]
+        self.fruitless[index] += 1
         self.block[index] += 1
         over = index[self.block[index] * -(-size // 2 ** self.level[index]) >= size]
+        self.level[over] = np.where(2 ** self.level[over] >= size, 0, self.level[over] + 1)
         self.block[over] = 0
-        passed = over[2 ** self.level[over] >= size]
-        self.level[over] += 1
-        self.level[passed] = 0
-        barren = passed[~self.gained[passed]]
-        self.gained[passed] = False
         length = -(-size // 2 ** self.level[index])
         start = (self.block[index] * length)[:, None]
         place = np.arange(size)
@@ -131,4 +131,4 @@ class _Search:
         self.starts[index] += 1
         signs = np.where(uniform(self.seed, self.ids[index], self.starts[index], self.base.shape[1]) < 0.5, -1, 1)
         self.base[index] = self.trial[index] = signs
-        self.radius[index], self.block[index] = np.inf, -1
+        self.radius[index], self.level[index], self.block[index], self.fruitless[index] = np.inf, 0, -1, 0
