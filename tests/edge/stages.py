@@ -62,8 +62,8 @@ class World:
         """The least radii of these images lie on both sides of RADIUS, and some are wrong when clean."""
         rng = np.random.default_rng(7)
         student = linear.balanced(rng, CLASSES)
-        twin = student + 0.05 * rng.normal(size=student.shape)
-        clean = rng.integers(100, 156, (n, *linear.SHAPE), dtype=np.uint8)
+        twin = student + 0.2 * rng.normal(size=student.shape)
+        clean = rng.integers(70, 186, (n, *linear.SHAPE), dtype=np.uint8)
         labels = linear.logits(student, clean).argmax(1)
         labels[:3] = (labels[:3] + 1) % CLASSES
         world = cls(root, student, twin, clean, labels)
