@@ -46,9 +46,12 @@ def read(path: "Path | str") -> dict[str, Any]:
     kind, _, version = str(statement.get("predicateType")).rpartition(":")
     if kind != PREDICATE_TYPE.rpartition(":")[0]:
         raise CompressError(f"{path}: states {statement.get('predicateType')}, not robustness; give a statement.json")
-    if version != str(VERSION):
-        raise CompressError(f"{path}: version {version}, this program reads {VERSION}; use the program that wrote it")
-    missing = [key for key in NEEDED if key not in statement.get("predicate", {})]
+    found = statement.get("predicate")
+    predicate = found if isinstance(found, dict) else {}
+    for given in (version, str(predicate.get("version", VERSION))):
+        if given != str(VERSION):
+            raise CompressError(f"{path}: version {given}, this program reads {VERSION}; use the program that wrote it")
+    missing = [key for key in NEEDED if key not in predicate]
     if missing:
         raise CompressError(f"{path}: lacks {', '.join(missing)}; verify the artifact again")
     return statement

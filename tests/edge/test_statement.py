@@ -1,0 +1,206 @@
+"""The statement: its form, what is refused when it is read, and what a person is told."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from scipy import stats
+
+import edge.statement
+from compress.errors import CompressError
+from edge.statement import build, figure, read, text
+from tests.compress.fake_stages import statement
+
+SCHEMA = json.loads(Path(edge.statement.__file__).with_name("statement.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def whole() -> dict[str, Any]:
+    """A statement with nothing left out."""
+    stated = copy.deepcopy(statement())
+    predicate = stated["predicate"]
+    state = {
+        "cpu": "a CPU",
+        "isa": ["avx2"],
+        "cores": {"visible": 4, "allowed": 2, "quota": 1.5},
+        "governor": None,
+        "mhz": 2100.0,
+        "load": [0.1, 0.2, 0.3],
+        "memory_available_bytes": 10**9,
+        "kernel": "6.1",
+        "python": "3.11.7",
+        "runtimes": {"numpy": "2.0.0", "onnxruntime": None},
+    }
+    predicate["machine"] = {"before": state, "after": {**state, "cpu": None, "isa": None, "load": None}}
+    predicate["attacks"] = [
+        {
+            "name": "pgd",
+            "kind": "white-box",
+            "source": "quantized",
+            "parameters": {"steps": 20},
+            "where": "here",
+            "n": 200,
+            "broken": 3,
+            "robust_accuracy": 0.9,
+            "alone": 0,
+        }
+    ]
+    predicate["alarms"] = [
+        {"name": "masking", "fired": True, "count": 4, "threshold": 3, "interval": [0.0, 0.1], "meaning": "masked"}
+    ]
+    predicate["lineage"] = [{"stage": "exported", "identity": "c" * 64}]
+    return stated
+
+
+def change(path: str, value: Any) -> dict[str, Any]:
+    """A whole statement with one place of its predicate set, or deleted where `value` is `del`."""
+    stated = whole()
+    place: Any = stated["predicate"]
+    *above, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    for key in above:
+        place = place[key]
+    if value == "del":
+        del place[last]
+    else:
+        place[last] = value
+    return stated
+
+
+def test_the_schema_is_one_and_takes_a_whole_statement() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$id"] and SCHEMA["$schema"].endswith("2020-12/schema")
+    VALIDATOR.validate(whole())
+
+
+def _objects(schema: Any) -> "list[dict[str, Any]]":
+    found = [schema] if isinstance(schema, dict) and "properties" in schema and "type" in schema else []
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return found + [one for part in parts for one in _objects(part)]
+
+
+def test_no_object_takes_keys_that_are_not_described() -> None:
+    assert len(_objects(SCHEMA)) > 15
+    assert all(one["additionalProperties"] is False for one in _objects(SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("nature", "certified"),
+        ("version", 2),
+        ("artifact.sha256", "abc"),
+        ("artifact.executed", "yes"),
+        ("artifact.more", 1),
+        ("threat.norm", "l2"),
+        ("threat.eps", "about 8"),
+        ("data.n", 0),
+        ("figures.clean", None),
+        ("figures.clean.value", 1.5),
+        ("figures.clean.interval", [0.1]),
+        ("figures.robust", None),
+        ("figures.upper_bound", {"value": 0.5, "count": 1, "n": 2, "interval": [0, 1], "level": 0.95}),
+        ("protocol.2.covered", False),
+        ("protocol.2.part", "d"),
+        ("protocol.5", "del"),
+        ("attacks.0.kind", "magic"),
+        ("attacks.0.broken", "del"),
+        ("differential.n", 0.5),
+        ("agreement.clean", None),
+        ("agreement.adversarial.argmax_agreement", "del"),
+        ("alarms.0.interval", 3),
+        ("latency.p50_ms", -1),
+        ("latency.p95_ms", "del"),
+        ("machine.before.isa", "avx2"),
+        ("machine.after", "del"),
+        ("runtime.threads", 0),
+        ("lineage", []),
+        ("versions", None),
+    ],
+)
+def test_the_schema_refuses(path: str, value: Any) -> None:
+    assert not VALIDATOR.is_valid(change(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("agreement", None), ("latency.p999_ms", 3.0), ("agreement.adversarial.max_abs", "del")]
+)
+def test_the_schema_allows(path: str, value: Any) -> None:
+    VALIDATOR.validate(change(path, value))
+
+
+def test_an_upper_bound_is_for_a_protocol_with_gaps() -> None:
+    bound = change("protocol.2.covered", False)
+    figures = bound["predicate"]["figures"]
+    figures["upper_bound"], figures["robust"] = figures["robust"], None
+    VALIDATOR.validate(bound)
+
+
+def test_building_adds_subject_and_form() -> None:
+    predicate = {key: value for key, value in whole()["predicate"].items() if key not in ("version", "nature")}
+    assert build(predicate) == whole()
+
+
+def test_a_figure_is_a_share_with_its_interval() -> None:
+    found = figure(281, 360)
+    assert (found["value"], found["count"], found["n"], found["level"]) == (281 / 360, 281, 360, 0.95)
+    assert found["interval"] == pytest.approx([stats.beta.ppf(0.025, 281, 80), stats.beta.ppf(0.975, 282, 79)])
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "statement.json"
+    path.write_text(json.dumps(whole()))
+    assert read(path) == whole()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: "{", "not readable as a statement"),
+        (lambda s: "[]", "no in-toto statement"),
+        (lambda s: json.dumps({**s, "_type": "x"}), "no in-toto statement"),
+        (lambda s: json.dumps({**s, "predicateType": "urn:other:1"}), "states urn:other:1, not robustness"),
+        (
+            lambda s: json.dumps({**s, "predicateType": s["predicateType"][:-1] + "2"}),
+            "version 2, this program reads 1",
+        ),
+        (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 2}}), "version 2, this program reads 1"),
+        (lambda s: json.dumps({**s, "predicate": {"version": 1}}), "lacks artifact, threat"),
+        (lambda s: json.dumps({**s, "predicate": []}), "lacks"),
+        (lambda s: json.dumps({key: value for key, value in s.items() if key != "predicate"}), "lacks"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, spoil: Callable[[dict[str, Any]], str], message: str) -> None:
+    path = tmp_path / "statement.json"
+    path.write_text(spoil(whole()))
+    with pytest.raises(CompressError, match=message) as fault:
+        read(path)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match="not readable as a statement"):
+        read(tmp_path / "statement.json")
+
+
+def test_the_text_tells_the_figures_and_the_alarms() -> None:
+    shown = text(whole())
+    for part in ("96,300 bytes", "linf, eps 40/255", "50.0%", "100 of 200", "45.0% to 55.0%", "over 1 attack"):
+        assert part in shown
+    assert "100.0% of clean, 100.0% of adversarial predictions equal the twin's" in shown
+    assert "p50 1.250 ms" in shown and "ALARM       masking: masked" in shown and "No certificate" in shown
+    quiet = whole()
+    quiet["predicate"]["alarms"][0]["fired"] = False
+    assert "ALARM" not in text(quiet)
+
+
+def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
+    stated = change("protocol.2.covered", False)
+    figures = stated["predicate"]["figures"]
+    figures["upper_bound"], figures["robust"] = figures["robust"], None
+    stated["predicate"]["agreement"] = None
+    assert "at most 50.0%" in text(stated) and "not covered: c" in text(stated)
+    assert "not measured: the attack set does not hold the artifact's twin" in text(stated)
