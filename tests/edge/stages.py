@@ -127,7 +127,17 @@ class World:
             **about,
         }
         inputs = {name: self.stages[name].identity for name in nets}
-        plan = Plan("attack-set", {"data": "digits", "case": list(about)}, len(found), DATA, inputs)
+        plan = Plan(
+            "attack-set",
+            {
+                "data": "digits",
+                "case": artifact.digest(text),
+                "images": artifact.bytes_sha256(arrays["adversarial"].tobytes()),
+            },
+            len(found),
+            DATA,
+            inputs,
+        )
 
         def make(work: Work) -> None:
             with open(work.add_payload("attack-set.npz"), "wb") as file:

@@ -187,6 +187,22 @@ def test_square_starts_with_stripes_and_goes_on_with_one_window() -> None:
     assert len(np.unique(moved[1][change])) == 1
 
 
+def test_squares_go_up_and_down_equally_often() -> None:
+    clean = np.full((400, 1, 8, 8), 128, np.uint8)
+    infer = Watched(np.stack([np.ones(64), np.zeros(64)]))  # the first class, always
+
+    def three_times(images: np.ndarray) -> np.ndarray:
+        if len(infer.asked) == 3:
+            raise InterruptedError
+        return infer(images)
+
+    with pytest.raises(InterruptedError):
+        square(three_times, clean, np.zeros(400, int), eps=3 / 255, queries=10_000, seed=0)
+    _, stripes, windows = infer.asked
+    up = (windows.astype(int) > stripes).any((1, 2, 3))  # windows of 7×7 meet stripes of both signs
+    assert 150 < up.sum() < 250
+
+
 def test_square_accepts_only_what_lowers_the_margin() -> None:
     found = attack(square, 1, 100)
     rows = np.arange(len(LABELS))
@@ -247,6 +263,15 @@ def test_rays_asks_hardly_anything_twice() -> None:
     rays(infer, clean, infer(clean).argmax(1), eps=1 / 255, queries=1000, seed=0)
     asked = np.concatenate(infer.asked[1:]).reshape(-1, 64)
     assert len(asked) == 1000 and len(np.unique(asked, axis=0)) > 950
+
+
+def test_what_stands_is_returned_moved_towards_the_nearest_boundary_seen() -> None:
+    infer, i = Watched(), int(NEED.argmax())
+    found = rays(infer, CLEAN[[i]], LABELS[[i]], eps=2 / 255, queries=300, seed=0)
+    asked = np.concatenate(infer.asked)
+    moved = asked.astype(int) - CLEAN[i]
+    distance = np.abs(moved).max((1, 2, 3)) + 1000 * (infer(asked).argmax(1) == LABELS[i])
+    np.testing.assert_array_equal(found.adversarial[0], CLEAN[i] + 2 * np.sign(moved[distance.argmin()]))
 
 
 def test_rays_uses_predictions_alone() -> None:

@@ -14,6 +14,7 @@ from compress import artifact
 from compress.artifact import Stage
 from compress.errors import CheckFailed, CompressError
 from edge import checks, gate, statement, verify
+from tests.compress.page_reader import Page
 from tests.edge import linear
 from tests.edge.stages import DATA, EPS, RADIUS, World, config, exported
 
@@ -128,6 +129,11 @@ def test_the_differential_counts_candidates(world: World) -> None:
             count += student == [True, True] and twin == [True, False]
     assert said["differential"] == {"count": count, "n": images.shape[0] * images.shape[1]}
     assert count > 0
+    _, said = run(world, "onnx", world.attack_set({"onnx": world.twin}, images=world.clean), "unmoved")
+    right = [linear.logits(w, world.clean).argmax(1) == world.labels for w in (world.student, world.twin)]
+    assert (right[0] & ~right[1]).any() and said["differential"][
+        "count"
+    ] == 0  # wrong already when clean: no candidate's
 
 
 def test_latency_is_of_uint8_images_at_its_own_batch_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +267,14 @@ def test_gradient_attacks_that_do_nothing_raise_the_masking_alarm(world: World) 
     assert alarm["interval"][0] < alone / 30 < alarm["interval"][1]
     assert said["figures"]["robust"]["count"] == said["figures"]["clean"]["count"] - alone
     assert stage.metrics["alarms"] == ["masking"]
+    verdicts = np.load(stage.file("verdicts.npz"))
+    first = int(np.flatnonzero(found.any(0))[0])
+    of = int(found[-2:, first].argmax())
+    shown = Page(stage.file("report.html").read_text()).pictures()
+    np.testing.assert_array_equal(shown[0], world.clean[first])
+    np.testing.assert_array_equal(shown[1], verdicts["adversarial"][of, first])
+    said_of_it = linear.logits(world.twin, verdicts["adversarial"][of, [first]]).argmax(1)[0]
+    assert f"adversarial → {said_of_it}" in Page(stage.file("report.html").read_text()).text
 
 
 def test_logits_that_vary_from_call_to_call_are_counted(world: World) -> None:
