@@ -14,10 +14,20 @@ def _interrupted(number: int, frame: "FrameType | None") -> None:
     os._exit(130)
 
 
+def share_the_cores() -> None:
+    """Let OpenMP's idle threads spin briefly only: two processes on the same cores otherwise starve each other.
+
+    Read by libgomp when torch is loaded, so set before that. A setting of the user's own stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
 def entry() -> None:
     """The console script: run this process's command line and exit with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
+    share_the_cores()
     from compress.cli.execute import execute
 
     sys.exit(execute(sys.argv[1:]))

@@ -5,6 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from compress.__main__ import share_the_cores
+
+share_the_cores()  # before any test imports torch
+
 EPS = "40/255"
 BRIEF = {
     "data": "digits",

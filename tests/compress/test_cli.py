@@ -237,3 +237,19 @@ def test_a_reader_that_went_away_is_no_fault():
     done = subprocess.run([sys.executable, "-m", "compress", "--help"], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_idle_threads_leave_the_cores_to_others_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch):
+    from compress.__main__ import share_the_cores
+
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    share_the_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    share_the_cores()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    share_the_cores()
+    assert int(os.environ["GOMP_SPINCOUNT"]) > 0
+    monkeypatch.delenv("GOMP_SPINCOUNT")
