@@ -20,7 +20,7 @@ def share_the_cores() -> None:
     Read by libgomp when torch is loaded, so set before that. A setting of the user's own stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def entry() -> None:
