@@ -19,6 +19,7 @@ test-slow: dev
 
 lint: dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge compress/artifact.py compress/errors.py compress/names.py compress/__init__.py

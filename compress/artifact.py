@@ -282,8 +282,7 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                 return
             if not replace:
                 raise CompressError(
-                    f"{path}: holds a stage made otherwise ({found.why}); "
-                    f"choose another --out or delete it"
+                    f"{path}: holds a stage made otherwise ({found.why}); choose another --out or delete it"
                 )
         try:
             partial.mkdir(parents=True, exist_ok=True)

@@ -44,8 +44,6 @@ DEVICES = {
     "cpu": "this machine's processor, through ONNX Runtime",
 }
 
-STAGES = ("teacher", "student", "quantized", "exported", "attack-set", "verified")
-
 
 def nearest(name: str, known: "list[str] | tuple[str, ...] | dict[str, str]") -> str:
     """`; did you mean 'x'?` for a name close to a known one, else an empty string."""

@@ -26,7 +26,6 @@ class Batch:
 class Objective(nn.Module):
     """One method. It is a module only because some learn parameters of their own; those are never shipped."""
 
-    needs_teacher: bool = True
     attacks: bool = True
 
     def attack_loss(self, batch: Batch) -> ImageLoss:

@@ -12,7 +12,6 @@ from compress.options import PgdAt
 class Normal(Objective):
     """Cross-entropy on clean images; nothing is attacked. The reference that shows what robustness costs and gives."""
 
-    needs_teacher = False
     attacks = False
 
     def attack_loss(self, batch: Batch) -> attack_losses.ImageLoss:
@@ -28,8 +27,6 @@ class AdversarialTraining(Objective):
 
     (1 − w) CE(S(x_adv), y) + w CE(S(x), y), w = `clean_weight`, 0 in the paper.
     """
-
-    needs_teacher = False
 
     def __init__(self, options: PgdAt) -> None:
         super().__init__()

@@ -236,9 +236,15 @@ def test_every_known_method_is_built_here() -> None:
     from compress import names
 
     assert set(methods.METHODS) == set(names.METHODS) == set(METHOD_OPTIONS)
+    student, (found, x_adv) = Tiny(3, 1), batch(Tiny(5, 2))
     for method in names.METHODS:
-        needs = objective(Tiny(3, 1), Tiny(5, 2), method).needs_teacher
-        assert needs == (method not in names.TEACHER_METHODS)
+        if method in names.TEACHER_METHODS:  # these never look at a teacher
+            built = methods.build(method, {}, student, None, [])
+            assert built.parts(student, Batch(found.x, found.y), x_adv)
+        else:
+            with pytest.raises((AssertionError, AttributeError)):
+                built = methods.build(method, {}, student, None, [found.x])
+                built.parts(student, Batch(found.x, found.y), x_adv)
 
 
 def test_gram_of_one_hot_scores_counts_equal_predictions() -> None:
