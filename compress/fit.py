@@ -86,14 +86,11 @@ def fit(
                 student, objective, teacher, train, optimizer, config, eps=eps, seed=seed, epoch=state.epoch
             )
             student.eval()
-            found = {
-                "clean": accuracy(student, validation, config.batch_size),
-                "robust": robust_accuracy(
+            found = {"clean": accuracy(student, validation, config.batch_size)}
+            if objective.attacks:  # of the others nothing is chosen by it, so it is not measured
+                found["robust"] = robust_accuracy(
                     student, validation, config.batch_size, eps=eps, steps=config.validate_steps, seed=seed
                 )
-                if objective.attacks
-                else 0.0,
-            }
             state.epoch += 1
             state.last_validation = found
             score = found["robust" if objective.attacks else "clean"]
@@ -103,7 +100,7 @@ def fit(
             row = {"epoch": state.epoch, **losses, "lr": optimizer.param_groups[0]["lr"]}
             row |= {f"validation_{name}": value for name, value in found.items()}
             _save(work, student, objective, optimizer, state, row | {"seconds": round(time.monotonic() - began, 2)})
-            bar.step(1, note=f"validation clean {found['clean']:.1%} robust {found['robust']:.1%}")
+            bar.step(1, note="validation " + " ".join(f"{name} {value:.1%}" for name, value in found.items()))
     student.load_state_dict(state.best)
     student.eval()
     work.add_record(METRICS)

@@ -14,10 +14,10 @@ from compress.errors import CheckFailed
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
 from compress.stages import load, load_data
+from edge.runner import MODEL
 from export import onnx_float, onnx_int8
 from export.parity import compare
 
-MODEL = "model.onnx"
 #: Relative to the largest logit; float kernels differ by summation order only. INT8 is judged by its predictions.
 FLOAT_TOLERANCE = 1e-3
 

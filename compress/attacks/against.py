@@ -18,7 +18,7 @@ from compress.data.split import to_float
 from compress.models import Classifier
 from compress.seeds import generator
 from edge.progress import Progress
-from edge.runner import Runner
+from edge.runner import MODEL, Runner
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"label": self.label, "role": self.role, "identity": self.stage.identity}
         if self.runner is not None:
-            file = "model.onnx"
-            return entry | {"file": file, "sha256": self.stage.manifest["payload"][file]["sha256"], "twin": self.twin}
+            sha256 = self.stage.manifest["payload"][MODEL]["sha256"]
+            return entry | {"file": MODEL, "sha256": sha256, "twin": self.twin}
         return entry
 
 

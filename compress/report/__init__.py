@@ -141,12 +141,11 @@ def _curve(name: str, stage: Stage) -> "dict[str, Any] | None":
     epochs = [json.loads(line) for line in stage.file("metrics.jsonl").read_text().splitlines() if line]
     if not epochs:
         return None
-    attacks = stage.config.get("method") != "normal"
     return {
         "label": name,
         "detail": ", ".join(str(stage.config[key]) for key in ("model", "method", "mode") if key in stage.config),
         "clean": [(row["epoch"], row["validation_clean"]) for row in epochs],
-        "pgd": [(row["epoch"], row["validation_robust"]) for row in epochs] if attacks else [],
+        "pgd": [(row["epoch"], row["validation_robust"]) for row in epochs if "validation_robust" in row],
         "best_epoch": stage.metrics.get("best_epoch"),
     }
 

@@ -82,6 +82,7 @@ def test_a_method_that_does_not_attack_is_selected_by_clean_accuracy(tmp_path: P
     rows = [json.loads(line) for line in (tmp_path / "w" / fit.METRICS).read_text().splitlines()]
     assert found["validation"]["clean"] == max(row["validation_clean"] for row in rows)
     assert "clean" in rows[0] and "adversarial" not in rows[0]
+    assert "validation_robust" not in rows[0] and "robust" not in found["validation"]  # not measured, so not 0
 
 
 def test_the_seed_decides_the_result(tmp_path: Path) -> None:
