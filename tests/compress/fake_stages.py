@@ -1,6 +1,7 @@
 """Substitutes of the stage modules: real stage folders made in no time, so that the chain's own logic is what runs."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from compress import artifact
+from compress.cli.execute import execute
 
 MODULES = {
     "compress.teacher": "teacher",
@@ -19,6 +21,7 @@ MODULES = {
     "compress.attack": "attack-set",
     "edge.verify": "verified",
 }
+Call = Callable[[str], "tuple[int, str, str]"]
 CLEAN, ROBUST, N = 0.9, 0.5, 200
 
 
@@ -126,3 +129,14 @@ def statement() -> dict[str, Any]:
             "lineage": [],
         },
     }
+
+
+def caller(capsys: pytest.CaptureFixture[str]) -> Call:
+    """A function from a command line to its exit code, stdout and stderr, run in this process."""
+
+    def run(line: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = execute(shlex.split(line))
+        return code, *capsys.readouterr()
+
+    return run

@@ -1,18 +1,15 @@
 """`compress run`, `demo` and `report`: what is printed, what a dry run leaves alone, and one real run of the chain."""
 
 import json
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from compress import artifact
-from compress.cli.execute import execute
-from tests.compress.fake_stages import Fakes, install
+from tests.compress.fake_stages import Call, Fakes, caller, install
 
-Call = Callable[[str], "tuple[int, str, str]"]
 CONFIG = "data: digits\nbaselines: {normal: {method: normal}}\nrequire: ['clean>=0.8']\n"
 
 
@@ -21,13 +18,7 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     """Run a command line in a folder that holds c.yaml: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(CONFIG)
-
-    def run(line: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = execute(shlex.split(line))
-        return code, *capsys.readouterr()
-
-    return run
+    return caller(capsys)
 
 
 @pytest.fixture

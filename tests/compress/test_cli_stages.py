@@ -2,18 +2,13 @@
 
 import json
 import re
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compress import artifact
-from compress.cli.execute import execute
-from tests.compress.fake_stages import Fakes, install
-
-Call = Callable[[str], "tuple[int, str, str]"]
+from tests.compress.fake_stages import Call, Fakes, caller, install
 
 
 @pytest.fixture
@@ -25,13 +20,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: Fakes) -> Call:
     """Run a command line in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def run(line: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = execute(shlex.split(line))
-        return code, *capsys.readouterr()
-
-    return run
+    return caller(capsys)
 
 
 @pytest.fixture
