@@ -20,7 +20,7 @@ from compress.config import AttackConfig
 from compress.data import Dataset
 from compress.data import load as load_dataset
 from compress.errors import CompressError
-from compress.stages import load, load_data
+from compress.stages import lineage, load, load_data
 from edge import checks, open_runner
 
 ARRAYS, INDEX = "attack-set.npz", "attack-set.json"
@@ -59,8 +59,7 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
         artifact.write_atomic(work.add_payload(INDEX), json.dumps(description, indent=2, ensure_ascii=False) + "\n")
         work.metrics = _metrics(subjects, logits, labels, broken)
 
-    lineage = {role: stage.path for role, stage in stages.items()}
-    return artifact.build(out, _plan(config, stages), make, lineage=lineage, replace=replace)
+    return artifact.build(out, _plan(config, stages), make, lineage=lineage(config, stages), replace=replace)
 
 
 def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
@@ -104,7 +103,7 @@ def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
 def _plan(config: AttackConfig, stages: Mapping[str, Stage]) -> Plan:
     return Plan(
         stage="attack-set",
-        config=config.model_dump(mode="json"),
+        config=config.semantic(),
         seed=config.seed,
         data=load_dataset(config.data).as_plan(),
         inputs={role: stage.identity for role, stage in stages.items()},

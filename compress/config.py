@@ -56,13 +56,25 @@ def _known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidat
     return AfterValidator(check)
 
 
+def _data(name: str) -> str:
+    try:
+        names.dataset(name)
+    except CompressError as fault:
+        raise ValueError(str(fault)) from None
+    return name
+
+
 def _enum(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
     """What an editor offers for a name."""
     return WithJsonSchema({"type": "string", "enum": list(known)})
 
 
 Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
-Data = Annotated[str, _known("data", names.DATASETS), _enum(names.DATASETS)]
+Data = Annotated[
+    str,
+    AfterValidator(_data),
+    WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(names.DATASETS)})(:.+)?$"}),
+]
 Model = Annotated[str, _known("model", names.MODELS), _enum(names.MODELS)]
 Method = Annotated[str, _known("method", names.METHODS), _enum(names.METHODS)]
 TeacherMethod = Annotated[str, _known("method", names.TEACHER_METHODS), _enum(names.TEACHER_METHODS)]
@@ -90,9 +102,13 @@ class Threat(Strict):
 class Common(Strict):
     """What every stage shares."""
 
-    data: Data = Field(description="the dataset")
+    data: Data = Field(description=f"the dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})")
     threat: Threat = Field(description="what the attacker may do; the radius follows from the dataset if not given")
     seed: int = Field(0, ge=0, description="seeds initial weights, batch order and attack starts, never the split")
+
+    def semantic(self) -> dict[str, Any]:
+        """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
+        return {**self.model_dump(mode="json"), "data": names.dataset(self.data)[0]}
 
 
 class TrainAttack(Strict):
@@ -337,7 +353,7 @@ def parse(kind: type[Model_], content: Mapping[str, Any], where: str) -> Model_:
 
 def _with_default_eps(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """A dataset brings the radius that the field uses with it, unless the config names one."""
-    default = names.DEFAULT_EPS.get(str(content.get("data")))
+    default = names.DEFAULT_EPS.get(str(content.get("data")).partition(":")[0])
     threat = content.get("threat") or {}
     if default is None or not isinstance(threat, Mapping) or "eps" in threat:
         return content

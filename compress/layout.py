@@ -74,7 +74,7 @@ def _deployed(run: config.Run) -> Iterator[Step]:
 
     for label in twins:
         for device in run.devices:
-            executing = run.stage(config.VerifyConfig, run.verify, device=device).model_dump()
+            executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
             read = {"exported": f"exported/{label}", "attack-set": "attack-set"}
             yield Step(f"verified/{label}-{device}", "verified", "edge.verify", executing, read)
 

@@ -8,12 +8,25 @@ from difflib import get_close_matches
 
 from compress.errors import CompressError
 
+#: A dataset is written `KIND` or `KIND:PATH`.
 DATASETS = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8×8, one channel, 10 classes",
+    "cifar10": "CIFAR-10, the official python pickles: folder or tar.gz; downloaded when no path is given",
+    "cifar100": "CIFAR-100, likewise",
+    "imagefolder": "image files in train/CLASS/ and test/CLASS/ (or only CLASS/): folder, tar or zip",
+    "idx": "MNIST's IDX files in a folder, plain or .gz",
+    "npz": "a NumPy archive: images and labels, or x_train, y_train, x_test, y_test",
+    "parquet": "Hugging Face layout, image bytes and label: a file or a folder of train-*, test-*",
 }
 
+#: Kinds that need no path.
+WITHOUT_PATH = ("digits", "cifar10", "cifar100")
+
+#: The radius that the field uses; the other kinds have none that follows from the name.
 DEFAULT_EPS = {
     "digits": "40/255",
+    "cifar10": "8/255",
+    "cifar100": "8/255",
 }
 
 MODELS = {
@@ -43,6 +56,17 @@ TARGETS = {
 DEVICES = {
     "cpu": "this machine's processor, through ONNX Runtime",
 }
+
+
+def dataset(name: str) -> "tuple[str, str | None]":
+    """`KIND:PATH` in its two parts, the kind a known one; the path only where that kind can have one."""
+    kind, colon, path = name.partition(":")
+    check("data", kind, DATASETS)
+    if not colon and kind not in WITHOUT_PATH:
+        raise CompressError(f"data {kind!r} needs a path: {kind}:PATH ({DATASETS[kind]})")
+    if colon and (kind == "digits" or not path):
+        raise CompressError(f"data {name!r}: {kind} takes {'no path' if path else 'a path after the colon'}")
+    return kind, path or None
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...] | dict[str, str]") -> str:

@@ -18,7 +18,7 @@ from compress.losses import methods
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
 from compress.seeds import generator
-from compress.stages import load, load_data
+from compress.stages import lineage, load, load_data
 from compress.train import finish, plan_training
 
 
@@ -52,7 +52,7 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
         out,
         plan_training("quantized", config, stages),
         make,
-        lineage={role: stage.path for role, stage in stages.items()},
+        lineage=lineage(config, stages),
         keep=fit.KEEP,
         replace=replace,
     )

@@ -1,11 +1,13 @@
 """From a stage folder to what is in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from compress import artifact, data
+from compress import artifact, data, names
 from compress.artifact import Stage
+from compress.config import Common
 from compress.data import Dataset
 from compress.errors import CompressError
 from compress.models import Classifier, folder
@@ -29,6 +31,12 @@ def load(where: "Path | str | Stage") -> Classifier:
     else:
         model.load_state_dict(weights, strict=True)
     return model.eval().requires_grad_(False)
+
+
+def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
+    """Where a stage's inputs lie, by role, and where its dataset does if it has a path."""
+    path = names.dataset(config.data)[1]
+    return {role: stage.path for role, stage in stages.items()} | ({"data": Path(path)} if path else {})
 
 
 def load_data(name: str, *stages: Stage) -> Dataset:

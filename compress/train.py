@@ -15,14 +15,14 @@ from compress.losses import methods
 from compress.losses.objective import Objective
 from compress.models import Classifier, folder
 from compress.models.base import parameters
-from compress.stages import load, load_data
+from compress.stages import lineage, load, load_data
 
 
 def plan_training(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
     """The plan of a stage that trains: its config, the data, and the identities of the stages it reads."""
     return Plan(
         stage=kind,
-        config=config.model_dump(mode="json"),
+        config=config.semantic(),
         seed=config.seed,
         data=data.load(config.data).as_plan(),
         inputs={role: stage.identity for role, stage in inputs.items()},
@@ -57,7 +57,7 @@ def train(
         out,
         plan_training(kind, config, inputs),
         make,
-        lineage={role: stage.path for role, stage in inputs.items()},
+        lineage=lineage(config, inputs),
         keep=fit.KEEP,
         replace=replace,
     )

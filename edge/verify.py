@@ -30,7 +30,7 @@ def plan(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Verify `inputs["exported"]` with `inputs["attack-set"]` into `out`; `config` as `VerifyConfig.model_dump()`."""
+    """Verify `inputs["exported"]` with `inputs["attack-set"]` into `out`; `config` as `VerifyConfig.semantic()`."""
     exported, attack_stage = _read(inputs)
     _executable(exported, config["device"])
 

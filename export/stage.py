@@ -13,7 +13,7 @@ from compress.data import load as load_dataset
 from compress.errors import CheckFailed
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
-from compress.stages import load, load_data
+from compress.stages import lineage, load, load_data
 from edge.runner import MODEL
 from export import onnx_float, onnx_int8
 from export.parity import compare
@@ -58,7 +58,7 @@ def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
             "parity": found.as_metrics(),
         }
 
-    return artifact.build(out, _plan(config, source), make, lineage={"model": source.path}, replace=replace)
+    return artifact.build(out, _plan(config, source), make, lineage=lineage(config, {"model": source}), replace=replace)
 
 
 def _read(inputs: Mapping[str, Any]) -> Stage:
@@ -68,7 +68,7 @@ def _read(inputs: Mapping[str, Any]) -> Stage:
 def _plan(config: ExportConfig, source: Stage) -> Plan:
     return Plan(
         stage="exported",
-        config=config.model_dump(mode="json"),
+        config=config.semantic(),
         seed=config.seed,
         data=load_dataset(config.data).as_plan(),
         inputs={"model": source.identity},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from compress import names
 from compress.errors import CompressError
@@ -26,6 +27,22 @@ class Name(click.Choice[str]):
             return names.check(self.kind, value, tuple(self.choices))
         except CompressError as fault:
             self.fail(str(fault), param, ctx)
+
+
+class Dataset(click.ParamType[str]):
+    """`KIND` or `KIND:PATH` of a known kind, which completion offers."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
+        try:
+            names.dataset(value)
+        except CompressError as fault:
+            self.fail(str(fault), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        return [CompletionItem(kind) for kind in names.DATASETS if kind.startswith(incomplete)]
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,7 @@ def stage_options(out_default: str = "") -> Callable[..., Any]:
         click.option("--config", metavar="FILE", help="Run config whose shared part and section are the base."),
         settings_option("the stage's config"),
         click.option("--seed", type=int, help="Seed of weights, batch order and attack starts."),
-        click.option("--data", type=Name("data", names.DATASETS), help="The dataset."),
+        click.option("--data", type=Dataset(), help=f"The dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})."),
         click.option("--eps", help="Radius on pixels in [0, 1], e.g. 8/255."),
         json_option(),
     ]

@@ -20,7 +20,10 @@ Config = TypeVar("Config", bound=config.Common)
 
 def inherited(folder: Path, kinds: Sequence[str], keys: Sequence[str] = SHARED_KEYS) -> dict[str, Any]:
     """Of `keys`, what the stage in `folder` was made with: the base for a stage that starts from it."""
-    made_with = artifact.read(folder, kinds).config
+    stage = artifact.read(folder, kinds)
+    made_with = stage.config
+    if "data" in stage.manifest["lineage"]:
+        made_with["data"] += f":{stage.input_path('data')}"
     return {key: made_with[key] for key in keys if key in made_with}
 
 

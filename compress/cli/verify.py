@@ -49,7 +49,7 @@ def verify(
     settled = stage.settle(VerifyConfig, "verify", shared, flags, stage.inherited(exported, ["exported"]))
     out = shared.out or exported.with_name(f"{exported.resolve().name}-{settled.device}-verified")
     inputs = {"exported": exported, "attack-set": attack_set}
-    verified, complete = stage.run("edge.verify", settled.model_dump(), inputs, out)
+    verified, complete = stage.run("edge.verify", settled.semantic(), inputs, out)
 
     stated = statement.read(verified.file(STATEMENT))
     outcomes = gate.judge(stated, requirements)

@@ -50,15 +50,15 @@ class Dataset:
 
 @functools.lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
-    """The dataset of that name (`compress.names.DATASETS`)."""
-    names.check("data", name, names.DATASETS)
-    return _loaders()[name]()
+    """The dataset written `KIND` or `KIND:PATH` (`compress.names.DATASETS`)."""
+    kind, path = names.dataset(name)
+    return _loaders()[kind](path)
 
 
-def _loaders() -> dict[str, Callable[[], Dataset]]:
+def _loaders() -> "dict[str, Callable[[str | None], Dataset]]":
     from compress.data.digits import digits
 
-    return {"digits": digits}
+    return {"digits": lambda path: digits()}
 
 
 def stratified_split(images: np.ndarray, labels: np.ndarray, shares: dict[str, float]) -> dict[str, np.ndarray]:

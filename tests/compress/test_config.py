@@ -41,7 +41,8 @@ def test_five_faults_are_reported_at_once_each_with_what_to_do():
 
 
 def test_one_fault_is_one_line():
-    assert fault({"data": "digit"}) == ["x.yaml: data: unknown data 'digit'; did you mean 'digits'? (known: digits)"]
+    known = ", ".join(names.DATASETS)
+    assert fault({"data": "digit"}) == [f"x.yaml: data: unknown data 'digit'; did you mean 'digits'? (known: {known})"]
     assert fault({}) == ["x.yaml: data: missing; it has no default"]
 
 
