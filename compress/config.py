@@ -6,7 +6,7 @@ also what its manifest records.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +17,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     WithJsonSchema,
     field_validator,
@@ -56,12 +58,17 @@ def _known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidat
     return AfterValidator(check)
 
 
-def _data(name: str) -> str:
-    try:
-        names.dataset(name)
-    except CompressError as fault:
-        raise ValueError(str(fault)) from None
-    return name
+def _written(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator of text whose form `check` knows."""
+
+    def validate(text: str) -> str:
+        try:
+            check(text)
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
+        return text
+
+    return validate
 
 
 def _enum(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
@@ -72,10 +79,14 @@ def _enum(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
 Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
 Data = Annotated[
     str,
-    AfterValidator(_data),
+    AfterValidator(_written(names.dataset)),
     WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(names.DATASETS)})(:.+)?$"}),
 ]
-Model = Annotated[str, _known("model", names.MODELS), _enum(names.MODELS)]
+Model = Annotated[
+    str,
+    AfterValidator(_written(names.model)),
+    WithJsonSchema({"anyOf": [{"enum": list(names.MODELS)}, {"type": "string", "pattern": names.model_pattern()}]}),
+]
 Method = Annotated[str, _known("method", names.METHODS), _enum(names.METHODS)]
 TeacherMethod = Annotated[str, _known("method", names.TEACHER_METHODS), _enum(names.TEACHER_METHODS)]
 Target = Annotated[str, _known("target", names.TARGETS), _enum(names.TARGETS)]
@@ -127,6 +138,9 @@ class Training(Strict):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
+    augment: Annotated[str, _known("augmentation", names.AUGMENTATIONS), _enum(names.AUGMENTATIONS)] = Field(
+        "auto", description="how training images are varied; auto: crop-flip, but none for digits, idx and npz"
+    )
     attack: TrainAttack = Field(TrainAttack(), description="the attack that training images are changed by")
     validate_steps: Count = Field(10, description="PGD steps by which the validation split selects the epoch")
     test_steps: Count = Field(20, description="PGD steps of the test accuracy kept in the manifest")
@@ -162,11 +176,40 @@ class Teacher(WithMethod):
     method: TeacherMethod = Field("pgd-at", description="objective it is trained with")
 
 
+class Imported(Strict):
+    """A teacher that others trained, brought in with its weights."""
+
+    source: str = Field(
+        min_length=1,
+        description="robustbench:NAME, a checkpoint or .onnx file, hf:OWNER/REPO/FILE, timm:NAME, torchvision:NAME or "
+        "module:function",
+    )
+    weights: "str | None" = Field(None, description="checkpoint to take for a source that is a name or a factory")
+    models: "str | None" = Field(
+        None, description="folder of RobustBench's layout DATASET/Linf/NAME.pt; default models"
+    )
+    arch: "str | None" = Field(None, description="architecture, where the weights fit several: NAME+FLAG+FLAG")
+    normalize: "str | None" = Field(
+        None,
+        description="input normalisation put into the network: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s",
+    )
+    key: "str | None" = Field(None, description="which weights, of a file that holds several sets")
+    image_size: Count = Field(32, description="height and width of its images, where no data says so")
+    check: bool = Field(True, description="measure clean and robust accuracy on held-out images")
+    images: Count = Field(256, description="test images of the check, class-balanced")
+    steps: Count = Field(20, description="PGD steps of the check")
+    queries: Count = Field(1000, description="Square queries of the check of a network without gradients")
+    batch_size: Count = Field(64, description="images checked at once")
+
+
 class Student(WithMethod):
     """The lightweight network that goes to the device."""
 
     model: Model = Field("resnet8", description="architecture")
     method: Method = Field("vgap", description="objective it is trained with")
+    teacher_floor: float = Field(
+        0.2, ge=0, le=1, description="robust accuracy that the teacher must have been measured at; 0: any teacher"
+    )
 
 
 class Quantize(Training):
@@ -219,6 +262,22 @@ class TeacherConfig(Common, Teacher):
     """A teacher stage on its own."""
 
 
+class ImportConfig(Imported):
+    """An imported teacher on its own. Without data nothing is checked."""
+
+    data: "Data | None" = Field(None, description="the dataset that it is checked on, KIND or KIND:PATH")
+    threat: Threat = Field(Threat(eps="8/255"), description="what the attacker may do; eps 8/255 if not given")
+    seed: int = Field(0, ge=0, description="seeds the starts of the check's attack")
+
+    def semantic(self) -> dict[str, Any]:
+        """What decides the result; where files lie on this machine does not, their content does."""
+        kind = names.dataset(self.data)[0] if self.data else None
+        described = {**self.model_dump(mode="json", exclude={"weights", "models"}), "data": kind}
+        scheme = self.source.partition(":")[0]
+        is_path = ":" not in self.source or not re.fullmatch(r"[A-Za-z_][\w.]*", scheme)
+        return {**described, "source": Path(self.source).name if is_path else self.source}
+
+
 class StudentConfig(Common, Student):
     """A student stage on its own."""
 
@@ -243,11 +302,19 @@ class VerifyConfig(Common, Verify):
     device: Device = Field("cpu", description="where the artifact is executed")
 
 
+def _obtained(section: Any) -> str:
+    """Which of the two sections a teacher's is: the imported one has a source."""
+    imported = "source" in section if isinstance(section, Mapping) else isinstance(section, Imported)
+    return "import" if imported else "train"
+
+
 class Run(Common):
     """The whole chain."""
 
     out: "str | None" = Field(None, description="folder of the run; default runs/<name of the config>")
-    teacher: Teacher = Field(Teacher(), description="the robust teacher, trained from scratch")
+    teacher: Annotated[
+        Annotated[Teacher, Tag("train")] | Annotated[Imported, Tag("import")], Discriminator(_obtained)
+    ] = Field(Teacher(), description="the robust teacher: trained from scratch, or imported when `source` is given")
     student: Student = Field(Student(), description="the lightweight network that goes to the device")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Student] = Field(
         {}, description="further students by name, trained to be compared with; never shipped"
@@ -269,7 +336,7 @@ class Run(Common):
         return kind(**shared, **{name: getattr(section, name) for name in type(section).model_fields}, **more)
 
 
-Stage_ = TypeVar("Stage_", bound=Common)
+Stage_ = TypeVar("Stage_", bound=Strict)
 Model_ = TypeVar("Model_", bound=BaseModel)
 
 
@@ -369,7 +436,7 @@ def _faults(error: ValidationError, kind: type[BaseModel]) -> list[str]:
 
 
 def _lines(detail: ErrorDetails, kind: type[BaseModel]) -> Iterator[str]:
-    where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    where = ".".join(str(part) for part in detail["loc"] if part not in ("[key]", "train", "import"))
     if detail["type"] == "extra_forbidden":
         known = _keys(kind, detail["loc"][:-1])
         yield f"{where}: unknown key{names.nearest(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"

@@ -26,4 +26,22 @@ def _read(config: StudentConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
         return {}
     if inputs.get("teacher") is None:
         raise CompressError(f"method {config.method} needs a teacher; give --teacher FOLDER")
-    return {"teacher": artifact.read(inputs["teacher"], ("teacher", "student"))}
+    teacher = artifact.read(inputs["teacher"], ("teacher", "student"))
+    _refuse_non_robust(teacher, config.teacher_floor)
+    return {"teacher": teacher}
+
+
+def _refuse_non_robust(teacher: Stage, floor: float) -> None:
+    """A teacher that is not robust, or was never measured, teaches no robustness."""
+    test = teacher.metrics.get("test")
+    if floor == 0 or (test is not None and test["robust"] >= floor):
+        return
+    if test is None:
+        raise CompressError(
+            f"{teacher.path}: its robustness was never measured; import it with --data and without --no-check, or give "
+            f"--allow-non-robust"
+        )
+    raise CompressError(
+        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()}-{test['steps']} at eps "
+        f"{test['eps']} (n={test['n']}), a teacher needs {floor:.0%}; take a robust one, or give --allow-non-robust"
+    )

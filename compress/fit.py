@@ -18,15 +18,14 @@ from torch import Tensor
 from compress import artifact
 from compress.artifact import Work
 from compress.attacks.accuracy import accuracy, robust_accuracy
-from compress.attacks.pgd import pgd, random_start, step_size
 from compress.config import Training
-from compress.data import Dataset
+from compress.data import Dataset, augment
 from compress.data.split import Split, to_float
 from compress.errors import CheckFailed, CompressError
 from compress.losses.objective import Batch, Objective
 from compress.models import Classifier
 from compress.seeds import generator
-from edge.progress import Progress
+from edge.progress import Progress, say
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -48,6 +47,8 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_validation: dict[str, float] = field(default_factory=dict)
     last_validation: dict[str, float] = field(default_factory=dict)
+    #: {"epoch", "robust", "best"} once single-step training has overfitted catastrophically; it ends there
+    collapse: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -77,13 +78,15 @@ def fit(
     optimizer = torch.optim.SGD(
         weights, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
     )
+    vary = augment.named(config.augment, data.name)
+    chance = float(validation.labels.bincount().max()) / len(validation.labels)
     state = _resume(work, student, objective, optimizer)
     with Progress(label, config.epochs) as bar:
         bar.step(state.epoch)
-        while state.epoch < config.epochs:
+        while state.epoch < config.epochs and not state.collapse:
             began = time.monotonic()
             losses = _epoch(
-                student, objective, teacher, train, optimizer, config, eps=eps, seed=seed, epoch=state.epoch
+                student, objective, teacher, train, optimizer, config, vary, eps=eps, seed=seed, epoch=state.epoch
             )
             student.eval()
             found = {"clean": accuracy(student, validation, config.batch_size)}
@@ -92,6 +95,8 @@ def fit(
                     student, validation, config.batch_size, eps=eps, steps=config.validate_steps, seed=seed
                 )
             state.epoch += 1
+            if objective.single_step(config.attack) and collapsed(state.best_validation, found, chance):
+                state.collapse = {"epoch": state.epoch, "robust": found["robust"], "best": state.best_score}
             state.last_validation = found
             score = found["robust" if objective.attacks else "clean"]
             if score >= state.best_score:  # of equals the later, which has seen more
@@ -101,14 +106,20 @@ def fit(
             row |= {f"validation_{name}": value for name, value in found.items()}
             _save(work, student, objective, optimizer, state, row | {"seconds": round(time.monotonic() - began, 2)})
             bar.step(1, note="validation " + " ".join(f"{name} {value:.1%}" for name, value in found.items()))
+    if state.collapse:
+        say(
+            f"{label}: catastrophic overfitting in epoch {state.epoch}, stopped (validation robust "
+            f"{state.last_validation['robust']:.1%}, best {state.best_score:.1%}); kept epoch {state.best_epoch}"
+        )
     student.load_state_dict(state.best)
     student.eval()
     work.add_record(METRICS)
     return {
-        "epochs": config.epochs,
+        "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "validation": {"n": len(validation.labels), **state.best_validation},
         "validation_last": {"n": len(validation.labels), **state.last_validation},
+        **({"catastrophic_overfitting": state.collapse} if state.collapse else {}),
         "device": where.type,
         "threads": torch.get_num_threads(),
     }
@@ -121,20 +132,26 @@ def _epoch(
     train: Split,
     optimizer: torch.optim.Optimizer,
     config: Training,
+    vary: "augment.Augmentation | None",
     *,
     eps: float,
     seed: int,
     epoch: int,
 ) -> dict[str, float]:
-    """One pass over the training images in a fresh order; the mean of each loss part."""
+    """One pass over the training images in a fresh order, varied anew; the mean of each loss part."""
     steps = len(train.labels) // config.batch_size
     order = torch.randperm(len(train.labels), generator=generator(seed, "order", epoch)).to(train.labels.device)
     totals: dict[str, Tensor] = {}
     for step in range(steps):
         chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
         x, y = to_float(train.images[chosen]), train.labels[chosen]
-        batch = Batch(x, y, _teach(teacher, x))
-        x_adv = _attack(student, objective, batch, config, eps=eps, draw=generator(seed, "start", epoch, step))
+        if vary is not None:
+            x = vary(x, generator(seed, "augment", epoch, step))
+        batch, x_adv = Batch(x, y, _teach(teacher, x)), x
+        if objective.attacks:
+            student.eval()
+            start = generator(seed, "start", epoch, step)
+            x_adv = objective.adversarial(student, batch, config.attack, eps=eps, draw=start)
         student.train()
         parts = objective.parts(student, batch, x_adv)
         loss = torch.stack(list(parts.values())).sum()
@@ -158,22 +175,15 @@ def _teach(teacher: "Classifier | None", x: Tensor) -> Any:
         return teacher.forward_features(x)
 
 
-def _attack(
-    student: Classifier, objective: Objective, batch: Batch, config: Training, *, eps: float, draw: torch.Generator
-) -> Tensor:
-    """The inner maximisation, with the student in evaluation mode so that its statistics stay as they are."""
-    if not objective.attacks:
-        return batch.x
-    student.eval()
-    return pgd(
-        student,
-        batch.x,
-        objective.attack_loss(batch),
-        start=random_start(batch.x, eps, draw),
-        eps=eps,
-        step_size=step_size(config.attack.step_size, eps, config.attack.steps),
-        steps=config.attack.steps,
-    )
+def collapsed(best: dict[str, float], found: dict[str, float], chance: float) -> bool:
+    """Catastrophic overfitting (Wong et al. 2020): robust accuracy below half of the best, clean not below what it was.
+
+    `best` and `found` hold validation accuracies "robust" and "clean"; a best that a network could reach by naming one
+    class, `chance` and half of it again for luck, is no robustness to lose.
+    """
+    if not best or best["robust"] < 1.5 * chance:
+        return False
+    return found["robust"] < best["robust"] / 2 and found["clean"] >= best["clean"]
 
 
 def rate(step: int, total: int, warmup: float) -> float:

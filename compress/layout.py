@@ -44,7 +44,7 @@ def steps(run: config.Run) -> list[Step]:
     taught = {name: _teacher(section.method) for name, section in students.items()}
     found = []
     if any(taught.values()):
-        found.append(Step("teacher", "teacher", "compress.teacher", run.stage(config.TeacherConfig, run.teacher), {}))
+        found.append(_obtained(run))
     for name, section in students.items():
         settled = run.stage(config.StudentConfig, section)
         found.append(Step(name, "student", "compress.distill", settled, taught[name]))
@@ -53,6 +53,13 @@ def steps(run: config.Run) -> list[Step]:
         tuning = run.stage(config.QuantizeConfig, run.quantize)
         found.append(Step("quantized", "quantized", "compress.quantize", tuning, inputs))
     return [*found, *_deployed(run)]
+
+
+def _obtained(run: config.Run) -> Step:
+    """The teacher, trained or imported."""
+    if isinstance(run.teacher, config.Imported):
+        return Step("teacher", "teacher", "compress.teacher_import", run.stage(config.ImportConfig, run.teacher), {})
+    return Step("teacher", "teacher", "compress.teacher", run.stage(config.TeacherConfig, run.teacher), {})
 
 
 def _teacher(method: str) -> dict[str, str]:

@@ -21,6 +21,21 @@ class PgdAt(MethodOptions):
     clean_weight: Weight = Field(0.0, le=1, description="share of clean cross-entropy, the rest adversarial")
 
 
+class Trades(MethodOptions):
+    """Clean cross-entropy and the divergence of predictions under attack."""
+
+    beta: Weight = Field(6.0, description="weight of KL between the predictions on clean and on adversarial images")
+
+
+class NFgsm(MethodOptions):
+    """Single-step adversarial training from noisy images; `attack` is not used."""
+
+    noise: Weight = Field(2.0, description="radius of the uniform noise the step starts from, in multiples of eps")
+    alpha: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="length of the one step, in multiples of eps; not projected back"
+    )
+
+
 class Rslad(MethodOptions):
     """Robust soft label adversarial distillation."""
 
@@ -44,4 +59,11 @@ class Vgap(MethodOptions):
     lambda_gap: Weight = Field(0.0, description="weight of the penalty on a variance gap above the teacher's")
 
 
-METHOD_OPTIONS: dict[str, type[MethodOptions]] = {"normal": Normal, "pgd-at": PgdAt, "rslad": Rslad, "vgap": Vgap}
+METHOD_OPTIONS: dict[str, type[MethodOptions]] = {
+    "normal": Normal,
+    "pgd-at": PgdAt,
+    "rslad": Rslad,
+    "vgap": Vgap,
+    "trades": Trades,
+    "n-fgsm": NFgsm,
+}

@@ -14,6 +14,7 @@ from compress.attacks.pgd import pgd, random_start
 from compress.config import QuantizeConfig
 from compress.data import Dataset
 from compress.data.split import Split, to_float
+from compress.errors import CompressError
 from compress.losses import methods
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
@@ -61,6 +62,8 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
 def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
     student = artifact.read(inputs["student"], ("student", "teacher"))
     stages = {"student": student}
+    if config.mode == "qat" and "method" not in student.config:
+        raise CompressError(f"{student.path}: was imported, so no method to fine-tune it by is known; use --mode ptq")
     if config.mode == "qat" and student.config["method"] not in names.TEACHER_METHODS:
         teacher = artifact.read(inputs.get("teacher") or student.input_path("teacher"), ("teacher", "student"))
         stages["teacher"] = teacher

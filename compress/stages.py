@@ -11,6 +11,8 @@ from compress.config import Common
 from compress.data import Dataset
 from compress.errors import CompressError
 from compress.models import Classifier, folder
+from compress.models.onnx_classifier import OnnxClassifier
+from edge.runner import MODEL
 
 TORCH_STAGES = ("teacher", "student", "quantized")
 
@@ -22,14 +24,15 @@ def load(where: "Path | str | Stage") -> Classifier:
     """
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
     architecture = folder.read_architecture(stage.path)
-    model = folder.build(architecture)
-    weights = folder.read_weights(stage.path)
+    if architecture["model"] == folder.ONNX:
+        return OnnxClassifier(stage.file(MODEL)).eval()
     if stage.kind == "quantized":
         from compress.models import int8
 
+        model, weights = folder.build(architecture), folder.read_weights(stage.path)
         int8.restore(model, int8.read_layout(stage.path), weights, torch.zeros(1, *architecture["input"]))
     else:
-        model.load_state_dict(weights, strict=True)
+        model = folder.load(architecture, stage.path)
     return model.eval().requires_grad_(False)
 
 
@@ -44,6 +47,9 @@ def load_data(name: str, *stages: Stage) -> Dataset:
     dataset = data.load(name)
     want = dataset.as_plan()
     for stage in stages:
+        if "source" in stage.config:  # imported: its weights come from no split of ours
+            _fits(stage, dataset)
+            continue
         got = stage.data
         for key, what in (("name", "dataset"), ("fingerprint", "images"), ("split", "split")):
             if got[key] != want[key]:
@@ -52,3 +58,23 @@ def load_data(name: str, *stages: Stage) -> Dataset:
                     f"use stages of one dataset and split"
                 )
     return dataset
+
+
+def _fits(teacher: Stage, dataset: Dataset) -> None:
+    """Whether an imported network takes these images and tells these classes apart."""
+    about = folder.read_architecture(teacher.path)
+    known, here = about["classes"], list(dataset.classes)
+    if len(known) != len(here):
+        raise CompressError(
+            f"{teacher.path}: tells {len(known)} classes apart, {dataset.name} has {len(here)}; use the data it is for"
+        )
+    if known != here and set(known) == set(here):
+        raise CompressError(
+            f"{teacher.path}: its classes stand in another order ({known[0]}, {known[1]}, …) than those of "
+            f"{dataset.name} ({here[0]}, {here[1]}, …); bring the dataset into that order"
+        )
+    if about["input"] != list(dataset.images.shape[1:]):
+        raise CompressError(
+            f"{teacher.path}: imported for images {tuple(about['input'])}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}; import it again with this data"
+        )

@@ -21,6 +21,8 @@ def json_schema() -> dict[str, Any]:
     schema = config.Run.model_json_schema()
     schema["required"].remove("threat")
     schema["$defs"]["Threat"]["required"].remove("eps")
+    trained, imported = schema["properties"]["teacher"].pop("oneOf")
+    schema["properties"]["teacher"] |= {"if": {"required": ["source"]}, "then": imported, "else": trained}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

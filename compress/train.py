@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from compress import artifact, data, fit
+from compress import artifact, data, fit, names
 from compress.artifact import Plan, Stage, Work
 from compress.attacks.accuracy import on_test_split
 from compress.config import Common, QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import Dataset
 from compress.data.split import Split
+from compress.errors import CompressError
 from compress.losses import methods
 from compress.losses.objective import Objective
 from compress.models import Classifier, folder
@@ -43,6 +44,11 @@ def train(
         dataset = load_data(config.data, *inputs.values())
         where = fit.device()
         teacher = load(inputs["teacher"]).to(where) if "teacher" in inputs else None
+        if config.method in names.READ_FEATURES and teacher is not None and not teacher.has_features:
+            raise CompressError(
+                f"{inputs['teacher'].path}: gives nothing but logits, method {config.method} aligns features; "
+                f"choose another --method, e.g. rslad"
+            )
         architecture = folder.describe(config.model, dataset.images.shape[1:], dataset.classes)
         torch.manual_seed(config.seed)
         student = folder.build(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -25,19 +25,21 @@ def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, 
     standing = 0
     for index, (x, y) in enumerate(split.batches(batch_size)):
         start = random_start(x, eps, generator(seed, "evaluate", index))
-        judge = attack_losses.margin(y)
-        _, worst = strongest(
-            model,
-            x,
-            attack_losses.cross_entropy(y),
-            judge,
-            start=start,
-            eps=eps,
-            step_size=2.5 * eps / steps,
-            steps=steps,
-        )
         with torch.no_grad():
-            standing += int(((worst < 0) & (judge(model(x)) < 0)).sum())
+            right = attack_losses.margin(y)(model(x)) < 0
+        x, y, start = x[right], y[right], start[right]  # what is wrong already need not be attacked
+        if len(y):
+            _, worst = strongest(
+                model,
+                x,
+                attack_losses.cross_entropy(y),
+                attack_losses.margin(y),
+                start=start,
+                eps=eps,
+                step_size=2.5 * eps / steps,
+                steps=steps,
+            )
+            standing += int((worst < 0).sum())
     return standing / len(split.labels)
 
 

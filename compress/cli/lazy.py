@@ -1,6 +1,8 @@
 """Commands that end their help with examples, and a group that imports a verb only when it is used."""
 
+import builtins
 import importlib
+import keyword
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +29,10 @@ class Verb(_Examples):
 
 
 class LazyGroup(_Examples, click.Group):
-    """A group over `verbs`: name → one line of help. A verb is the command of its own name in `package.NAME`."""
+    """A group over `verbs`: name → one line of help. A verb is the command of its own name in `package.NAME`.
+
+    Names that Python has taken (`import`, `list`) end in an underscore there.
+    """
 
     def __init__(self, *args: Any, verbs: Mapping[str, str], package: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +45,8 @@ class LazyGroup(_Examples, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> "click.Command | None":
         if cmd_name not in self.verbs:
             return None
-        command = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) or hasattr(builtins, cmd_name) else cmd_name
+        command = getattr(importlib.import_module(f"{self.package}.{module}"), module)
         assert isinstance(command, click.Command)
         return command
 

@@ -1,7 +1,7 @@
 """The options that verbs share, and how names are checked. click only."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,28 @@ class Name(click.Choice[str]):
             self.fail(str(fault), param, ctx)
 
 
-class Dataset(click.ParamType[str]):
-    """`KIND` or `KIND:PATH` of a known kind, which completion offers."""
+class Written(click.ParamType[str]):
+    """Text with a form that `check` knows; completion offers the names that it may begin with."""
 
-    name = "data"
+    def __init__(self, name: str, check: Callable[[str], object], offered: Iterable[str]) -> None:
+        self.name = name
+        self.check = check
+        self.offered = list(offered)
 
     def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
         try:
-            names.dataset(value)
+            self.check(value)
         except CompressError as fault:
             self.fail(str(fault), param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-        return [CompletionItem(kind) for kind in names.DATASETS if kind.startswith(incomplete)]
+        return [CompletionItem(name) for name in self.offered if name.startswith(incomplete)]
+
+
+#: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
+DATA = Written("data", names.dataset, names.DATASETS)
+MODEL = Written("model", names.model, names.MODELS)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def stage_options(out_default: str = "") -> Callable[..., Any]:
         click.option("--config", metavar="FILE", help="Run config whose shared part and section are the base."),
         settings_option("the stage's config"),
         click.option("--seed", type=int, help="Seed of weights, batch order and attack starts."),
-        click.option("--data", type=Dataset(), help=f"The dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})."),
+        click.option("--data", type=DATA, help=f"The dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})."),
         click.option("--eps", help="Radius on pixels in [0, 1], e.g. 8/255."),
         json_option(),
     ]

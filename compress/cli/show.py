@@ -42,7 +42,7 @@ def figures(name: str, stage: Stage) -> "list[str] | None":
     test = stage.metrics.get("test")
     if not test:
         return None
-    weights = stage.manifest["payload"]["weights.safetensors"]["bytes"]
+    weights = max(entry["bytes"] for entry in stage.manifest["payload"].values())
     how = f"{test['attack'].upper()}-{test['steps']}"
     return [name, _percent(test["clean"]), _percent(test["robust"]), how, _size(weights), ""]
 

@@ -24,7 +24,7 @@ def inherited(folder: Path, kinds: Sequence[str], keys: Sequence[str] = SHARED_K
     made_with = stage.config
     if "data" in stage.manifest["lineage"]:
         made_with["data"] += f":{stage.input_path('data')}"
-    return {key: made_with[key] for key in keys if key in made_with}
+    return {key: made_with[key] for key in keys if made_with.get(key) is not None}
 
 
 def settle(
@@ -41,6 +41,16 @@ def settle(
         config.parse(config.Run, whole, shared.config)
     content = {key: whole[key] for key in SHARED_KEYS if key in whole} | (whole.get(section) or {})
     return config.parse(kind, config.merged(content, _given(flags) | parsed_settings(shared.settings)), section)
+
+
+def settle_import(shared: Shared, flags: Mapping[str, Any]) -> config.ImportConfig:
+    """The config of an imported teacher: as `settle`, of whose shared part the dataset may be missing."""
+    whole = config.read_yaml(shared.config) if shared.config else {}
+    whole = config.merged(whole, _given({"data": shared.data, "threat.eps": shared.eps, "seed": shared.seed}))
+    content = {key: whole[key] for key in SHARED_KEYS if key in whole} | (whole.get("teacher") or {})
+    return config.parse(
+        config.ImportConfig, config.merged(content, _given(flags) | parsed_settings(shared.settings)), "teacher"
+    )
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 over shape, images and labels."""
         h = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
-        h.update(np.ascontiguousarray(self.images).tobytes())
+        h.update(np.ascontiguousarray(self.images).data)
         h.update(self.labels.astype("<i8").tobytes())
         return h.hexdigest()
 
@@ -56,9 +56,22 @@ def load(name: str) -> Dataset:
 
 
 def _loaders() -> "dict[str, Callable[[str | None], Dataset]]":
+    from compress.data.cifar import CIFAR10, CIFAR100, cifar
     from compress.data.digits import digits
+    from compress.data.idx import idx
+    from compress.data.imagefolder import imagefolder
+    from compress.data.npz import npz
+    from compress.data.parquet import parquet
 
-    return {"digits": lambda path: digits()}
+    return {
+        "digits": lambda path: digits(),
+        "cifar10": functools.partial(cifar, CIFAR10),
+        "cifar100": functools.partial(cifar, CIFAR100),
+        "imagefolder": lambda path: imagefolder(str(path)),
+        "idx": lambda path: idx(str(path)),
+        "npz": lambda path: npz(str(path)),
+        "parquet": lambda path: parquet(str(path)),
+    }
 
 
 def stratified_split(images: np.ndarray, labels: np.ndarray, shares: dict[str, float]) -> dict[str, np.ndarray]:

@@ -5,9 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from compress.losses.nfgsm import NoisySingleStep
 from compress.losses.objective import Objective
 from compress.losses.rslad import RobustSoftLabels
 from compress.losses.supervised import AdversarialTraining, Normal
+from compress.losses.trades import StablePredictions
 from compress.losses.vgap import VarianceGap
 from compress.models import Classifier
 from compress.options import METHOD_OPTIONS
@@ -18,6 +20,8 @@ METHODS: dict[str, Callable[[Any, Classifier, Any, Iterable[Tensor]], Objective]
     "pgd-at": lambda options, student, teacher, clean: AdversarialTraining(options),
     "rslad": lambda options, student, teacher, clean: RobustSoftLabels(options),
     "vgap": VarianceGap,
+    "trades": lambda options, student, teacher, clean: StablePredictions(options),
+    "n-fgsm": lambda options, student, teacher, clean: NoisySingleStep(options),
 }
 
 

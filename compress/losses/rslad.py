@@ -20,7 +20,7 @@ class RobustSoftLabels(Objective):
         super().__init__()
         self.weight = options.adversarial_weight
 
-    def attack_loss(self, batch: Batch) -> attack_losses.ImageLoss:
+    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
         return attack_losses.divergence(batch.guide.logits)
 
     def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:

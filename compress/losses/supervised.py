@@ -14,7 +14,7 @@ class Normal(Objective):
 
     attacks = False
 
-    def attack_loss(self, batch: Batch) -> attack_losses.ImageLoss:
+    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
         return attack_losses.cross_entropy(batch.y)
 
     def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ class AdversarialTraining(Objective):
         super().__init__()
         self.clean_weight = options.clean_weight
 
-    def attack_loss(self, batch: Batch) -> attack_losses.ImageLoss:
+    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
         return attack_losses.cross_entropy(batch.y)
 
     def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ class VarianceGap(Objective):
         self.student_map, directions = _projections(options.projection, width, seen)
         self.register_buffer("directions", directions)
 
-    def attack_loss(self, batch: Batch) -> ImageLoss:
+    def attack_loss(self, student: Classifier, batch: Batch) -> ImageLoss:
         if self.options.host == "pgd-at":
             return ascend_cross_entropy(batch.y)
         return ascend_divergence(batch.guide.logits)

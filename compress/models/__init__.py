@@ -1,6 +1,8 @@
-"""The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass."""
+"""The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass.
 
-import re
+A name is a family's (`wrn-34-10`) with the variant's flags behind it (`wrn-28-10+silu+same+normalize`), or the source
+and name of a network that another package makes (`timm:NAME`).
+"""
 
 from compress import names
 from compress.errors import CompressError
@@ -9,18 +11,17 @@ from compress.models.base import Classifier, Features
 
 def build(name: str, *, channels: int, classes: int) -> Classifier:
     """A freshly initialised network; torch's default generator decides its weights."""
-    from compress.models.resnet import ResNet
-    from compress.models.wideresnet import WideResNet
+    if ":" in name:
+        from compress.models import foreign
 
-    if found := re.fullmatch(r"resnet(\d+)", name):
-        depth = int(found[1])
-        if depth >= 8 and (depth - 2) % 6 == 0:
-            return ResNet(depth, channels=channels, classes=classes)
-    if found := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
-        depth, width = int(found[1]), int(found[2])
-        if depth >= 10 and (depth - 4) % 6 == 0 and width >= 1:
-            return WideResNet(depth, width, channels=channels, classes=classes)
-    names.check("model", name, names.MODELS)
+        return foreign.build(name, channels=channels, classes=classes)
+    from compress.models import cnn, mobilenetv2, mobilenetv3, preact, resnet, resnet_wide, wideresnet
+
+    base, *flags = name.split("+")
+    for family in (resnet_wide, resnet, preact, wideresnet, mobilenetv2, mobilenetv3, cnn):
+        if (found := family.build(base, frozenset(flags), channels, classes)) is not None:
+            return found
+    names.model(name)
     raise CompressError(f"model {name!r} is known but not built here; please report this")
 
 

@@ -1,8 +1,12 @@
-"""What every network offers, and the two operations that quantization needs as modules."""
+"""What every network offers, and the operations that quantization needs as modules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from compress.errors import CompressError
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,9 @@ class Features:
 class Classifier(nn.Module):
     """A network whose features come from the same pass as its logits."""
 
+    #: Whether `pooled` holds features; a network that gives nothing but logits has (B,0) there.
+    has_features = True
+
     def forward_features(self, x: Tensor) -> Features:
         """Images (B,C,H,W) in [0, 1] → logits with the features behind them."""
         raise NotImplementedError
@@ -30,11 +37,96 @@ class Activation(nn.ReLU):
     """ReLU as a module of its own, so that a quantizer can stand behind it."""
 
 
+class ShiftedSiLU(nn.Module):
+    """PSSiLU (Dai et al. 2021, eq. 5): x · (σ(|α| x) − |β|) / (1 − |β|), α and β learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor([1e-8]))
+        self.alpha = nn.Parameter(torch.tensor([1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        floor = self.beta.abs()
+        return x * (torch.sigmoid(self.alpha.abs() * x) - floor) / (1 - floor)
+
+
 class Add(nn.Module):
     """The residual sum as a module, so that quantizers can stand before it."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std by channel. The constants travel with the weights; without it the input is used as it is."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std  # type: ignore[operator]
+
+
+class Standardize(nn.Module):
+    """Each image to mean 0 and deviation 1 over all its values, the deviation at least 1/√values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((1, 2, 3), keepdim=True)
+        values = x.shape[1] * x.shape[2] * x.shape[3]
+        return centred / x.std((1, 2, 3), keepdim=True).clamp(min=values**-0.5)
+
+
+class SameConv(nn.Conv2d):
+    """A 3×3 convolution padded as TensorFlow's SAME: with stride 2 an even side gets nothing before and 1 behind."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 3, stride, 0 if stride > 1 else 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            height, width = x.shape[2] % 2, x.shape[3] % 2
+            x = nn.functional.pad(x, (width, 1, height, 1))
+        return super().forward(x)
+
+
+def conv3x3(inputs: int, outputs: int, stride: int, *, same: bool = False) -> nn.Conv2d:
+    """A 3×3 convolution without bias, padded by 1 on every side, or as TensorFlow does."""
+    return SameConv(inputs, outputs, stride) if same else nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+def preprocessing(flags: "frozenset[str]", channels: int) -> nn.Module:
+    """What stands before the first convolution."""
+    if "normalize" in flags:
+        return Normalize(channels)
+    return Standardize() if "standardize" in flags else nn.Identity()
+
+
+def activation(flags: "frozenset[str]") -> Callable[[], nn.Module]:
+    """What makes an activation module; one PSSiLU is shared by all places, as its authors do."""
+    if "pssilu" in flags:
+        shared = ShiftedSiLU()
+        return lambda: shared
+    return nn.SiLU if "silu" in flags else Activation
+
+
+def checked(name: str, flags: "frozenset[str]", known: "frozenset[str]") -> "frozenset[str]":
+    """The flags themselves when a network of that name has them."""
+    for flag in sorted(flags - known):
+        raise CompressError(
+            f"model {name!r} has no variant +{flag} (known: {', '.join(f'+{k}' for k in sorted(known))})"
+        )
+    return flags
+
+
+def initialise(model: nn.Module) -> None:
+    """He initialisation of convolutions by their fan-out; biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def parameters(model: nn.Module) -> int:

@@ -41,7 +41,10 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     ("line", "said"),
     [
         ("distil --out x", "no command 'distil'; did you mean 'distill'?"),
-        ("teacher trian", "no command 'trian'; did you mean 'train'? (known: train); see `compress teacher --help`"),
+        (
+            "teacher trian",
+            "no command 'trian'; did you mean 'train'? (known: import, list, train); see `compress teacher --help`",
+        ),
         ("distill --epoch 3 --out x", "no option --epoch; did you mean '--epochs'?; see `compress distill --help`"),
         ("distill", "--out is missing; see `compress distill --help`"),
         ("quantize --out x", "STUDENT is missing; see `compress quantize --help`"),
@@ -49,7 +52,10 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         ("distill --out x --method vgp", "--method: unknown method 'vgp'; did you mean 'vgap'? (known: normal, pgd-at"),
         ("distill --out x --student resnet9", "--student: unknown model 'resnet9'; did you mean 'resnet"),
         ("distill --out x --data digit", "--data: unknown data 'digit'; did you mean 'digits'?"),
-        ("teacher train --out x --method vgap", "--method: unknown method 'vgap' (known: normal, pgd-at)"),
+        (
+            "teacher train --out x --method vgap",
+            "--method: unknown method 'vgap' (known: normal, pgd-at, trades, n-fgsm)",
+        ),
         ("export m --target tensorrt --out x", "--target: unknown target 'tensorrt' (known: onnx)"),
         ("verify e --attack-set a --device jetson", "--device: unknown device 'jetson' (known: cpu)"),
         ("distill --out x --epochs many", "--epochs: 'many' is not a valid integer"),

@@ -30,7 +30,7 @@ def test_five_faults_are_reported_at_once_each_with_what_to_do():
     assert head == "x.yaml: 5 faults"
     expected = {
         "sed: unknown key; did you mean 'seed'?",
-        "teacher.method: unknown method 'pgdat'; did you mean 'pgd-at'? (known: normal, pgd-at)",
+        "teacher.method: unknown method 'pgdat'; did you mean 'pgd-at'? (known: normal, pgd-at, trades, n-fgsm)",
         "teacher.epoch: unknown key; did you mean 'epochs'?",
         "student.options.lambda_cv: unknown key; did you mean 'lambda_cov'?",
         "verify.latency.samples: input should be greater than or equal to 1, got 0",

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from compress import data
+from compress import data, names
 from compress.data import stratified_split
+from compress.data.assemble import assemble
 from compress.errors import CompressError
 
 
@@ -53,3 +54,61 @@ def test_equal_images_are_still_split_into_disjoint_parts() -> None:
 def test_an_unknown_dataset_is_refused_with_the_nearest() -> None:
     with pytest.raises(CompressError, match="did you mean 'digits'"):
         data.load("digit")
+
+
+def test_every_kind_that_can_be_written_has_a_loader() -> None:
+    assert list(data._loaders()) == list(names.DATASETS)
+
+
+def _plain(n_train: int, n_test: int, classes: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    count = n_train + n_test
+    images = np.arange(count * 4, dtype=np.uint32).view(np.uint8).reshape(count, 1, 4, 4)
+    parts = {"train": np.arange(n_train), "test": np.arange(n_train, count)}
+    return images, np.arange(count) % classes, parts
+
+
+def test_the_validation_part_is_a_tenth_of_train_in_each_class_and_the_test_part_stays() -> None:
+    images, labels, official = _plain(400, 60, 4)
+    made = assemble("npz", "here", images, labels, official)
+    assert made.splits["test"].tolist() == list(range(400, 460))
+    assert sorted([*made.splits["train"], *made.splits["val"]]) == list(range(400))
+    assert np.bincount(labels[made.splits["val"]]).tolist() == [10] * 4
+
+
+def test_the_validation_part_is_never_more_than_5000_images() -> None:
+    images, labels, official = _plain(60_000, 4, 4)
+    assert len(assemble("npz", "here", images, labels, official).splits["val"]) == 5000
+
+
+def test_the_parts_are_those_of_the_stratified_split_of_the_train_images() -> None:
+    images, labels, official = _plain(200, 20, 2)
+    made = assemble("npz", "here", images, labels, official)
+    want = stratified_split(images[:200], labels[:200], {"train": 0.9, "val": 0.1})
+    assert {name: made.splits[name].tolist() for name in want} == {name: want[name].tolist() for name in want}
+
+
+def test_an_own_validation_part_is_kept_and_no_parts_at_all_are_split_as_digits() -> None:
+    images, labels, _ = _plain(100, 0, 2)
+    own = {"train": np.arange(50), "val": np.arange(50, 70), "test": np.arange(70, 100)}
+    assert assemble("npz", "here", images, labels, own).splits["val"].tolist() == list(range(50, 70))
+    assert [len(i) for i in assemble("npz", "here", images, labels, {}).splits.values()] == [64, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("labels", "official", "says"),
+    [
+        (np.zeros(20, int), {}, "all images have one class"),
+        (np.r_[np.arange(19) % 2, -1], {}, "image 19 has label -1, outside 0…1"),
+        (np.arange(20) % 2 + 1, {}, "class '0' has no training image"),
+        (np.arange(20) % 2 * 0.5, {}, "labels are float64 of shape"),
+        (np.arange(19) % 2, {}, r"of shape \(19,\) for 20 images"),
+        (np.arange(20) % 2, {"test": np.arange(20)}, "has test but no train part"),
+        (np.arange(20) % 2, {"train": np.arange(9), "val": np.arange(9, 20)}, "has train and val but no test part"),
+        (np.arange(20) % 5, {"train": np.arange(10), "test": np.arange(10, 20)}, "leave none for val"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(labels: np.ndarray, official: dict[str, np.ndarray], says: str) -> None:
+    images = np.zeros((20, 1, 2, 2), np.uint8)
+    with pytest.raises(CompressError, match=says) as fault:
+        assemble("npz", "here", images, labels, official)
+    assert "\n" not in str(fault.value) and str(fault.value).startswith("here: ")

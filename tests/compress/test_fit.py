@@ -1,5 +1,6 @@
 """The loop: resumable to the bit, selected on validation, and loud about what it cannot do."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from compress import artifact, data, fit, models
 from compress.artifact import Work
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Training
+from compress.data.augment import crop_flip
 from compress.data.split import Split
 from compress.errors import CheckFailed, CompressError
 from compress.losses import methods
+from compress.losses.objective import Batch
+from compress.losses.supervised import Normal
 from compress.models import Classifier
 from compress.seeds import generator
 
@@ -28,19 +32,27 @@ def fresh(seed: int = 0) -> Classifier:
     return models.build("resnet8", channels=1, classes=10)
 
 
-def train(folder: Path, student: Classifier, method: str = "pgd-at", **changes: object) -> dict:
+def train(
+    folder: Path,
+    student: Classifier,
+    method: str = "pgd-at",
+    options: "dict[str, float] | None" = None,
+    eps: float = 0.15,
+    **changes: object,
+) -> dict:
     folder.mkdir(exist_ok=True)
     config = Training(**{**BRIEF, **changes})
-    objective = methods.build(method, {}, student, None, [])
+    objective = methods.build(method, options or {}, student, None, [])
     digits = data.load("digits")
-    return fit.fit(student, objective, None, digits, config, eps=0.15, seed=3, work=Work(folder), label="test")
+    return fit.fit(student, objective, None, digits, config, eps=eps, seed=3, work=Work(folder), label="test")
 
 
+@pytest.mark.parametrize(("method", "augment"), [("pgd-at", "auto"), ("n-fgsm", "idbh-weak")])
 def test_resuming_after_a_stop_at_any_epoch_ends_in_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, augment: str
 ) -> None:
     whole = fresh()
-    train(tmp_path / "whole", whole)
+    train(tmp_path / "whole", whole, method, augment=augment)
     for stop in (1, 2):
         folder = tmp_path / f"stopped-{stop}"
         write = artifact.write_atomic
@@ -53,9 +65,9 @@ def test_resuming_after_a_stop_at_any_epoch_ends_in_the_same_bits(
         with monkeypatch.context() as patch:
             patch.setattr(artifact, "write_atomic", write_then_stop)
             with pytest.raises(Stopped):
-                train(folder, fresh())
+                train(folder, fresh(), method, augment=augment)
         resumed = fresh(seed=99)  # whatever the fresh process starts from, the checkpoint decides
-        train(folder, resumed)
+        train(folder, resumed, method, augment=augment)
         assert all(
             torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
         )
@@ -92,6 +104,136 @@ def test_the_seed_decides_the_result(tmp_path: Path) -> None:
         train(tmp_path / name, student, epochs=1)
         results.append(student.state_dict()["conv1.weight"])
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_training_images_are_varied_as_the_config_says_and_digits_are_not_by_themselves(tmp_path: Path) -> None:
+    weights = {}
+    for augment in ("auto", "none", "crop-flip", "cropshift"):
+        student = fresh()
+        train(tmp_path / augment, student, "normal", epochs=1, augment=augment)
+        weights[augment] = student.state_dict()["conv1.weight"]
+    assert torch.equal(weights["auto"], weights["none"])
+    assert not torch.equal(weights["none"], weights["crop-flip"])
+    assert not torch.equal(weights["crop-flip"], weights["cropshift"])
+
+
+class Seeing(Normal):
+    """Plain training that keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def parts(self, student: Classifier, batch: Batch, x_adv: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen.append(batch.x)
+        return super().parts(student, batch, x_adv)
+
+
+def test_the_varied_batch_is_what_objective_and_teacher_see_anew_each_epoch(tmp_path: Path) -> None:
+    digits, config = data.load("digits"), Training(**{**BRIEF, "epochs": 2, "augment": "crop-flip"})
+    objective = Seeing()
+    fit.fit(fresh(), objective, None, digits, config, eps=0.1, seed=3, work=Work(tmp_path), label="test")
+    split = Split.of(digits, "train", torch.device("cpu"))
+    steps = len(split.labels) // 128
+    assert len(objective.seen) == 2 * steps
+    for epoch in (0, 1):
+        order = torch.randperm(len(split.labels), generator=generator(3, "order", epoch))
+        clean = split.images[order[:128]].float() / 255
+        assert torch.equal(objective.seen[epoch * steps], crop_flip(clean, generator(3, "augment", epoch, 0)))
+
+
+@pytest.mark.parametrize("method", ["trades", "n-fgsm"])
+def test_methods_without_a_teacher_make_digits_robust(
+    tmp_path: Path, method: str, capsys: pytest.CaptureFixture
+) -> None:
+    found = train(tmp_path / "w", fresh(), method, epochs=4, batch_size=64, attack={"steps": 1})
+    assert found["validation"]["clean"] > 0.7 and found["validation"]["robust"] > 0.4
+    assert "catastrophic_overfitting" not in found and found["epochs"] == 4  # a healthy run is let alone
+    assert "overfitting" not in capsys.readouterr().err
+
+
+#: A step that attacks nothing, as that of a network that has overfitted to it, unmakes a robust network.
+COLLAPSE = {
+    "options": {"noise": 0.0, "alpha": 1e-3},
+    "eps": 0.22,
+    "epochs": 8,
+    "batch_size": 64,
+    "lr": 0.2,
+    "warmup": 0.6,
+}
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    student = fresh()
+    train(tmp_path_factory.mktemp("robust"), student, eps=0.22, epochs=3, batch_size=64, lr=0.1, attack={"steps": 1})
+    return copy.deepcopy(student.state_dict())
+
+
+def started(robust: dict) -> Classifier:
+    student = fresh()
+    student.load_state_dict(robust)
+    return student
+
+
+def test_catastrophic_overfitting_stops_training_at_the_best_epoch(
+    tmp_path: Path, robust: dict, capsys: pytest.CaptureFixture
+) -> None:
+    student = started(robust)
+    found = train(tmp_path / "w", student, "n-fgsm", **COLLAPSE)
+    rows = [json.loads(line) for line in (tmp_path / "w" / fit.METRICS).read_text().splitlines()]
+    collapse, last = found["catastrophic_overfitting"], rows[-1]
+    assert collapse == {"epoch": len(rows), "robust": last["validation_robust"], "best": max_robust(rows)}
+    assert len(rows) == found["epochs"] < 8
+    assert collapse["robust"] < collapse["best"] / 2 and collapse["best"] > 0.15
+    assert last["validation_clean"] >= found["validation"]["clean"]
+    assert found["validation"]["robust"] == max_robust(rows) == rows[found["best_epoch"] - 1]["validation_robust"]
+    split = Split.of(data.load("digits"), "val", torch.device("cpu"))
+    assert robust_accuracy(student, split, 64, eps=0.22, steps=2, seed=3) == max_robust(rows)  # that epoch's weights
+    lines = [line for line in capsys.readouterr().err.splitlines() if "catastrophic overfitting" in line]
+    assert len(lines) == 1 and f"in epoch {len(rows)}" in lines[0] and f"kept epoch {found['best_epoch']}" in lines[0]
+
+    path = tmp_path / "w" / fit.METRICS
+    before, again = path.read_text(), fresh(seed=99)
+    assert train(tmp_path / "w", again, "n-fgsm", **COLLAPSE) == found  # killed after its last checkpoint: still over
+    assert path.read_text() == before
+    assert all(
+        torch.equal(a, b) for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_the_same_fall_is_no_ones_business_where_more_steps_are_taken(tmp_path: Path, robust: dict) -> None:
+    changes = {**COLLAPSE, "options": {"beta": 0.0}, "attack": {"steps": 2}, "epochs": 5}
+    found = train(tmp_path / "w", started(robust), "trades", **changes)
+    assert "catastrophic_overfitting" not in found and found["epochs"] == 5
+    assert found["validation_last"]["robust"] < found["validation"]["robust"] / 2
+
+
+def max_robust(rows: "list[dict]") -> float:
+    return max(row["validation_robust"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "at"),
+    [
+        ([(0.35, 0.24), (0.50, 0.33), (0.62, 0.38), (0.80, 0.02)], 3),  # as Wong et al. see it on CIFAR-10
+        ([(0.50, 0.33), (0.49, 0.10), (0.55, 0.05)], 2),  # in the midst of it clean accuracy may dip
+        ([(0.50, 0.33), (0.60, 0.17), (0.61, 0.30)], None),  # shaky, but more than half
+        ([(0.50, 0.33), (0.30, 0.10), (0.45, 0.20)], None),  # a step too large: both fall
+        ([(0.10, 0.10), (0.45, 0.04), (0.60, 0.25)], None),  # one class for all images at first: no robustness to lose
+        ([(0.30, 0.20), (0.50, 0.30), (0.60, 0.35)], None),
+    ],
+)
+def test_collapse_is_told_from_other_falls(sequence: "list[tuple[float, float]]", at: "int | None") -> None:
+    best: dict[str, float] = {}
+    when = None
+    for epoch, (clean, robust) in enumerate(sequence):
+        found = {"clean": clean, "robust": robust}
+        if when is None and fit.collapsed(best, found, chance=0.1):
+            when = epoch
+        if not best or robust >= best["robust"]:
+            best = found
+    assert when == at
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_term_epoch_and_step(tmp_path: Path) -> None:

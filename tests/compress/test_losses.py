@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks import losses as attack_losses
+from compress.attacks.pgd import random_start
+from compress.config import TrainAttack
 from compress.errors import CompressError
 from compress.losses import methods
 from compress.losses.kl import kl
@@ -20,7 +22,8 @@ from compress.losses.vgap import (
     relative_gap,
 )
 from compress.models import Classifier, Features
-from compress.options import METHOD_OPTIONS, Vgap
+from compress.options import METHOD_OPTIONS
+from compress.seeds import generator
 
 
 class Tiny(Classifier):
@@ -197,9 +200,11 @@ def test_hosts_differ_in_what_they_attack_and_in_their_parts() -> None:
     found, x_adv = batch(teacher)
     logits = student(found.x)
     at = objective(student, teacher, host="pgd-at")
-    torch.testing.assert_close(at.attack_loss(found)(logits), attack_losses.cross_entropy(found.y)(logits))
+    torch.testing.assert_close(at.attack_loss(student, found)(logits), attack_losses.cross_entropy(found.y)(logits))
     soft = objective(student, teacher, host="rslad")
-    torch.testing.assert_close(soft.attack_loss(found)(logits), attack_losses.divergence(found.guide.logits)(logits))
+    torch.testing.assert_close(
+        soft.attack_loss(student, found)(logits), attack_losses.divergence(found.guide.logits)(logits)
+    )
     assert set(at.parts(student, found, x_adv)) == {"adversarial", "cov", "gram"}
 
 
@@ -247,6 +252,83 @@ def test_every_known_method_is_built_here() -> None:
                 built.parts(student, Batch(found.x, found.y), x_adv)
 
 
+EPS = 0.1
+
+
+def test_trades_without_weight_is_plain_cross_entropy_and_costs_nothing_where_predictions_agree() -> None:
+    student = Tiny(3, seed=2)
+    found, x_adv = batch(student)
+    plain = methods.build("normal", {}, student, None, []).parts(student, found, x_adv)
+    bare = methods.build("trades", {"beta": 0.0}, student, None, []).parts(student, found, x_adv)
+    assert set(bare) == {"clean"} and torch.equal(bare["clean"], plain["clean"])
+    same = methods.build("trades", {}, student, None, []).parts(student, found, found.x)
+    assert abs(float(same["stability"].detach())) < 1e-12
+
+
+def test_trades_against_naive_loops() -> None:
+    student = Tiny(3, seed=2)
+    found, x_adv = batch(student)
+    with torch.no_grad():
+        clean, adversarial = student(found.x), student(x_adv)
+    losses = [
+        math.log(sum(map(math.exp, row))) - row[y] for row, y in zip(clean.tolist(), found.y.tolist(), strict=True)
+    ]
+    want = {"clean": sum(losses) / len(losses), "stability": 6 * naive_kl(clean, adversarial)}
+    parts = methods.build("trades", {}, student, None, []).parts(student, found, x_adv)
+    assert {name: float(part.detach()) for name, part in parts.items()} == pytest.approx(want)
+
+
+def test_trades_attacks_the_divergence_from_clean_predictions_that_stay_fixed() -> None:
+    student = Tiny(3, seed=2)
+    found, x_adv = batch(student)
+    made = methods.build("trades", {}, student, None, [])
+    leaf = x_adv.clone().requires_grad_()
+    value = made.attack_loss(student, found)(student(leaf))
+    target = student(found.x).detach()
+    torch.testing.assert_close(value, attack_losses.divergence(target)(student(x_adv)))
+    (gradient,) = torch.autograd.grad(value.sum(), [leaf])
+    assert float(gradient.abs().max()) > 0
+    attacked = made.adversarial(student, found, TrainAttack(steps=5), eps=EPS, draw=generator(0))
+    with torch.no_grad():
+        start = random_start(found.x, EPS, generator(0))
+        assert float(kl(target, student(attacked))) > 2 * float(kl(target, student(start))) > 0
+    assert float((attacked - found.x).abs().max()) <= EPS + 1e-6 and not attacked.requires_grad
+
+
+def test_n_fgsm_without_noise_is_fgsm() -> None:
+    student = Tiny(3, seed=2)
+    found, _ = batch(student)
+    leaf = found.x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(student(leaf), found.y), [leaf])
+    made = methods.build("n-fgsm", {"noise": 0.0, "alpha": 1.0}, student, None, [])
+    x_adv = made.adversarial(student, found, TrainAttack(steps=7), eps=EPS, draw=generator(0))  # steps are not used
+    torch.testing.assert_close(x_adv, (found.x + EPS * gradient.sign()).clamp(0, 1))
+
+
+def test_n_fgsm_steps_once_from_the_noisy_image_and_is_not_projected_back() -> None:
+    student = Tiny(3, seed=2)
+    found, _ = batch(student, 400)
+    made = methods.build("n-fgsm", {}, student, None, [])
+    x_adv = made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0))
+    assert torch.equal(x_adv, made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0)))
+    noise = 2 * EPS * (2 * torch.rand(found.x.shape, generator=generator(0)) - 1)
+    start = (found.x + noise).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(student(start), found.y), [start])
+    torch.testing.assert_close(x_adv, (start + EPS * gradient.sign()).clamp(0, 1).detach(), atol=1e-6, rtol=0)
+    moved = (x_adv - found.x).abs()
+    assert 2.5 * EPS < float(moved.max()) <= 3 * EPS + 1e-6
+    assert float(x_adv.min()) >= 0 and float(x_adv.max()) <= 1 and not x_adv.requires_grad
+    ce = nn.functional.cross_entropy(student(x_adv), found.y)
+    assert float(made.parts(student, found, x_adv)["adversarial"].detach()) == pytest.approx(float(ce.detach()))
+
+
+def test_which_methods_take_a_single_step() -> None:
+    once, often = TrainAttack(steps=1), TrainAttack(steps=2)
+    made = {name: methods.build(name, {}, Tiny(3, 1), None, []) for name in ("normal", "pgd-at", "trades", "n-fgsm")}
+    assert {name for name, method in made.items() if method.single_step(once)} == {"pgd-at", "trades", "n-fgsm"}
+    assert {name for name, method in made.items() if method.single_step(often)} == {"n-fgsm"}
+
+
 def test_gram_of_one_hot_scores_counts_equal_predictions() -> None:
     logits = 100 * torch.eye(3)[[0, 0, 1]]
     torch.testing.assert_close(gram(logits, "images"), torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))
@@ -255,4 +337,4 @@ def test_gram_of_one_hot_scores_counts_equal_predictions() -> None:
 
 def test_options_name_every_default() -> None:
     assert isinstance(objective(Tiny(3, 1), Tiny(5, 2)), VarianceGap)
-    assert all(field.description for field in Vgap.model_fields.values())
+    assert all(field.description for options in METHOD_OPTIONS.values() for field in options.model_fields.values())

@@ -1,42 +1,119 @@
 """Parameter counts to the digit, one forward pass for logits and features, folding that changes nothing."""
 
+import itertools
+
 import pytest
 import torch
 
 from compress import models, names
 from compress.errors import CompressError
-from compress.models.base import parameters
+from compress.models.base import SameConv, Standardize, parameters
 from compress.models.folding import fold, quantizer_sites
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("resnet8", 75_290), ("resnet20", 269_722), ("wrn-16-2", 691_674), ("wrn-28-10", 36_479_194)],
+    ("name", "classes", "count"),
+    [
+        ("resnet8", 10, 75_290),
+        ("resnet20", 10, 269_722),
+        ("resnet18", 10, 11_173_962),
+        ("resnet18", 100, 11_220_132),
+        ("mobilenetv2", 10, 2_296_922),
+        ("mobilenetv2", 100, 2_412_212),
+        ("wrn-16-2", 10, 691_674),
+        ("wrn-28-10", 10, 36_479_194),
+        ("wrn-34-10", 10, 46_160_474),
+        ("wrn-34-10", 100, 46_218_164),
+        ("wrn-34-10+sub_block1", 10, 48_262_586),
+        ("wrn-34-20", 10, 184_531_674),
+        ("wrn-70-16", 10, 266_796_506),
+        ("mobilenetv3-small", 1000, 2_542_856),
+        ("mobilenetv3-large", 1000, 5_483_032),
+    ],
 )
-def test_parameter_counts_are_the_published_ones(name: str, count: int) -> None:
-    assert parameters(models.build(name, channels=3, classes=10)) == count
+def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
+    with torch.device("meta"):
+        assert parameters(models.build(name, channels=3, classes=classes)) == count
 
 
-@pytest.mark.parametrize("name", [n for n in names.MODELS if not n.endswith("-10")])
-def test_every_known_model_gives_logits_and_the_features_behind_them(name: str) -> None:
+LIGHT = [name for name in names.MODELS if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]
+VARIANTS = [
+    "mobilenetv2-0.5",
+    "wrn-10-1+silu+same+normalize",
+    "wrn-10-1+sub_block1",
+    "wrn-10-1+pssilu",
+    "wrn-10-1+cosine",
+    "wrn-10-1+standardize",
+    "preactresnet18+raw",
+    "preactresnet18+raw+final-bn+same+silu+normalize",
+]
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 33)])
+@pytest.mark.parametrize("name", [*LIGHT, *VARIANTS])
+def test_every_model_gives_logits_and_the_features_behind_them(name: str, channels: int, size: int) -> None:
     torch.manual_seed(0)
-    model = models.build(name, channels=1, classes=7).eval()
-    x = torch.rand(3, 1, 8, 8)
-    out = model.forward_features(x)
-    assert out.logits.shape == (3, 7) and len(out.stages) == 3
-    assert torch.equal(model(x), out.logits)
-    head = model.get_submodule("linear" if name.startswith("resnet") else "fc")
-    torch.testing.assert_close(head(out.pooled), out.logits)
-    torch.testing.assert_close(out.stages[-1].mean((2, 3)), out.pooled)
+    model = models.build(name, channels=channels, classes=7).eval()
+    x = torch.rand(2, channels, size, size)
+    with torch.no_grad():
+        out = model.forward_features(x)
+        assert out.logits.shape == (2, 7) and len(out.stages) >= 3
+        assert all(a.shape[2] >= b.shape[2] for a, b in itertools.pairwise(out.stages))
+        assert torch.equal(model(x), out.logits)
+        head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+        torch.testing.assert_close(head(out.pooled), out.logits)
+        if not name.startswith("mobilenetv3"):  # whose head has a hidden layer between
+            torch.testing.assert_close(out.stages[-1].mean((2, 3)), out.pooled)
 
 
-@pytest.mark.parametrize("name", ["resnet9", "wrn-11-2", "vgg"])
+def test_normalisation_is_part_of_the_network() -> None:
+    torch.manual_seed(0)
+    plain = models.build("resnet8", channels=3, classes=5).eval()
+    model = models.build("resnet8+normalize", channels=3, classes=5).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1), torch.tensor([0.5, 0.6, 0.7]).reshape(1, 3, 1, 1)
+    model.get_buffer("preprocess.mean").copy_(mean)
+    model.get_buffer("preprocess.std").copy_(std)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model(x), plain((x - mean) / std))
+
+
+def test_standardised_images_have_mean_0_and_deviation_1_and_flat_ones_stay_finite() -> None:
+    x = torch.rand(3, 3, 8, 8) * 0.3
+    x[2] = 0.5
+    out = Standardize()(x)
+    torch.testing.assert_close(out[:2].flatten(1).mean(1), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(out[:2].flatten(1).std(1), torch.ones(2), atol=1e-5, rtol=0)
+    assert torch.equal(out[2], torch.zeros(3, 8, 8))
+
+
+def test_same_padding_is_tensorflows() -> None:
+    conv = SameConv(1, 1, 2)
+    with torch.no_grad():
+        conv.weight.copy_(torch.arange(9.0).reshape(1, 1, 3, 3))
+    x = torch.rand(1, 1, 6, 5)
+    padded = torch.zeros(7, 7)  # the even side: nothing above, one row below; the odd one: a column on either side
+    padded[:6, 1:6] = x[0, 0]
+    kernel = conv.weight[0, 0].detach()
+    want = [[float((padded[i : i + 3, j : j + 3] * kernel).sum()) for j in (0, 2, 4)] for i in (0, 2, 4)]
+    torch.testing.assert_close(conv(x)[0, 0].detach(), torch.tensor(want))
+
+
+@pytest.mark.parametrize("name", ["resnet9", "wrn-11-2", "vgg", "wrn-10-0", "mobilenetv2-0"])
 def test_unknown_models_are_refused(name: str) -> None:
     with pytest.raises(CompressError, match="unknown model"):
         models.build(name, channels=1, classes=10)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn-10-4"])
+def test_an_unknown_variant_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(CompressError, match=r"'resnet18' has no variant \+silu \(known: \+normalize\)"):
+        models.build("resnet18+silu", channels=3, classes=10)
+
+
+FOLDED = {"resnet8": 0, "resnet18": 0, "cnn": 0, "mobilenetv2-0.25": 0, "wrn-10-4": None, "wrn-10-2+same+silu": None}
+
+
+@pytest.mark.parametrize("name", FOLDED)
 def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
     torch.manual_seed(0)
     model = models.build(name, channels=1, classes=10)
@@ -49,7 +126,7 @@ def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
     fold(model)
     left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     torch.testing.assert_close(model(x), before, atol=1e-5, rtol=1e-5)
-    assert left == (0 if name == "resnet8" else bns - 4)  # those that follow a sum stay
+    assert left == (0 if FOLDED[name] == 0 else bns - 4)  # those that follow a sum stay
 
 
 def test_quantizers_stand_behind_every_activation_and_before_what_comes_from_elsewhere() -> None:

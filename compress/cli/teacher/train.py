@@ -6,7 +6,7 @@ import click
 
 from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import Name, Shared, stage_options, training_options
+from compress.cli.options import MODEL, Name, Shared, stage_options, training_options
 
 
 @click.command(
@@ -16,7 +16,7 @@ from compress.cli.options import Name, Shared, stage_options, training_options
         "compress teacher train --data digits --method pgd-at --epochs 30 --set attack.steps=5 --out runs/teacher",
     ],
 )
-@click.option("--model", type=Name("model", names.MODELS), help="Architecture.")
+@click.option("--model", type=MODEL, help="Architecture.")
 @click.option("--method", type=Name("method", names.TEACHER_METHODS), help="Objective it is trained with.")
 @training_options
 @stage_options()

@@ -1,0 +1,85 @@
+"""From images, labels and the source's own split to a `Dataset`, checked alike for every source."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from compress.data import SPLITS, Dataset, stratified_split
+from compress.data.digits import SHARES
+from compress.errors import CompressError
+
+#: Of an official train split, the validation part is a tenth, and no more than this many images.
+VALIDATION = 5000
+
+
+def assemble(
+    kind: str,
+    where: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    official: Mapping[str, np.ndarray],
+    classes: "Sequence[str] | None" = None,
+) -> Dataset:
+    """The dataset of `images` uint8 (N,C,H,W) and integer `labels` (N,) or (N,1).
+
+    `official` holds the indices of the source's own parts: train and test, with or without val; or train alone, or
+    nothing: then everything is split 64/16/20. Without `classes` the labels are their own names.
+    """
+    labels = _labels(where, labels, len(images))
+    if len(labels) == 0:
+        raise CompressError(f"{where}: holds no image; give it at least two classes of images")
+    names = tuple(classes) if classes is not None else tuple(str(k) for k in range(labels.max() + 1))
+    outside = (labels < 0) | (labels >= len(names))
+    if outside.any():
+        at = int(np.flatnonzero(outside)[0])
+        raise CompressError(
+            f"{where}: image {at} has label {labels[at]}, outside 0…{len(names) - 1}; number the classes from 0"
+        )
+    if len(np.unique(labels)) < 2:
+        raise CompressError(
+            f"{where}: all images have one class ({names[labels[0]]!r}); a classifier needs at least two"
+        )
+    splits = _splits(where, images, labels, official)
+    for name in SPLITS:
+        if len(splits[name]) == 0:
+            raise CompressError(
+                f"{where}: {len(labels)} images in {len(names)} classes leave none for {name}; give at least "
+                f"5 of each class"
+            )
+    absent = set(range(len(names))) - set(labels[splits["train"]].tolist())
+    if absent:
+        raise CompressError(
+            f"{where}: class {names[min(absent)]!r} has no training image; add some, or leave the class out and "
+            f"number the others from 0"
+        )
+    return Dataset(kind, images, labels, splits, names)
+
+
+def _labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise CompressError(
+            f"{where}: labels are {labels.dtype} of shape {labels.shape} for {count} images; give one integer an image"
+        )
+    return labels.astype(np.int64)
+
+
+def _splits(
+    where: str, images: np.ndarray, labels: np.ndarray, official: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    parts = {name: index for name, index in official.items() if len(index)}
+    if set(parts) <= {"train"}:
+        return stratified_split(images, labels, SHARES)
+    for name in ("train", "test"):
+        if name not in parts:
+            raise CompressError(
+                f"{where}: has {' and '.join(sorted(parts))} but no {name} part; add {name}, or name no parts at all "
+                f"and it is split 64/16/20"
+            )
+    if "val" in parts:
+        return {name: np.sort(parts[name]).astype(np.int64) for name in SPLITS}
+    train = np.sort(parts["train"]).astype(np.int64)
+    share = min(VALIDATION, 0.1 * len(train)) / len(train)
+    inner = stratified_split(images[train], labels[train], {"train": 1 - share, "val": share})
+    return {"train": train[inner["train"]], "val": train[inner["val"]], "test": np.sort(parts["test"]).astype(np.int64)}

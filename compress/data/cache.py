@@ -1,0 +1,131 @@
+"""Decoded datasets kept on disk by their content, so that a second load neither decodes nor hashes.
+
+    entries/FINGERPRINT-SPLIT/    images.npy, labels.npy, train.npy, val.npy, test.npy, meta.json
+    sources/KEY                   the entry made from source files with these paths, sizes and times
+    downloads/                    archives fetched from their official address, checksum verified
+
+The folder is $ROBUST_COMPRESS_CACHE, else $XDG_CACHE_HOME/robust-compress, else ~/.cache/robust-compress. It can be
+removed at any time. Where it cannot be written, every load decodes again.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from compress import artifact
+from compress.data import SPLITS, Dataset
+
+FORMAT = 1  # raised whenever the same source files would give another dataset
+META = "meta.json"
+
+
+def home() -> Path:
+    """Where this user's cache lies."""
+    own = os.environ.get("ROBUST_COMPRESS_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "robust-compress")
+
+
+def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", make: Callable[[], Dataset]) -> Dataset:
+    """The dataset that `make` would return, from the cache when `files` below `root` are the ones it was made from."""
+    source = home() / "sources" / _key(kind, option, root, files)
+    found = _find(source, kind)
+    if found:
+        return found
+    dataset = make()
+    try:
+        _store(dataset, source)
+    except OSError:  # no right to write, no room left: the dataset in memory is as good
+        return dataset
+    return _find(source, kind) or dataset
+
+
+def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> str:
+    listing = []
+    for file in files:  # as text: there can be a million
+        state = os.stat(file)
+        listing.append([str(file).removeprefix(str(root)), state.st_size, state.st_mtime_ns])
+    return artifact.digest([FORMAT, kind, option, str(root.resolve()), listing])
+
+
+def _find(source: Path, kind: str) -> "Dataset | None":
+    try:
+        return _open(home() / "entries" / source.read_text(), kind)
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _open(entry: Path, kind: str) -> "Dataset | None":
+    """The dataset in a complete entry; None when a file is missing or of another size than was written."""
+    try:
+        meta = json.loads((entry / META).read_text())
+        if any((entry / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        # Mapped copy-on-write: pages come from disk as they are used, and torch takes the array without a warning.
+        images = np.load(entry / "images.npy", mmap_mode="c")
+        labels = np.load(entry / "labels.npy")
+        splits = {name: np.load(entry / f"{name}.npy") for name in SPLITS}
+        dataset = Dataset(kind, images.view(np.ndarray), labels, splits, tuple(meta["classes"]))
+        vars(dataset)["fingerprint"] = meta["fingerprint"]  # where the cached property looks first
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return dataset
+
+
+def _store(dataset: Dataset, source: Path) -> None:
+    """Write the entry unless a complete one is there, then what points to it."""
+    entry = home() / "entries" / f"{dataset.fingerprint}-{dataset.split_hash[:16]}"
+    if _open(entry, dataset.name) is None:
+        with _beside(entry) as fresh:
+            fresh.mkdir(parents=True)
+            _write(dataset, fresh)
+            _replace(fresh, entry, dataset.name)
+    with _beside(source) as fresh:
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(entry.name)
+        fresh.replace(source)
+
+
+def _write(dataset: Dataset, entry: Path) -> None:
+    arrays = {"images": dataset.images, "labels": dataset.labels, **{name: dataset.splits[name] for name in SPLITS}}
+    sizes = {}
+    for name, array in arrays.items():
+        with open(entry / f"{name}.npy", "wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        sizes[f"{name}.npy"] = (entry / f"{name}.npy").stat().st_size
+    meta = {"fingerprint": dataset.fingerprint, "classes": dataset.classes, "bytes": sizes}
+    artifact.write_atomic(entry / META, json.dumps(meta, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(fresh: Path, entry: Path, kind: str) -> None:
+    """Put `fresh` in its place: over a damaged entry, but not over the complete one of another process."""
+    try:
+        fresh.rename(entry)
+    except OSError:
+        if _open(entry, kind) is not None:
+            return
+        with _beside(entry) as damaged:
+            entry.rename(damaged)
+            fresh.rename(entry)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name of this process alone beside `path`; what still bears it at the end is removed."""
+    fresh = path.with_name(f".{path.name[:16]}-{secrets.token_hex(6)}")
+    try:
+        yield fresh
+    finally:
+        if fresh.is_dir():
+            shutil.rmtree(fresh, ignore_errors=True)
+        else:
+            fresh.unlink(missing_ok=True)

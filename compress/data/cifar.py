@@ -1,0 +1,128 @@
+"""CIFAR-10 and CIFAR-100 from their official python pickles (Krizhevsky 2009): 32×32, RGB, 50,000 + 10,000 images.
+
+https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data import Dataset
+from compress.data.archive import contents, names_in
+from compress.data.assemble import assemble
+from compress.data.cache import cached
+from compress.data.download import fetch
+from compress.data.faults import existing
+from compress.data.pickles import loads
+from compress.errors import CompressError
+
+SHAPE = (3, 32, 32)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One of the two datasets as published: its files, the keys inside them, its address and checksum."""
+
+    kind: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    label_key: bytes
+    names_key: bytes
+    url: str
+    sha256: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, self.test, self.meta)
+
+
+CIFAR10 = Release(
+    kind="cifar10",
+    folder="cifar-10-batches-py",
+    train=tuple(f"data_batch_{k}" for k in range(1, 6)),
+    test="test_batch",
+    meta="batches.meta",
+    label_key=b"labels",
+    names_key=b"label_names",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+CIFAR100 = Release(
+    kind="cifar100",
+    folder="cifar-100-python",
+    train=("train",),
+    test="test",
+    meta="meta",
+    label_key=b"fine_labels",
+    names_key=b"fine_label_names",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+)
+
+
+def cifar(release: Release, path: "str | None") -> Dataset:
+    """The dataset in that folder or archive, or in the official one, downloaded into the cache."""
+    root = existing(release.kind, path) if path else fetch(release.kind, release.url, release.sha256)
+    where = f"{release.kind}:{root}"
+    if not root.is_dir():
+        return cached(release.kind, "", root, [root], lambda: _read(release, root, where))
+    inner = root / release.folder
+    folder = inner if inner.is_dir() else root
+    files = [folder / name for name in release.files]
+    _all_there(release, [file.name for file in files if file.exists()], where)
+    return cached(release.kind, "", folder, files, lambda: _read(release, folder, where))
+
+
+def _read(release: Release, root: Path, where: str) -> Dataset:
+    members = {Path(name).name: name for name in names_in(root) if _is_part(release, root, name)}
+    _all_there(release, list(members), where)
+    objects = {
+        Path(name).name: loads(content, f"{where}: {Path(name).name}")
+        for name, content in contents(root, set(members.values()))
+    }
+    batches = [_batch(objects[name], release, f"{where}: {name}") for name in (*release.train, release.test)]
+    images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE)
+    labels = np.concatenate([labels for _, labels in batches])
+    cut = len(labels) - len(batches[-1][1])
+    official = {"train": np.arange(cut), "test": np.arange(cut, len(labels))}
+    return assemble(release.kind, where, images, labels, official, _classes(objects[release.meta], release, where))
+
+
+def _is_part(release: Release, root: Path, name: str) -> bool:
+    """Whether the file is one of the release's: in an archive, inside the release's folder."""
+    return Path(name).name in release.files and (root.is_dir() or Path(name).parent.name == release.folder)
+
+
+def _all_there(release: Release, found: "list[str]", where: str) -> None:
+    missing = [name for name in release.files if name not in found]
+    if missing:
+        raise CompressError(
+            f"{where}: {missing[0]} is missing; give the folder {release.folder} or {release.url.rpartition('/')[2]}"
+        )
+
+
+def _batch(batch: Any, release: Release, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 (n, 3072), the red plane first, and labels (n,)."""
+    pixels, labels = (batch.get(key) if isinstance(batch, dict) else None for key in (b"data", release.label_key))
+    width = int(np.prod(SHAPE))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (width,):
+        found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise CompressError(f"{where}: data is {found}, not uint8 (n, {width}); use the official file")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels) or len(labels) != len(pixels):
+        found = f"{len(labels)} entries" if isinstance(labels, list) else type(labels).__name__
+        raise CompressError(
+            f"{where}: {release.label_key.decode()} is {found}, not one integer for each of {len(pixels)} images; "
+            f"use the official file"
+        )
+    return pixels, np.array(labels, dtype=np.int64)
+
+
+def _classes(meta: Any, release: Release, where: str) -> list[str]:
+    names = meta.get(release.names_key) if isinstance(meta, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+        raise CompressError(f"{where}: {release.meta} has no {release.names_key.decode()}; use the official file")
+    return [name.decode("ascii", "replace") for name in names]

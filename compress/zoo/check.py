@@ -1,0 +1,182 @@
+"""The teacher's check: clean and robust accuracy on held-out images, and why they differ from what was published."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.data.split import Split
+from compress.errors import CompressError
+from compress.models import Classifier
+from compress.models.base import Normalize
+from compress.models.onnx_classifier import OnnxClassifier
+from compress.zoo.catalog import NORMALIZATIONS, Entry
+from edge.interval import clopper_pearson
+from edge.square import square
+
+GAP = 0.02  # published and measured accuracy may differ by this much without an explanation
+EXPLAINED = 0.01  # what closes the gap to this is named as its cause
+BLOCK_EDGES = 1.05  # grey-level steps across 8×8 block edges this much larger than elsewhere: JPEG coding
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a teacher is checked: eps as written, PGD steps (or Square queries where there are no gradients)."""
+
+    eps: str
+    radius: float
+    steps: int
+    queries: int
+    batch_size: int
+    seed: int
+
+
+def measure(model: Classifier, split: Split, check: Check) -> dict[str, Any]:
+    """{"n", "clean", "robust", "attack", "steps", "eps", "interval"}; the interval is of `robust`, 95 %, exact."""
+    n = len(split.labels)
+    clean = accuracy(model, split, check.batch_size)
+    if not isinstance(model, OnnxClassifier):
+        robust = robust_accuracy(model, split, check.batch_size, eps=check.radius, steps=check.steps, seed=check.seed)
+        how: dict[str, Any] = {"attack": "pgd", "steps": check.steps}
+    else:
+        robust = _square(model, split, check)
+        how = {"attack": "square", "steps": check.queries}
+    low, high = clopper_pearson(round(robust * n), n)
+    return {"n": n, "clean": clean, "robust": robust, **how, "eps": check.eps, "interval": [low, high]}
+
+
+def _square(model: Classifier, split: Split, check: Check) -> float:
+    """Without gradients: random search on the 8-bit grid. An upper bound."""
+
+    def infer(images: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(images).float() / 255
+        with torch.no_grad():
+            return model(x).numpy()
+
+    images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
+    found = square(
+        infer,
+        images,
+        labels,
+        eps=check.radius,
+        queries=check.queries,
+        seed=check.seed,
+        batch_size=check.batch_size,
+    )
+    return float((~found.broken).mean())
+
+
+def compare(model: Classifier, split: Split, measured: dict[str, Any], entry: Entry, check: Check) -> dict[str, Any]:
+    """The published figures beside the measured ones, and what explains a gap of more than two points."""
+    clean, robust = entry.clean / 100, entry.autoattack / 100
+    gap = {"clean": clean - measured["clean"], "robust": robust - measured["robust"]}
+    said = ""
+    if abs(gap["clean"]) > GAP:
+        said = explain(model, split, measured["clean"], clean, check.batch_size)
+    elif gap["robust"] > GAP:
+        said = _radius(model, split, measured, robust, check)
+    return {"clean": clean, "autoattack": robust, "source": "robustbench 1.1.1", "gap": gap, "explained": said}
+
+
+def explain(model: Classifier, split: Split, clean: float, published: float, batch_size: int) -> str:
+    """Which usual suspect brings clean accuracy to the published figure, in one line."""
+    head = f"clean accuracy {clean:.1%}, published {published:.1%}: "
+    tried = {}
+    for name, variant, advice in _suspects(model, split):
+        tried[name] = variant(batch_size)
+        if abs(published - tried[name]) <= max(EXPLAINED, 0.1 * abs(published - clean)):
+            return f"{head}{name} closes the gap ({tried[name]:.1%}); {advice}"
+    if jpeg_edges(split.images) > BLOCK_EDGES:
+        return f"{head}the images are JPEG-coded (8×8 block edges show), a lossy copy; take the original pixels"
+    low, high = clopper_pearson(round(clean * len(split.labels)), len(split.labels))
+    if low <= published <= high:
+        return f"{head}within the 95 % interval of {len(split.labels)} images; check more with --images"
+    best = max(tried, key=lambda name: tried[name])
+    return f"{head}none of {', '.join(tried)} closes the gap (best: {best}, {tried[best]:.1%})"
+
+
+def _suspects(model: Classifier, split: Split) -> Iterator[tuple[str, Callable[[int], float], str]]:
+    """Name, what accuracy it would give, and what to do, in the order of likelihood."""
+    channels = split.images.shape[1]
+    known = {f"normalisation {name}": (v, name) for name, v in NORMALIZATIONS.items() if len(v[0]) == channels}
+    known["no normalisation"] = (((0.0,) * channels, (1.0,) * channels), "none")
+    for name, ((mean, std), flag) in known.items():
+        variant = functools.partial(accuracy, _renormalized(model, mean, std), split)
+        yield name, variant, f"import again with --normalize {flag}"
+    if channels == 3:
+        swapped = functools.partial(accuracy, lambda x: model(x.flip(1)), split)
+        yield "channel order BGR", swapped, "swap red and blue in a factory module:function around it"
+    reordered = functools.partial(_reordered, model, split)
+    yield "another class order", reordered, "bring the dataset's classes into the order that it was trained with"
+
+
+def _renormalized(model: Classifier, mean: "tuple[float, ...]", std: "tuple[float, ...]") -> Model:
+    """The network as if its input were normalised by these constants in place of its own."""
+    own = getattr(model, "preprocess", None)
+    new_mean, new_std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
+
+    def run(x: Tensor) -> Tensor:
+        x = (x - new_mean.to(x.device)) / new_std.to(x.device)
+        if isinstance(own, Normalize):  # undone, so that the network's own normalisation gives these values
+            x = x * own.get_buffer("std") + own.get_buffer("mean")
+        return model(x)
+
+    return run
+
+
+def _reordered(model: Classifier, split: Split, batch_size: int) -> float:
+    """Accuracy when every predicted class stands for the label it best matches, one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    with torch.no_grad():
+        logits = torch.cat([model(x) for x, _ in split.batches(batch_size)])
+    counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
+    np.add.at(counts, (logits.argmax(1).cpu().numpy(), split.labels.cpu().numpy()), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum()) / len(split.labels)
+
+
+def jpeg_edges(images: Tensor) -> float:
+    """Mean grey-level step across 8×8 block edges over the mean step elsewhere; about 1 without block coding."""
+    levels = images.float()
+    ratios = []
+    for axis in (2, 3):
+        steps = levels.diff(dim=axis).abs().mean((0, 1, 5 - axis))
+        edge = torch.arange(len(steps)) % 8 == 7
+        if edge.any():
+            ratios.append(float(steps[edge.to(steps.device)].mean() / steps[~edge.to(steps.device)].mean()))
+    return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+def _radius(model: Classifier, split: Split, measured: dict[str, Any], published: float, check: Check) -> str:
+    """Whether a smaller ε than the one attacked with explains too low a robust accuracy."""
+    head = f"robust accuracy {measured['robust']:.1%}, published {published:.1%} under AutoAttack at ε = 8/255: "
+    if measured["attack"] != "pgd":
+        return f"{head}measured by {measured['attack']}"
+    if abs(check.radius - 8 / 255) > 1e-6:
+        return f"{head}measured at ε = {check.eps}"
+    for eps in ("6/255", "4/255", "2/255"):
+        value = robust_accuracy(
+            model, split, check.batch_size, eps=int(eps[0]) / 255, steps=check.steps, seed=check.seed
+        )
+        if value >= published - EXPLAINED:
+            return f"{head}ε = {eps} closes the gap ({value:.1%}), it was perhaps trained and evaluated at that"
+    return f"{head}not explained by a smaller ε; weights of another model, or preprocessing that differs"
+
+
+def refuse_mismatch(network: Any, classes: int, channels: int, where: str, data: str) -> None:
+    """A head or a first convolution that does not go with the data."""
+    if network.classes != classes:
+        raise CompressError(
+            f"{where}: its head gives {network.classes} classes, {data} has {classes}; "
+            f"check it with the dataset that it was trained on"
+        )
+    if network.channels != channels:
+        raise CompressError(f"{where}: takes images of {network.channels} channels, {data} has {channels}; other data?")

@@ -1,0 +1,194 @@
+"""Which of this project's networks a set of weights belongs to, from its keys and shapes alone.
+
+Depth, widths, flags, channels and classes are read off; then the network is built without memory and every key and
+shape compared. What weights cannot show (the activation, where a shortcut begins) leaves several candidates: all are
+named and the user decides.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress import models
+from compress.errors import CompressError
+from compress.models import preact, resnet_wide
+from compress.models.wideresnet import UNEQUAL
+from compress.zoo.layouts import Layout, translations
+from compress.zoo.state import State
+
+HEADS = ("linear.weight", "fc.weight", "classifier.3.weight")
+COUNTER = "num_batches_tracked"  # missing from files older than torch 0.4.1; of no use in evaluation
+CONSTANTS = ("preprocess.mean", "preprocess.std")
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture that fits: its name, input channels, classes, and the weights under its own names."""
+
+    model: str
+    channels: int
+    classes: int
+    weights: dict[str, Tensor]
+    ignored: tuple[str, ...] = ()
+
+
+def detect(state: State, path: Path, arch: "str | None" = None) -> Network:
+    """The one network that fits the weights; `arch` decides where several do, or says what to try."""
+    if arch is not None:
+        return _given(state, path, arch)
+    found = {network.model: network for network in _candidates(state)}
+    if not found:
+        raise CompressError(
+            f"{path}: {_summary(state)} fit no architecture known here; name one with --arch, or give a factory "
+            f"module:function as the source and this file as --weights"
+        )
+    if len(found) > 1:
+        raise CompressError(
+            f"{path}: fits {' and '.join(found)}, which weights alone cannot tell apart; choose one with --arch"
+        )
+    return next(iter(found.values()))
+
+
+def fit(state: State, path: Path, model: str) -> Network:
+    """The weights as those of `model`, whatever the layout; keys that it has no place for are ignored and listed."""
+    faults = []
+    for _, weights in [*translations(state.weights), (None, dict(state.weights))]:
+        network, fault = _matched(model, weights, state, strict=False)
+        if network is not None:
+            return network
+        faults.append(fault)
+    raise CompressError(f"{path}: does not fit {model}: {min(faults, key=len)}; another --arch, or another file?")
+
+
+def _given(state: State, path: Path, arch: str) -> Network:
+    found = fit(state, path, arch)
+    if len(found.ignored) > 0.1 * len(found.weights):
+        raise CompressError(
+            f"{path}: {arch} has no place for {len(found.ignored)} of the file's tensors ({_few(found.ignored)}); "
+            f"give another --arch"
+        )
+    return found
+
+
+def _candidates(state: State) -> Iterator[Network]:
+    """Every network that fits exactly."""
+    for layout, weights in translations(state.weights):
+        for model in _guesses(layout, weights, normalized=state.mean is not None):
+            network, _ = _matched(model, weights, state, strict=True)
+            if network is not None:
+                yield network
+
+
+def _guesses(layout: Layout, weights: Mapping[str, Tensor], normalized: bool) -> Iterator[str]:
+    """Names that these weights might go by: bases times the flags that cannot be seen."""
+    has = set(weights)
+    base = _base(layout, weights)
+    if base is None:
+        return
+    flags = sorted(layout.flags)
+    hidden: list[tuple[str, ...]] = [()]
+    if layout.name.startswith("DeepMind") or base == "wrn-a4":
+        hidden = [("silu",), ()]
+    elif base.startswith("preactresnet"):
+        hidden = [("raw",), ()]
+    if base.startswith("preactresnet") and "bn.weight" in has:
+        flags.append("final-bn")
+    if any(name.startswith("sub_block1.") for name in has):
+        flags.append("sub_block1")
+    if base.startswith("wrn") and "fc.weight" in has and "fc.bias" not in has:
+        flags.append("cosine")
+    if normalized or layout.name.startswith("DeepMind"):  # whose code always normalises, with constants of its own
+        flags.append("normalize")
+    for more in hidden:
+        yield "+".join([base, *more, *flags])
+
+
+def _base(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
+    """Family, depth and width, read off the keys."""
+    if "WideResNet" in layout.name:
+        return _wide(weights)
+    if layout.name == "MobileNet-V2":
+        last = weights.get("conv2.weight")
+        if last is None:
+            return None
+        multiplier = last.shape[1] / 320
+        return "mobilenetv2" if multiplier == 1 else f"mobilenetv2-{multiplier:g}"
+    if layout.name == "MobileNetV3":
+        return "mobilenetv3-large" if "features.16.0.weight" in weights else "mobilenetv3-small"
+    if layout.name == "plain convolutions":
+        return "cnn"
+    return _residual(layout, weights)
+
+
+def _wide(weights: Mapping[str, Tensor]) -> "str | None":
+    blocks = tuple(_count(weights, f"block{i}.layer") for i in (1, 2, 3))
+    firsts = [weights.get(f"block{i}.layer.0.conv1.weight") for i in (1, 2, 3)]
+    widths = tuple(int(first.shape[0]) for first in firsts if first is not None)
+    for name, known in UNEQUAL.items():
+        if (blocks, widths) == known:
+            return name
+    width = widths[0] // 16 if widths else 0
+    if len(set(blocks)) == 1 and widths == (16 * width, 32 * width, 64 * width):
+        return f"wrn-{6 * blocks[0] + 4}-{width}"
+    return None
+
+
+def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
+    depths = tuple(_count(weights, f"layer{i}") for i in (1, 2, 3, 4))
+    pre_activated = "bn1.weight" not in weights
+    if ("PreAct" in layout.name) != pre_activated:
+        return None
+    if pre_activated:
+        return next((name for name, known in preact.DEPTHS.items() if known == depths), None)
+    if not depths[3]:
+        return f"resnet{6 * depths[0] + 2}"
+    bottleneck = "layer1.0.conv3.weight" in weights
+    return next((name for name, known in resnet_wide.DEPTHS.items() if known == (depths, bottleneck)), None)
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered children a prefix has."""
+    numbers = {found[1] for name in weights if (found := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
+    return len(numbers)
+
+
+def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict: bool) -> "tuple[Network | None, str]":
+    """`weights` as those of `model`, or None and why not. `strict`: no tensor may be left over."""
+    head = next((weights[name] for name in HEADS if name in weights), None)
+    stem = next((value for name, value in weights.items() if value.ndim == 4), None)
+    if head is None or stem is None:
+        return None, "it has no classifier or no convolution"
+    classes, channels = int(head.shape[0]), int(stem.shape[1])
+    with torch.device("meta"):
+        wanted = models.build(model, channels=channels, classes=classes).state_dict()
+    missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
+    if missing:
+        return None, f"{len(missing)} tensors missing ({_few(missing)})"
+    wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
+    if wrong:
+        name = wrong[0]
+        return None, f"{name} has shape {tuple(weights[name].shape)}, needed {tuple(wanted[name].shape)}"
+    ignored = tuple(name for name in weights if name not in wanted)
+    if strict and ignored:
+        return None, f"{len(ignored)} tensors left over ({_few(ignored)})"
+    chosen = {name: weights[name] for name in wanted if name in weights}
+    chosen |= {
+        name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(COUNTER) and name not in weights
+    }
+    if "preprocess.mean" in wanted and state.mean is not None and state.std is not None:
+        chosen |= {"preprocess.mean": state.mean.reshape(1, -1, 1, 1), "preprocess.std": state.std.reshape(1, -1, 1, 1)}
+    return Network(model, channels, classes, chosen, ignored), ""
+
+
+def _few(names: "list[str] | tuple[str, ...]") -> str:
+    return ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
+
+
+def _summary(state: State) -> str:
+    """The weights in a few words: how many tensors, beginning with which."""
+    return f"its {len(state.weights)} tensors ({_few(list(state.weights))})"

@@ -1,0 +1,140 @@
+"""What a checkpoint file really is, and its content read without executing anything in it."""
+
+import argparse
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.errors import CompressError
+
+ONNX_SUFFIX = ".onnx"
+
+
+def read(path: Path) -> Any:
+    """The content of a PyTorch checkpoint or safetensors file, tensors mapped from the file where it allows that.
+
+    Nothing in the file is executed. Whatever is not a checkpoint is named for what it is.
+    """
+    head = _head(path)
+    _refuse_other_kinds(path, head)
+    if path.suffix == ".safetensors" or _is_safetensors(head):
+        return _read_safetensors(path)
+    return _read_torch(path, zipped=head.startswith(b"PK"))
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise CompressError(f"{path}: is a folder; give the checkpoint file inside it")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as fault:
+        raise CompressError(f"{path}: cannot be read ({fault.strerror}); give a checkpoint file") from None
+    if not head:
+        raise CompressError(f"{path}: is empty (0 bytes); download it again")
+    return head
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise CompressError(
+            f"{path}: is an HTML page, not a checkpoint (a download service answered with a page, as Google Drive does "
+            f"when its quota is used up); download the file in a browser and give it with --weights"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise CompressError(f"{path}: is a Git LFS pointer, not the file; run: git lfs pull")
+    if head[257:262] == b"ustar":
+        raise CompressError(f"{path}: is a tar archive{_members(path)}; unpack it and give the checkpoint inside")
+    for magic, kind, tool in (
+        (b"\x1f\x8b", "gzip", "gunzip"),
+        (b"\xfd7zXZ", "xz", "unxz"),
+        (b"7z\xbc\xaf", "7-zip", "7z x"),
+    ):
+        if head.startswith(magic):
+            raise CompressError(f"{path}: is {kind}-compressed; unpack it ({tool}) and give the checkpoint inside")
+    if start.startswith((b"{", b"[")):
+        raise CompressError(f"{path}: is text (JSON), not a checkpoint; give the file that holds the weights")
+
+
+def _members(path: Path) -> str:
+    try:
+        with tarfile.open(path) as archive:
+            names = [member.name for member in archive if member.isfile()]
+    except tarfile.TarError:
+        return ", damaged"
+    return f" holding {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else ", empty"
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as fault:
+        raise CompressError(f"{path}: damaged or truncated safetensors file ({fault}); download it again") from None
+
+
+def _read_torch(path: Path, *, zipped: bool) -> Any:
+    if zipped:
+        _check_zip(path)
+    try:
+        with torch.serialization.safe_globals(list(_harmless())):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as fault:
+        raise CompressError(_needs_code(path, str(fault))) from None
+    except (EOFError, RuntimeError, ValueError, KeyError, OSError) as fault:
+        first = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+        raise CompressError(f"{path}: is no readable checkpoint ({first[:120]}); download it again") from None
+
+
+def _check_zip(path: Path) -> None:
+    """A checkpoint of torch ≥ 1.6 is a zip that holds NAME/data.pkl."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    except zipfile.BadZipFile:
+        raise CompressError(
+            f"{path}: a truncated checkpoint ({path.stat().st_size:,} bytes, its zip directory is missing); "
+            f"download it again"
+        ) from None
+    if any(name.endswith("/constants.pkl") for name in members) and any("/code/" in name for name in members):
+        raise CompressError(f"{path}: is a TorchScript program, not weights; give its state_dict, or export it to ONNX")
+    if not any(name.endswith("data.pkl") for name in members):
+        inside = ", ".join(members[:3]) or "nothing"
+        raise CompressError(f"{path}: is a zip archive holding {inside}; unpack it and give the checkpoint inside")
+
+
+def _harmless() -> Iterator[Any]:
+    """What old checkpoints carry beside their weights and that does nothing when built: numpy scalars, arguments."""
+    import numpy as np
+
+    yield argparse.Namespace
+    yield from (np.dtype, np.ndarray, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"))
+    reconstruct: Callable[..., Any] = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+    scalar: Callable[..., Any] = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    for function in (scalar, reconstruct):
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            yield function, f"{module}.{function.__name__}"
+
+
+def _needs_code(path: Path, fault: str) -> str:
+    found = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", fault) or re.search(
+        r"Unsupported (?:global|class)\W+([\w.]+)", fault
+    )
+    what = f"code ({found[1]})" if found else "code"
+    return (
+        f"{path}: its pickle needs {what} and is not executed; where you trust it, save the weights alone: "
+        f"torch.save(torch.load(FILE, weights_only=False).state_dict(), OUT)"
+    )

@@ -1,0 +1,162 @@
+"""From a resolved source to an architecture and its weights, checked against each other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress import models
+from compress.errors import CompressError
+from compress.models import Classifier, foreign
+from compress.zoo import catalog, detect, files, state
+from compress.zoo.sources import Source
+from compress.zoo.state import State
+
+#: Checkpoints that hold several sets of weights, and which of them the published figures belong to.
+KEYS = {"Andriushchenko2020Understanding": "last"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network as it will lie in a stage folder. `note` says what was left out or assumed."""
+
+    model: str
+    channels: int
+    classes: int
+    weights: dict[str, Tensor]
+    note: str = ""
+
+
+def load(
+    source: Source, *, arch: "str | None", normalize: "str | None", key: "str | None", classes: "int | None"
+) -> Imported:
+    """The network behind a source. `classes`: of the data at hand, for sources that can have any number."""
+    if source.entry is not None and not source.entry.native:
+        return _packaged(source, source.entry.spec, 3, source.entry.classes, key)
+    if source.kind == "factory":
+        return _packaged(source, f"factory:{source.text}", 3, classes or 0, key)
+    if source.kind in ("timm", "torchvision"):
+        return _published(source, classes, key)
+    (path,) = source.files
+    entry = source.entry
+    found = _state(path, key or (KEYS.get(entry.name) if entry else None))
+    model = arch or (entry.model if entry else None)
+    if found.mean is not None and model is not None and "+normalize" not in model:
+        model += "+normalize"
+    network = detect.detect(found, path) if model is None else _fit(found, path, model, published=entry is not None)
+    if entry is not None and network.classes != entry.classes:
+        raise CompressError(
+            f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
+        )
+    return _normalized(network, found, normalize, entry.normalization if entry else "")
+
+
+def _fit(found: State, path: Path, model: str, *, published: bool) -> detect.Network:
+    """Published files may carry more than the network, which their own loader ignores too."""
+    return detect.fit(found, path, model) if published else detect.detect(found, path, model)
+
+
+def _state(path: Path, key: "str | None") -> State:
+    return state.extract(files.read(path), path, key)
+
+
+def _normalized(network: detect.Network, found: State, chosen: "str | None", known: str) -> Imported:
+    """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
+    model, weights = network.model, dict(network.weights)
+    if chosen == "none":
+        model = model.replace("+normalize", "")
+        weights = {name: value for name, value in weights.items() if name not in detect.CONSTANTS}
+        return Imported(model, network.channels, network.classes, weights, _ignored(network))
+    if chosen is None and ("+normalize" not in model or found.mean is not None):
+        return Imported(model, network.channels, network.classes, weights, _ignored(network))
+    name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
+    if "+normalize" not in model:
+        model += "+normalize"
+    mean, std = constants(name, network.channels)
+    weights |= {"preprocess.mean": mean, "preprocess.std": std}
+    assumed = "" if chosen or known else f"normalised by the {name} constants, as the code it is from does"
+    return Imported(
+        model, network.channels, network.classes, weights, "; ".join(filter(None, [_ignored(network), assumed]))
+    )
+
+
+def _ignored(network: detect.Network) -> str:
+    several = ", ".join(network.ignored[:3]) + (", …" if len(network.ignored) > 3 else "")
+    return f"left out {len(network.ignored)} tensors of the file: {several}" if network.ignored else ""
+
+
+def constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1,C,1,1) of a named normalisation, or of one written `m1,m2,m3/s1,s2,s3`."""
+    if name in catalog.NORMALIZATIONS:
+        mean, std = catalog.NORMALIZATIONS[name]
+    else:
+        try:
+            mean, std = (tuple(float(v) for v in part.split(",")) for part in name.split("/"))
+        except ValueError:
+            known = ", ".join(["none", *catalog.NORMALIZATIONS])
+            raise CompressError(
+                f"normalize {name!r}: no such constants (known: {known}, or m1,m2,m3/s1,s2,s3)"
+            ) from None
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise CompressError(f"normalize {name!r}: {len(mean)} means and {len(std)} deviations for {channels} channels")
+    return torch.tensor(mean).reshape(1, -1, 1, 1), torch.tensor(std).reshape(1, -1, 1, 1)
+
+
+def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> Imported:
+    """A network that another package or the user's own module builds, with the weights of the given files, if any."""
+    made = models.build(model, channels=channels, classes=classes)
+    if source.files:
+        _load_into(made, source, key)
+    weights = made.state_dict()
+    return Imported(model, channels, _classes(made, channels, classes), weights)
+
+
+def _published(source: Source, classes: "int | None", key: "str | None") -> Imported:
+    """timm's or torchvision's network, with the given weights or those that the package publishes."""
+    if source.files:
+        made = models.build(source.text, channels=3, classes=classes or 1000)
+        _load_into(made, source, key)
+        return Imported(source.text, 3, classes or 1000, made.state_dict())
+    net, mean, std = foreign.pretrained(source.text)
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    weights["preprocess.mean"] = torch.tensor(mean).reshape(1, -1, 1, 1)
+    weights["preprocess.std"] = torch.tensor(std).reshape(1, -1, 1, 1)
+    return Imported(source.text, 3, _classes(net, 3, 1000), weights)
+
+
+def _load_into(made: Classifier, source: Source, key: "str | None") -> None:
+    """The files' weights into a network whose parameter names they use; an ensemble's into its parts, in order."""
+    net = getattr(made, "net", made)
+    parts = [net] if len(source.files) == 1 else _parts(net, source)
+    for part, path in zip(parts, source.files, strict=True):
+        found = _state(path, key)
+        own = state.plain(part.state_dict())
+        missing = [n for n in own.weights if n not in found.weights and not n.endswith(detect.COUNTER)]
+        wrong = [n for n in own.weights if n in found.weights and own.weights[n].shape != found.weights[n].shape]
+        if missing or wrong:
+            fault = f"{len(missing)} tensors missing ({', '.join(missing[:3])})" if missing else f"{wrong[0]} differs"
+            raise CompressError(f"{path}: does not fit {source.text}: {fault}; another file, or another --key?")
+        with torch.no_grad():
+            for name, value in own.weights.items():  # these are the network's own tensors, whatever their prefix
+                if name in found.weights:
+                    value.copy_(found.weights[name])
+            for mine, theirs in ((own.mean, found.mean), (own.std, found.std)):
+                if mine is not None and theirs is not None:
+                    mine.copy_(theirs)
+
+
+def _parts(net: torch.nn.Module, source: Source) -> list[torch.nn.Module]:
+    """An ensemble's networks in the order of its files."""
+    if hasattr(net, "std_model") and hasattr(net, "rob_model"):
+        return [net.std_model, net.rob_model]  # type: ignore[list-item]
+    members = getattr(net, "models", None)
+    if isinstance(members, torch.nn.ModuleList) and len(members) == len(source.files):
+        return list(members)
+    raise CompressError(f"{source.text}: {len(source.files)} files for a network of one part; give one with --weights")
+
+
+def _classes(made: torch.nn.Module, channels: int, classes: int) -> int:
+    """How many logits it gives, from its last linear layer."""
+    heads = [module.out_features for module in made.modules() if isinstance(module, torch.nn.Linear)]
+    return classes or (heads[-1] if heads else 0)

@@ -1,0 +1,103 @@
+"""Where a teacher's weights come from: the source as the user writes it, resolved to files on this machine."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.errors import CompressError
+from compress.zoo import catalog
+from compress.zoo.catalog import Entry
+
+PACKAGES = ("timm", "torchvision")
+DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source resolved: its kind, the name or entry behind it, and the weight files found (none where not needed)."""
+
+    text: str
+    kind: str  # robustbench, file, timm, torchvision, factory
+    files: tuple[Path, ...] = ()
+    entry: "Entry | None" = None
+
+
+def resolve(
+    text: str, *, weights: "str | None", folder: "str | None", dataset: "str | None", fetch: Callable[[str, Path], None]
+) -> Source:
+    """The source written `robustbench:NAME`, `hf:OWNER/REPO/FILE`, `timm:NAME`, `torchvision:NAME`, `module:function`
+    or as a path.
+
+    `weights`: a file to take instead of looking; `folder`: where RobustBench's layout `DATASET/Linf/NAME.pt` begins;
+    `dataset`: which zoo a bare name belongs to; `fetch(url, path)` downloads.
+    """
+    given = (_existing(Path(weights)),) if weights else ()
+    scheme, colon, rest = text.partition(":")
+    if scheme == catalog.SCHEME and colon:
+        entry = catalog.find(rest, dataset)
+        return Source(text, scheme, given or _zoo_files(entry, folder, fetch), entry)
+    if scheme == "hf" and colon:
+        return Source(text, "file", given or (_hugging_face(text, rest),))
+    if scheme in PACKAGES and colon:
+        return Source(text, scheme, given)
+    if not Path(text).exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        return Source(text, "factory", given)
+    if given:
+        raise CompressError(f"{text}: is a file itself; --weights goes with a name or a factory module:function")
+    return Source(text, "file", (_existing(Path(text)),))
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise CompressError(
+            f"{path}: no such file; give a checkpoint, robustbench:NAME (`compress teacher list`), hf:OWNER/REPO/FILE, "
+            f"timm:NAME, torchvision:NAME or module:function"
+        )
+    return path
+
+
+def _zoo_files(entry: Entry, folder: "str | None", fetch: Callable[[str, Path], None]) -> tuple[Path, ...]:
+    """The entry's files in RobustBench's own layout, under `folder` or ./models; downloaded there when missing."""
+    root = Path(folder or "models") / entry.dataset / "Linf"
+    stem = root / f"{entry.name}.pt"
+    several = len(entry.drive) > 1
+    paths = [Path(f"{stem}_m{number}.pt") for number in range(len(entry.drive))] if several else [stem]
+    missing = [path for path in paths if not path.exists()]
+    if missing and not entry.drive:
+        raise CompressError(
+            f"{entry.source}: {stem} is not there and its authors publish no download; give the file with --weights"
+        )
+    for path, drive in zip(paths, entry.drive or ("",), strict=True):
+        if path in missing:
+            try:
+                fetch(DRIVE.format(drive), path)
+            except CompressError as fault:
+                raise CompressError(
+                    f"{entry.source}: {path} is not there and cannot be downloaded ({fault}); "
+                    f"fetch https://drive.google.com/file/d/{drive} elsewhere and give it with --weights"
+                ) from None
+    return tuple(paths)
+
+
+def _hugging_face(text: str, rest: str) -> Path:
+    parts = rest.split("/")
+    if len(parts) < 3:
+        raise CompressError(f"{text}: write hf:OWNER/REPO/FILE, e.g. hf:wzekai99/DM-Improves-AT/checkpoint.pt")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # its retries; what came of them is told below
+    try:
+        return Path(hf_hub_download("/".join(parts[:2]), "/".join(parts[2:])))
+    except Exception as fault:  # the hub's exceptions share no base class, nor do those of the network below it
+        raise CompressError(
+            f"{text}: cannot be fetched ({_cause(fault)}); download the file elsewhere and give its path"
+        ) from None
+
+
+def _cause(fault: BaseException) -> str:
+    """The first thing that went wrong, which the exceptions above it wrap."""
+    while (below := fault.__cause__ or fault.__context__) is not None:
+        fault = below
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:140]
