@@ -21,6 +21,7 @@ from compress.models.wideresnet import UNEQUAL
 from compress.zoo.layouts import Layout, translations
 from compress.zoo.state import State
 
+STEMS = ("conv1.weight", "features.0.0.weight", "layers.0.0.weight")
 HEADS = ("linear.weight", "fc.weight", "classifier.3.weight")
 COUNTER = "num_batches_tracked"  # missing from files older than torch 0.4.1; of no use in evaluation
 CONSTANTS = ("preprocess.mean", "preprocess.std")
@@ -160,19 +161,19 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
 def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict: bool) -> "tuple[Network | None, str]":
     """`weights` as those of `model`, or None and why not. `strict`: no tensor may be left over."""
     head = next((weights[name] for name in HEADS if name in weights), None)
-    stem = next((value for name, value in weights.items() if value.ndim == 4), None)
+    stem = next((weights[name] for name in STEMS if name in weights and weights[name].ndim == 4), None)
     if head is None or stem is None:
         return None, "it has no classifier or no convolution"
     classes, channels = int(head.shape[0]), int(stem.shape[1])
     with torch.device("meta"):
         wanted = models.build(model, channels=channels, classes=classes).state_dict()
-    missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
-    if missing:
-        return None, f"{len(missing)} tensors missing ({_few(missing)})"
     wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
     if wrong:
         name = wrong[0]
         return None, f"{name} has shape {tuple(weights[name].shape)}, needed {tuple(wanted[name].shape)}"
+    missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
+    if missing:
+        return None, f"{len(missing)} tensors missing ({_few(missing)})"
     ignored = tuple(name for name in weights if name not in wanted)
     if strict and ignored:
         return None, f"{len(ignored)} tensors left over ({_few(ignored)})"

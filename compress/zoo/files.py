@@ -92,11 +92,14 @@ def _read_torch(path: Path, *, zipped: bool) -> Any:
     try:
         with torch.serialization.safe_globals(list(_harmless())):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as fault:
-        raise CompressError(_needs_code(path, str(fault))) from None
-    except (EOFError, RuntimeError, ValueError, KeyError, OSError) as fault:
-        first = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise CompressError(f"{path}: is no readable checkpoint ({first[:120]}); download it again") from None
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as fault:
+        said = str(fault)
+        damage = re.search(r"invalid load key.*|Unsupported operand.*", said)
+        if isinstance(fault, pickle.UnpicklingError) and damage is None:
+            raise CompressError(_needs_code(path, said)) from None
+        damage = damage or re.search(r".+", said)
+        what = damage[0][:120] if damage else type(fault).__name__
+        raise CompressError(f"{path}: is no readable checkpoint ({what}); download it again") from None
 
 
 def _check_zip(path: Path) -> None:

@@ -1,0 +1,250 @@
+"""Every layout and wrapper in which robust networks are published is recognised and computes what its code computes."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress import stages, teacher_import
+from compress.config import ImportConfig, parse
+from compress.errors import CompressError
+from compress.zoo import catalog
+from tests.compress import zoo_nets
+
+
+def imported(path: Path, **options: Any) -> nn.Module:
+    """The network of a checkpoint file after `compress teacher import` and `stages.load`."""
+    config = parse(ImportConfig, {"source": str(path), **options}, "test")
+    teacher_import.run(config, {}, path.parent / "teacher")
+    return stages.load(path.parent / "teacher")
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        got, want = ours(x), theirs(x)
+    assert (got - want).abs().max() <= 1e-5 * max(1.0, float(want.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return zoo_nets.randomised(zoo_nets.TradesWRN(normalize=True))
+
+
+#: Our name for each published network; None where weights alone leave a choice, which `arch` then makes.
+FAMILIES: list[tuple[Callable[[], nn.Module], str, bool]] = [
+    (zoo_nets.TradesWRN, "wrn-10-1", True),
+    (lambda: zoo_nets.TradesWRN(classes=100, sub_block1=True), "wrn-10-1+sub_block1", True),
+    (lambda: zoo_nets.TradesWRN(normalize=True), "wrn-10-1+normalize", True),
+    (zoo_nets.CosineWRN, "wrn-10-1+cosine+normalize+sub_block1", False),
+    (zoo_nets.DeepMindWRN, "wrn-10-1+silu+same+normalize", False),
+    (lambda: zoo_nets.DeepMindWRN(torch.relu), "wrn-10-1+same+normalize", False),
+    (zoo_nets.DeepMindPreAct18, "preactresnet18+silu+same+raw+final-bn+normalize", False),
+    (zoo_nets.PreAct18, "preactresnet18+raw", False),
+    (lambda: zoo_nets.PreAct18(raw=False, final_bn=True), "preactresnet18+final-bn", False),
+    (zoo_nets.ResNet18, "resnet18", True),
+    (lambda: zoo_nets.ResNet18("downsample", "fc"), "resnet18", True),
+    (zoo_nets.ResNet20, "resnet20", True),
+    (zoo_nets.MobileNetV2, "mobilenetv2", True),
+    (zoo_nets.StemWRN, "wrn-34-r", True),
+    (zoo_nets.LearnedWRN, "wrn-10-1+pssilu", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "certain"), FAMILIES, ids=[f"{n}-{m}" for n, (_, m, _) in enumerate(FAMILIES)]
+)
+def test_every_family_computes_what_its_own_code_computes(
+    make: Callable[[], nn.Module], model: str, certain: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    theirs = zoo_nets.randomised(make())
+    torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "net.pt")
+    ours = imported(tmp_path / "net.pt", **({} if certain else {"arch": model}))
+    assert_same(ours, theirs)
+    from compress.models import folder
+
+    assert set(folder.read_architecture(tmp_path / "teacher")["model"].split("+")) == set(model.split("+"))
+
+
+WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "bare": lambda s: s,
+    "module": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "model": lambda s: {f"model.{k}": v for k, v in s.items()},
+    "module.model": lambda s: {"state_dict": {f"module.model.{k}": v for k, v in s.items()}, "epoch": 7},
+    "compiled": lambda s: {"model": {f"_orig_mod.{k}": v for k, v in s.items()}},
+    "net with figures": lambda s: {"net": s, "clean_acc": 0.8, "PGD10_acc": 0.5, "epoch": 3},
+    "with its optimizer": lambda s: {"net": s, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(9, 9)}}}},
+    "averaged": lambda s: {"n_averaged": torch.tensor(5), **{f"module.{k}": v for k, v in s.items()}},
+    "averaged, parallel": lambda s: {"n_averaged": torch.tensor(5), **{f"module.module.{k}": v for k, v in s.items()}},
+    "behind normalisation": lambda s: {
+        "model_state_dict": {
+            "module.0.mean": s["mu"],
+            "module.0.std": s["sigma"],
+            **{f"module.1.{k}": v for k, v in s.items() if k not in ("mu", "sigma")},
+        }
+    },
+    "nested": lambda s: {"checkpoint": {"state_dict": {f"module.{k}": v for k, v in s.items()}}},
+    "half precision": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+    "without counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_every_wrapper_is_taken_off(wrapper: str, old: bool, small: nn.Module, tmp_path: Path) -> None:
+    content = WRAPPERS[wrapper](small.state_dict())
+    torch.save(content, tmp_path / "net.pt", _use_new_zipfile_serialization=not old)
+    ours = imported(tmp_path / "net.pt")
+    if wrapper == "half precision":
+        small = zoo_nets.TradesWRN(normalize=True).eval()
+        small.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in content.items()})
+    assert_same(ours, small)
+
+
+def test_safetensors_are_read(small: nn.Module, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(small.state_dict(), tmp_path / "net.safetensors")
+    assert_same(imported(tmp_path / "net.safetensors"), small)
+
+
+def test_prefixes_are_stripped_as_prefixes_only(tmp_path: Path) -> None:
+    """A loader that replaces `model.` anywhere would merge these two keys."""
+    from compress.zoo import state
+
+    weights = {"layer.model.weight": torch.ones(2, 2), "layer.weight": torch.zeros(2, 2)}
+    assert set(state.extract(weights, tmp_path / "x").weights) == set(weights)
+
+
+def test_what_weights_cannot_show_is_named_and_arch_decides(tmp_path: Path) -> None:
+    theirs = zoo_nets.randomised(zoo_nets.DeepMindWRN())
+    torch.save(theirs.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(CompressError, match=r"fits wrn-10-1\+silu.* and wrn-10-1\+.*choose one with --arch") as fault:
+        imported(tmp_path / "net.pt")
+    assert "\n" not in str(fault.value) and not (tmp_path / "teacher").exists()
+
+
+def test_a_wrong_arch_says_what_does_not_fit(small: nn.Module, tmp_path: Path) -> None:
+    torch.save(small.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(
+        CompressError, match=r"does not fit wrn-10-2.*: .*shape \(16, 16, 3, 3\), needed \(32, 16, 3, 3\)"
+    ):
+        imported(tmp_path / "net.pt", arch="wrn-10-2")
+    with pytest.raises(CompressError, match=r"does not fit wrn-16-1.*tensors missing"):
+        imported(tmp_path / "net.pt", arch="wrn-16-1")
+
+
+def test_several_sets_of_weights_are_listed_and_key_chooses(small: nn.Module, tmp_path: Path) -> None:
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in small.state_dict().items()}
+    torch.save({"best": small.state_dict(), "last": other}, tmp_path / "net.pt")
+    with pytest.raises(CompressError, match=r"several sets of weights \(best, last\); choose one with --key"):
+        imported(tmp_path / "net.pt")
+    assert_same(imported(tmp_path / "net.pt", key="best"), small)
+
+
+def test_normalisation_can_be_given_or_taken_away(small: nn.Module, tmp_path: Path) -> None:
+    torch.save(small.state_dict(), tmp_path / "net.pt")
+    bare = imported(tmp_path / "net.pt", normalize="none")
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(bare((x - small.mu) / small.sigma), small(x), atol=1e-5, rtol=1e-5)
+    (tmp_path / "b").mkdir()
+    torch.save(small.state_dict(), tmp_path / "b" / "net.pt")
+    half = imported(tmp_path / "b" / "net.pt", normalize="0.5,0.5,0.5/0.5,0.5,0.5")
+    torch.testing.assert_close(half(x), bare(2 * x - 1), atol=1e-5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------ the catalogue
+
+
+def test_the_catalogue_holds_both_zoos() -> None:
+    entries = catalog.entries()
+    assert [sum(e.dataset == d for e in entries) for d in ("cifar10", "cifar100")] == [76, 38]
+    assert len({e.source for e in entries}) == 114 and sum(e.native for e in entries) == 96
+    assert all(0 <= e.autoattack < e.clean <= 100 for e in entries)
+    found = catalog.find("Chen2021LTD_WRN34_10")
+    assert (found.model, found.clean, found.autoattack) == ("wrn-34-10", 85.21, 56.94)
+    assert catalog.find("Chen2021LTD_WRN34_10", "cifar100").model == "wrn-34-10+sub_block1"
+    assert catalog.find("cifar100/Rice2020Overfitting").normalization == "cifar100-exact"
+    assert catalog.find("Addepalli2021Towards_PARN18").dataset == "cifar100"  # only there
+
+
+def test_native_entries_have_the_published_number_of_parameters() -> None:
+    from compress import models
+    from compress.models.base import parameters
+
+    for entry in catalog.entries():
+        if entry.native:
+            with torch.device("meta"):
+                built = models.build(entry.model, channels=3, classes=entry.classes)
+            assert parameters(built) == entry.parameters, entry.source
+            assert ("normalize" in entry.model) == bool(entry.normalization), entry.source
+
+
+def test_an_entry_is_imported_from_robustbenchs_own_folder_layout(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = zoo_nets.randomised(zoo_nets.PreAct18(raw=True))
+    path = tmp_path / "cifar10" / "Linf" / "Andriushchenko2020Understanding.pt"
+    path.parent.mkdir(parents=True)
+    worse = {k: torch.zeros_like(v) for k, v in theirs.state_dict().items()}
+    torch.save({"last": theirs.state_dict(), "best": worse}, path)  # its published figures are of `last`
+    source = {"source": "robustbench:Andriushchenko2020Understanding", "models": str(tmp_path)}
+    teacher_import.run(parse(ImportConfig, source, "test"), {}, tmp_path / "teacher")
+    assert_same(stages.load(tmp_path / "teacher"), theirs)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("robustbench:Wang2023Beter_WRN-28-10", "did you mean 'Wang2023Better_WRN-28-10'"),
+        ("robustbench:svhn/x", "no zoo 'svhn' here"),
+        ("robustbench:Debenedetti2022Light_XCiT-S12", "its authors publish no download; give the file with --weights"),
+        ("hf:owner/repo", "write hf:OWNER/REPO/FILE"),
+        ("nowhere.pt", "no such file; give a checkpoint"),
+        ("torchvision:resnet18", "torchvision cannot be imported"),
+        ("timm:resnet18", "timm cannot be imported"),
+        ("no_such_module:make", "no module 'no_such_module'"),
+        ("os:getcwd", "returned a str; a torch.nn.Module is needed"),
+        ("os:no_such_function", "give module:function of a function that returns a torch module"),
+    ],
+)
+def test_a_source_that_leads_nowhere_is_one_line(source: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = source.partition(":")[0]
+    if package in ("timm", "torchvision") and importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed here")
+    with pytest.raises(CompressError) as fault:
+        teacher_import.run(parse(ImportConfig, {"source": source}, "test"), {}, tmp_path / "out")
+    assert said in str(fault.value) and "\n" not in str(fault.value)
+    assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
+
+
+def test_a_factory_of_the_users_own_is_a_teacher(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_nets_for_this_test.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 20), torch.nn.Linear(20, 10))\n"
+        "def pair():\n"
+        "    class Pair(torch.nn.Linear):\n"
+        "        def forward(self, x):\n"
+        "            return super().forward(x.flatten(1)), x\n"
+        "    return Pair(3072, 10)\n"
+    )
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 20), nn.Linear(20, 10))
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "w.pt")
+    config = {"source": "my_nets_for_this_test:make", "weights": str(tmp_path / "w.pt")}
+    teacher_import.run(parse(ImportConfig, config, "test"), {}, tmp_path / "teacher")
+    model = stages.load(tmp_path / "teacher")
+    assert_same(model, net)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model.forward_features(x).pooled, net[1](x.flatten(1)))
+    with pytest.raises(CompressError, match="its forward gives tuple; logits"):
+        bad = parse(ImportConfig, {"source": "my_nets_for_this_test:pair"}, "test")
+        teacher_import.run(bad, {}, tmp_path / "pair")
