@@ -4,9 +4,10 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+ZOO := .venv-zoo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test test-slow lint install dev clean
+.PHONY: demo test test-slow zoo lint install dev clean
 
 demo: install
 	$(BIN)/compress run configs/quickstart.yaml
@@ -14,8 +15,12 @@ demo: install
 test: dev lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: dev
+test-slow: dev $(ZOO)/installed
 	$(BIN)/python -m pytest -m slow
+
+# Every network of RobustBench's zoos against its own definition, in an environment that has robustbench.
+zoo: $(ZOO)/installed
+	$(ZOO)/bin/python benchmarks/zoo.py
 
 lint: dev
 	$(BIN)/ruff check .
@@ -23,6 +28,12 @@ lint: dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge compress/artifact.py compress/errors.py compress/names.py compress/__init__.py
+
+$(ZOO)/installed: $(VENV)/installed benchmarks/zoo-requirements.txt
+	$(BIN)/python -m venv $(ZOO)
+	$(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/zoo-requirements.txt
+	$(ZOO)/bin/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "main.pth").write_text("$(CURDIR)\n" + "\n".join(str(p) for p in pathlib.Path("$(VENV)").resolve().glob("lib/python*/site-packages")) + "\n")'
+	@touch $@
 
 install: $(VENV)/installed
 dev: $(VENV)/installed-dev
@@ -40,4 +51,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -16,7 +16,7 @@ CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 
 
 def test_there_are_configs():
-    assert {"quickstart.yaml", "tiny.yaml"} <= {path.name for path in CONFIGS}
+    assert {"quickstart.yaml", "tiny.yaml", "cifar10-quick.yaml"} <= {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
@@ -27,7 +27,7 @@ def test_a_config_loads_and_says_how_it_is_run(path: Path):
         if not line.startswith("#"):
             break
         header.append(line)
-    assert header[0] == f"# compress run {path.relative_to(ROOT)}"
+    assert header[0].startswith(f"# compress run {path.relative_to(ROOT)}")
     assert any(line.startswith("# measured:") for line in header)
     schema = header[-1].removeprefix("# yaml-language-server: $schema=")
     assert (path.parent / schema).resolve() == FOLDER / "schema.json"

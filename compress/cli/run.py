@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from compress.cli.lazy import Verb
-from compress.cli.options import FOLDER, json_option, require_options, settings_option
+from compress.cli.options import DATA, FOLDER, json_option, require_options, settings_option
 
 
 @click.command(
@@ -21,6 +21,10 @@ from compress.cli.options import FOLDER, json_option, require_options, settings_
 @click.option("--from", "start", metavar="STAGE", help="Make this stage and all that need it anew.")
 @click.option("--dry-run", is_flag=True, help="Print how every stage stands and make nothing.")
 @settings_option("the run's config")
+@click.option("--data", type=DATA, help="The dataset, KIND or KIND:PATH, in place of the config's.")
+@click.option(
+    "--teacher", metavar="SOURCE", help="Import this teacher (as `compress teacher import`) in place of the config's."
+)
 @click.option("--seed", type=int, help="Seed of weights, batch order and attack starts.")
 @require_options
 @json_option()
@@ -30,6 +34,8 @@ def run(
     start: "str | None",
     dry_run: bool,
     settings: "tuple[str, ...]",
+    data: "str | None",
+    teacher: "str | None",
     seed: "int | None",
     require: "tuple[str, ...]",
     junit: "Path | None",
@@ -42,10 +48,13 @@ def run(
     """
     from compress.cli import whole
     from compress.cli.stage import parsed_settings
-    from compress.config import load
+    from compress.config import load, read_yaml
 
-    overrides = parsed_settings(settings) | ({} if seed is None else {"seed": seed})
-    settled = load(config, overrides)
+    overrides = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
+    if teacher is not None:
+        imported = "source" in (read_yaml(config).get("teacher") or {})
+        overrides |= {"teacher.source": teacher} if imported else {"teacher": {"source": teacher}}
+    settled = load(config, overrides | parsed_settings(settings))
     settled = settled.model_copy(update={"require": [*settled.require, *require]})
     root = out or Path(settled.out or f"runs/{Path(config).stem}")
     if dry_run:

@@ -104,8 +104,8 @@ def explain(model: Classifier, split: Split, clean: float, published: float, bat
 def _suspects(model: Classifier, split: Split) -> Iterator[tuple[str, Callable[[int], float], str]]:
     """Name, what accuracy it would give, and what to do, in the order of likelihood."""
     channels = split.images.shape[1]
-    known = {f"normalisation {name}": (v, name) for name, v in NORMALIZATIONS.items() if len(v[0]) == channels}
-    known["no normalisation"] = (((0.0,) * channels, (1.0,) * channels), "none")
+    known = {"no normalisation": (((0.0,) * channels, (1.0,) * channels), "none")}
+    known |= {f"normalisation {name}": (v, name) for name, v in NORMALIZATIONS.items() if len(v[0]) == channels}
     for name, ((mean, std), flag) in known.items():
         variant = functools.partial(accuracy, _renormalized(model, mean, std), split)
         yield name, variant, f"import again with --normalize {flag}"

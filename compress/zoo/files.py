@@ -25,7 +25,7 @@ def read(path: Path) -> Any:
     _refuse_other_kinds(path, head)
     if path.suffix == ".safetensors" or _is_safetensors(head):
         return _read_safetensors(path)
-    return _read_torch(path, zipped=head.startswith(b"PK"))
+    return _read_torch(path, zipped=head.startswith(b"PK"), pickled=head.startswith(b"\x80"))
 
 
 def _head(path: Path) -> bytes:
@@ -86,7 +86,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise CompressError(f"{path}: damaged or truncated safetensors file ({fault}); download it again") from None
 
 
-def _read_torch(path: Path, *, zipped: bool) -> Any:
+def _read_torch(path: Path, *, zipped: bool, pickled: bool) -> Any:
     if zipped:
         _check_zip(path)
     try:
@@ -95,7 +95,7 @@ def _read_torch(path: Path, *, zipped: bool) -> Any:
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as fault:
         said = str(fault)
         damage = re.search(r"invalid load key.*|Unsupported operand.*", said)
-        if isinstance(fault, pickle.UnpicklingError) and damage is None:
+        if isinstance(fault, pickle.UnpicklingError) and (damage is None or pickled):
             raise CompressError(_needs_code(path, said)) from None
         damage = damage or re.search(r".+", said)
         what = damage[0][:120] if damage else type(fault).__name__
