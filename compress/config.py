@@ -258,6 +258,40 @@ class Verify(Strict):
     latency: Latency = Field(Latency(), description="how latency is measured, one query after another")
 
 
+def _seconds(value: Any) -> "float | None":
+    """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{value!r} is no time; write it like 90s, 20m or 2h")
+    return float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
+
+
+class Evaluate(Strict):
+    """A torch model under an ensemble of attacks."""
+
+    attack: list[str] = Field(["standard"], min_length=1, description="preset, attacks by name, or module:function")
+    norm: Literal["linf", "l2"] = Field("linf", description="the norm that bounds the perturbation")
+    images: "Count | None" = Field(None, description="test images, class-balanced; all of them by default")
+    batch_size: Count = Field(128, description="images attacked at once")
+    budget: "str | None" = Field(None, description="time after which undecided images are inconclusive: 90s, 20m, 2h")
+    curve: list[Radius] = Field([], description="further radii, by the quick ensemble")
+    unseen: "Radius | None" = Field(None, description="radius in the other norm, by the quick ensemble")
+    corruptions: bool = Field(False, description="accuracy under common corruptions as well")
+    allow_invalid: bool = Field(False, description="do not fail when a validity check fires")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, budget: "str | None") -> "str | None":
+        _seconds(budget)
+        return budget
+
+    @property
+    def budget_s(self) -> "float | None":
+        return _seconds(self.budget)
+
+
 class TeacherConfig(Common, Teacher):
     """A teacher stage on its own."""
 
@@ -294,6 +328,10 @@ class ExportConfig(Common, Export):
 
 class AttackConfig(Common, Attack):
     """An attack-set stage on its own."""
+
+
+class EvaluateConfig(Common, Evaluate):
+    """An evaluated stage on its own."""
 
 
 class VerifyConfig(Common, Verify):

@@ -36,3 +36,55 @@ def divergence(target: Tensor) -> ImageLoss:
     p = target.softmax(1)
     entropy = (p * target.log_softmax(1)).sum(1)
     return lambda logits: entropy - (p * logits.log_softmax(1)).sum(1)
+
+
+def verdict(y: Tensor) -> ImageLoss:
+    """The margin, with a tie decided by argmax as a prediction is: > 0 exactly where the prediction is wrong."""
+
+    def loss(logits: Tensor) -> Tensor:
+        value = margin(y)(logits)
+        tie = torch.where(logits.argmax(1) == y, -1.0, 1.0).to(logits.dtype) * torch.finfo(logits.dtype).tiny
+        return torch.where(value == 0, tie, value)
+
+    return loss
+
+
+def targeted_margin(y: Tensor, target: Tensor) -> ImageLoss:
+    """The target's logit minus the true one, (B,)."""
+    return lambda logits: (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+
+def targeted_cross_entropy(target: Tensor) -> ImageLoss:
+    """Log-probability of the target, (B,)."""
+    return lambda logits: -functional.cross_entropy(logits, target, reduction="none")
+
+
+def dlr(y: Tensor) -> ImageLoss:
+    """Difference of logits ratio (Croce & Hein 2020, eq. 4): the margin over the gap from the largest to the third.
+
+    With two classes there is no third logit: the margin itself.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        if logits.shape[1] < 3:
+            return margin(y)(logits)
+        top = logits.topk(3, 1).values
+        return margin(y)(logits) / (top[:, 0] - top[:, 2] + 1e-12)
+
+    return loss
+
+
+def targeted_dlr(y: Tensor, target: Tensor) -> ImageLoss:
+    """Targeted DLR (Croce & Hein 2020, eq. 6): target minus true, over the gap to the mean of the third and fourth.
+
+    Below four classes there is no fourth logit: the difference itself.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        difference = targeted_margin(y, target)(logits)
+        if logits.shape[1] < 4:
+            return difference
+        top = logits.topk(4, 1).values
+        return difference / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+    return loss

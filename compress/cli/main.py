@@ -12,6 +12,7 @@ VERBS = {
     "teacher": "Obtain a robust teacher.",
     "distill": "Train a lightweight student from a robust teacher.",
     "quantize": "Quantize a student to INT8, keeping its robustness.",
+    "evaluate": "Attack a torch model by an ensemble: worst case, per attack, per class.",
     "export": "Write the file that is shipped.",
     "attack": "Make the adversarial images that artifacts are judged by.",
     "verify": "Execute an exported artifact: robustness, agreement, latency.",

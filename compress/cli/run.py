@@ -1,6 +1,7 @@
 """`compress run`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,7 +51,7 @@ def run(
     from compress.cli.stage import parsed_settings
     from compress.config import load, read_yaml
 
-    overrides = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
+    overrides: dict[str, Any] = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
     if teacher is not None:
         imported = "source" in (read_yaml(config).get("teacher") or {})
         overrides |= {"teacher.source": teacher} if imported else {"teacher": {"source": teacher}}

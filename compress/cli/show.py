@@ -55,6 +55,59 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
+def evaluation(found: Mapping[str, Any]) -> list[str]:
+    """An evaluation for people: the figure, a row an attack, the worst class, what else was asked, what was noticed."""
+    low, high = found["interval"]
+    bounds = found["robust_bounds"]
+    robust = _percent(bounds[0]) if found["robust"] is not None else f"{_percent(bounds[0])} to {_percent(bounds[1])}"
+    threat = found["threat"]
+    lines = [
+        f"  n {found['n']}, {threat['norm']} eps {threat['eps']:.4g}",
+        f"  clean   {_percent(found['clean'])}",
+        f"  robust  {robust}  (95 % interval {_percent(low)} to {_percent(high)})",
+    ]
+    if found["inconclusive"]:
+        lines.append(f"  {found['inconclusive']} images are inconclusive: the budget ended first")
+    rows = [
+        [
+            row["name"],
+            str(row["attacked"]),
+            str(row["broke"]),
+            _percent(row["robust_accuracy"]),
+            f"{row['seconds']:.1f} s",
+        ]
+        for row in found["attacks"]
+    ]
+    lines += [f"  {line}" for line in table(["attack", "attacked", "broke", "robust after it", "time"], rows)]
+    worst = found["by_class"][str(found["worst_class"])]
+    name = found["data"]["classes"][found["worst_class"]]
+    lines.append(
+        f"  worst class  {name}: clean {_percent(worst['clean'])}, robust {_percent(worst['robust_bounds'][0])}"
+    )
+    for row in found.get("curve", []):
+        lines.append(
+            f"  at eps {row['eps']}  robust ≤ {_percent(row['robust_bounds'][1])}  ({', '.join(row['attack'])})"
+        )
+    if unseen := found.get("unseen"):
+        lines.append(
+            f"  {unseen['norm']} eps {unseen['eps']}  robust ≤ {_percent(unseen['robust_bounds'][1])}  (quick)"
+        )
+    if corruptions := found.get("corruptions"):
+        each = ", ".join(f"{k} {_percent(v['mean'])}" for k, v in corruptions.items() if k != "mean")
+        lines.append(f"  corruptions  {_percent(corruptions['mean'])}  ({each})")
+    if transfer := found.get("transfer"):
+        lines += [f"  {line}" for line in _transfer(transfer)]
+    fired = [f"  alarm  {check['name']}: {check['text']}" for check in found["checks"] if check["fired"]]
+    return [*lines, *(f"  note  {note}" for note in found["notes"]), *fired]
+
+
+def _transfer(found: Mapping[str, Any]) -> list[str]:
+    """Accuracy of the model in a column on the adversarial images of the model in a row."""
+    roles = list(found["models"])
+    rows = [[found["models"][a], *(_percent(found["accuracy"][a][b]) for b in roles)] for a in roles]
+    return table(["images of, on", *(found["models"][role] for role in roles)], rows)
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, the first flush left and the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]

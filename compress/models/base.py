@@ -78,22 +78,23 @@ class Standardize(nn.Module):
         return centred / x.std((1, 2, 3), keepdim=True).clamp(min=values**-0.5)
 
 
-class SameConv(nn.Conv2d):
-    """A 3×3 convolution padded as TensorFlow's SAME: with stride 2 an even side gets nothing before and 1 behind."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, outputs, 3, stride, 0 if stride > 1 else 1, bias=False)
+class SamePad(nn.Module):
+    """What TensorFlow's SAME puts around an image before a 3×3 convolution of stride 2: one row below and one column
+    right of an even side, one on either end of an odd side."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] > 1:
-            height, width = x.shape[2] % 2, x.shape[3] % 2
-            x = nn.functional.pad(x, (width, 1, height, 1))
-        return super().forward(x)
+        height, width = x.shape[2] % 2, x.shape[3] % 2
+        return nn.functional.pad(x, (width, 1, height, 1))
 
 
 def conv3x3(inputs: int, outputs: int, stride: int, *, same: bool = False) -> nn.Conv2d:
-    """A 3×3 convolution without bias, padded by 1 on every side, or as TensorFlow does."""
-    return SameConv(inputs, outputs, stride) if same else nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    """A 3×3 convolution without bias, padded by 1 on every side; with `same` and a stride `padding` comes before."""
+    return nn.Conv2d(inputs, outputs, 3, stride, 0 if same and stride > 1 else 1, bias=False)
+
+
+def padding(stride: int, *, same: bool) -> nn.Module:
+    """What stands before `conv3x3` of that stride."""
+    return SamePad() if same and stride > 1 else nn.Identity()
 
 
 def preprocessing(flags: "frozenset[str]", channels: int) -> nn.Module:

@@ -5,16 +5,16 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from compress.models.base import Activation, Add, Classifier, SameConv
+from compress.models.base import Activation, Add, Classifier, SamePad
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return isinstance(module, Activation | Add | SameConv) or super().is_leaf_module(module, qualified_name)
+        return isinstance(module, Activation | Add | SamePad) or super().is_leaf_module(module, qualified_name)
 
 
 def trace(model: Classifier) -> fx.Graph:
-    """The operations of `model.forward`, with activations, sums and padded convolutions as modules."""
+    """The operations of `model.forward`, with activations, sums and paddings as modules."""
     return _Tracer().trace(model)
 
 

@@ -16,6 +16,7 @@ from compress.models.base import (
     checked,
     conv3x3,
     initialise,
+    padding,
     preprocessing,
 )
 
@@ -36,11 +37,13 @@ class Block(nn.Module):
         self.raw = "raw" in flags
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu1 = act()
+        self.pad = padding(stride, same=same)
         self.conv1 = conv3x3(inputs, width, stride, same=same)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu2 = act()
         self.conv2 = conv3x3(width, width, 1)
         self.add = Add()
+        self.shortcut_pad = padding(stride, same=same)
         self.shortcut: nn.Conv2d | None = None
         if stride > 1 or inputs != width:
             narrow = nn.Conv2d(inputs, width, 1, stride, bias=False)
@@ -48,8 +51,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(x if self.raw else active)
-        return self.add(self.conv2(self.relu2(self.bn2(self.conv1(active)))), shortcut)
+        shortcut = x
+        if self.shortcut is not None:
+            shortcut = self.shortcut(self.shortcut_pad(x if self.raw else active))
+        return self.add(self.conv2(self.relu2(self.bn2(self.conv1(self.pad(active))))), shortcut)
 
 
 class PreActResNet(Classifier):

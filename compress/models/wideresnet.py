@@ -18,6 +18,7 @@ from compress.models.base import (
     checked,
     conv3x3,
     initialise,
+    padding,
     preprocessing,
 )
 
@@ -39,6 +40,7 @@ class Block(nn.Module):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu1 = act()
+        self.pad = padding(stride, same=same)
         self.conv1 = conv3x3(inputs, outputs, stride, same=same)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = act()
@@ -49,7 +51,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(active)
-        return self.add(self.conv2(self.relu2(self.bn2(self.conv1(active)))), shortcut)
+        return self.add(self.conv2(self.relu2(self.bn2(self.conv1(self.pad(active))))), shortcut)
 
 
 class Group(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from compress import models, names
 from compress.errors import CompressError
-from compress.models.base import SameConv, Standardize, parameters
+from compress.models.base import Standardize, conv3x3, padding, parameters
 from compress.models.folding import fold, quantizer_sites
 
 
@@ -88,7 +88,7 @@ def test_standardised_images_have_mean_0_and_deviation_1_and_flat_ones_stay_fini
 
 
 def test_same_padding_is_tensorflows() -> None:
-    conv = SameConv(1, 1, 2)
+    conv, pad = conv3x3(1, 1, 2, same=True), padding(2, same=True)
     with torch.no_grad():
         conv.weight.copy_(torch.arange(9.0).reshape(1, 1, 3, 3))
     x = torch.rand(1, 1, 6, 5)
@@ -96,7 +96,7 @@ def test_same_padding_is_tensorflows() -> None:
     padded[:6, 1:6] = x[0, 0]
     kernel = conv.weight[0, 0].detach()
     want = [[float((padded[i : i + 3, j : j + 3] * kernel).sum()) for j in (0, 2, 4)] for i in (0, 2, 4)]
-    torch.testing.assert_close(conv(x)[0, 0].detach(), torch.tensor(want))
+    torch.testing.assert_close(conv(pad(x))[0, 0].detach(), torch.tensor(want))
 
 
 @pytest.mark.parametrize("name", ["resnet9", "wrn-11-2", "vgg", "wrn-10-0", "mobilenetv2-0"])

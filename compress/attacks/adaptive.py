@@ -1,0 +1,137 @@
+"""A user's own attack, named `module:function`, run under the same checks as every other.
+
+    def attack(model, x, y, eps, norm, generator):
+        ...
+        return candidates
+
+`model` gives logits (B,K) for images (B,C,H,W) in [0, 1]; `x`, `y` are the batch, `eps` the radius in `norm` ("linf" or
+"l2"), `generator` a CPU stream of the batch's own; `candidates` are float32 like `x`. A candidate that leaves the ball
+or [0, 1] does not count.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.attacks.contract import Model, Task
+from compress.errors import CompressError
+from compress.seeds import generator
+
+UserAttack = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A function of a user's as an attack; `sha256` is of the source it came from."""
+
+    name: str
+    function: UserAttack
+    sha256: str
+
+    def parameters(self) -> dict[str, Any]:
+        return {"function": self.name, "sha256": self.sha256}
+
+    def run(self, task: Task) -> Tensor:
+        draw = generator(task.seed, self.name, *task.ids.tolist())
+        x, y = task.x.clone(), task.y.clone()  # it may write into its arguments
+        before = _state(task.model)
+        try:
+            with _working_directory(), torch.enable_grad():
+                found = self.function(task.model, x, y, task.eps, task.norm, draw)
+        except (Exception, SystemExit) as fault:
+            where = f" at {line}" if (line := _line(fault)) else ""
+            raise CompressError(f"attack {self.name}: raised {_told(fault)}{where}; mend the attack") from fault
+        if not isinstance(found, Tensor):
+            raise CompressError(
+                f"attack {self.name}: returned a {type(found).__name__}; return the candidates, a tensor like x"
+            )
+        if found.shape != task.x.shape:
+            raise CompressError(
+                f"attack {self.name}: returned shape {tuple(found.shape)} for images {tuple(task.x.shape)}; "
+                f"return one candidate an image"
+            )
+        if _state(task.model) != before:
+            raise CompressError(f"attack {self.name}: changed the model (weights, buffers or mode); leave it as it is")
+        return found.detach()
+
+
+def load(spec: str) -> Adaptive:
+    """The attack `module:function`, the module imported with the working directory on the path."""
+    module_name, _, name = spec.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), name]):
+        raise CompressError(f"attack {spec!r}: not of the form module:function, like my_attack:run")
+    with _working_directory():
+        module = _import(spec, module_name)
+    function = getattr(module, name, None)
+    if not callable(function):
+        here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        offered = f"it has {', '.join(sorted(here)[:5])}" if here else "it has none"
+        raise CompressError(f"attack {spec!r}: {module_name} has no function {name} ({offered})")
+    return Adaptive(spec, function, _source(module))
+
+
+def _import(spec: str, name: str) -> ModuleType:
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as fault:  # whatever a user's module raises, a script's exit too
+        if isinstance(fault, ModuleNotFoundError) and fault.name and f"{name}.".startswith(f"{fault.name}."):
+            raise CompressError(
+                f"attack {spec!r}: no module {fault.name} in {os.getcwd()} or installed; "
+                f"run where {fault.name.split('.')[0]}.py lies"
+            ) from None
+        raise CompressError(f"attack {spec!r}: importing {name} raised {_told(fault)}; mend the module") from fault
+
+
+@contextlib.contextmanager
+def _working_directory() -> Iterator[None]:
+    """The working directory first on the path, for the module and for what it imports while it runs."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the module may have taken it off itself
+            sys.path.remove(here)
+
+
+def _source(module: ModuleType) -> str:
+    path = getattr(module, "__file__", None)
+    if not path:
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _state(model: Model) -> Any:
+    """Changes when a module's mode changes or anything is written into its weights or buffers."""
+    if not isinstance(model, nn.Module):
+        return None
+    tensors = [*model.parameters(), *model.buffers()]
+    return [(id(t), t._version) for t in tensors], [part.training for part in model.modules()]
+
+
+def _told(fault: BaseException) -> str:
+    """The exception's type and message on one line."""
+    message = " ".join(str(fault).split())[:200]
+    return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
+
+
+def _line(fault: BaseException) -> str:
+    """`file.py:12`: where the exception was raised in the last frame that has a source."""
+    trace, found = fault.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename != __file__ and "site-packages" not in code.co_filename:
+            found = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,289 @@
+"""Several attacks on one model, image by image the worst of them, each on what still stands (Croce & Hein 2020b).
+
+Every success is judged on its own (`compress.attacks.judge`); an image counts as robust only when every attack had its
+turn and failed.
+"""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.attacks import judge
+from compress.attacks.contract import Attack, Model, Task
+from compress.attacks.ensemble_result import Column, Result
+from compress.attacks.ensemble_state import Board, Chunk, Clean, Store
+from compress.attacks.presets import cost, gradient_free
+from compress.errors import CompressError
+from edge.progress import Progress
+
+
+def evaluate(
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    plan: Sequence[Attack],
+    *,
+    eps: float,
+    norm: str = "linf",
+    seed: int = 0,
+    batch_size: int = 128,
+    device: "str | torch.device" = "cpu",
+    cascade: bool = True,
+    ids: "np.ndarray | None" = None,
+    identity: str = "",
+    state_folder: "Path | str | None" = None,
+    budget_s: "float | None" = None,
+) -> Result:
+    """Attack `images` (N,C,H,W), uint8 or float32 in [0, 1], with `labels` (N,) by every attack of `plan`, in order.
+
+    With `cascade` an attack sees only what still stands, without it every image that is right when clean; the worst
+    case is the same. `ids` (N,) name the images' random streams, 0…N−1 by default. With a `state_folder` a killed call
+    continues when repeated; `identity` then names the model. `budget_s` bounds the seconds of attack, saved ones
+    included, to the end of a batch; what it leaves undecided is reported as inconclusive.
+    """
+    run = _Run(model, images, labels, tuple(plan), eps, norm, seed, batch_size, torch.device(device), cascade, ids)
+    if state_folder is not None and not identity:
+        raise CompressError("identity: none given; a saved state must say which model it is about, give its hash")
+    folder = None if state_folder is None else Path(state_folder)
+    with full_precision(), Store(folder, {} if folder is None else run.describe(identity)) as store:
+        return run.result(*run.attack(store, math.inf if budget_s is None else budget_s))
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 means float32 inside: no TF32 in matrix products and convolutions on a GPU."""
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of `evaluate`, checked."""
+
+    model: Model
+    images: np.ndarray
+    labels: np.ndarray
+    plan: tuple[Attack, ...]
+    eps: float
+    norm: str
+    seed: int
+    batch_size: int
+    device: torch.device
+    cascade: bool
+    given_ids: "np.ndarray | None"
+
+    def __post_init__(self) -> None:
+        _check_images(self.images, self.labels, self.ids)
+        if self.norm not in judge.NORMS:
+            raise CompressError(f"norm {self.norm!r}: not known; give {' or '.join(judge.NORMS)}")
+        if not 0 < self.eps < math.inf or (self.norm == "linf" and self.eps > 1):
+            raise CompressError(f"eps {self.eps}: on pixels in [0, 1] it must be above 0 (linf: up to 1), like 8/255")
+        if self.batch_size < 1:
+            raise CompressError(f"batch_size {self.batch_size}: give at least 1")
+        names = [attack.name for attack in self.plan]
+        if not names or len(set(names)) < len(names):
+            raise CompressError(f"attacks {', '.join(names) or 'none'}: give at least one, and each only once")
+        if isinstance(self.model, nn.Module) and self.model.training:
+            raise CompressError("the model is in training mode; call .eval() on it first")
+
+    @property
+    def ids(self) -> np.ndarray:
+        return np.arange(len(self.labels)) if self.given_ids is None else self.given_ids
+
+    def describe(self, identity: str) -> dict[str, Any]:
+        """Everything that decides the result, the budget apart."""
+        h = hashlib.sha256(f"{self.images.dtype} {self.images.shape}".encode())
+        for array in (self.images, self.labels.astype("<i8"), self.ids.astype("<i8")):
+            h.update(np.ascontiguousarray(array).data)
+        return {
+            "format": 1,
+            "model": identity,
+            "data": h.hexdigest(),
+            "norm": self.norm,
+            "eps": self.eps,
+            "seed": self.seed,
+            "attacks": [{"name": attack.name, "parameters": attack.parameters()} for attack in self.plan],
+            "cascade": self.cascade,
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+        }
+
+    def floats(self, index: np.ndarray) -> np.ndarray:
+        """float32 images (B,C,H,W) in [0, 1]: k → k/255, as every runner does it."""
+        chosen = self.images[index]
+        return chosen.astype(np.float32) / np.float32(255) if chosen.dtype == np.uint8 else chosen
+
+    def tensor(self, index: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.floats(index)).to(self.device)
+
+    def batches(self, index: np.ndarray) -> list[np.ndarray]:
+        return [index[begin : begin + self.batch_size] for begin in range(0, len(index), self.batch_size)]
+
+    def attack(self, store: Store, budget_s: float) -> tuple[Board, Clean]:
+        clean = store.read_clean()
+        if clean is None:
+            clean = self.clean_pass()
+            store.write_clean(clean)
+        right, start = clean.predictions == self.labels, np.empty(self.images.shape, np.float32)
+        for index in self.batches(np.arange(len(start))):
+            start[index] = self.floats(index)
+        board = Board(start, right, clean.margins.copy(), len(self.plan))
+        costs = [cost(attack) for attack in self.plan]
+        with Progress("ensemble", sum(costs) * int(right.sum())) as bar:
+            for number, attack in enumerate(self.plan):
+                targets = np.flatnonzero(board.standing if self.cascade else board.right)
+                bar.total = bar.done + sum(costs[number:]) * len(targets)
+                for turn, index in enumerate(self.batches(targets)):
+                    chunk = store.read(number, turn, index)
+                    passes = costs[number] * len(index)
+                    if chunk is not None:  # found by an earlier call: no time of this one
+                        bar.total, passes = bar.total - passes, 0
+                    elif board.seconds.sum() >= budget_s:
+                        return board, clean
+                    else:
+                        chunk = self.one(attack, index, board)
+                        store.write(number, turn, chunk)
+                    board.add(number, chunk)
+                    bar.step(passes, note=f"{attack.name}  robust ≤ {board.standing.mean():.1%}")
+        return board, clean
+
+    def clean_pass(self) -> Clean:
+        predictions, margins, probabilities = [], [], True
+        for index in self.batches(np.arange(len(self.labels))):
+            answers, y = judge.logits(self.model, self.tensor(index)), self.labels[index]
+            if not np.isfinite(answers).all():
+                count = int((~np.isfinite(answers).all(1)).sum())
+                raise CompressError(
+                    f"the model's logits are not finite on {count} of the first {index[-1] + 1} clean images; "
+                    f"mend the model or its input scale"
+                )
+            if y.max() >= answers.shape[1]:
+                raise CompressError(
+                    f"label {y.max()}: the model tells {answers.shape[1]} classes apart; labels start at 0"
+                )
+            predictions.append(answers.argmax(1))
+            margins.append(judge.margins(answers, y))
+            probabilities = probabilities and distributions(answers)
+        blind = [attack.name for attack in self.plan if gradient_free(attack.name) or ":" in attack.name]
+        if len(blind) < len(self.plan) and not judge.differentiable(self.model, self.tensor(np.arange(1))):
+            raise CompressError(
+                "the model's logits have no gradient by its images; attack it with square and rays alone, or make it "
+                "differentiable (BPDA)"
+            )
+        classes = np.array(answers.shape[1])
+        return Clean(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
+
+    def one(self, attack: Attack, index: np.ndarray, board: Board) -> Chunk:
+        """One attack on one batch, judged."""
+        began = time.monotonic()
+        x, y = self.floats(index), self.labels[index]
+        task = Task(
+            self.model,
+            torch.from_numpy(x.copy()).to(self.device),
+            torch.from_numpy(y.astype(np.int64)).to(self.device),
+            self.ids[index],
+            self.eps,
+            self.norm,
+            self.seed,
+        )
+        candidates = attack.run(task)
+        found = judge.judge(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
+        better = board.stronger(index, found.broke, found.admissible, found.margins)
+        return Chunk(
+            index,
+            found.broke,
+            found.reasons,
+            index[better],
+            candidates.detach().cpu().numpy()[better].astype(np.float32, copy=False),
+            found.margins[better],
+            np.array(time.monotonic() - began),
+        )
+
+    def result(self, board: Board, clean: Clean) -> Result:
+        return Result(
+            norm=self.norm,
+            eps=self.eps,
+            seed=self.seed,
+            classes=int(clean.classes),
+            labels=self.labels,
+            predictions=clean.predictions,
+            right=board.right,
+            broken_by=board.broken_by,
+            tried=board.tried,
+            broken=board.broken,
+            inconclusive=board.standing & ~board.tried.all(0),
+            adversarial=board.adversarial,
+            margins=board.margins,
+            columns=tuple(self.columns(board)),
+            notes=tuple(self.notes(board, clean)),
+        )
+
+    def columns(self, board: Board) -> Iterator[Column]:
+        for number, attack in enumerate(self.plan):
+            standing = int((board.right & ~board.broken[: number + 1].any(0)).sum())
+            reasons = dict(zip(judge.REASONS, board.reasons[number].tolist(), strict=True))
+            yield Column(
+                name=attack.name,
+                parameters=attack.parameters(),
+                attacked=int(board.tried[number].sum()),
+                broke=int(board.broken[number].sum()),
+                first=int((board.broken_by == number).sum()),
+                standing=standing,
+                robust_accuracy=standing / len(self.labels),
+                seconds=round(float(board.seconds[number]), 3),
+                inadmissible=sum(reasons.values()),
+                reasons={why: count for why, count in reasons.items() if count},
+            )
+
+    def notes(self, board: Board, clean: Clean) -> Iterator[str]:
+        """One sentence for everything that a reader of the figure should know."""
+        for column in self.columns(board):
+            if column.inadmissible:
+                why = ", ".join(f"{count} {reason}" for reason, count in column.reasons.items())
+                yield f"{column.name}: {column.inadmissible} of {column.attacked} candidates do not count ({why})"
+        if undecided := int((board.standing & ~board.tried.all(0)).sum()):
+            yield f"the time budget ended before every attack had its turn on {undecided} images, which are undecided"
+        if numberless := int(np.isposinf(board.margins[board.broken_by >= 0]).sum()):
+            yield f"on {numberless} adversarial images a logit is not a finite number; they count as misclassified"
+        if clean.probabilities:
+            yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
+
+
+def distributions(answers: np.ndarray) -> bool:
+    """Whether every row of (B,K) lies in [0, 1] and sums to 1."""
+    return bool(((answers >= 0) & (answers <= 1)).all() and (np.abs(answers.sum(1) - 1) < 1e-3).all())
+
+
+def _check_images(images: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> None:
+    if images.ndim != 4 or not len(images):
+        raise CompressError(f"images of shape {images.shape}; (N,C,H,W) with at least one image is needed")
+    if images.dtype not in (np.uint8, np.float32):
+        raise CompressError(f"images of type {images.dtype}; uint8, or float32 in [0, 1] is needed")
+    if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):
+        raise CompressError(f"images reach from {images.min():g} to {images.max():g}; bring their pixels into [0, 1]")
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise CompressError(
+            f"labels {labels.dtype} {labels.shape}; {len(images)} whole numbers are needed, one an image"
+        )
+    if labels.min() < 0:
+        raise CompressError(f"label {labels.min()}: negative; labels are 0…K−1")
+    if ids.shape != labels.shape or len(np.unique(ids)) < len(ids):
+        raise CompressError(
+            f"ids of shape {ids.shape}, {len(np.unique(ids))} different; {len(images)} different are needed"
+        )

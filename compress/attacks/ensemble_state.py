@@ -1,0 +1,176 @@
+"""What an ensemble has found so far, in memory and on disk: one file an (attack, batch), each whole or absent.
+
+The state is a fold of these files, so a killed evaluation continues where its last whole file ends, and every image,
+broken or not, is in one of them or is the clean one.
+"""
+
+import fcntl
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from compress import artifact
+from compress.attacks.judge import REASONS
+from compress.errors import CompressError
+
+PLAN = "ensemble.json"
+CLEAN = "clean.npz"
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean pass over N images."""
+
+    predictions: np.ndarray  # int64 (N,)
+    margins: np.ndarray  # float32 (N,)
+    classes: np.ndarray  # int64 (): K
+    probabilities: np.ndarray  # bool (): every row is a distribution
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one attack came to on one batch of B images; of the candidates only those that are kept."""
+
+    index: np.ndarray  # int64 (B,): which images
+    broke: np.ndarray  # bool (B,)
+    reasons: np.ndarray  # int64 (4,): inadmissible candidates, see `judge.REASONS`
+    kept: np.ndarray  # int64 (k,): images whose adversarial image this one replaces
+    images: np.ndarray  # float32 (k,C,H,W)
+    margins: np.ndarray  # float32 (k,)
+    seconds: np.ndarray  # float64 ()
+
+
+class Board:
+    """The fold: which images stand, and the strongest adversarial image of each."""
+
+    def __init__(self, adversarial: np.ndarray, right: np.ndarray, margins: np.ndarray, attacks: int) -> None:
+        self.adversarial, self.right, self.margins = adversarial, right, margins
+        self.broken_by = np.full(len(right), -1, np.int16)
+        self.tried, self.broken = np.zeros((2, attacks, len(right)), bool)
+        self.reasons = np.zeros((attacks, len(REASONS)), np.int64)
+        self.seconds = np.zeros(attacks)
+
+    @property
+    def standing(self) -> np.ndarray:
+        """Bool (N,): right and not broken so far."""
+        return self.right & (self.broken_by < 0)
+
+    def stronger(self, index: np.ndarray, broke: np.ndarray, admissible: np.ndarray, margins: np.ndarray) -> np.ndarray:
+        """Bool (B,): candidates to keep in place of the board's: the first that breaks; until then, larger margins."""
+        larger = admissible & (margins > self.margins[index])
+        return (self.broken_by[index] < 0) & (broke | larger)
+
+    def add(self, attack: int, chunk: Chunk) -> None:
+        self.tried[attack, chunk.index] = True
+        self.broken[attack, chunk.index] = chunk.broke
+        first = chunk.index[chunk.broke & (self.broken_by[chunk.index] < 0)]
+        self.broken_by[first] = attack
+        self.adversarial[chunk.kept], self.margins[chunk.kept] = chunk.images, chunk.margins
+        self.reasons[attack] += chunk.reasons
+        self.seconds[attack] += float(chunk.seconds)
+
+
+class Store:
+    """The folder of one evaluation, locked while open: `with Store(folder, plan) as store`. No folder: nothing is kept.
+
+    `plan` is everything that decides the result; a folder of another plan is refused.
+    """
+
+    def __init__(self, folder: "Path | None", plan: Mapping[str, Any]) -> None:
+        self.folder, self.plan, self.handle = folder, json.loads(artifact.canonical(plan)), -1
+
+    def __enter__(self) -> "Store":
+        if self.folder is None:
+            return self
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise CompressError(f"{self.folder}: cannot be created ({fault.strerror}); choose another folder") from None
+        self.handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._claim(self.folder)
+        except BlockingIOError:
+            os.close(self.handle)
+            raise CompressError(
+                f"{self.folder}: another process attacks with this state; wait for it or stop it"
+            ) from None
+        except CompressError:
+            os.close(self.handle)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", fault: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        if self.folder is not None:
+            os.close(self.handle)
+
+    def read_clean(self) -> "Clean | None":
+        found = self._read(CLEAN, Clean)
+        return None if found is None else Clean(**found)
+
+    def write_clean(self, clean: Clean) -> None:
+        self._write(CLEAN, vars(clean))
+
+    def read(self, attack: int, batch: int, index: np.ndarray) -> "Chunk | None":
+        """The saved chunk of that attack and batch, which must be about the images `index`; None if there is none."""
+        name = _name(attack, batch)
+        found = self._read(name, Chunk)
+        if found is None:
+            return None
+        chunk = Chunk(**found)
+        if not np.array_equal(chunk.index, index):
+            raise CompressError(
+                f"{self.folder}: {name} is about other images than its turn; delete the folder and run again"
+            )
+        return chunk
+
+    def write(self, attack: int, batch: int, chunk: Chunk) -> None:
+        self._write(_name(attack, batch), vars(chunk))
+
+    def _claim(self, folder: Path) -> None:
+        """Write the plan into a new folder, compare with that of an old one."""
+        path = folder / PLAN
+        if path.exists():
+            try:
+                old = json.loads(path.read_text())
+            except (ValueError, UnicodeDecodeError):
+                raise CompressError(f"{path}: not readable; delete the folder and run again") from None
+            if why := artifact.difference(old, self.plan):
+                raise CompressError(
+                    f"{folder}: state of another evaluation ({why}); repeat that one or choose another folder"
+                )
+            return
+        if any(entry.name != PLAN + ".tmp" for entry in folder.iterdir()):
+            raise CompressError(f"{folder}: holds files that are no attack state; choose another folder or empty it")
+        artifact.write_atomic(path, json.dumps(self.plan, indent=2, ensure_ascii=False) + "\n")
+
+    def _read(self, name: str, kind: "type[Clean] | type[Chunk]") -> "dict[str, np.ndarray] | None":
+        """The arrays of a file, every field of `kind`; None where there is no such file."""
+        if self.folder is None or not (self.folder / name).exists():
+            return None
+        try:
+            with open(self.folder / name, "rb") as handle, np.load(handle, allow_pickle=False) as file:
+                return {field.name: file[field.name] for field in fields(kind)}
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            raise CompressError(f"{self.folder / name}: damaged; delete this file and run again") from None
+
+    def _write(self, name: str, arrays: Mapping[str, Any]) -> None:
+        if self.folder is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        artifact.write_atomic(self.folder / name, buffer.getvalue())
+
+
+def _name(attack: int, batch: int) -> str:
+    return f"attack-{attack:02d}-{batch:05d}.npz"

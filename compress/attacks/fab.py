@@ -1,0 +1,80 @@
+"""FAB, targeted (Croce & Hein 2020b): step to the nearest decision boundary as the model is linear, and back again."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.attacks import ball, losses
+from compress.attacks.contract import Model, Task
+from compress.attacks.fab_projection import to_hyperplane
+from compress.attacks.losses import ImageLoss
+from compress.attacks.runs import Run, logits_of, strongest_of, wrong_classes
+
+
+@dataclass(frozen=True)
+class FAB:
+    """FAB towards each of the `targets` largest wrong clean logits. It minimizes the distance and needs no radius."""
+
+    steps: int = 100
+    targets: int = 9
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    @property
+    def name(self) -> str:
+        return "fab-t"
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def run(self, task: Task) -> Tensor:
+        return strongest_of(task, self._runs(task))
+
+    def _runs(self, task: Task) -> Iterator[Run]:
+        classes = logits_of(task.model, task.x[:1]).shape[1]
+        for rank in range(min(self.targets, classes - 1)):
+            yield partial(self._once, rank=rank)
+
+    def _once(self, task: Task, rank: int) -> tuple[Tensor, Tensor]:
+        """The nearest adversarial image, or the last iterate where there was none, brought into the ball."""
+        target = wrong_classes(logits_of(task.model, task.x), task.y, rank + 1)[:, rank]
+        nearest = self._search(task, losses.targeted_margin(task.y, target))
+        inside = ball.project(nearest, task.x, task.eps, task.norm)
+        return inside, losses.verdict(task.y)(logits_of(task.model, inside))
+
+    def _search(self, task: Task, difference: ImageLoss) -> Tensor:
+        x, norm, judge = task.x, task.norm, losses.verdict(task.y)
+        x_adv = found = x
+        distance = x.new_full((len(x),), torch.inf)
+        for _ in range(self.steps):
+            value, w = _linearized(task.model, x_adv, difference)
+            here = _projected(x_adv, w, -value, norm)
+            there = _projected(x, w, -value + ((x_adv - x) * w).flatten(1).sum(1), norm)
+            near, far = (ball.length(way, norm).clamp(min=1e-8) for way in (here, there))
+            alpha = ball.column((near / (near + far)).clamp(max=self.alpha_max))
+            x_adv = ((1 - alpha) * (x_adv + self.eta * here) + alpha * (x + self.eta * there)).clamp(0, 1)
+            wrong = judge(logits_of(task.model, x_adv)) > 0
+            reached = ball.length(x_adv - x, norm)
+            nearer = wrong & (reached < distance)
+            found = torch.where(ball.column(nearer | distance.isinf()), x_adv, found)
+            distance = torch.where(nearer, reached, distance)
+            x_adv = torch.where(ball.column(wrong), x + self.beta * (x_adv - x), x_adv)
+        return found
+
+
+def _linearized(model: Model, x_adv: Tensor, difference: ImageLoss) -> tuple[Tensor, Tensor]:
+    """Target logit minus the true one (B,) and its gradient (B,C,H,W): one backward pass."""
+    with torch.enable_grad():
+        leaf = x_adv.detach().requires_grad_()
+        value = difference(model(leaf))
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def _projected(points: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
+    return to_hyperplane(points.flatten(1), w.flatten(1), gap, norm).view_as(points)

@@ -1,0 +1,178 @@
+"""Plain and transferring gradient attacks, and one that sees decisions alone."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.attacks import ball, losses
+from compress.attacks.contract import Model, Task
+from compress.attacks.losses import ImageLoss
+from compress.attacks.runs import Run, draw, logits_of, random_start, stream, strongest_of
+from compress.errors import CompressError
+from edge.rays import rays
+
+STEP = 2.5  # of ε over the steps: enough to cross the ball from anywhere in it
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient ascent on cross-entropy (Madry et al. 2018), step 2.5 ε / steps, in both norms."""
+
+    steps: int = 40
+    restarts: int = 1
+    _label: ClassVar[str] = "pgd"
+
+    @property
+    def name(self) -> str:
+        return self._label
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def run(self, task: Task) -> Tensor:
+        return strongest_of(task, self._runs())
+
+    def _runs(self) -> Iterator[Run]:
+        for restart in range(self.restarts):
+            yield partial(self._once, restart=restart)
+
+    def _once(self, task: Task, restart: int) -> tuple[Tensor, Tensor]:
+        """Of all iterates the one with the largest verdict."""
+        judge, step = losses.verdict(task.y), STEP * task.eps / self.steps
+        x_adv = found = random_start(task, self.name, restart)
+        best = task.x.new_full((len(task.x),), -torch.inf)
+        for number in range(self.steps + 1):
+            last = number == self.steps
+            logits, gradient = (
+                (logits_of(task.model, x_adv), None) if last else _gradient(task.model, x_adv, self._loss(task.y))
+            )
+            verdict = judge(logits)
+            better = verdict > best
+            found, best = torch.where(ball.column(better), x_adv, found), torch.where(better, verdict, best)
+            if gradient is not None:
+                moved = x_adv + step * ball.uphill(gradient, task.norm)
+                x_adv = ball.project(moved, task.x, task.eps, task.norm)
+        return found, best
+
+    def _loss(self, y: Tensor) -> ImageLoss:
+        return losses.cross_entropy(y)
+
+
+@dataclass(frozen=True)
+class MarginPGD(PGD):
+    """The same on the margin of Carlini & Wagner (2017), whose gradient no softmax flattens."""
+
+    _label: ClassVar[str] = "pgd-margin"
+
+    def _loss(self, y: Tensor) -> ImageLoss:
+        return losses.margin(y)
+
+
+@dataclass(frozen=True)
+class MomentumDiverse:
+    """MI-FGSM (Dong et al. 2018) with input diversity (Xie et al. 2019): its last iterate, made to fool other models.
+
+    Every step sees each image, with `probability`, shrunk to `smallest` of its size at least and set on black.
+    """
+
+    steps: int = 20
+    decay: float = 1.0
+    probability: float = 0.5
+    smallest: float = 0.9
+
+    @property
+    def name(self) -> str:
+        return "mi-di"
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def run(self, task: Task) -> Tensor:
+        return strongest_of(task, [self._once])
+
+    def _once(self, task: Task) -> tuple[Tensor, Tensor]:
+        x_adv, momentum = task.x, torch.zeros_like(task.x)
+        loss, judge = losses.cross_entropy(task.y), losses.verdict(task.y)
+        tiny = torch.finfo(task.x.dtype).tiny
+        for step in range(self.steps):
+            draws = draw(task, self.name, step, 4).to(task.x.dtype)
+            model = partial(_seen, task.model, draws=draws, probability=self.probability, smallest=self.smallest)
+            _, gradient = _gradient(model, x_adv, loss)
+            momentum = self.decay * momentum + gradient / ball.column(gradient.abs().mean((1, 2, 3)).clamp(min=tiny))
+            moved = x_adv + task.eps / self.steps * ball.uphill(momentum, task.norm)
+            x_adv = ball.project(moved, task.x, task.eps, task.norm)
+        return x_adv, judge(logits_of(task.model, x_adv))
+
+
+@dataclass(frozen=True)
+class RayS:
+    """RayS (Chen & Gu 2020), L∞: `edge.rays` with a torch model."""
+
+    queries: int = 1000
+
+    @property
+    def name(self) -> str:
+        return "rays"
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def run(self, task: Task) -> Tensor:
+        if task.norm != "linf":
+            raise CompressError(
+                f"rays works in linf, and the norm is {task.norm}: leave rays out, or set the norm to linf"
+            )
+        found = rays(
+            partial(_infer, task),
+            task.x.cpu().numpy().astype(np.float32),
+            task.y.cpu().numpy(),
+            eps=task.eps,
+            queries=self.queries,
+            seed=stream(task.seed, self.name),
+            ids=task.ids,
+            batch_size=len(task.ids),
+        )
+        return ball.project(torch.from_numpy(found.adversarial).to(task.x), task.x, task.eps, task.norm)
+
+
+def _infer(task: Task, images: np.ndarray) -> np.ndarray:
+    return logits_of(task.model, torch.from_numpy(images).to(task.x)).cpu().numpy()
+
+
+def _gradient(model: Model, x_adv: Tensor, loss: ImageLoss) -> tuple[Tensor, Tensor]:
+    """Logits (B,K) at x_adv and the gradient (B,C,H,W) of the summed loss."""
+    with torch.enable_grad():
+        leaf = x_adv.detach().requires_grad_()
+        logits = model(leaf)
+        (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf)
+    return logits.detach(), gradient
+
+
+def _seen(model: Model, x: Tensor, *, draws: Tensor, probability: float, smallest: float) -> Tensor:
+    """The model's logits of x (B,C,H,W) as diversity shows it; `draws` (B,4): whether, size, places down and across."""
+    diverse = draws[:, 0] < probability
+    axes = []
+    for axis, size in enumerate(x.shape[2:]):
+        least = int(smallest * size)
+        small = torch.where(diverse, least + (draws[:, 1] * (size - least + 1)).floor(), size)
+        axes.append(_shrink(small, draws[:, 2 + axis], size))
+    down, across = axes
+    return model(down[:, None] @ x @ across[:, None].transpose(2, 3))
+
+
+def _shrink(small: Tensor, place: Tensor, size: int) -> Tensor:
+    """For each image the matrix (size,size) that shrinks an axis to `small` (B,) pixels, linearly, and moves it.
+
+    Products with matrices have one order of summation; a resampling kernel's gradient has none on CUDA.
+    """
+    first = (place * (size - small + 1)).floor()
+    pixel = torch.arange(size, device=small.device, dtype=small.dtype)
+    inside = pixel[None] - first[:, None]
+    source = ((inside + 0.5) * (size / small)[:, None] - 0.5).clamp(0, size - 1)
+    weight = (1 - (source[:, :, None] - pixel).abs()).clamp(min=0)
+    return weight * ((inside >= 0) & (inside < small[:, None]))[:, :, None]
