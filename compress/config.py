@@ -197,6 +197,9 @@ class Imported(Strict):
     image_size: Count = Field(32, description="height and width of its images, where no data says so")
     check: bool = Field(True, description="measure clean and robust accuracy on held-out images")
     images: Count = Field(256, description="test images of the check, class-balanced")
+    attack: Literal["pgd", "ensemble"] = Field(
+        "pgd", description="attack of the check: PGD, or the standard ensemble (much slower)"
+    )
     steps: Count = Field(20, description="PGD steps of the check")
     queries: Count = Field(1000, description="Square queries of the check of a network without gradients")
     batch_size: Count = Field(64, description="images checked at once")

@@ -42,6 +42,6 @@ def _refuse_non_robust(teacher: Stage, floor: float) -> None:
             f"--allow-non-robust"
         )
     raise CompressError(
-        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()}-{test['steps']} at eps "
+        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()} at eps "
         f"{test['eps']} (n={test['n']}), a teacher needs {floor:.0%}; take a robust one, or give --allow-non-robust"
     )

@@ -118,7 +118,15 @@ def _checked(model: Classifier, dataset: Dataset, source: Source, config: Import
     where = fit.device()
     split = Split(torch.from_numpy(dataset.images[index]).to(where), torch.from_numpy(dataset.labels[index]).to(where))
     model.to(where)
-    how = Check(config.threat.eps, config.threat.radius, config.steps, config.queries, config.batch_size, config.seed)
+    how = Check(
+        config.attack,
+        config.threat.eps,
+        config.threat.radius,
+        config.steps,
+        config.queries,
+        config.batch_size,
+        config.seed,
+    )
     say(f"checking {source.text} on {len(index)} test images of {dataset.name}, eps {config.threat.eps}")
     measured = check.measure(model, split, how)
     found: dict[str, Any] = {"test": measured}

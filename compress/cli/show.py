@@ -43,7 +43,7 @@ def figures(name: str, stage: Stage) -> "list[str] | None":
     if not test:
         return None
     weights = max(entry["bytes"] for entry in stage.manifest["payload"].values())
-    how = f"{test['attack'].upper()}-{test['steps']}"
+    how = f"{test['attack'].upper()}-{test['steps']}" if test["steps"] else str(test["attack"])
     return [name, _percent(test["clean"]), _percent(test["robust"]), how, _size(weights), ""]
 
 

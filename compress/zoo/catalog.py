@@ -14,7 +14,6 @@ from compress.errors import CompressError
 
 TABLE = Path(__file__).parent / "robustbench.csv"
 DATASETS = {"cifar10": 10, "cifar100": 100}
-EPS = "8/255"
 SCHEME = "robustbench"
 
 #: Mean and deviation by channel, on pixels in [0, 1], as published models use them.

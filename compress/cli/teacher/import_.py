@@ -26,6 +26,7 @@ from compress.cli.options import Shared, stage_options
 @click.option("--key", metavar="NAME", help="Which weights, of a file that holds several sets.")
 @click.option("--image-size", type=int, help="Height and width of its images, without --data; default 32.")
 @click.option("--check/--no-check", default=None, help="Measure clean and robust accuracy; default with --data.")
+@click.option("--attack", type=click.Choice(["pgd", "ensemble"]), help="Attack of the check; default pgd.")
 @click.option("--images", type=int, help="Test images of the check; default 256.")
 @click.option("--steps", type=int, help="PGD steps of the check; default 20.")
 @stage_options()
