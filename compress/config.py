@@ -343,6 +343,10 @@ class VerifyConfig(Common, Verify):
     device: Device = Field("cpu", description="where the artifact is executed")
 
 
+#: The two kinds of a teacher's section, by the tag that pydantic puts into the place of a fault.
+OBTAINED: dict[str, type[BaseModel]] = {"train": Teacher, "import": Imported}
+
+
 def _obtained(section: Any) -> str:
     """Which of the two sections a teacher's is: the imported one has a source."""
     imported = "source" in section if isinstance(section, Mapping) else isinstance(section, Imported)
@@ -477,7 +481,7 @@ def _faults(error: ValidationError, kind: type[BaseModel]) -> list[str]:
 
 
 def _lines(detail: ErrorDetails, kind: type[BaseModel]) -> Iterator[str]:
-    where = ".".join(str(part) for part in detail["loc"] if part not in ("[key]", "train", "import"))
+    where = ".".join(str(part) for part in detail["loc"] if part not in ("[key]", *OBTAINED))
     if detail["type"] == "extra_forbidden":
         known = _keys(kind, detail["loc"][:-1])
         yield f"{where}: unknown key{names.nearest(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
@@ -494,6 +498,7 @@ def _keys(kind: type[BaseModel], loc: "tuple[int | str, ...]") -> list[str]:
     """The keys known at a place of the config."""
     at: Any = kind
     for part in loc:
+        at = OBTAINED.get(str(part), at)
         fields = getattr(at, "model_fields", {})
         if part in fields:
             at = _model_in(fields[part].annotation)
