@@ -85,7 +85,10 @@ def test_the_projection_stays_in_range_and_reaches_the_plane_or_the_corner(norm:
             assert float(v[i] @ d[i]) * float(gap[i]) >= 0
     for scale in (1e-12, 1e12):  # the plane is the same however its equation is scaled
         torch.testing.assert_close(
-            to_hyperplane(points, scale * w, scale * gaps, norm), to_hyperplane(points, w, gaps, norm)
+            to_hyperplane(points, scale * w, scale * gaps, norm),
+            to_hyperplane(points, w, gaps, norm),
+            atol=1e-6,
+            rtol=1e-6,
         )
 
 
