@@ -3,6 +3,7 @@
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from compress.errors import CompressError
 from edge.progress import say
@@ -15,14 +16,19 @@ def fetch(url: str, path: Path) -> None:
     """Download `url` to `path`. A page in place of a file is an error: file services answer so when they refuse."""
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, open(part, "wb") as file:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            block = answer.read(BLOCK)
+            if block.lstrip()[:1] == b"<":
+                raise CompressError("the service answered with a web page, not the file")
             say(f"downloading {path.name}, {int(answer.headers.get('Content-Length') or 0):,} bytes")
-            while block := answer.read(BLOCK):
-                if file.tell() == 0 and block.lstrip()[:1] == b"<":
-                    raise CompressError("the service answered with a web page, not the file")
-                file.write(block)
+            path.parent.mkdir(parents=True, exist_ok=True)  # not before there is something to put there
+            with open(part, "wb") as file:
+                while block:
+                    file.write(block)
+                    block = answer.read(BLOCK)
         part.replace(path)
+    except HTTPError as fault:
+        raise CompressError(f"the service answered {fault.code} {fault.reason}") from None
     except (OSError, HTTPException) as fault:  # URLError is an OSError
         reason = getattr(fault, "reason", None) or fault
         raise CompressError(f"no network, or no answer: {reason}") from None

@@ -1,7 +1,10 @@
 """Every layout and wrapper in which robust networks are published is recognised and computes what its code computes."""
 
+import functools
 import importlib.util
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from compress import stages, teacher_import
 from compress.config import ImportConfig, parse
 from compress.errors import CompressError
 from compress.zoo import catalog
+from compress.zoo.fetch import fetch
 from tests.compress import zoo_nets
 
 
@@ -248,3 +252,45 @@ def test_a_factory_of_the_users_own_is_a_teacher(tmp_path: Path, monkeypatch: An
     with pytest.raises(CompressError, match="its forward gives tuple; logits"):
         bad = parse(ImportConfig, {"source": "my_nets_for_this_test:pair"}, "test")
         teacher_import.run(bad, {}, tmp_path / "pair")
+
+
+# ------------------------------------------------------------------------------------------ downloading
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of a real server on loopback that has `page` (HTML) and `net.pt` (3 MB)."""
+    root = tmp_path / "served"
+    root.mkdir()
+    (root / "page").write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
+    (root / "net.pt").write_bytes(bytes(range(256)) * 12_000)
+    handler = functools.partial(QuietHandler, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_file_is_downloaded_whole(served: str, tmp_path: Path) -> None:
+    fetch(f"{served}/net.pt", tmp_path / "models" / "cifar10" / "net.pt")
+    assert (tmp_path / "models" / "cifar10" / "net.pt").read_bytes() == bytes(range(256)) * 12_000
+
+
+@pytest.mark.parametrize(("name", "said"), [("page", "a web page, not the file"), ("nothing", "404")])
+def test_what_is_not_the_file_leaves_nothing_behind(name: str, said: str, served: str, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=said):
+        fetch(f"{served}/{name}", tmp_path / "models" / "net.pt")
+    assert not (tmp_path / "models").exists()
+
+
+def test_without_a_network_nothing_is_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match="no network, or no answer"):
+        fetch("http://127.0.0.1:9/net.pt", tmp_path / "models" / "net.pt")
+    assert not (tmp_path / "models").exists()
