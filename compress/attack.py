@@ -18,9 +18,8 @@ from compress.attacks import grid
 from compress.attacks.against import Candidates, Subject, attack_all
 from compress.config import AttackConfig
 from compress.data import Dataset
-from compress.data import load as load_dataset
 from compress.errors import CompressError
-from compress.stages import lineage, load, load_data
+from compress.stages import lineage, load, load_data, plan_of
 from edge import checks, open_runner
 
 ARRAYS, INDEX = "attack-set.npz", "attack-set.json"
@@ -28,7 +27,7 @@ ARRAYS, INDEX = "attack-set.npz", "attack-set.json"
 
 def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return _plan(config, _read(inputs))
+    return plan_of("attack-set", config, _read(inputs))
 
 
 def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
@@ -59,7 +58,9 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
         artifact.write_atomic(work.add_payload(INDEX), json.dumps(description, indent=2, ensure_ascii=False) + "\n")
         work.metrics = _metrics(subjects, logits, labels, broken)
 
-    return artifact.build(out, _plan(config, stages), make, lineage=lineage(config, stages), replace=replace)
+    return artifact.build(
+        out, plan_of("attack-set", config, stages), make, lineage=lineage(config, stages), replace=replace
+    )
 
 
 def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
@@ -98,16 +99,6 @@ def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
             f"{stage.path}: made from another {role} ({made_from:.12}) than {given}; "
             f"give the folders of one chain (--quantized for an INT8 artifact)"
         )
-
-
-def _plan(config: AttackConfig, stages: Mapping[str, Stage]) -> Plan:
-    return Plan(
-        stage="attack-set",
-        config=config.semantic(),
-        seed=config.seed,
-        data=load_dataset(config.data).as_plan(),
-        inputs={role: stage.identity for role, stage in stages.items()},
-    )
 
 
 def _subjects(stages: Mapping[str, Stage]) -> list[Subject]:

@@ -336,6 +336,10 @@ class AttackConfig(Common, Attack):
 class EvaluateConfig(Common, Evaluate):
     """An evaluated stage on its own."""
 
+    def semantic(self) -> dict[str, Any]:
+        """As of every stage; what is done about an alarm changes no verdict."""
+        return {key: value for key, value in super().semantic().items() if key != "allow_invalid"}
+
 
 class VerifyConfig(Common, Verify):
     """A verified stage on its own."""

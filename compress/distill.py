@@ -8,12 +8,13 @@ from compress import artifact, names
 from compress.artifact import Plan, Stage
 from compress.config import StudentConfig
 from compress.errors import CompressError
-from compress.train import plan_training, train
+from compress.stages import plan_of
+from compress.train import train
 
 
 def plan(config: StudentConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return plan_training("student", config, _read(config, inputs))
+    return plan_of("student", config, _read(config, inputs))
 
 
 def run(config: StudentConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:

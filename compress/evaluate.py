@@ -15,11 +15,10 @@ from compress.attack import choose
 from compress.attacks import ensemble, presets, validity
 from compress.attacks.ensemble import Result
 from compress.config import EvaluateConfig
-from compress.data import load as load_dataset
 from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.errors import CheckFailed, CompressError
 from compress.models import Classifier
-from compress.stages import TORCH_STAGES, lineage, load, load_data
+from compress.stages import TORCH_STAGES, lineage, load, load_data, plan_of
 from edge.progress import say
 
 FIGURES = "evaluation.json"
@@ -30,7 +29,7 @@ KEEP = (STATE,)
 
 def plan(config: EvaluateConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return _plan(config, _read(inputs))
+    return plan_of("evaluated", config, _read(inputs))
 
 
 def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
@@ -67,7 +66,9 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *,
             found["transfer"] = _transfer(subjects, config, result)
         _write(work, found, result, index)
 
-    made = artifact.build(out, _plan(config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace)
+    made = artifact.build(
+        out, plan_of("evaluated", config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace
+    )
     _refuse_invalid(made, config)
     return made
 
@@ -77,16 +78,6 @@ def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
     for number, folder in enumerate(inputs.get("others", ())):
         stages[f"other-{number}"] = artifact.read(folder, TORCH_STAGES)
     return stages
-
-
-def _plan(config: EvaluateConfig, stages: Mapping[str, Stage]) -> Plan:
-    return Plan(
-        stage="evaluated",
-        config=config.semantic(),
-        seed=config.seed,
-        data=load_dataset(config.data).as_plan(),
-        inputs={role: stage.identity for role, stage in stages.items()},
-    )
 
 
 class _Subject:
@@ -180,7 +171,7 @@ def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: R
 
 
 def _write(work: Work, found: dict[str, Any], result: Result, index: np.ndarray) -> None:
-    artifact.write_atomic(work.add_payload(FIGURES), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    artifact.write_atomic(work.add_record(FIGURES), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     with open(work.add_payload(TABLE), "wb") as file:
         np.savez_compressed(
             file,

@@ -19,13 +19,13 @@ from compress.losses import methods
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
 from compress.seeds import generator
-from compress.stages import lineage, load, load_data
-from compress.train import finish, plan_training
+from compress.stages import lineage, load, load_data, plan_of
+from compress.train import finish
 
 
 def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return plan_training("quantized", config, _read(config, inputs))
+    return plan_of("quantized", config, _read(config, inputs))
 
 
 def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
@@ -51,7 +51,7 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
 
     return artifact.build(
         out,
-        plan_training("quantized", config, stages),
+        plan_of("quantized", config, stages),
         make,
         lineage=lineage(config, stages),
         keep=fit.KEEP,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from compress import artifact, data, names
-from compress.artifact import Stage
+from compress.artifact import Plan, Stage
 from compress.config import Common
 from compress.data import Dataset
 from compress.errors import CompressError
@@ -34,6 +34,17 @@ def load(where: "Path | str | Stage") -> Classifier:
     else:
         model = folder.load(architecture, stage.path)
     return model.eval().requires_grad_(False)
+
+
+def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
+    """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
+    return Plan(
+        stage=kind,
+        config=config.semantic(),
+        seed=config.seed,
+        data=data.load(config.data).as_plan(),
+        inputs={role: stage.identity for role, stage in inputs.items()},
+    )
 
 
 def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from compress.artifact import Plan, Stage
 from compress.config import TeacherConfig
-from compress.train import plan_training, train
+from compress.stages import plan_of
+from compress.train import train
 
 
 def plan(config: TeacherConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return plan_training("teacher", config, {})
+    return plan_of("teacher", config, {})
 
 
 def run(config: TeacherConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:

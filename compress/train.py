@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from compress import artifact, data, fit, names
-from compress.artifact import Plan, Stage, Work
+from compress import artifact, fit, names
+from compress.artifact import Stage, Work
 from compress.attacks.accuracy import on_test_split
-from compress.config import Common, QuantizeConfig, StudentConfig, TeacherConfig
+from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import Dataset
 from compress.data.split import Split
 from compress.errors import CompressError
@@ -16,18 +16,7 @@ from compress.losses import methods
 from compress.losses.objective import Objective
 from compress.models import Classifier, folder
 from compress.models.base import parameters
-from compress.stages import lineage, load, load_data
-
-
-def plan_training(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
-    """The plan of a stage that trains: its config, the data, and the identities of the stages it reads."""
-    return Plan(
-        stage=kind,
-        config=config.semantic(),
-        seed=config.seed,
-        data=data.load(config.data).as_plan(),
-        inputs={role: stage.identity for role, stage in inputs.items()},
-    )
+from compress.stages import lineage, load, load_data, plan_of
 
 
 def train(
@@ -61,7 +50,7 @@ def train(
 
     return artifact.build(
         out,
-        plan_training(kind, config, inputs),
+        plan_of(kind, config, inputs),
         make,
         lineage=lineage(config, inputs),
         keep=fit.KEEP,

@@ -9,11 +9,10 @@ import torch
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
 from compress.config import ExportConfig
-from compress.data import load as load_dataset
 from compress.errors import CheckFailed
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
-from compress.stages import lineage, load, load_data
+from compress.stages import lineage, load, load_data, plan_of
 from edge.runner import MODEL
 from export import onnx_float, onnx_int8
 from export.parity import compare
@@ -24,7 +23,7 @@ FLOAT_TOLERANCE = 1e-3
 
 def plan(config: ExportConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return _plan(config, _read(inputs))
+    return plan_of("exported", config, {"model": _read(inputs)})
 
 
 def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
@@ -58,21 +57,17 @@ def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
             "parity": found.as_metrics(),
         }
 
-    return artifact.build(out, _plan(config, source), make, lineage=lineage(config, {"model": source}), replace=replace)
+    return artifact.build(
+        out,
+        plan_of("exported", config, {"model": source}),
+        make,
+        lineage=lineage(config, {"model": source}),
+        replace=replace,
+    )
 
 
 def _read(inputs: Mapping[str, Any]) -> Stage:
     return artifact.read(inputs["model"], ("student", "quantized", "teacher"))
-
-
-def _plan(config: ExportConfig, source: Stage) -> Plan:
-    return Plan(
-        stage="exported",
-        config=config.semantic(),
-        seed=config.seed,
-        data=load_dataset(config.data).as_plan(),
-        inputs={"model": source.identity},
-    )
 
 
 def _emit(model: Classifier, source: Stage, config: ExportConfig) -> Any:

@@ -52,8 +52,6 @@ def evaluate(
     Dataset and radius are the model's where neither a flag nor --config gives them. A killed run resumes. Exit 3 when
     a validity check says that the figure is not to be trusted.
     """
-    import json
-
     from compress.cli import stage
     from compress.cli.show import evaluation, head
     from compress.config import EvaluateConfig
@@ -68,6 +66,6 @@ def evaluate(
     made, complete = stage.run("compress.evaluate", settled, {"model": model, "others": list(others)}, shared.out)
     figures = read(made)
     if shared.as_json:
-        click.echo(stage.as_json(made, complete, evaluation=json.loads(json.dumps(figures))))
+        click.echo(stage.as_json(made, complete, evaluation=figures))
     else:
         click.echo("\n".join([head(made, complete), *evaluation(figures)]))
