@@ -3,15 +3,8 @@
 import os
 import signal
 import sys
-from types import FrameType
 
-
-def _interrupted(number: int, frame: "FrameType | None") -> None:
-    """End at once: stage folders are safe against a kill at any moment, so there is nothing to unwind."""
-    start = "\n" if os.isatty(2) else ""  # a progress line may stand there
-    name = signal.Signals(number).name
-    os.write(2, f"{start}compress: interrupted ({name}); the same command resumes where it stopped\n".encode())
-    os._exit(130)
+from compress import interrupt
 
 
 def share_the_cores() -> None:
@@ -25,12 +18,15 @@ def share_the_cores() -> None:
 
 def entry() -> None:
     """The console script: run this process's command line and exit with its code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    interrupt.watch((signal.SIGINT, signal.SIGTERM))
     share_the_cores()
     from compress.cli.execute import execute
 
-    sys.exit(execute(sys.argv[1:]))
+    try:
+        code = execute(sys.argv[1:])
+    except interrupt.Interrupted as stop:
+        interrupt.end(stop.number)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

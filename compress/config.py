@@ -110,6 +110,10 @@ class Threat(Strict):
         return float(Fraction(self.eps))
 
 
+#: Keys of any section that change no result.
+WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard"}
+
+
 class Common(Strict):
     """What every stage shares."""
 
@@ -119,7 +123,7 @@ class Common(Strict):
 
     def semantic(self) -> dict[str, Any]:
         """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
-        return {**self.model_dump(mode="json"), "data": names.dataset(self.data)[0]}
+        return {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": names.dataset(self.data)[0]}
 
 
 class TrainAttack(Strict):
@@ -129,12 +133,26 @@ class TrainAttack(Strict):
     step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
 
 
+class Awp(Strict):
+    """Adversarial weight perturbation (Wu et al. 2020): the update's gradient is taken where the weights are worse."""
+
+    gamma: Positive = Field(0.005, description="length of the perturbation, in norms of each layer's weights")
+    warmup: int = Field(0, ge=0, description="epochs without it first")
+
+
 class Training(Strict):
     """How a network is trained; shared by the sections that train."""
 
     epochs: Count = Field(30, description="passes over the training split")
     batch_size: int = Field(128, ge=2, description="images of one step of the optimiser")
-    lr: Positive = Field(0.1, description="peak learning rate of SGD with Nesterov momentum, cosine to zero")
+    lr: Positive = Field(0.1, description="peak learning rate of SGD with Nesterov momentum")
+    schedule: Literal["cosine", "step", "one-cycle", "linear"] = Field(
+        "cosine", description="how the rate falls after the warm-up"
+    )
+    milestones: list[Positive] = Field(
+        [0.5, 0.75], description="where schedule step lowers the rate: shares of the run below 1, else epochs"
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="what schedule step multiplies the rate by at a milestone")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
@@ -142,8 +160,34 @@ class Training(Strict):
         "auto", description="how training images are varied; auto: crop-flip, but none for digits, idx and npz"
     )
     attack: TrainAttack = Field(TrainAttack(), description="the attack that training images are changed by")
+    clip: "Positive | None" = Field(None, description="largest norm of the gradient of all weights")
+    average: Literal["none", "ema", "swa"] = Field(
+        "none", description="which weights are validated and shipped: the last ones, or an average over steps or epochs"
+    )
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="weight of the past in average ema, after its warm-up")
+    swa_start: float = Field(0.75, ge=0, lt=1, description="share of the run after which average swa begins")
+    awp: "Awp | None" = Field(None, description="adversarial weight perturbation, off by default; {} for its defaults")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of attack, teacher and update passes; auto: what is measured to be faster here"
+    )
+    compile: bool = Field(False, description="compile teacher and student with torch.compile")
+    budget: "str | None" = Field(
+        None, description="time by which training ends with its schedule complete: 90s, 20m, 2h"
+    )
     validate_steps: Count = Field(10, description="PGD steps by which the validation split selects the epoch")
     test_steps: Count = Field(20, description="PGD steps of the test accuracy kept in the manifest")
+    checkpoint_minutes: Positive = Field(5.0, description="minutes between checkpoints within an epoch")
+    tensorboard: bool = Field(False, description="also write the metrics as TensorBoard event files")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, budget: "str | None") -> "str | None":
+        _seconds(budget)
+        return budget
+
+    @property
+    def budget_s(self) -> "float | None":
+        return _seconds(self.budget)
 
 
 class WithMethod(Training):
@@ -220,7 +264,7 @@ class Quantize(Training):
 
     mode: Literal["qat", "ptq"] = Field("qat", description="fine-tune through the quantizers, or only calibrate")
     epochs: Count = Field(3, description="passes over the training split; not used by ptq")
-    lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum, cosine to zero")
+    lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
 
 
@@ -278,6 +322,9 @@ class Evaluate(Strict):
     norm: Literal["linf", "l2"] = Field("linf", description="the norm that bounds the perturbation")
     images: "Count | None" = Field(None, description="test images, class-balanced; all of them by default")
     batch_size: Count = Field(128, description="images attacked at once")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the attacks' search, never of verdicts; auto: bfloat16 where the hardware multiplies it"
+    )
     budget: "str | None" = Field(None, description="time after which undecided images are inconclusive: 90s, 20m, 2h")
     curve: list[Radius] = Field([], description="further radii, by the quick ensemble")
     unseen: "Radius | None" = Field(None, description="radius in the other norm, by the quick ensemble")

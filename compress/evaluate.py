@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import artifact, fit
+from compress import artifact, fit, ranks
 from compress.artifact import Plan, Stage, Work
 from compress.attack import choose
 from compress.attacks import ensemble, presets, validity
@@ -66,7 +66,7 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *,
             found["transfer"] = _transfer(subjects, config, result)
         _write(work, found, result, index)
 
-    made = artifact.build(
+    made = ranks.build(
         out, plan_of("evaluated", config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace
     )
     _refuse_invalid(made, config)
@@ -106,6 +106,7 @@ class _Subject:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             device=self.device,
+            precision=self.config.precision,
             identity=self.stage.identity,
             state_folder=state,
             budget_s=self.config.budget_s,
@@ -196,9 +197,8 @@ def _write(work: Work, found: dict[str, Any], result: Result, index: np.ndarray)
 def _refuse_invalid(made: Stage, config: EvaluateConfig) -> None:
     """A figure that a validity check calls into doubt is written, said, and fails the run."""
     if made.metrics["fired"] and not config.allow_invalid:
-        checks = json.loads(made.file(FIGURES).read_text())["checks"]
-        said = "; ".join(check["text"] for check in checks if check["fired"])
-        raise CheckFailed(f"{made.path}: the figure is not to be trusted: {said}")
+        texts = [check["text"] for check in read(made)["checks"] if check["fired"]] if ranks.rank() == 0 else []
+        raise CheckFailed(f"{made.path}: the figure is not to be trusted: {'; '.join(texts)}")
 
 
 def read(stage: Stage) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _fine_tune(
 ) -> None:
     """Train through the quantizers by the method and options that the student was trained with."""
     where = next(student.parameters()).device
-    teacher = load(stages["teacher"]).to(where) if "teacher" in stages else None
+    teacher = fit.Guide(load(stages["teacher"]).to(where)) if "teacher" in stages else None
     method = stages["student"].config
     clean = (x for x, _ in Split.of(dataset, "train", where).batches(config.batch_size))
     objective = methods.build(method["method"], method["options"], student, teacher, clean).to(where)

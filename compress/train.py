@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from compress import artifact, fit, names
+from compress import artifact, fit, names, precision
 from compress.artifact import Stage, Work
 from compress.attacks.accuracy import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
@@ -32,7 +32,7 @@ def train(
     def make(work: Work) -> None:
         dataset = load_data(config.data, *inputs.values())
         where = fit.device()
-        teacher = load(inputs["teacher"]).to(where) if "teacher" in inputs else None
+        teacher = fit.Guide(load(inputs["teacher"]).to(where)) if "teacher" in inputs else None
         if config.method in names.READ_FEATURES and teacher is not None and not teacher.has_features:
             raise CompressError(
                 f"{inputs['teacher'].path}: gives nothing but logits, method {config.method} aligns features; "
@@ -69,6 +69,21 @@ def finish(
 ) -> dict[str, object]:
     """Fit the student and measure it: the manifest's metrics."""
     eps = config.threat.radius
-    found = fit.fit(student, objective, teacher, dataset, config, eps=eps, seed=config.seed, work=work, label=label)
-    test = on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps)
-    return {"parameters": parameters(student), **found, "test": test}
+
+    def measure() -> dict[str, object]:
+        with precision.full():
+            return on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps)
+
+    found = fit.fit(
+        student,
+        objective,
+        teacher,
+        dataset,
+        config,
+        eps=eps,
+        seed=config.seed,
+        work=work,
+        label=label,
+        measure=measure,
+    )
+    return {"parameters": parameters(student), **found}

@@ -4,7 +4,7 @@ Every success is judged on its own (`compress.attacks.judge`); an image counts a
 turn and failed.
 """
 
-import contextlib
+import functools
 import hashlib
 import math
 import time
@@ -17,13 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.attacks import judge
+from compress import precision as arithmetic
+from compress import ranks
+from compress.attacks import inside, judge, losses
 from compress.attacks.contract import Attack, Model, Task
 from compress.attacks.ensemble_result import Column, Result
 from compress.attacks.ensemble_state import Board, Chunk, Clean, Store
-from compress.attacks.presets import cost, gradient_free
+from compress.attacks.presets import cost, gradient_free, users
+from compress.attacks.runs import logits_of
 from compress.errors import CompressError
 from edge.progress import Progress
+
+EXAMPLES = 32  # images on which the network searched on must answer as the one under test
 
 
 def evaluate(
@@ -37,6 +42,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 128,
     device: "str | torch.device" = "cpu",
+    precision: str = "auto",
     cascade: bool = True,
     ids: "np.ndarray | None" = None,
     identity: str = "",
@@ -49,27 +55,19 @@ def evaluate(
     case is the same. `ids` (N,) name the images' random streams, 0…N−1 by default. With a `state_folder` a killed call
     continues when repeated; `identity` then names the model. `budget_s` bounds the seconds of attack, saved ones
     included, to the end of a batch; what it leaves undecided is reported as inconclusive.
+
+    `precision` ("auto", "float32", "bfloat16") is that of the search alone. Verdicts are float32, and an image whose
+    margin the rounding may have decided is attacked a second time, on `model` itself. Between the processes of a group
+    (`compress.ranks`) the batches go round; batches, and with them verdicts, are those of one process.
     """
-    run = _Run(model, images, labels, tuple(plan), eps, norm, seed, batch_size, torch.device(device), cascade, ids)
+    device = torch.device(device)
+    chosen = arithmetic.resolve(precision, device)
+    run = _Run(model, images, labels, tuple(plan), eps, norm, seed, batch_size, device, chosen, cascade, ids)
     if state_folder is not None and not identity:
         raise CompressError("identity: none given; a saved state must say which model it is about, give its hash")
-    folder = None if state_folder is None else Path(state_folder)
-    with full_precision(), Store(folder, {} if folder is None else run.describe(identity)) as store:
+    folder = None if state_folder is None or ranks.rank() else Path(state_folder)
+    with arithmetic.full(), Store(folder, {} if folder is None else run.describe(identity)) as store:
         return run.result(*run.attack(store, math.inf if budget_s is None else budget_s))
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 means float32 inside: no TF32 in matrix products and convolutions on a GPU."""
-    backends: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class _Run:
     seed: int
     batch_size: int
     device: torch.device
+    precision: str
     cascade: bool
     given_ids: "np.ndarray | None"
 
@@ -122,7 +121,13 @@ class _Run:
             "cascade": self.cascade,
             "batch_size": self.batch_size,
             "device": self.device.type,
+            "precision": self.precision,
         }
+
+    @functools.cached_property
+    def inside(self) -> Model:
+        """What built-in attacks search on."""
+        return inside.prepare(self.model, self.precision, self.tensor(np.arange(min(EXAMPLES, len(self.labels)))))
 
     def floats(self, index: np.ndarray) -> np.ndarray:
         """float32 images (B,C,H,W) in [0, 1]: k → k/255, as every runner does it."""
@@ -136,9 +141,9 @@ class _Run:
         return [index[begin : begin + self.batch_size] for begin in range(0, len(index), self.batch_size)]
 
     def attack(self, store: Store, budget_s: float) -> tuple[Board, Clean]:
-        clean = store.read_clean()
+        clean = ranks.broadcast(store.read_clean())
         if clean is None:
-            clean = self.clean_pass()
+            clean = ranks.broadcast(self.clean_pass())
             store.write_clean(clean)
         right, start = clean.predictions == self.labels, np.empty(self.images.shape, np.float32)
         for index in self.batches(np.arange(len(start))):
@@ -146,22 +151,61 @@ class _Run:
         board = Board(start, right, clean.margins.copy(), len(self.plan))
         costs = [cost(attack) for attack in self.plan]
         with Progress("ensemble", sum(costs) * int(right.sum())) as bar:
-            for number, attack in enumerate(self.plan):
+            for number in range(len(self.plan)):
                 targets = np.flatnonzero(board.standing if self.cascade else board.right)
                 bar.total = bar.done + sum(costs[number:]) * len(targets)
-                for turn, index in enumerate(self.batches(targets)):
-                    chunk = store.read(number, turn, index)
-                    passes = costs[number] * len(index)
-                    if chunk is not None:  # found by an earlier call: no time of this one
-                        bar.total, passes = bar.total - passes, 0
-                    elif board.seconds.sum() >= budget_s:
-                        return board, clean
-                    else:
-                        chunk = self.one(attack, index, board)
-                        store.write(number, turn, chunk)
-                    board.add(number, chunk)
-                    bar.step(passes, note=f"{attack.name}  robust ≤ {board.standing.mean():.1%}")
+                if not self.turns(number, targets, store, board, budget_s, bar):
+                    break
         return board, clean
+
+    def turns(
+        self, number: int, targets: np.ndarray, store: Store, board: Board, budget_s: float, bar: Progress
+    ) -> bool:
+        """One attack on all its images, batch by batch, then on the model itself those that rounding left unsure.
+
+        False where the budget ended it.
+        """
+        attack, turn = self.plan[number], 0
+        for exact in (False, True):
+            batches = self.batches(np.flatnonzero(board.unsure) if exact else targets)
+            bar.total += exact * cost(attack) * sum(map(len, batches))
+            for first in range(0, len(batches), ranks.world()):
+                at_once = batches[first : first + ranks.world()]
+                saved = ranks.broadcast([store.read(number, turn + k, index) for k, index in enumerate(at_once)])
+                missing = [k for k, chunk in enumerate(saved) if chunk is None]
+                if missing and board.seconds.sum() >= budget_s:
+                    return False
+                chunks = self.shared(attack, at_once, saved, board, exact=exact)
+                for k, chunk in enumerate(chunks):
+                    board.add(number, chunk)
+                    if k in missing:
+                        store.write(number, turn + k, chunk)
+                board.seconds[number] += max(float(chunk.seconds) for chunk in chunks)
+                # what an earlier call found takes no time of this one
+                passes = [cost(attack) * len(index) * (k in missing) for k, index in enumerate(at_once)]
+                bar.total -= cost(attack) * sum(map(len, at_once)) - sum(passes)
+                bar.step(sum(passes), note=f"{attack.name}  robust ≤ {board.standing.mean():.1%}")
+                turn += len(at_once)
+        return True
+
+    def shared(
+        self,
+        attack: Attack,
+        batches: "Sequence[np.ndarray]",
+        saved: "Sequence[Chunk | None]",
+        board: Board,
+        *,
+        exact: bool,
+    ) -> "list[Chunk]":
+        """Up to one batch a process: each attacks its own unless it is saved, and all learn of all."""
+        known = [chunk for chunk in saved if chunk is not None]
+        if len(known) == len(batches):
+            return known
+        mine = ranks.rank()
+        idle = mine >= len(batches) or saved[mine] is not None
+        found = ranks.gather(None if idle else self.one(attack, batches[mine], board, exact=exact))
+        either = (new if old is None else old for old, new in zip(saved, found, strict=False))
+        return [chunk for chunk in either if chunk is not None]
 
     def clean_pass(self) -> Clean:
         predictions, margins, probabilities = [], [], True
@@ -180,7 +224,7 @@ class _Run:
             predictions.append(answers.argmax(1))
             margins.append(judge.margins(answers, y))
             probabilities = probabilities and distributions(answers)
-        blind = [attack.name for attack in self.plan if gradient_free(attack.name) or ":" in attack.name]
+        blind = [attack.name for attack in self.plan if gradient_free(attack.name) or users(attack.name)]
         if len(blind) < len(self.plan) and not judge.differentiable(self.model, self.tensor(np.arange(1))):
             raise CompressError(
                 "the model's logits have no gradient by its images; attack it with square and rays alone, or make it "
@@ -189,12 +233,13 @@ class _Run:
         classes = np.array(answers.shape[1])
         return Clean(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
 
-    def one(self, attack: Attack, index: np.ndarray, board: Board) -> Chunk:
-        """One attack on one batch, judged."""
+    def one(self, attack: Attack, index: np.ndarray, board: Board, *, exact: bool) -> Chunk:
+        """One attack on one batch, judged; searched on the model itself with `exact`."""
         began = time.monotonic()
         x, y = self.floats(index), self.labels[index]
+        model = self.model if exact or users(attack.name) else self.inside
         task = Task(
-            self.model,
+            model,
             torch.from_numpy(x.copy()).to(self.device),
             torch.from_numpy(y.astype(np.int64)).to(self.device),
             self.ids[index],
@@ -205,6 +250,7 @@ class _Run:
         candidates = attack.run(task)
         found = judge.judge(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
         better = board.stronger(index, found.broke, found.admissible, found.margins)
+        unsure = index[:0] if model is self.model else index[_unsure(model, candidates, task.y, found)]
         return Chunk(
             index,
             found.broke,
@@ -212,6 +258,7 @@ class _Run:
             index[better],
             candidates.detach().cpu().numpy()[better].astype(np.float32, copy=False),
             found.margins[better],
+            unsure,
             np.array(time.monotonic() - began),
         )
 
@@ -230,6 +277,7 @@ class _Run:
             inconclusive=board.standing & ~board.tried.all(0),
             adversarial=board.adversarial,
             margins=board.margins,
+            precision=inside.precision_of(self.inside),
             columns=tuple(self.columns(board)),
             notes=tuple(self.notes(board, clean)),
         )
@@ -263,6 +311,17 @@ class _Run:
             yield f"on {numberless} adversarial images a logit is not a finite number; they count as misclassified"
         if clean.probabilities:
             yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
+
+
+def _unsure(model: Model, candidates: Tensor, y: Tensor, found: judge.Judgement) -> np.ndarray:
+    """Candidates, bool (B,), that fail by less than `model`, on which they were searched, errs in its margins here.
+
+    The error is the largest of the batch between its margins and the judge's.
+    """
+    searched = losses.verdict(y)(logits_of(model, candidates)).cpu().numpy()
+    errors = np.abs(searched - found.margins)
+    error = errors[np.isfinite(errors)].max(initial=0)
+    return np.asarray(~found.broke & (found.margins >= -error))
 
 
 def distributions(answers: np.ndarray) -> bool:

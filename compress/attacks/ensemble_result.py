@@ -74,6 +74,7 @@ class Result:
     inconclusive: np.ndarray  # bool (N,): standing, but the budget was over before every attack had its turn
     adversarial: np.ndarray  # float32 (N,C,H,W): what broke it, or the strongest candidate, or the clean image
     margins: np.ndarray  # float32 (N,): of these, largest wrong logit minus the true one
+    precision: str  # of the search: "float32" or "bfloat16"
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
 
@@ -106,6 +107,7 @@ class Result:
         return {
             "threat": {"norm": self.norm, "eps": self.eps},
             "seed": self.seed,
+            "precision": self.precision,
             **self.total.as_dict(),
             "attacks": [{**vars(column), "reasons": dict(column.reasons)} for column in self.columns],
             "worst_class": self.worst_class,

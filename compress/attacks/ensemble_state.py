@@ -45,6 +45,7 @@ class Chunk:
     kept: np.ndarray  # int64 (k,): images whose adversarial image this one replaces
     images: np.ndarray  # float32 (k,C,H,W)
     margins: np.ndarray  # float32 (k,)
+    unsure: np.ndarray  # int64 (u,): images to attack again on the network under test itself
     seconds: np.ndarray  # float64 ()
 
 
@@ -55,8 +56,9 @@ class Board:
         self.adversarial, self.right, self.margins = adversarial, right, margins
         self.broken_by = np.full(len(right), -1, np.int16)
         self.tried, self.broken = np.zeros((2, attacks, len(right)), bool)
+        self.unsure = np.zeros(len(right), bool)  # in the attack that goes on
         self.reasons = np.zeros((attacks, len(REASONS)), np.int64)
-        self.seconds = np.zeros(attacks)
+        self.seconds = np.zeros(attacks)  # of batches attacked at once the longest
 
     @property
     def standing(self) -> np.ndarray:
@@ -69,13 +71,14 @@ class Board:
         return (self.broken_by[index] < 0) & (broke | larger)
 
     def add(self, attack: int, chunk: Chunk) -> None:
-        self.tried[attack, chunk.index] = True
+        self.unsure[chunk.index] = False
+        self.unsure[chunk.unsure] = True
+        self.tried[attack, chunk.index] = ~self.unsure[chunk.index]
         self.broken[attack, chunk.index] = chunk.broke
         first = chunk.index[chunk.broke & (self.broken_by[chunk.index] < 0)]
         self.broken_by[first] = attack
         self.adversarial[chunk.kept], self.margins[chunk.kept] = chunk.images, chunk.margins
         self.reasons[attack] += chunk.reasons
-        self.seconds[attack] += float(chunk.seconds)
 
 
 class Store:

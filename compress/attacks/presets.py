@@ -55,6 +55,11 @@ def gradient_free(name: str) -> bool:
     return re.sub(r"-\d+$", "", name) in GRADIENT_FREE
 
 
+def users(name: str) -> bool:
+    """Whether the attack of that name is a user's own."""
+    return ":" in name
+
+
 def cost(attack: Attack) -> int:
     """Model passes for one image, roughly (a backward pass counts as two); for the time left, nothing else."""
     given = attack.parameters()
@@ -63,7 +68,7 @@ def cost(attack: Attack) -> int:
 
 
 def _single(name: str, wrong: int) -> Attack:
-    if ":" in name:
+    if users(name):
         return adaptive.load(name)
     base, number = name, None
     if name not in SINGLE and (parts := re.fullmatch(r"(.+)-([1-9]\d*)", name)):

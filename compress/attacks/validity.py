@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress import precision
 from compress.attacks import judge, losses
 from compress.attacks.apgd import ascend
 from compress.attacks.contract import Model, Task
-from compress.attacks.ensemble import distributions, full_precision
+from compress.attacks.ensemble import distributions
 from compress.attacks.ensemble_result import Result
-from compress.attacks.presets import gradient_free
+from compress.attacks.presets import gradient_free, users
 from compress.attacks.runs import random_start
 
 ROUNDING = 1e-4  # of an image's spread of logits: what the order of a sum may change
@@ -55,7 +56,7 @@ def check(
     """
     pool = np.flatnonzero(result.right) if result.right.any() else np.arange(len(labels))
     chosen = pool[np.linspace(0, len(pool) - 1, min(sample, len(pool))).astype(np.int64)]
-    with full_precision():
+    with precision.full():
         batches = list(_tasks(model, images, labels, chosen, result, batch_size, torch.device(device)))
         return [*_repeated(batches), _probabilities(batches), *_gradients(batches), _rising(batches), *_free(result)]
 
@@ -187,7 +188,7 @@ def _free(result: Result) -> Iterator[Check]:
     """Images that fall to attacks without gradients and to no other, though every attack with gradients tried."""
     names = [column.name for column in result.columns]
     free = np.array([gradient_free(name) for name in names])
-    own = np.array([":" in name for name in names])  # a user's may use gradients or not: it only takes images away
+    own = np.array([users(name) for name in names])  # a user's may use gradients or not: it only takes images away
     with_gradients = ~free & ~own
     if not free.any() or not with_gradients.any():
         return

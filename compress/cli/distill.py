@@ -7,7 +7,7 @@ import click
 
 from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import FOLDER, MODEL, Name, Shared, stage_options, training_options
+from compress.cli.options import FOLDER, MODEL, Name, Shared, pace_options, stage_options, training_options
 
 
 @click.command(
@@ -28,6 +28,7 @@ from compress.cli.options import FOLDER, MODEL, Name, Shared, stage_options, tra
 @click.option("--floor", "teacher_floor", type=float, help="Robust accuracy the teacher must have; default 0.2.")
 @click.option("--allow-non-robust", is_flag=True, help="Learn from any teacher: the same as --floor 0.")
 @training_options
+@pace_options
 @stage_options()
 def distill(shared: Shared, teacher: "Path | None", allow_non_robust: bool, **flags: Any) -> None:
     """Train a lightweight student from a robust teacher.

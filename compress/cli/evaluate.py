@@ -11,11 +11,13 @@ from compress.cli.options import FOLDER, Shared, stage_options
 
 @click.command(
     cls=Verb,
+    processes=True,
     examples=[
         "compress evaluate runs/student --images 1000 --out runs/evaluated",
         "compress evaluate runs/student --attack quick --curve 2/255,4/255,8/255 --corruptions --out runs/quick",
         "compress evaluate runs/student --attack standard --attack my_attack:run --budget 2h --out runs/adaptive",
         "compress evaluate runs/student --other runs/teacher --other runs/quantized --attack quick --out runs/transfer",
+        "torchrun --nproc-per-node 4 -m compress evaluate runs/student --out runs/evaluated",
     ],
 )
 @click.argument("model", type=FOLDER)
@@ -28,6 +30,11 @@ from compress.cli.options import FOLDER, Shared, stage_options
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of the perturbation; default linf.")
 @click.option("--images", type=int, help="Test images, class-balanced; default all.")
 @click.option("--batch-size", type=int, help="Images attacked at once.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Of the search, not of verdicts; default auto: bfloat16 where the hardware has it.",
+)
 @click.option("--budget", metavar="TIME", help="90s, 20m, 2h: images undecided then are inconclusive, never passed.")
 @click.option("--curve", metavar="EPS,EPS", help="Robust accuracy at these radii as well, by the quick ensemble.")
 @click.option("--unseen", metavar="EPS", help="Robust accuracy in the other norm as well, by the quick ensemble.")
@@ -52,6 +59,7 @@ def evaluate(
     Dataset and radius are the model's where neither a flag nor --config gives them. A killed run resumes. Exit 3 when
     a validity check says that the figure is not to be trusted.
     """
+    from compress import ranks
     from compress.cli import stage
     from compress.cli.show import evaluation, head
     from compress.config import EvaluateConfig
@@ -64,6 +72,8 @@ def evaluate(
     settled = stage.settle(EvaluateConfig, "evaluate", shared, flags, base)
     assert shared.out is not None  # click requires it
     made, complete = stage.run("compress.evaluate", settled, {"model": model, "others": list(others)}, shared.out)
+    if ranks.rank() > 0:  # the folder is rank 0's, and so is the word
+        return
     figures = read(made)
     if shared.as_json:
         click.echo(stage.as_json(made, complete, evaluation=figures))

@@ -3,12 +3,14 @@
 import builtins
 import importlib
 import keyword
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from compress import names
+from compress.errors import CompressError
 
 
 class _Examples(click.Command):
@@ -25,7 +27,22 @@ class _Examples(click.Command):
 
 
 class Verb(_Examples):
-    """One verb of the command line."""
+    """One verb of the command line; `processes`: torchrun may start it several times, to work together."""
+
+    def __init__(self, *args: Any, processes: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.processes = processes
+
+    def invoke(self, ctx: click.Context) -> Any:
+        started = os.environ.get("WORLD_SIZE", "1")
+        if started == "1":
+            return super().invoke(ctx)
+        if not self.processes:
+            raise CompressError(f"{ctx.command_path} works as one process, torchrun started {started}; leave it out")
+        from compress import ranks
+
+        with ranks.started():
+            return super().invoke(ctx)
 
 
 class LazyGroup(_Examples, click.Group):

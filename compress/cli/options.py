@@ -89,6 +89,18 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--epochs", type=int, help="Passes over the training split.")(function)
 
 
+def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--budget` and `--precision`."""
+    function = click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        help="Arithmetic of the training passes; auto: what is measured to be faster here.",
+    )(function)
+    return click.option(
+        "--budget", metavar="TIME", help="End training after 90s, 20m or 2h, with its schedule complete."
+    )(function)
+
+
 def stage_options(out_default: str = "") -> Callable[..., Any]:
     """The options of every stage verb, handed over as one `shared`."""
     out_help = f"Folder of the stage; default {out_default}." if out_default else "Folder of the stage."

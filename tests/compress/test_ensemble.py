@@ -13,11 +13,11 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from compress import artifact
+from compress import artifact, precision
 from compress.attacks import ensemble_state, judge, presets
 from compress.attacks.apgd import APGD
 from compress.attacks.contract import Attack, Model, Task
-from compress.attacks.ensemble import evaluate, full_precision
+from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import Count, Result
 from compress.attacks.square import Square
 from compress.errors import CompressError
@@ -412,7 +412,7 @@ def test_numbers_other_than_float32_do_not_count() -> None:
 def test_inside_float32_is_float32_and_afterwards_as_before() -> None:
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends]
-    with pytest.raises(ZeroDivisionError), full_precision():
+    with pytest.raises(ZeroDivisionError), precision.full():
         assert not any(backend.allow_tf32 for backend in backends)
         raise ZeroDivisionError
     assert [backend.allow_tf32 for backend in backends] == before

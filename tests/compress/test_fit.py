@@ -20,7 +20,15 @@ from compress.losses.supervised import Normal
 from compress.models import Classifier
 from compress.seeds import generator
 
-BRIEF = {"epochs": 3, "batch_size": 128, "lr": 0.05, "attack": {"steps": 2}, "validate_steps": 2, "test_steps": 2}
+BRIEF = {
+    "precision": "float32",
+    "epochs": 3,
+    "batch_size": 128,
+    "lr": 0.05,
+    "attack": {"steps": 2},
+    "validate_steps": 2,
+    "test_steps": 2,
+}
 
 
 class Stopped(Exception):

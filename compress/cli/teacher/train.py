@@ -6,7 +6,7 @@ import click
 
 from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import MODEL, Name, Shared, stage_options, training_options
+from compress.cli.options import MODEL, Name, Shared, pace_options, stage_options, training_options
 
 
 @click.command(
@@ -14,11 +14,13 @@ from compress.cli.options import MODEL, Name, Shared, stage_options, training_op
     examples=[
         "compress teacher train --data digits --model wrn-10-4 --out runs/teacher",
         "compress teacher train --data digits --method pgd-at --epochs 30 --set attack.steps=5 --out runs/teacher",
+        "compress teacher train --data cifar10 --model resnet18 --method trades --budget 8h --out runs/teacher",
     ],
 )
 @click.option("--model", type=MODEL, help="Architecture.")
 @click.option("--method", type=Name("method", names.TEACHER_METHODS), help="Objective it is trained with.")
 @training_options
+@pace_options
 @stage_options()
 def train(shared: Shared, **flags: Any) -> None:
     """Train a teacher from scratch.

@@ -1,0 +1,185 @@
+"""Computations over ranks, by name → named tensors. With one rank they are the plain ones: what all must agree with."""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from compress import models, ranks
+from compress.config import TrainAttack
+from compress.losses import methods
+from compress.losses.objective import Batch, Objective
+from compress.models import Classifier
+from compress.models.sharded import exchange, sharded
+from compress.models.sync_batchnorm import synchronise
+from compress.seeds import generator
+
+Case = Callable[[], dict[str, Tensor]]
+
+#: name → method and options; every method, and what vgap's options change in it
+STEPS: dict[str, tuple[str, dict[str, object]]] = {
+    **{name: (name, {}) for name in methods.METHODS},
+    "pgd-at and clean": ("pgd-at", {"clean_weight": 0.3}),
+    "vgap learned": ("vgap", {"host": "pgd-at", "projection": "learned", "lambda_gap": 0.1}),
+    "vgap classes": ("vgap", {"projection": "identity", "gram": "classes", "lambda_gap": 0.5}),
+}
+NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "plain": (lambda: nn.BatchNorm2d(3), (7, 3, 4, 5)),
+    "mean of all": (lambda: nn.BatchNorm2d(3, momentum=None), (7, 3, 4, 5)),
+    "no weights": (lambda: nn.BatchNorm2d(3, affine=False, eps=1e-2, momentum=0.3), (8, 3, 2, 2)),
+    "no statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), (5, 3, 2, 2)),
+    "rows": (lambda: nn.BatchNorm1d(4), (7, 4)),
+    "sequences": (lambda: nn.BatchNorm1d(4), (5, 4, 6)),
+    "fewer rows than ranks": (lambda: nn.BatchNorm2d(3), (2, 3, 4, 5)),
+    "far from zero": (lambda: nn.BatchNorm2d(3), (6, 3, 4, 4)),
+}
+EPS = 0.1
+LR = 5e-3
+
+
+class Stages(Objective):
+    """Reads the feature maps, as no method does yet: their mean Gram matrices between images."""
+
+    attacks = False
+
+    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+        first, *others = student.forward_features(batch.x).stages
+        return {str(i): (s.flatten(1) @ s.flatten(1).T).square().mean() for i, s in enumerate([first, *others])}
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """New weights are float64 from their first digit, which threads of a BLAS would change in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    for name in NORMS:
+        yield f"norm: {name}", lambda name=name: norm(name)
+    for name in STEPS:
+        yield f"step: {name}, 7 images", lambda name=name: steps(name, 7)
+    yield "step: vgap, 8 images", lambda: steps("vgap", 8)
+    yield "step: rslad, 2 images", lambda: steps("rslad", 2)
+    yield "stages", stages
+    yield "rows", rows
+
+
+@float64()
+def norm(name: str) -> dict[str, Tensor]:
+    """Two training passes and one in evaluation mode: outputs, gradients, buffers."""
+    build, shape = NORMS[name]
+    layer, draw = build(), generator(name)
+    for weight in layer.parameters():
+        weight.data = torch.rand(weight.shape, generator=draw) + 0.5
+    whole = nn.Sequential(layer)
+    names = list(whole.state_dict())
+    synchronise(whole)
+    assert list(whole.state_dict()) == names and whole[0] is layer
+    found: dict[str, Tensor] = {}
+    for turn, training in enumerate((True, True, False)):
+        x = torch.randn(shape, generator=draw) * 3 + (1e3 if name == "far from zero" else 1)
+        upstream = torch.randn(shape, generator=draw)
+        own = x[ranks.share(len(x))].requires_grad_()
+        whole.train(training).zero_grad()
+        y = ranks.gather_rows(whole(own))
+        ((y * upstream).sum() + (y[:-1] * y[1:]).sum()).backward()  # a loss in which rows of all ranks meet
+        ranks.reduce_gradients(whole.parameters())
+        found |= {f"{turn} y": y.detach(), f"{turn} x": ranks.gather_rows(own.grad)}
+        found |= {f"{turn} {key}": weight.grad.clone() for key, weight in whole.named_parameters()}
+        found |= {f"{turn} {key}": value.clone() for key, value in whole.named_buffers()}
+    return found
+
+
+@functools.cache
+def trained(seed: int) -> Classifier:
+    """With BatchNorm statistics that fit: features that hardly vary make relative misfits huge."""
+    torch.manual_seed(seed)
+    found = models.build("resnet8", channels=1, classes=10)
+    with torch.no_grad():
+        for turn in range(10):
+            found(batch(16, turn)[0])
+    return found
+
+
+def network(seed: int) -> Classifier:
+    return copy.deepcopy(trained(seed))
+
+
+def batch(size: int, turn: int) -> tuple[Tensor, Tensor]:
+    draw = generator("images", turn)
+    x = torch.rand(size, 1, 8, 8, generator=draw)
+    return x, torch.randint(0, 10, (size,), generator=draw)
+
+
+@float64()
+def steps(name: str, size: int) -> dict[str, Tensor]:
+    """Two steps as the loop takes them: images, parts of the loss, weights, buffers, the objective's own weights."""
+    method, options = STEPS[name]
+    student, teacher = network(1), network(2).eval().requires_grad_(False)
+    pupil, guide = sharded(student), sharded(teacher)
+    clean = [batch(20, turn)[0] for turn in (3, 4, 5, 6)]
+    objective = methods.build(method, options, pupil, guide, clean)
+    weights = [*student.parameters(), *objective.parameters()]
+    found: dict[str, Tensor] = {}
+    for turn in range(2):
+        x, y = batch(size, turn)
+        with torch.no_grad():
+            images = Batch(x, y, guide.forward_features(x))
+        x_adv = x
+        if objective.attacks:
+            pupil.eval()
+            attack = TrainAttack(steps=2)
+            draw = generator("start", turn)
+            x_adv = exchange(objective.adversarial(pupil, images, attack, eps=EPS, draw=draw))
+        pupil.train()
+        parts = objective.parts(pupil, images, x_adv)
+        student.zero_grad()
+        objective.zero_grad()
+        torch.stack(list(parts.values())).sum().backward()
+        ranks.reduce_gradients(student.parameters(), objective.parameters())
+        descend(weights)
+        found |= {f"{turn} x_adv": x_adv.clone(), **{f"{turn} {key}": part.detach() for key, part in parts.items()}}
+    assert not objective.attacks or not torch.equal(x_adv, x)
+    return found | {
+        f"{kind} {key}": value
+        for kind, part in (("s", student), ("o", objective))
+        for key, value in part.state_dict().items()
+    }
+
+
+def descend(weights: list[Tensor]) -> None:
+    """Plain gradient descent, momentum apart what the loop's optimizer does; importing that one takes a second."""
+    with torch.no_grad():
+        for weight in weights:
+            if weight.grad is not None:
+                weight -= LR * weight.grad
+
+
+@float64()
+def stages() -> dict[str, Tensor]:
+    student = network(1)
+    pupil = sharded(student).train()
+    x, y = batch(7, 0)
+    torch.stack(list(Stages().parts(pupil, Batch(x, y), x).values())).sum().backward()
+    ranks.reduce_gradients(student.parameters())
+    return {name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None}
+
+
+def rows() -> dict[str, Tensor]:
+    """Rows of several types put together, those of a layout in that layout."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int64, torch.bool):
+        whole = torch.arange(7 * 6).view(7, 6).to(dtype)
+        found[str(dtype)] = ranks.gather_rows(whole[ranks.share(7)])
+    images = torch.rand(7, 3, 4, 4, generator=generator("layout")).contiguous(memory_format=torch.channels_last)
+    found["images"] = exchange(images)
+    assert found["images"].is_contiguous(memory_format=torch.channels_last)
+    return found

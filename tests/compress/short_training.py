@@ -1,0 +1,61 @@
+"""Training on a few digits, for tests of the loop: an epoch is a fraction of a second."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress import data, fit, models
+from compress.artifact import Work
+from compress.config import Training
+from compress.data import Dataset
+from compress.losses import methods
+from compress.losses.objective import Objective
+from compress.models import Classifier
+
+EPS = 0.15
+BRIEF = {
+    "precision": "float32",
+    "epochs": 2,
+    "batch_size": 32,
+    "lr": 0.05,
+    "attack": {"steps": 1},
+    "validate_steps": 1,
+    "test_steps": 1,
+}
+
+
+def few(train: int = 128, val: int = 64) -> Dataset:
+    """Digits with fewer of them: the real split, cut short."""
+    digits = data.load("digits")
+    return replace(
+        digits, splits={**digits.splits, "train": digits.splits["train"][:train], "val": digits.splits["val"][:val]}
+    )
+
+
+def fresh(seed: int = 0, name: str = "resnet8") -> Classifier:
+    torch.manual_seed(seed)
+    return models.build(name, channels=1, classes=10)
+
+
+def train(
+    folder: Path,
+    student: Classifier,
+    method: str = "pgd-at",
+    *,
+    objective: "Objective | None" = None,
+    teacher: "Classifier | None" = None,
+    dataset: "Dataset | None" = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    config = Training(**{**BRIEF, **changes})
+    dataset = few() if dataset is None else dataset
+    objective = methods.build(method, {}, student, teacher, []) if objective is None else objective
+    return fit.fit(student, objective, teacher, dataset, config, eps=EPS, seed=3, work=Work(folder), label="test")
+
+
+def same(a: "dict[str, torch.Tensor]", b: "dict[str, torch.Tensor]") -> bool:
+    """Whether two states agree in every bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

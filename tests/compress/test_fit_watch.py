@@ -1,0 +1,161 @@
+"""What the loop looks out for: broken losses, lost robustness, too little memory; and what it reports of both ends."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from compress import fit
+from compress.artifact import Work
+from compress.config import Training
+from compress.errors import CheckFailed, CompressError
+from compress.fit import memory, watch
+from compress.losses import methods
+from compress.losses.objective import Batch
+from compress.losses.supervised import AdversarialTraining, Normal
+from compress.models import Classifier
+from compress.options import PgdAt
+from tests.compress.short_training import BRIEF, EPS, few, fresh, same, train
+
+FINE, NAN, INF = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
+
+
+def test_the_earliest_broken_step_is_named_however_late_one_looks() -> None:
+    finite = watch.Finite()
+    finite.note(0, {"kl": FINE, "cov": FINE}, FINE)
+    finite.check(0, 0.1)
+    finite.note(1, {"kl": FINE, "cov": INF}, INF)
+    finite.note(2, {"kl": NAN, "cov": NAN}, NAN)
+    finite.note(3, {"kl": FINE, "cov": FINE}, FINE)
+    with pytest.raises(CheckFailed, match=r"^epoch 5, step 2: cov is not finite; lower lr \(now 0\.1\)$"):
+        finite.check(4, 0.1)
+
+
+def test_parts_that_are_finite_may_add_up_to_what_is_not() -> None:
+    finite = watch.Finite()
+    finite.note(0, {"kl": FINE, "cov": FINE}, INF)
+    with pytest.raises(CheckFailed, match="step 1: the sum is not finite"):
+        finite.check(0, 0.1)
+    watch.Finite().check(0, 0.1)  # nothing was noted
+
+
+@pytest.mark.parametrize(("robust", "expected"), [(0.50, False), (0.49, False), (0.47, False), (0.44, True)])
+def test_below_means_more_than_the_margin_and_than_chance(robust: float, expected: bool) -> None:
+    assert watch.below(robust, best=0.50, images=100) is expected  # standard error 5 %
+    assert watch.below(0.47, best=0.50, images=100_000)
+    assert not watch.below(0.485, best=0.50, images=100_000)
+
+
+class Spoiled(AdversarialTraining):
+    """Adversarial training that trains on shuffled labels once it has trained for a while."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(PgdAt())
+        self.left = after
+
+    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+        self.left -= 1
+        if self.left < 0:
+            batch = Batch(batch.x, (batch.y + 1) % 10, batch.teacher)
+        return super().parts(student, batch, x_adv)
+
+
+def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, seen = fresh(), []
+    config = Training(**{**BRIEF, "epochs": 9, "lr": 0.1, "warmup": 0.05})
+    measure = lambda: seen.append({k: v.clone() for k, v in student.state_dict().items()}) or {"clean": len(seen)}  # noqa: E731
+    data, objective = few(512, 128), Spoiled(after=5 * 16)
+    work = Work(tmp_path)
+    found = fit.fit(student, objective, None, data, config, eps=0.05, seed=3, work=work, label="test", measure=measure)
+    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    assert found["best_epoch"] < 7 and rows[-1]["validation_robust"] < found["validation"]["robust"] / 2
+    over = found["robust_overfitting"]
+    assert over == {"since": found["best_epoch"] + 1, "best": found["validation"]["robust"]}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "robust overfitting" in line]
+    assert len(lines) == 1 and f"in epoch {found['best_epoch']}" in lines[0]
+    assert found["test_last"] == {"clean": 1} and found["test"] == {"clean": 2}  # first the last, then what is kept
+    assert same(seen[1], student.state_dict()) and not same(seen[0], seen[1])
+    last = torch.load(tmp_path / fit.CHECKPOINT, weights_only=True)["student"]
+    assert same(seen[0], last)
+
+
+def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) -> None:
+    student, seen = fresh(), []
+    config = Training(**{**BRIEF, "epochs": 1})
+    objective = methods.build("normal", {}, student, None, [])
+    measure = lambda: seen.append(1) or {"clean": 0.5}  # noqa: E731
+    found = fit.fit(
+        student, objective, None, few(), config, eps=EPS, seed=3, work=Work(tmp_path), label="t", measure=measure
+    )
+    assert found["test"] == found["test_last"] == {"clean": 0.5} and len(seen) == 1
+    assert "robust_overfitting" not in found
+
+
+class Greedy(Normal):
+    """Needs more memory than there is for more than so many images."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__()
+        self.fits = fits
+
+    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+        torch.empty(2**50 if len(batch.x) > self.fits else 1)
+        return super().parts(student, batch, x_adv)
+
+
+@pytest.mark.parametrize(("fits", "said"), [(9, "8 images fit, set batch_size 8"), (1, "not even 2 images fit")])
+def test_a_batch_beyond_memory_is_answered_with_one_that_fits(tmp_path: Path, fits: int, said: str) -> None:
+    with pytest.raises(CompressError, match=f"^batch_size 32: out of memory.*{said}") as caught:
+        train(tmp_path, fresh(), objective=Greedy(fits))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_other_faults_are_not_taken_for_memory() -> None:
+    assert memory.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not memory.exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        memory.largest(lambda size: torch.zeros(2, 3) @ torch.zeros(2, 3) or "shapes", 8)
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    results = {}
+    for name, clip in (("none", None), ("loose", 1e6), ("tight", 1e-6)):
+        student = fresh()
+        train(tmp_path / name, student, "normal", clip=clip, weight_decay=0.0, epochs=1)
+        results[name] = student.state_dict()["conv1.weight"]
+    start = fresh().state_dict()["conv1.weight"]
+    torch.testing.assert_close(results["loose"], results["none"])
+    assert float((results["tight"] - start).norm()) < 1e-5 < float((results["none"] - start).norm())
+
+
+def test_rows_tell_the_speed(tmp_path: Path) -> None:
+    train(tmp_path, fresh(), "normal", epochs=1)
+    (row,) = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    assert row["images_per_s"] > 0 and 128 / row["images_per_s"] <= row["seconds"] + 0.01
+
+
+def test_without_tensorboard_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    train(tmp_path, fresh(), "normal", epochs=1, tensorboard=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
+    assert len(lines) == 1 and "pip install 'robust-compress[tensorboard]'" in lines[0]
+    assert not list(tmp_path.glob("events*"))
+
+
+def test_the_metrics_as_tensorboard_events(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    student, work = fresh(), Work(tmp_path)
+    objective, config = methods.build("normal", {}, student, None, []), Training(**{**BRIEF, "tensorboard": True})
+    fit.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
+    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    points = [(point.step, point.value) for point in events.Scalars("validation_clean")]
+    assert points == [(row["epoch"], pytest.approx(row["validation_clean"])) for row in rows]
+    assert any(name.startswith("events.out.tfevents.") for name in work.records)
