@@ -20,6 +20,8 @@ def entry() -> None:
     """The console script: run this process's command line and exit with its code."""
     interrupt.watch((signal.SIGINT, signal.SIGTERM))
     share_the_cores()
+    if "WORLD_SIZE" in os.environ:  # what the group's connections say when they close is said in one line elsewhere
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from compress.cli.execute import execute
 
     try:

@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -25,6 +25,8 @@ class Interrupted(BaseException):
         self.number = number
 
 
+#: What is said in place of the usual line: "" is nothing, None the usual one.
+instead: "list[Callable[[], str | None]]" = []
 _asked: list[int] = []
 _loops: list[object] = []
 _ending = threading.Lock()
@@ -82,8 +84,11 @@ def _answer(read: int) -> None:
 
 def end(number: int) -> NoReturn:
     """Say it and leave, exit code 130, from whatever thread."""
+    line = f"interrupted ({signal.Signals(number).name}); the same command resumes where it stopped"
+    for other in instead:  # before the lock: it may wait for the thread that is about to say the last line
+        line = line if (said := other()) is None else said
     _ending.acquire()  # never released: the line is said once
     start = "\n" if os.isatty(2) else ""  # a progress line may stand there
-    name = signal.Signals(number).name
-    os.write(2, f"{start}compress: interrupted ({name}); the same command resumes where it stopped\n".encode())
+    if line:
+        os.write(2, f"{start}compress: {line}\n".encode())
     os._exit(EXIT_CODE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from compress import artifact, fit, names, precision
+from compress import fit, names, precision, ranks
 from compress.artifact import Stage, Work
 from compress.attacks.accuracy import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
@@ -16,6 +16,7 @@ from compress.losses import methods
 from compress.losses.objective import Objective
 from compress.models import Classifier, folder
 from compress.models.base import parameters
+from compress.models.sharded import sharded
 from compress.stages import lineage, load, load_data, plan_of
 
 
@@ -32,7 +33,7 @@ def train(
     def make(work: Work) -> None:
         dataset = load_data(config.data, *inputs.values())
         where = fit.device()
-        teacher = fit.Guide(load(inputs["teacher"]).to(where)) if "teacher" in inputs else None
+        teacher = fit.Guide(sharded(load(inputs["teacher"]).to(where))) if "teacher" in inputs else None
         if config.method in names.READ_FEATURES and teacher is not None and not teacher.has_features:
             raise CompressError(
                 f"{inputs['teacher'].path}: gives nothing but logits, method {config.method} aligns features; "
@@ -48,7 +49,7 @@ def train(
         work.metrics = finish(student, objective, teacher, dataset, config, work, label)
         folder.write(work, architecture, student)
 
-    return artifact.build(
+    return ranks.build(
         out,
         plan_of(kind, config, inputs),
         make,
@@ -72,7 +73,7 @@ def finish(
 
     def measure() -> dict[str, object]:
         with precision.full():
-            return on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps)
+            return on_test_split(sharded(student), dataset, config, eps=config.threat.eps, radius=eps)
 
     found = fit.fit(
         student,

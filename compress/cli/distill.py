@@ -12,6 +12,7 @@ from compress.cli.options import FOLDER, MODEL, Name, Shared, pace_options, stag
 
 @click.command(
     cls=Verb,
+    processes=True,
     examples=[
         "compress distill --teacher runs/teacher --student resnet8 --data digits --method vgap --out runs/student",
         "compress distill --data digits --method normal --out runs/not-robust",

@@ -39,8 +39,9 @@ class Verb(_Examples):
             return super().invoke(ctx)
         if not self.processes:
             raise CompressError(f"{ctx.command_path} works as one process, torchrun started {started}; leave it out")
-        from compress import ranks
+        from compress import interrupt, ranks
 
+        interrupt.instead.append(ranks.instead)
         with ranks.started():
             return super().invoke(ctx)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.models import Classifier
+from compress.models.sharded import sharded
 
 
 class Average:
@@ -79,10 +80,11 @@ def statistics_anew(student: Classifier, images: Callable[[], Iterable[Tensor]])
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative mean
-    student.train()
+    whole = sharded(student)
+    whole.train()
     with torch.no_grad():
         for x in images():
-            student(x)
+            whole(x)
     student.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from compress import ranks
 from compress.models import Classifier
 
 #: Keeps the direction of a layer without gradient finite; the published code's value.
@@ -22,6 +23,7 @@ def worse(student: Classifier, loss: Callable[[], Tensor], gamma: float) -> Iter
     weights = [weight for weight in student.parameters() if weight.requires_grad and weight.ndim > 1]
     statistics = [(buffer, buffer.clone()) for buffer in student.buffers()]
     gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    ranks.total([gradient for gradient in gradients if gradient is not None])
     with torch.no_grad():
         for buffer, before in statistics:
             buffer.copy_(before)

@@ -2,6 +2,7 @@
 
 import time
 
+from compress import ranks
 from compress.errors import CompressError
 
 #: So many steps are timed before a budget is judged; the first is not counted, it warms up.
@@ -19,8 +20,8 @@ class Clock:
         self._before, self._began = spent, time.monotonic()
 
     def spent(self) -> float:
-        """Seconds so far."""
-        return self._before + time.monotonic() - self._began
+        """Seconds so far, the same on every rank."""
+        return ranks.largest(self._before + time.monotonic() - self._began)
 
     def position(self, done: int, total: int) -> float:
         """Where the schedule stands, in steps of `total`: by time where that is further than by steps `done`."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from compress import artifact
+from compress import artifact, ranks
 from compress.artifact import Work
 from compress.errors import CompressError
 
@@ -60,6 +60,7 @@ def conditions(where: torch.device) -> dict[str, str]:
         **artifact.versions(),
         "python": platform.python_version(),
         "threads": str(torch.get_num_threads()),
+        "ranks": str(ranks.world()),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
@@ -77,10 +78,11 @@ def resume(work: Work, parts: dict[str, Part], where: torch.device) -> State:
     """The state that a checkpoint holds, every part brought to it; a fresh one where there is no checkpoint."""
     path = work.file(CHECKPOINT)
     now = conditions(where)
-    if not path.exists():
+    saved = ranks.broadcast(path.read_bytes() if ranks.rank() == 0 and path.exists() else None)
+    if saved is None:
         return State(conditions=now)
     try:
-        content = torch.load(path, weights_only=True, map_location=where)
+        content = torch.load(io.BytesIO(saved), weights_only=True, map_location=where)
     except Exception as fault:  # whatever a damaged file raises
         raise CompressError(f"{path}: unreadable checkpoint ({fault}); delete it and run again") from None
     for name, part in parts.items():

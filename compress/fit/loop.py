@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress import interrupt, precision
+from compress import interrupt, precision, ranks
 from compress.artifact import Work
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Quantize, Training
@@ -22,6 +22,7 @@ from compress.fit.passes import Guide, Passes
 from compress.fit.update import Update
 from compress.losses.objective import Objective
 from compress.models import Classifier
+from compress.models.sharded import sharded
 from edge.progress import Progress, say
 
 #: Steps between two looks at whether the losses are finite, where looking means to wait for the device.
@@ -122,7 +123,7 @@ class _Loop:
         self._choose_arithmetic()
         self.clock.reserve = self.state.validation_seconds
         self.saved = time.monotonic()
-        self.events = events.opened(self.config.tensorboard, self.work, self.label)
+        self.events = events.opened(self.config.tensorboard and ranks.rank() == 0, self.work, self.label)
         with Progress(self.label, self.config.epochs * self.update.steps) as self.bar:
             self.bar.step(self.state.epoch * self.update.steps + self.state.step)
             while not self._done():
@@ -173,7 +174,7 @@ class _Loop:
         update, state = self.update, self.state
         x = update.images(torch.arange(self.config.batch_size, device=self.where))
         if not state.arithmetic:
-            state.arithmetic = vars(self._arithmetic(x))
+            state.arithmetic = ranks.broadcast(vars(self._arithmetic(x)))
         update.compute_in(speed.Arithmetic(**state.arithmetic))
         if self.config.compile:
             self.compiled = speed.compile_passes(update.passes, update.arithmetic.image(x), self.label)
@@ -228,6 +229,8 @@ class _Loop:
         except RuntimeError as fault:
             if not memory.exhausted(fault):
                 raise
+        if ranks.world() > 1:  # the others are in an exchange that this one does not come to
+            raise CompressError(f"batch_size {len(chosen)}: out of memory on rank {ranks.rank()}; give less")
         # out of the handler, whose traceback would keep the batch that did not fit
         found = memory.largest(lambda size: self.update(chosen[:size], epoch, step, lr), len(chosen))
         raise CompressError(memory.message(len(chosen), found))
@@ -261,8 +264,8 @@ class _Loop:
 
     def _keep(self) -> None:
         """A checkpoint when one is due or a signal asks to stop."""
-        stop = interrupt.asked()
-        if stop is None and time.monotonic() - self.saved < 60 * self.config.checkpoint_minutes:
+        stop = int(ranks.largest(interrupt.asked() or 0)) or None
+        if stop is None and ranks.largest(time.monotonic() - self.saved) < 60 * self.config.checkpoint_minutes:
             return
         self.update.finite.check(self.state.epoch, self.config.lr)
         self._save()
@@ -271,7 +274,8 @@ class _Loop:
 
     def _save(self) -> None:
         self.state.spent = self.clock.spent()
-        checkpoint.save(self.work, self.parts, self.state)
+        if ranks.rank() == 0:
+            checkpoint.save(self.work, self.parts, self.state)
         self.saved = time.monotonic()
 
     def _judge_budget(self) -> None:
@@ -284,9 +288,9 @@ class _Loop:
         began, size = time.monotonic(), self.config.batch_size
         self._accuracies(Split(self.validation.images[:size], self.validation.labels[:size]))
         batches = math.ceil(len(self.validation.labels) / size)
-        self.clock.reserve = self.state.validation_seconds = batches * (time.monotonic() - began)
+        self.clock.reserve = self.state.validation_seconds = ranks.largest(batches * (time.monotonic() - began))
         counted = self.step_seconds[1:] or self.step_seconds  # the first step warms up
-        self.clock.judge(sum(counted) / len(counted), self.update.steps)
+        self.clock.judge(ranks.largest(sum(counted) / len(counted)), self.update.steps)
 
     # ------------------------------------------------------------------------------------------ after an epoch
 
@@ -300,7 +304,7 @@ class _Loop:
         with average.worn(self.student):
             found = self._accuracies(self.validation)
             self._select(found)
-        state.validation_seconds = self.clock.reserve = time.monotonic() - began
+        state.validation_seconds = self.clock.reserve = ranks.largest(time.monotonic() - began)
         row = {
             "epoch": state.epoch + 1,
             **{name: float(value) / state.step for name, value in state.totals.items()},
@@ -310,7 +314,8 @@ class _Loop:
             "seconds": round(state.epoch_seconds + state.validation_seconds, 2),
         }
         state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0
-        checkpoint.write_row(self.work, row)
+        if ranks.rank() == 0:
+            checkpoint.write_row(self.work, row)
         self._save()
         if self.events is not None:
             self.events.write(row)
@@ -318,11 +323,12 @@ class _Loop:
 
     def _accuracies(self, split: Split) -> dict[str, float]:
         """Clean and, of a method that attacks, robust accuracy; always in float32."""
-        student, size, steps = self.student.eval(), self.config.batch_size, self.config.validate_steps
+        self.student.eval()
+        whole, size, steps = sharded(self.student), self.config.batch_size, self.config.validate_steps
         with precision.full():
-            found = {"clean": accuracy(student, split, size)}
+            found = {"clean": accuracy(whole, split, size)}
             if self.objective.attacks:  # of the others nothing is chosen by it, so it is not measured
-                found["robust"] = robust_accuracy(student, split, size, eps=self.eps, steps=steps, seed=self.seed)
+                found["robust"] = robust_accuracy(whole, split, size, eps=self.eps, steps=steps, seed=self.seed)
         return found
 
     def _select(self, found: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress import precision
+from compress import precision, ranks
 from compress.attacks.losses import ImageLoss
 from compress.fit.passes import Passes
 from compress.models import Classifier
@@ -27,7 +27,7 @@ LAYOUTS = {"channels-last": torch.channels_last, "channels-first": torch.contigu
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return ranks.here()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compress import ranks
 from compress.config import Training
 from compress.data.augment import Augmentation
 from compress.data.split import Split, to_float
@@ -16,6 +17,7 @@ from compress.fit.speed import PLAIN, Arithmetic
 from compress.fit.watch import Finite
 from compress.losses.objective import Batch, Objective
 from compress.models import Classifier
+from compress.models.sharded import exchange, sharded
 from compress.seeds import generator
 
 
@@ -36,6 +38,9 @@ class Update:
     eps: float
     seed: int
     arithmetic: Arithmetic = PLAIN
+
+    def __post_init__(self) -> None:
+        self.whole = sharded(self.passes)
 
     def compute_in(self, arithmetic: Arithmetic) -> None:
         """From now on in that arithmetic."""
@@ -80,11 +85,13 @@ class Update:
             self.student.eval()
             self.passes.precision = self.arithmetic.attack
             start = generator(self.seed, "start", epoch, step)
-            x_adv = self.objective.adversarial(self.passes, batch, self.config.attack, eps=self.eps, draw=start)
+            x_adv = exchange(
+                self.objective.adversarial(self.whole, batch, self.config.attack, eps=self.eps, draw=start)
+            )
         self.student.train()
         self.passes.precision = self.arithmetic.update
         with self._perturbed(batch, x_adv, epoch):
-            parts = self.objective.parts(self.passes, batch, x_adv)
+            parts = self.objective.parts(self.whole, batch, x_adv)
             loss = total(parts)
             self.finite.note(step, parts, loss)
             self._descend(loss, lr)
@@ -95,11 +102,12 @@ class Update:
         given = self.config.awp
         if given is None or epoch < given.warmup:
             return contextlib.nullcontext()
-        return awp.worse(self.student, lambda: total(self.objective.parts(self.passes, batch, x_adv)), given.gamma)
+        return awp.worse(self.student, lambda: total(self.objective.parts(self.whole, batch, x_adv)), given.gamma)
 
     def _descend(self, loss: Tensor, lr: float) -> None:
         self.optimizer.zero_grad()
         loss.backward()
+        ranks.reduce_gradients(self.student.parameters(), self.objective.parameters())
         if self.config.clip is not None:
             weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(weights, self.config.clip)

@@ -31,7 +31,8 @@ class Peers:
 
     def __init__(self, rank: int, homes: "Sequence[tuple[str, int]]", store: Any) -> None:
         self.rank, self.store = rank, store
-        self._ending = threading.Lock()  # taken by who ends this process, never released
+        self._ending = threading.RLock()  # taken by the thread that ends this process, never released
+        self._first: bool | None = None
         self._handles = {}
         space, _ = homes[rank]
         for other, (where, pid) in enumerate(homes):
@@ -50,10 +51,12 @@ class Peers:
 
     def first(self) -> bool:
         """Whether this process is the first of the group that has something to say about its end."""
-        try:
-            return bool(self.store.add(SAID, 1) == 1)
-        except RuntimeError:  # the store went with the process that was lost
-            return True
+        if self._first is None:
+            try:
+                self._first = self.store.add(SAID, 1) == 1
+            except RuntimeError:  # the store went with the process that was lost
+                self._first = True
+        return self._first
 
     def spoken(self, within_s: float = PATIENCE_S) -> bool:
         """Whether another process has said, or says within that time, why the group ends."""

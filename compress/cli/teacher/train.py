@@ -11,6 +11,7 @@ from compress.cli.options import MODEL, Name, Shared, pace_options, stage_option
 
 @click.command(
     cls=Verb,
+    processes=True,
     examples=[
         "compress teacher train --data digits --model wrn-10-4 --out runs/teacher",
         "compress teacher train --data digits --method pgd-at --epochs 30 --set attack.steps=5 --out runs/teacher",
