@@ -45,11 +45,11 @@ def test_what_was_spent_before_a_kill_counts(tmp_path: Path) -> None:
     path = tmp_path / fit.CHECKPOINT
     content = torch.load(path, weights_only=True)
     assert content["state"]["spent"] > 0
-    content["state"]["spent"] = 59.9
+    content["state"]["spent"] = 60.0  # all of it, so no matter how fast the machine is
     torch.save(content, path)
     found = train(tmp_path, fresh(), epochs=10_000, budget="60s")
     assert found["epochs"] == 2  # what was begun is validated, nothing else
-    assert found["seconds"] > 59.9
+    assert found["seconds"] >= 60
 
 
 def test_a_budget_shorter_than_an_epoch_is_refused_after_a_few_steps(tmp_path: Path) -> None:
