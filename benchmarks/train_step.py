@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ from compress.config import Training
 from compress.data.split import Split, to_float
 from compress.fit import speed
 from compress.fit.average import Average
+from compress.fit.supply import Supply
 from compress.fit.update import Update
 from compress.fit.watch import Finite
 from compress.losses import methods
-from compress.models import Classifier
+from compress.models import Classifier, Features
 from compress.seeds import generator
 
 RESULTS = Path(__file__).parent / "results" / "train_step.jsonl"
@@ -131,25 +133,35 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class Said(Classifier):
+    """A teacher whose answer is known."""
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward_features(self, x: Tensor) -> Features:
+        return self.features
+
+
 class Parts(Update):
     """A step of the loop, and its parts alone."""
 
     def teacher_pass(self, chosen: Tensor) -> None:
         assert self.teacher is not None
         self.teacher.forget()
-        self.batch(self.images(chosen), chosen)
+        x = self.images(chosen)
+        self.batch(x, chosen).teach(x)
 
     def attack_pass(self, chosen: Tensor) -> None:
-        batch = self.batch(self.images(chosen[:1]), chosen[:1])  # the teacher's share is the other part's
         x = self.images(chosen)
-        assert batch.teacher is not None
-        target = batch.teacher.logits.expand(len(x), -1)
+        one = self.batch(x[:1], chosen[:1]).taught  # the teacher's share is the other part's
+        known = Said(replace(one, logits=one.logits.expand(len(x), -1)))
         self.student.eval()
         self.passes.precision = self.arithmetic.attack
-        teacher = type(batch.teacher)(target, batch.teacher.pooled, batch.teacher.stages)
-        whole = type(batch)(x, self.train.labels[chosen], teacher)
+        batch = replace(self.batch(x, chosen), teacher=known)
         start = generator(self.seed, "start", 0, 0)
-        self.objective.adversarial(self.passes, whole, self.config.attack, eps=self.eps, draw=start)
+        self.objective.adversarial(self.passes, batch, self.config.attack, eps=self.eps, draw=start)
 
 
 def update(method: str, name: str, given: argparse.Namespace, train: Split) -> Parts:
@@ -167,7 +179,7 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
         passes=fit.Passes(student),
         objective=objective,
         teacher=teacher,
-        train=train,
+        supply=Supply(train, config.batch_size, 0),
         vary=None,
         optimizer=torch.optim.SGD(weights, nesterov=True, **SGD),
         average=Average("none", 0, student),
@@ -181,7 +193,7 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
     arithmetic = speed.fixed(allowed, device)
     if given.precision == "auto" and allowed != precision.FLOAT32:
         student.eval()
-        arithmetic = speed.fastest(found.passes, objective.attack_loss(found.passes, found.batch(x, chosen)), x, STEPS)
+        arithmetic = speed.fastest(found.passes, objective.search(found.passes, found.batch(x, chosen)), x, STEPS)
     found.compute_in(arithmetic)
     if given.compile:
         for passes in (found.passes, teacher):
@@ -278,7 +290,7 @@ def curve(
         passes=fit.Passes(student),
         objective=methods.build("rslad", {}, student, teacher, []),
         teacher=fit.Guide(teacher),
-        train=train,
+        supply=Supply(train, config.batch_size, seed),
         vary=None,
         optimizer=torch.optim.SGD(student.parameters(), **SGD),
         average=Average("none", 0, student),
@@ -293,7 +305,8 @@ def curve(
         group["lr"], group["weight_decay"] = 10 * SGD["lr"], SGD["weight_decay"] / 10
     found = []
     for epoch in range(epochs):
-        for step, chosen in enumerate(ours.order(epoch).split(128)[:-1]):
+        for step in range(ours.supply.steps):
+            chosen = ours.supply.chosen(epoch, step)
             if who == "ours":
                 ours(chosen, epoch, step, SGD["lr"])
             else:

@@ -1,4 +1,4 @@
-"""The attack-set stage: images made with gradients against student, twin and artifact, replayed on all of them.
+"""The attack-set stage: images made with gradients against student, twins and artifacts, replayed on all of them.
 
 The parts of the protocol that need gradients: white box on the twin and on the float student, margin and temperature
 losses, hybrid BPDA (forward on the artifact, backward through its twin) and differential images. What needs only
@@ -14,15 +14,18 @@ import numpy as np
 
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
-from compress.attacks import grid
-from compress.attacks.against import Candidates, Subject, attack_all
+from compress.attacks import grid, twin_agreement
+from compress.attacks.against import Candidates, Found, attack_all
+from compress.attacks.subjects import Subject
 from compress.config import AttackConfig
 from compress.data import Dataset
 from compress.errors import CompressError
+from compress.models import onnx_twin
 from compress.stages import lineage, load, load_data, plan_of
-from edge import checks, open_runner
-
-ARRAYS, INDEX = "attack-set.npz", "attack-set.json"
+from edge import checks, golden, open_runner, statement
+from edge.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
+from edge.progress import say
+from edge.runner import MODEL
 
 
 def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
@@ -31,32 +34,51 @@ def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
 
 
 def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Attack `inputs["student"]`, its `"quantized"` twin if given, and every artifact in `"exported"`, into `out`."""
+    """Attack `inputs["student"]`, its `"quantized"` twin if given, and every artifact in `"exported"`, into `out`.
+
+    An artifact of that chain has the torch model that it was made from as its twin. Any other, and every one where no
+    student is given, has a twin made from its own graph where its operators allow.
+    """
     stages = _read(inputs)
 
     def make(work: Work) -> None:
+        _reachable(config)
         dataset = load_data(config.data, *stages.values())
         index = choose(dataset, config.images)
         subjects = _subjects(stages)
         clean, labels = dataset.images[index], dataset.labels[index]
-        found = attack_all(subjects, clean, labels, config)
-        predictions = _replay(subjects, found)
-        broken = _broken(predictions, found, clean, labels, config)
-        logits = np.stack([subject.infer(clean) for subject in subjects])
-        with open(work.add_payload(ARRAYS), "wb") as file:
-            np.savez(
-                file,
-                clean=clean,
-                labels=labels,
-                index=index,
-                adversarial=np.stack([entry.images for entry in found]),
-                predictions=predictions,
-                broken=broken,
-                clean_logits=logits,
-            )
-        description = _describe(stages, subjects, found, dataset, config)
-        artifact.write_atomic(work.add_payload(INDEX), json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-        work.metrics = _metrics(subjects, logits, labels, broken)
+        agreement, alarms = _compared(subjects, clean, labels, config)
+        found = attack_all(subjects, clean, labels, index, config)
+        predictions = _replay(subjects, found.candidates, len(labels))
+        broken = _broken(predictions, found.candidates, clean, labels, config)
+        arrays = {
+            "clean": clean,
+            "labels": labels,
+            "index": index,
+            "adversarial": np.array([entry.images for entry in found.candidates], np.uint8).reshape(-1, *clean.shape),
+            "predictions": predictions,
+            "broken": broken,
+            "clean_logits": np.stack([subject.infer(clean) for subject in subjects]),
+        }
+        handful = _handful(subjects, arrays)
+        _save(work, ARRAYS_FILE, arrays)
+        _save(work, golden.FILE, handful)
+        description = {
+            **_describe(subjects, found, dataset, config),
+            "agreement": agreement,
+            "alarms": alarms,
+            "arrays": _hashes(arrays),
+            "golden": {
+                "file": golden.FILE,
+                "n": len(handful["labels"]),
+                "batch_size": [subject.runner.batch_size if subject.runner else None for subject in subjects],
+                "arrays": _hashes(handful),
+            },
+        }
+        _float_beside_grid(description["models"], found, arrays)
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        artifact.write_atomic(work.add_payload(INDEX_FILE), text)
+        work.metrics = _metrics(subjects, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms]}
 
     return artifact.build(
         out, plan_of("attack-set", config, stages), make, lineage=lineage(config, stages), replace=replace
@@ -77,18 +99,34 @@ def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
     return np.sort(test[np.argsort(rank, kind="stable")[:count]])
 
 
+# ------------------------------------------------------------------------------------------- inputs
+
+
 def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
-    """The stages by role: student, quantized, exported-0, …; each artifact made from one of the two."""
-    stages = {"student": artifact.read(inputs["student"], ("student", "teacher"))}
+    """The stages by role: student, quantized, exported-0, …; each artifact of the student's chain, or adopted."""
+    stages: dict[str, Stage] = {}
+    if inputs.get("student"):
+        stages["student"] = artifact.read(inputs["student"], ("student", "teacher"))
     if inputs.get("quantized"):
         quantized = artifact.read(inputs["quantized"], ("quantized",))
+        if "student" not in stages:
+            raise CompressError(f"{quantized.path}: given without its student; name the student's folder first")
         _same(quantized, "student", [stages["student"]])
         stages["quantized"] = quantized
-    for number, where in enumerate(inputs.get("exported") or []):
+    given = inputs.get("exported") or []
+    if not stages and not given:
+        raise CompressError("nothing to attack: neither a student nor an artifact given; name one, or --exported DIR")
+    for number, where in enumerate(given):
         exported = artifact.read(where, ("exported",))
-        _same(exported, "model", list(stages.values())[:2])
+        if "student" in stages and _made_from(exported) is not None:
+            _same(exported, "model", [stages[role] for role in ("student", "quantized") if role in stages])
         stages[f"exported-{number}"] = exported
     return stages
+
+
+def _made_from(exported: Stage) -> "str | None":
+    """Identity of the model that an artifact was made from; None of an adopted file."""
+    return exported.manifest["plan"]["inputs"].get("model")
 
 
 def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
@@ -101,20 +139,58 @@ def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
         )
 
 
+def _reachable(config: AttackConfig) -> None:
+    if grid.radius(config.threat.eps) < 1:
+        raise CompressError(
+            f"threat.eps: {config.threat.eps} is less than one grey level, no other 8-bit image is within it; "
+            f"give 1/255 or more"
+        )
+
+
+# ------------------------------------------------------------------------------------------- subjects
+
+
 def _subjects(stages: Mapping[str, Stage]) -> list[Subject]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
-    models = {
-        stage.identity: Subject(role, "student" if role == "student" else "twin", stage, load(stage))
-        for role, stage in stages.items()
-        if role in ("student", "quantized")
-    }
-    subjects = list(models.values())
+    models = [
+        Subject(role, name, stages[role].identity, load(stages[role]), precision=precision)
+        for role, name, precision in (("student", "student", "float32"), ("quantized", "twin", "int8"))
+        if role in stages
+    ]
+    by_identity = {subject.identity: subject for subject in models}
+    artifacts: list[Subject] = []
     for role, stage in stages.items():
-        if role.startswith("exported-"):
-            twin = models[stage.manifest["plan"]["inputs"]["model"]]
-            label = _label(stage.path, [subject.label for subject in subjects])
-            subjects.append(Subject(label, "artifact", stage, twin.model, open_runner(stage.path), twin.label))
-    return subjects
+        if not role.startswith("exported-"):
+            continue
+        label = _label(stage.path, [subject.label for subject in [*models, *artifacts]])
+        twin = by_identity.get(_made_from(stage) or "")
+        twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
+        if twin is not None and twin not in models:
+            models.append(twin)
+        artifacts.append(
+            Subject(
+                label,
+                "artifact",
+                stage.identity,
+                twin.model if twin else None,
+                open_runner(stage.path),
+                twin.label if twin else None,
+                reason,
+                stage.metrics["precision"],
+            )
+        )
+    return [*models, *artifacts]
+
+
+def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
+    """The twin made from the artifact's own graph; else why there is none."""
+    try:
+        model = onnx_twin.build(stage.file(MODEL).read_bytes(), where=label)
+    except CompressError as fault:
+        say(f"{fault}: only attacks without gradients reach {label}, and its figure will be an upper bound")
+        return None, str(fault).removeprefix(f"{label}: ")
+    identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
+    return Subject(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
 
 
 def _label(path: Path, taken: list[str]) -> str:
@@ -123,28 +199,65 @@ def _label(path: Path, taken: list[str]) -> str:
     return name if name not in taken else f"{path.resolve().parent.name}/{name}"
 
 
-def _replay(subjects: list[Subject], found: list[Candidates]) -> np.ndarray:
+def _compared(
+    subjects: list[Subject], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How each artifact agrees with its twin, by its label, and what was said at once of one that does not."""
+    found = {
+        subject.label: twin_agreement.probe(subject, clean, labels, config.threat.eps)
+        for subject in subjects
+        if subject.runner is not None and subject.model is not None
+    }
+    twins = {subject.label: str(subject.twin) for subject in subjects}
+    alarms = [alarm for label, one in found.items() if (alarm := twin_agreement.alarm(label, twins[label], one))]
+    for alarm in alarms:
+        say(f"ALARM {alarm['name']}: {alarm['meaning']}")
+    return found, alarms
+
+
+# ------------------------------------------------------------------------------------------- results
+
+
+def _replay(subjects: list[Subject], found: list[Candidates], n: int) -> np.ndarray:
     """What each model says of each candidate: int16 (attacks, models, images)."""
-    return np.array([[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found], np.int16)
+    said = [[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found]
+    return np.array(said, np.int16).reshape(len(found), len(subjects), n)
 
 
 def _broken(
     predictions: np.ndarray, found: list[Candidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
 ) -> np.ndarray:
     """Which candidates are admissible and misclassified: bool (attacks, models, images)."""
-    allowed = np.array([checks.admissible(entry.images, clean, config.threat.radius) for entry in found])
-    return (predictions != labels) & allowed[:, None]
+    allowed = [checks.admissible(entry.images, clean, config.threat.radius) for entry in found]
+    return (predictions != labels) & np.array(allowed, bool).reshape(len(found), 1, len(labels))
 
 
-def _describe(
-    stages: Mapping[str, Stage],
-    subjects: list[Subject],
-    found: list[Candidates],
-    dataset: Dataset,
-    config: AttackConfig,
-) -> dict[str, Any]:
+def _handful(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The golden images and what every model says of them, each asked in one call of its own."""
+    chosen = golden.choose(arrays["labels"], arrays["broken"])
+    attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
+    images = np.stack([arrays["clean"][i] if a == golden.CLEAN else arrays["adversarial"][a, i] for a, i in chosen])
     return {
-        "format": 1,
+        "images": images,
+        "labels": arrays["labels"][place],
+        "index": arrays["index"][place],
+        "attack": attack,
+        "logits": np.stack([subject.infer(images) for subject in subjects]),
+    }
+
+
+def _save(work: Work, name: str, arrays: Mapping[str, Any]) -> None:
+    with open(work.add_payload(name), "wb") as file:
+        np.savez(file, **arrays)
+
+
+def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: array_sha256(array) for name, array in arrays.items()}
+
+
+def _describe(subjects: list[Subject], found: Found, dataset: Dataset, config: AttackConfig) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
         "data": dataset.name,
         "classes": len(dataset.classes),
         "threat": {
@@ -152,17 +265,30 @@ def _describe(
             "eps": config.threat.eps,
             "grid_radius": grid.radius(config.threat.eps),
         },
+        "ensemble": config.ensemble,
         "models": [subject.describe() for subject in subjects],
-        "attacks": [entry.describe() for entry in found],
+        "attacks": [entry.describe() for entry in found.candidates],
     }
 
 
-def _metrics(subjects: list[Subject], logits: np.ndarray, labels: np.ndarray, broken: np.ndarray) -> dict[str, Any]:
+def _float_beside_grid(models: list[dict[str, Any]], found: Found, arrays: Mapping[str, np.ndarray]) -> None:
+    """To each torch model what its white box reaches without rounding, and beside it with rounding."""
+    right = arrays["clean_logits"].argmax(2) == arrays["labels"]
+    for m, model in enumerate(models):
+        figure = found.float_figures.get(model["label"])
+        if figure is None:
+            continue
+        own = [a for a, one in enumerate(found.candidates) if (one.kind, one.source) == ("white-box", model["label"])]
+        standing = right[m] & ~arrays["broken"][own, m].any(0)
+        model["float_figures"] = {**figure, "robust on the grid": statement.figure(int(standing.sum()), len(standing))}
+
+
+def _metrics(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Clean and worst-case accuracy over the set, by model."""
-    right = logits.argmax(2) == labels
-    standing = right & ~broken.any(0)
+    right = arrays["clean_logits"].argmax(2) == arrays["labels"]
+    standing = right & ~arrays["broken"].any(0)
     return {
-        "n": len(labels),
+        "n": len(arrays["labels"]),
         "clean": {subject.label: float(right[m].mean()) for m, subject in enumerate(subjects)},
         "robust": {subject.label: float(standing[m].mean()) for m, subject in enumerate(subjects)},
     }

@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 
 from compress import names
 from compress.errors import CompressError
-from compress.options import METHOD_OPTIONS
+from compress.options import METHOD_OPTIONS, filled
 
 BUILT_IN = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
@@ -46,6 +46,12 @@ def _fraction(value: Any) -> str:
     if not 0 < number < 1:
         raise ValueError(f"{text} is outside (0, 1); pixels are in [0, 1], so write 8/255, not 8")
     return text
+
+
+def _from_zero(value: Any) -> str:
+    """As `_fraction`, or 0: no perturbation."""
+    text = re.sub(r"\s", "", str(value))
+    return "0" if re.fullmatch(r"0(\.0*)?", text) else _fraction(text)
 
 
 def _known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
@@ -71,12 +77,20 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
     return validate
 
 
+def _method(given: Any) -> "str | list[str]":
+    try:
+        return names.method(given)
+    except CompressError as fault:
+        raise ValueError(str(fault)) from None
+
+
 def _enum(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
     """What an editor offers for a name."""
     return WithJsonSchema({"type": "string", "enum": list(known)})
 
 
 Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
+FromZero = Annotated[str, BeforeValidator(_from_zero), WithJsonSchema({"type": ["string", "number"]})]
 Data = Annotated[
     str,
     AfterValidator(_written(names.dataset)),
@@ -87,7 +101,18 @@ Model = Annotated[
     AfterValidator(_written(names.model)),
     WithJsonSchema({"anyOf": [{"enum": list(names.MODELS)}, {"type": "string", "pattern": names.model_pattern()}]}),
 ]
-Method = Annotated[str, _known("method", names.METHODS), _enum(names.METHODS)]
+Method = Annotated[
+    str | list[str],
+    BeforeValidator(_method),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(names.METHODS)},
+                {"type": "array", "items": {"type": "string", "enum": list(names.METHODS)}, "minItems": 1},
+            ]
+        }
+    ),
+]
 TeacherMethod = Annotated[str, _known("method", names.TEACHER_METHODS), _enum(names.TEACHER_METHODS)]
 Target = Annotated[str, _known("target", names.TARGETS), _enum(names.TARGETS)]
 Device = Annotated[str, _known("device", names.DEVICES), _enum(names.DEVICES)]
@@ -111,7 +136,7 @@ class Threat(Strict):
 
 
 #: Keys of any section that change no result.
-WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard"}
+WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
 
 
 class Common(Strict):
@@ -123,7 +148,10 @@ class Common(Strict):
 
     def semantic(self) -> dict[str, Any]:
         """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
-        return {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": names.dataset(self.data)[0]}
+        found = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": names.dataset(self.data)[0]}
+        if found.get("extra"):
+            found["extra"]["path"] = names.dataset(found["extra"]["path"])[0]
+        return found
 
 
 class TrainAttack(Strict):
@@ -131,6 +159,14 @@ class TrainAttack(Strict):
 
     steps: Count = Field(10, description="gradient steps of each training batch")
     step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
+    eps_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the radius grows from 0 to eps")
+
+
+class Extra(Strict):
+    """Further training images, of which every batch has a fixed share; never validated or tested on."""
+
+    path: Data = Field(description="where they come from, KIND:PATH; an npz may hold images without labels")
+    fraction: float = Field(0.7, gt=0, lt=1, description="share of every batch; the rest is of the training split")
 
 
 class Awp(Strict):
@@ -178,6 +214,10 @@ class Training(Strict):
     test_steps: Count = Field(20, description="PGD steps of the test accuracy kept in the manifest")
     checkpoint_minutes: Positive = Field(5.0, description="minutes between checkpoints within an epoch")
     tensorboard: bool = Field(False, description="also write the metrics as TensorBoard event files")
+    keep_epochs: bool = Field(False, description="also keep the weights of every epoch, as epoch-0001.safetensors, …")
+    diagnose: int = Field(
+        0, ge=0, description="steps between two measurements of gradient shares and feature covariance; 0: none"
+    )
 
     @field_validator("budget")
     @classmethod
@@ -196,18 +236,24 @@ class WithMethod(Training):
     model: Model = Field(description="architecture")
     method: Method = Field(description="objective it is trained with")
     options: dict[str, Any] = Field({}, description="options of the method", validate_default=True)
+    extra: "Extra | None" = Field(
+        None, description="further images mixed into every batch, e.g. {path: npz:generated.npz, fraction: 0.7}"
+    )
 
     @field_validator("options")
     @classmethod
     def _options(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
         """The options in full, defaults filled in, so that a manifest records what was used."""
-        known = METHOD_OPTIONS.get(info.data.get("method", ""))
-        if known is None:
+        method = info.data.get("method")
+        if method is None:
             return options  # the method itself is at fault and is reported
         try:
-            return known(**options).model_dump()
+            return filled(method, options)
         except ValidationError as fault:
-            raise ValueError("\n".join(_faults(fault, known))) from None
+            kind = next(kind for kind in METHOD_OPTIONS.values() if kind.__name__ == fault.title)
+            raise ValueError("\n".join(_faults(fault, kind))) from None
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
 
 
 # ---------------------------------------------------------------------------------------------- sections
@@ -218,6 +264,12 @@ class Teacher(WithMethod):
 
     model: Model = Field("wrn-10-4", description="architecture")
     method: TeacherMethod = Field("pgd-at", description="objective it is trained with")
+
+
+class CleanTeacher(Teacher):
+    """The second teacher of methods that have one: accurate, not robust."""
+
+    method: TeacherMethod = Field("normal", description="objective it is trained with")
 
 
 class Imported(Strict):
@@ -280,7 +332,12 @@ class Attack(Strict):
     """The attack set: adversarial images made with gradients, replayed on the artifact."""
 
     images: "Count | None" = Field(None, description="test images attacked, class-balanced; all of them by default")
-    steps: Count = Field(20, description="PGD steps of each attack")
+    ensemble: Literal["standard", "quick", "none"] = Field(
+        "standard",
+        description="white box on student and twin: standard (APGD-CE, APGD-T, FAB-T of 100 steps), "
+        "quick (APGD-CE and APGD-T of 20), or none: PGD alone",
+    )
+    steps: Count = Field(20, description="PGD steps of each attack beside the ensemble")
     step_size: "Radius | None" = Field(None, description="default: 2.5 · eps / steps")
     restarts: Count = Field(2, description="random starts of each attack; the worst counts")
     temperature: Positive = Field(10.0, description="logits are divided by it in the temperature-scaled attack")
@@ -302,7 +359,16 @@ class Verify(Strict):
     threads: int = Field(0, ge=0, description="threads of the runtime; 0: all cores")
     square_queries: int = Field(1000, ge=0, description="queries an image of the Square attack")
     decision_queries: int = Field(500, ge=0, description="queries an image of the decision-based attack")
+    budget: "str | None" = Field(
+        None, description="time for the attacks without gradients: 60s, 20m, 2h; undecided images are inconclusive"
+    )
     latency: Latency = Field(Latency(), description="how latency is measured, one query after another")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, budget: "str | None") -> "str | None":
+        _seconds(budget)
+        return budget
 
 
 def _seconds(value: Any) -> "float | None":
@@ -340,6 +406,17 @@ class Evaluate(Strict):
     @property
     def budget_s(self) -> "float | None":
         return _seconds(self.budget)
+
+
+class Analyze(Strict):
+    """Robust accuracy against the gap between feature statistics on adversarial and on clean images."""
+
+    radii: list[FromZero] = Field([], description="radii, eps among them; default 0 and 8 more up to twice eps")
+    images: "Count | None" = Field(None, description="test images, class-balanced; default 1,000, or all if fewer")
+    steps: Count = Field(20, description="PGD steps at each radius")
+    every_epoch: bool = Field(False, description="also every checkpoint that a stage has kept")
+    bootstrap: int = Field(1000, ge=100, description="resamples behind each interval")
+    batch_size: Count = Field(128, description="images attacked at once")
 
 
 class TeacherConfig(Common, Teacher):
@@ -388,10 +465,18 @@ class EvaluateConfig(Common, Evaluate):
         return {key: value for key, value in super().semantic().items() if key != "allow_invalid"}
 
 
+class AnalyzeConfig(Common, Analyze):
+    """An analyzed stage on its own."""
+
+
 class VerifyConfig(Common, Verify):
     """A verified stage on its own."""
 
     device: Device = Field("cpu", description="where the artifact is executed")
+
+    def semantic(self) -> dict[str, Any]:
+        """As of every stage, the budget in seconds: 1m and 60s are one."""
+        return {**super().semantic(), "budget": _seconds(self.budget)}
 
 
 #: The two kinds of a teacher's section, by the tag that pydantic puts into the place of a fault.
@@ -411,6 +496,13 @@ class Run(Common):
     teacher: Annotated[
         Annotated[Teacher, Tag("train")] | Annotated[Imported, Tag("import")], Discriminator(_obtained)
     ] = Field(Teacher(), description="the robust teacher: trained from scratch, or imported when `source` is given")
+    clean_teacher: Annotated[
+        Annotated[CleanTeacher, Tag("train")] | Annotated[Imported, Tag("import")], Discriminator(_obtained)
+    ] = Field(
+        CleanTeacher(),
+        description=f"a second teacher, trained on clean images or imported; made when a method has one "
+        f"({', '.join(names.CLEAN_TEACHER_METHODS)})",
+    )
     student: Student = Field(Student(), description="the lightweight network that goes to the device")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Student] = Field(
         {}, description="further students by name, trained to be compared with; never shipped"

@@ -8,7 +8,7 @@ from compress import artifact, names
 from compress.artifact import Plan, Stage
 from compress.config import StudentConfig
 from compress.errors import CompressError
-from compress.stages import plan_of
+from compress.stages import plan_of, read_role
 from compress.train import train
 
 
@@ -18,18 +18,37 @@ def plan(config: StudentConfig, inputs: Mapping[str, Any]) -> Plan:
 
 
 def run(config: StudentConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Train a student into `out`; `inputs["teacher"]` is a teacher's folder, not read by methods that need none."""
+    """Train a student into `out`; `inputs["teacher"]` is a teacher's folder, not read by methods that need none.
+
+    Several folders there are one teacher whose scores are the mean of theirs, each of them as robust as one must be.
+    `inputs["clean_teacher"]` is the second teacher's, for methods that have one; it need not be robust.
+    """
     return train("student", config, _read(config, inputs), out, replace=replace)
 
 
 def _read(config: StudentConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
-    if config.method in names.TEACHER_METHODS:
+    if not names.needs_teacher(config.method):
+        return _read_clean(config, inputs.get("clean_teacher"))
+    if not inputs.get("teacher"):
+        raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")
+    found = read_role("teacher", inputs["teacher"], ("teacher", "student"))
+    for teacher in found.values():
+        _refuse_non_robust(teacher, config.teacher_floor)
+    return {**found, **_read_clean(config, inputs.get("clean_teacher"))}
+
+
+def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str, Stage]:
+    """The second teacher, trained on clean images, of the methods that have one."""
+    method = names.written(config.method)
+    if not names.needs_clean_teacher(config.method, config.options):
+        if folder is not None:
+            raise CompressError(f"{folder}: method {method} has no second teacher; leave --clean-teacher out")
         return {}
-    if inputs.get("teacher") is None:
-        raise CompressError(f"method {config.method} needs a teacher; give --teacher FOLDER")
-    teacher = artifact.read(inputs["teacher"], ("teacher", "student"))
-    _refuse_non_robust(teacher, config.teacher_floor)
-    return {"teacher": teacher}
+    if folder is None:
+        raise CompressError(
+            f"method {method} needs a second teacher, trained on clean images; give --clean-teacher FOLDER"
+        )
+    return {"clean_teacher": artifact.read(folder, ("teacher", "student"))}
 
 
 def _refuse_non_robust(teacher: Stage, floor: float) -> None:

@@ -1,7 +1,7 @@
 """The stages of a run and where each lies in its folder.
 
-RUN/teacher, RUN/baselines/NAME, RUN/student, RUN/quantized, RUN/exported/TARGET, RUN/exported/TARGET-float,
-RUN/attack-set, RUN/verified/TARGET-DEVICE, RUN/verified/TARGET-float-DEVICE
+RUN/teacher, RUN/clean-teacher, RUN/baselines/NAME, RUN/student, RUN/quantized, RUN/exported/TARGET,
+RUN/exported/TARGET-float, RUN/attack-set, RUN/verified/TARGET-DEVICE, RUN/verified/TARGET-float-DEVICE
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,9 @@ from compress import config, names
 from compress.errors import CompressError
 
 Inputs = Mapping[str, "str | tuple[str, ...]"]
+
+#: Role of a student's input → name of its step.
+TEACHERS = {"teacher": "teacher", "clean_teacher": "clean-teacher"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Step:
 
 
 def steps(run: config.Run) -> list[Step]:
-    """The stages of a run in the order they are made; a teacher only when a student learns from one."""
+    """The stages of a run in the order they are made; each teacher only when a student learns from it."""
     students = {**{f"baselines/{name}": section for name, section in run.baselines.items()}, "student": run.student}
-    taught = {name: _teacher(section.method) for name, section in students.items()}
-    found = []
-    if any(taught.values()):
-        found.append(_obtained(run))
+    taught = {name: _teachers(section) for name, section in students.items()}
+    asked = {role for roles in taught.values() for role in roles}
+    sections = {"teacher": run.teacher, "clean_teacher": run.clean_teacher}
+    found = [_obtained(run, TEACHERS[role], section) for role, section in sections.items() if role in asked]
     for name, section in students.items():
         settled = run.stage(config.StudentConfig, section)
         found.append(Step(name, "student", "compress.distill", settled, taught[name]))
@@ -55,15 +58,20 @@ def steps(run: config.Run) -> list[Step]:
     return [*found, *_deployed(run)]
 
 
-def _obtained(run: config.Run) -> Step:
-    """The teacher, trained or imported."""
-    if isinstance(run.teacher, config.Imported):
-        return Step("teacher", "teacher", "compress.teacher_import", run.stage(config.ImportConfig, run.teacher), {})
-    return Step("teacher", "teacher", "compress.teacher", run.stage(config.TeacherConfig, run.teacher), {})
+def _obtained(run: config.Run, name: str, section: "config.Teacher | config.Imported") -> Step:
+    """A teacher, trained or imported."""
+    if isinstance(section, config.Imported):
+        return Step(name, "teacher", "compress.teacher_import", run.stage(config.ImportConfig, section), {})
+    return Step(name, "teacher", "compress.teacher", run.stage(config.TeacherConfig, section), {})
 
 
-def _teacher(method: str) -> dict[str, str]:
-    return {} if method in names.TEACHER_METHODS else {"teacher": "teacher"}
+def _teachers(student: config.Student) -> dict[str, str]:
+    """The teachers that a student's method asks, by role."""
+    asked = {
+        "teacher": names.needs_teacher(student.method),
+        "clean_teacher": names.needs_clean_teacher(student.method, student.options),
+    }
+    return {role: TEACHERS[role] for role, needed in asked.items() if needed}
 
 
 def _deployed(run: config.Run) -> Iterator[Step]:

@@ -5,8 +5,9 @@ names by tests.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from compress.errors import CompressError
 
@@ -65,13 +66,27 @@ MODEL_FAMILIES: "dict[str, Callable[[int], bool]]" = {
 METHODS = {
     "normal": "cross-entropy on clean images: no robustness, the row to compare with",
     "pgd-at": "adversarial training (Madry et al. 2018)",
-    "rslad": "robust soft labels (Zi et al. 2021)",
-    "vgap": "feature covariance and Gram alignment, VGap-style (Dong et al. 2024)",
     "trades": "clean accuracy traded for stability of the predictions (Zhang et al. 2019)",
+    "mart": "adversarial training that minds misclassified images (Wang et al. 2020)",
     "n-fgsm": "single-step adversarial training from noisy images (de Jorge et al. 2022)",
+    "rslad": "robust soft labels (Zi et al. 2021)",
+    "ard": "tempered distillation on adversarial images (Goldblum et al. 2020)",
+    "ltd": "adversarial training towards sharpened soft labels (Chen & Lee 2021)",
+    "iad-i": "a teacher trusted as far as it stands, else the student itself (Zhu et al. 2022)",
+    "iad-ii": "the same with labels and a clean teacher (Zhu et al. 2022)",
+    "akd2": "labels, a robust and a clean teacher on adversarial images (Chen et al. 2021)",
+    "mtard": "a robust and a clean teacher, balanced on the way (Zhao et al. 2022)",
+    "adaad": "the teacher asked about the adversarial image, in attack and update (Huang et al. 2023)",
+    "adaiad": "iad-i under adaad's attack (Huang et al. 2023)",
+    "dgad": "clean or adversarial images by whether the teacher is right (Park & Min 2024)",
+    "saad": "images weighed by the teacher's doubt under attack (Lee et al. 2026)",
+    "vgap": "feature covariance and Gram alignment, VGap-style (Dong et al. 2024); on a host",
+    "gacd": "teacher-anchored contrast of features, GACD-style (Bai et al. 2020); on a host",
+    "igdm": "the teacher's gradients by the image, matched (Lee et al. 2023); on a host",
+    "fair-ard": "classes that fall sooner count more (Yue et al. 2023); on a host",
 }
 
-TEACHER_METHODS = ("normal", "pgd-at", "trades", "n-fgsm")  # those that need no teacher themselves
+TEACHER_METHODS = ("normal", "pgd-at", "trades", "mart", "n-fgsm")  # those that need no teacher themselves
 
 AUGMENTATIONS = {
     "auto": "what suits the dataset",
@@ -93,7 +108,12 @@ DEFAULT_AUGMENT = {
     "parquet": "crop-flip",
 }
 
-READ_FEATURES = ("vgap",)  # those that a teacher of nothing but logits cannot serve
+#: Methods that add to another one, their host: the one beside them in a list, the one that their option names, or this.
+ADDITIONS = {"vgap": "rslad", "gacd": "rslad", "igdm": "adaad", "fair-ard": "ard"}
+HOSTS = tuple(name for name in METHODS if name not in ADDITIONS)
+
+READ_FEATURES = ("vgap", "gacd")  # those that a teacher of nothing but logits cannot serve
+CLEAN_TEACHER_METHODS = ("iad-ii", "akd2", "mtard")  # those with a second teacher, trained on clean images
 
 TARGETS = {
     "onnx": "ONNX for ONNX Runtime: float, or INT8 (U8 activations) from a quantized stage",
@@ -130,6 +150,53 @@ def model_pattern() -> str:
     """What an editor lets pass beside the names above: the families, and flags behind any name. Loading is stricter."""
     families = [*MODELS, r"resnet(14|26|38|44|110)", r"wrn-\d+-\d+", "wrn-34-r", "wrn-a4", r"mobilenetv2-\d+(\.\d+)?"]
     return rf"^({'|'.join(families)})(\+[a-z0-9_-]+)*$"
+
+
+def method(given: Any) -> "str | list[str]":
+    """A method as it is written, a name or several; of several at most one stands without a host."""
+    several = given if isinstance(given, list | tuple) else [given]
+    for name in several:
+        if not isinstance(name, str):
+            raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
+        check("method", name, METHODS)
+    hosts = [name for name in several if name in HOSTS]
+    if not several or len(hosts) > 1 or len(set(several)) < len(several):
+        written = ", ".join(several)
+        raise CompressError(
+            f"method [{written}]: one method, or one and what is added to it ({', '.join(ADDITIONS)}), each once"
+        )
+    return several[0] if len(several) == 1 else list(several)
+
+
+def parts(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> list[str]:
+    """A method's host, then what is added to it; of one that names no host, the host that its options do."""
+    given = [method] if isinstance(method, str) else list(method)
+    named = [name for name in given if name not in ADDITIONS]
+    if not named:
+        own = options if isinstance(method, str) else options.get(given[0], {})
+        named = [own.get("host", ADDITIONS[given[0]])]
+    return [*named, *(name for name in given if name in ADDITIONS)]
+
+
+def written(method: "str | Sequence[str]") -> str:
+    """A method as one word: `vgap`, `adaad+vgap`."""
+    return method if isinstance(method, str) else "+".join(method)
+
+
+def reads_features(method: "str | Sequence[str]") -> bool:
+    """Whether any part of a method compares features."""
+    return any(name in READ_FEATURES for name in ([method] if isinstance(method, str) else method))
+
+
+def needs_teacher(method: "str | Sequence[str]") -> bool:
+    """Whether any part of a method asks a teacher."""
+    given = [method] if isinstance(method, str) else method
+    return any(name not in TEACHER_METHODS for name in given)
+
+
+def needs_clean_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:
+    """Whether a method, or the host that it is built on, asks a second teacher, trained on clean images."""
+    return any(name in CLEAN_TEACHER_METHODS for name in parts(method, options))
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...] | dict[str, str]") -> str:

@@ -19,7 +19,7 @@ from compress.losses import methods
 from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
 from compress.seeds import generator
-from compress.stages import lineage, load, load_data, plan_of
+from compress.stages import lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.train import finish
 
 
@@ -31,8 +31,8 @@ def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
 def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
     """Quantize the student in `inputs["student"]` into `out`.
 
-    Fine-tuning needs the teacher of the student's method: `inputs["teacher"]`, by default where the student's
-    manifest says it lay.
+    Fine-tuning needs the teachers of the student's method: `inputs["teacher"]` and `inputs["clean_teacher"]`, by
+    default where the student's manifest says they lay.
     """
     stages = _read(config, inputs)
 
@@ -54,7 +54,7 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
         plan_of("quantized", config, stages),
         make,
         lineage=lineage(config, stages),
-        keep=fit.KEEP,
+        keep=fit.kept(config),
         replace=replace,
     )
 
@@ -64,9 +64,15 @@ def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]
     stages = {"student": student}
     if config.mode == "qat" and "method" not in student.config:
         raise CompressError(f"{student.path}: was imported, so no method to fine-tune it by is known; use --mode ptq")
-    if config.mode == "qat" and student.config["method"] not in names.TEACHER_METHODS:
-        teacher = artifact.read(inputs.get("teacher") or student.input_path("teacher"), ("teacher", "student"))
-        stages["teacher"] = teacher
+    if config.mode == "qat":
+        method, options = student.config["method"], student.config["options"]
+        asked = {
+            "teacher": names.needs_teacher(method),
+            "clean_teacher": names.needs_clean_teacher(method, options),
+        }
+        for role in (role for role, needed in asked.items() if needed):
+            lay = [student.input_path(one) for one in numbered(role, student.manifest["lineage"])]
+            stages |= read_role(role, inputs.get(role) or lay, ("teacher", "student"))
     return stages
 
 
@@ -91,11 +97,22 @@ def _fine_tune(
 ) -> None:
     """Train through the quantizers by the method and options that the student was trained with."""
     where = next(student.parameters()).device
-    teacher = fit.Guide(load(stages["teacher"]).to(where)) if "teacher" in stages else None
+    teacher, clean_teacher = (
+        None if network is None else fit.Guide(network.to(where))
+        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+    )
     method = stages["student"].config
-    clean = (x for x, _ in Split.of(dataset, "train", where).batches(config.batch_size))
-    objective = methods.build(method["method"], method["options"], student, teacher, clean).to(where)
-    work.metrics = finish(student, objective, teacher, dataset, config, work, f"quantized {method['model']}, QAT")
+    split = Split.of(dataset, "train", where)
+    objective = methods.build(
+        method["method"],
+        method["options"],
+        student,
+        teacher,
+        split.clean(config.batch_size),
+        images=len(split.labels),
+    ).to(where)
+    label = f"quantized {method['model']}, QAT"
+    work.metrics = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
 
 
 def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> dict[str, Any]:

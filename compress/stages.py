@@ -1,6 +1,7 @@
 """From a stage folder to what is in it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +9,10 @@ import torch
 from compress import artifact, data, names
 from compress.artifact import Plan, Stage
 from compress.config import Common
-from compress.data import Dataset
+from compress.data import Dataset, extra
 from compress.errors import CompressError
 from compress.models import Classifier, folder
+from compress.models.ensemble import Ensemble
 from compress.models.onnx_classifier import OnnxClassifier
 from edge.runner import MODEL
 
@@ -38,19 +40,52 @@ def load(where: "Path | str | Stage") -> Classifier:
 
 def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
     """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
+    added = _extra(config)
     return Plan(
         stage=kind,
         config=config.semantic(),
         seed=config.seed,
-        data=data.load(config.data).as_plan(),
+        data=data.load(config.data).as_plan() | ({"extra": extra.load(added).fingerprint} if added else {}),
         inputs={role: stage.identity for role, stage in inputs.items()},
     )
 
 
 def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
-    """Where a stage's inputs lie, by role, and where its dataset does if it has a path."""
-    path = names.dataset(config.data)[1]
-    return {role: stage.path for role, stage in stages.items()} | ({"data": Path(path)} if path else {})
+    """Where a stage's inputs lie, by role, and where its dataset and extra images do if they have a path."""
+    named = {"data": config.data, "extra": _extra(config)}
+    paths = {role: names.dataset(name)[1] for role, name in named.items() if name}
+    return {role: stage.path for role, stage in stages.items()} | {
+        role: Path(path).expanduser() for role, path in paths.items() if path
+    }
+
+
+def _extra(config: Common) -> "str | None":
+    """Where the extra images of a stage that trains on some come from, KIND:PATH."""
+    section = getattr(config, "extra", None)
+    return None if section is None else section.path
+
+
+def numbered(role: str, roles: Iterable[str]) -> list[str]:
+    """Of `roles` those that bear this one's name, in their order: teacher, teacher-2, …"""
+    return sorted((one for one in roles if re.fullmatch(rf"{role}(-\d+)?", one)), key=lambda one: (len(one), one))
+
+
+def read_role(role: str, given: "Path | str | Sequence[Path | str]", kinds: Sequence[str]) -> dict[str, Stage]:
+    """The stage in one folder or those in several, by the roles that `numbered` lists."""
+    folders = [given] if isinstance(given, Path | str) else given
+    found: dict[str, Stage] = {}
+    for number, where in enumerate(folders, 1):
+        stage = artifact.read(where, kinds)
+        if any(stage.identity == other.identity for other in found.values()):
+            raise CompressError(f"{stage.path}: the same {role} is given twice; name each once")
+        found[role if number == 1 else f"{role}-{number}"] = stage
+    return found
+
+
+def load_role(role: str, stages: Mapping[str, Stage]) -> "Classifier | None":
+    """The network of that role, the ensemble of several, None where there is none."""
+    members = [load(stages[one]) for one in numbered(role, stages)]
+    return Ensemble(members).eval() if len(members) > 1 else next(iter(members), None)
 
 
 def load_data(name: str, *stages: Stage) -> Dataset:

@@ -21,8 +21,9 @@ def json_schema() -> dict[str, Any]:
     schema = config.Run.model_json_schema()
     schema["required"].remove("threat")
     schema["$defs"]["Threat"]["required"].remove("eps")
-    trained, imported = schema["properties"]["teacher"].pop("oneOf")
-    schema["properties"]["teacher"] |= {"if": {"required": ["source"]}, "then": imported, "else": trained}
+    for teacher in (schema["properties"][name] for name in ("teacher", "clean_teacher")):
+        trained, imported = teacher.pop("oneOf")
+        teacher |= {"if": {"required": ["source"]}, "then": imported, "else": trained}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -45,7 +46,7 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
             yield ""
         yield f"{indent}# {kind.model_fields[name].description}{_offered(choices[name])}"
         if name == "options":
-            value = METHOD_OPTIONS[section.method](**value)  # type: ignore[attr-defined]
+            value = METHOD_OPTIONS[section.method](**value)  # type: ignore[attr-defined]  # a default is one name
         if isinstance(value, BaseModel):
             inner = list(_section(value, indent + "  "))
             yield f"{indent}{name}:" if inner else f"{indent}{name}: {{}}"

@@ -9,7 +9,8 @@ from compress import fit, names, precision, ranks
 from compress.artifact import Stage, Work
 from compress.attacks.accuracy import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
-from compress.data import Dataset
+from compress.data import Dataset, extra
+from compress.data.extra import Extra
 from compress.data.split import Split
 from compress.errors import CompressError
 from compress.losses import methods
@@ -17,7 +18,7 @@ from compress.losses.objective import Objective
 from compress.models import Classifier, folder
 from compress.models.base import parameters
 from compress.models.sharded import sharded
-from compress.stages import lineage, load, load_data, plan_of
+from compress.stages import lineage, load_data, load_role, numbered, plan_of
 
 
 def train(
@@ -28,25 +29,39 @@ def train(
     *,
     replace: bool = False,
 ) -> Stage:
-    """A stage of that kind, trained by `config.method`, the teacher taken from `inputs` where there is one."""
+    """A stage of that kind, trained by `config.method`, its teachers taken from `inputs` where there are any."""
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *inputs.values())
         where = fit.device()
-        teacher = fit.Guide(sharded(load(inputs["teacher"]).to(where))) if "teacher" in inputs else None
-        if config.method in names.READ_FEATURES and teacher is not None and not teacher.has_features:
+        teacher, clean_teacher = (
+            None if network is None else fit.Guide(sharded(network.to(where)))
+            for network in (load_role("teacher", inputs), load_role("clean_teacher", inputs))
+        )
+        method = names.written(config.method)
+        if names.reads_features(config.method) and teacher is not None and not teacher.has_features:
+            folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
             raise CompressError(
-                f"{inputs['teacher'].path}: gives nothing but logits, method {config.method} aligns features; "
-                f"choose another --method, e.g. rslad"
+                f"{folders}: gives nothing but logits, method {method} compares features; choose another --method, "
+                f"e.g. rslad"
             )
+        added = _extra(config, dataset, teacher is not None)
         architecture = folder.describe(config.model, dataset.images.shape[1:], dataset.classes)
         torch.manual_seed(config.seed)
         student = folder.build(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         train_split = Split.of(dataset, "train", where)
-        clean = (x for x, _ in train_split.batches(config.batch_size))
-        objective = methods.build(config.method, config.options, student, teacher, clean).to(where)
-        label = f"{kind} {config.model} by {config.method}"
-        work.metrics = finish(student, objective, teacher, dataset, config, work, label)
+        objective = methods.build(
+            config.method,
+            config.options,
+            student,
+            teacher,
+            train_split.clean(config.batch_size),
+            images=len(train_split.labels) + (0 if added is None else len(added.images)),
+        ).to(where)
+        label = f"{kind} {config.model} by {method}"
+        work.metrics = finish(
+            student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher, added=added
+        )
         folder.write(work, architecture, student)
 
     return ranks.build(
@@ -54,9 +69,22 @@ def train(
         plan_of(kind, config, inputs),
         make,
         lineage=lineage(config, inputs),
-        keep=fit.KEEP,
+        keep=fit.kept(config),
         replace=replace,
     )
+
+
+def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "Extra | None":
+    """The extra images of a stage that is given some, checked against its dataset."""
+    if config.extra is None:
+        return None
+    found = extra.checked(extra.load(config.extra.path), dataset, config.extra.fraction, config.batch_size)
+    if found.labels is None and not taught:
+        raise CompressError(
+            f"extra {found.name}: holds no labels, and method {names.written(config.method)} has no teacher to give "
+            f"some; add an array label, or choose a method with a teacher"
+        )
+    return found
 
 
 def finish(
@@ -67,6 +95,9 @@ def finish(
     config: "TeacherConfig | StudentConfig | QuantizeConfig",
     work: Work,
     label: str,
+    *,
+    clean_teacher: "Classifier | None" = None,
+    added: "Extra | None" = None,
 ) -> dict[str, object]:
     """Fit the student and measure it: the manifest's metrics."""
     eps = config.threat.radius
@@ -86,5 +117,7 @@ def finish(
         work=work,
         label=label,
         measure=measure,
+        clean_teacher=clean_teacher,
+        extra=added,
     )
     return {"parameters": parameters(student), **found}

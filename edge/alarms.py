@@ -1,18 +1,24 @@
 """Signs that a figure is better than the artifact: gradients masked, another network attacked, answers that vary."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.interval import clopper_pearson
 from edge.verdicts import Verdicts
 
 MIN_AGREEMENT = 0.99
+NAMES = ("masking", "twin disagrees", "predictions differ between calls")
 FREE_POINTS, FREE_IMAGES = 0.002, 3  # masking: more than the larger of these, by attacks without gradients alone
 
 
-def judge(verdicts: Verdicts, agreement: "Mapping[str, Any] | None") -> list[dict[str, Any]]:
-    """Every alarm, fired or not; that of the twin only where agreement was measured."""
-    compared = [] if agreement is None else [_twin(agreement)]
+def judge(
+    verdicts: Verdicts, agreement: "Mapping[str, Any] | None", why: Callable[[], str] = str
+) -> list[dict[str, Any]]:
+    """Every alarm, fired or not; that of the twin only where agreement was measured.
+
+    `why` is asked for the likeliest fault, "" for none, when artifact and twin differ on clean images.
+    """
+    compared = [] if agreement is None else [_twin(agreement, why)]
     return [_masking(verdicts), *compared, _unsteady(verdicts)]
 
 
@@ -22,7 +28,7 @@ def _masking(verdicts: Verdicts) -> dict[str, Any]:
     threshold = max(FREE_POINTS * n, FREE_IMAGES)
     return {
         "name": "masking",
-        "fired": count > threshold,
+        "fired": replayed > 0 and count > threshold,  # where no gradient was asked, none is masked
         "count": count,
         "threshold": threshold,
         "interval": list(clopper_pearson(count, n)),
@@ -30,11 +36,12 @@ def _masking(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _twin(agreement: Mapping[str, Any]) -> dict[str, Any]:
+def _twin(agreement: Mapping[str, Any], why: Callable[[], str]) -> dict[str, Any]:
     """Clean images and candidates each on their own: the side that agrees less decides."""
     side = min(("clean", "adversarial"), key=lambda name: float(agreement[name]["argmax_agreement"]))
     n, share = agreement[side]["n"], agreement[side]["argmax_agreement"]
     count = round((1 - share) * n)
+    likely = why() if float(agreement["clean"]["argmax_agreement"]) < MIN_AGREEMENT else ""
     return {
         "name": "twin disagrees",
         "fired": share < MIN_AGREEMENT,
@@ -42,7 +49,7 @@ def _twin(agreement: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": (1 - MIN_AGREEMENT) * n,
         "interval": list(clopper_pearson(count, n)),
         "meaning": "the artifact does not compute what the network that the gradients came from computes: "
-        f"{count} of {n} predictions on {side} images differ",
+        f"{count} of {n} predictions on {side} images differ{f'; {likely}' if likely else ''}",
     }
 
 

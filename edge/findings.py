@@ -1,5 +1,6 @@
 """From verdicts to the statement's predicate: figures, rows of attacks, agreement with the twin, the lineage."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from compress.errors import CompressError
 from edge import alarms, protocol, statement
 from edge.attack_set import AttackSet
 from edge.runner import MODEL, Runner
+from edge.suspects import suspect
 from edge.verdicts import FREE, Verdicts
 
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
@@ -20,14 +22,16 @@ def predicate(
     exported: Stage, attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any], runner: Runner
 ) -> dict[str, Any]:
     """All of the statement's predicate but `latency` and `machine`."""
-    twin = attacks.place(exported.manifest["plan"]["inputs"]["model"])
+    itself, twin = attacks.place(exported.identity), twin_of(exported, attacks)
     found = agreement(attacks, verdicts, twin)
     parts = protocol.coverage(
         attacks.about["attacks"],
-        itself=attacks.label(attacks.place(exported.identity)),
+        itself=attacks.label(itself),
         twin=attacks.label(twin),
-        student=str(attacks.label(attacks.student)),
+        student=attacks.label(attacks.student),
         ran=list(verdicts.free),
+        is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat")),
+        no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
     )
     payload = exported.manifest["payload"][MODEL]
     return {
@@ -42,28 +46,55 @@ def predicate(
         },
         "threat": {**attacks.about["threat"], "applied_to": APPLIED_TO},
         "data": {**exported.data, "n": len(verdicts.labels)},
-        "figures": figures(verdicts, covered=all(part["covered"] for part in parts)),
+        "figures": figures(verdicts, covered=all(part["covered"] for part in parts), budget=config.get("budget")),
         "protocol": parts,
         "attacks": attack_rows(attacks, verdicts, config),
         "differential": differential(attacks, verdicts),
         "agreement": found,
-        "alarms": alarms.judge(verdicts, found),
+        "alarms": alarms.judge(verdicts, found, functools.partial(_why, runner, attacks, twin)),
         "runtime": runner.describe(),
         "batch_size": runner.batch_size,
         "seed": config["seed"],
         "versions": artifact.versions(),
         "lineage": lineage(exported),
+        "float_figures": {
+            model["label"]: model["float_figures"] for model in attacks.about["models"] if "float_figures" in model
+        },
+        "attack_set": {
+            "identity": attacks.stage.identity,
+            "files": {name: entry["sha256"] for name, entry in attacks.stage.manifest["payload"].items()},
+        },
     }
 
 
-def figures(verdicts: Verdicts, *, covered: bool) -> dict[str, Any]:
-    """Clean accuracy, and the worst case over all attacks: `robust` when the protocol is covered, else a bound."""
-    n, right = len(verdicts.labels), verdicts.right
-    worst = statement.figure(int((right & ~verdicts.broken.any(0)).sum()), n)
+def _why(runner: Runner, attacks: AttackSet, twin: "int | None") -> str:
+    """The likeliest fault of an artifact that differs from its twin."""
+    return "" if twin is None else suspect(runner.infer, attacks.clean, attacks.clean_logits[twin])
+
+
+def twin_of(exported: Stage, attacks: AttackSet) -> "int | None":
+    """The place of the artifact's twin: what the set's entry of the artifact names, else the model it was made from."""
+    itself = attacks.place(exported.identity)
+    if itself is not None:
+        return attacks.labelled(attacks.about["models"][itself]["twin"])
+    return attacks.place(exported.manifest["plan"]["inputs"].get("model"))
+
+
+def figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> dict[str, Any]:
+    """Clean accuracy, and the worst case over all attacks: `robust` when the protocol is covered, else a bound.
+
+    A bound too where the `budget` ended before every image was decided; `inconclusive` then holds it from both sides.
+    """
+    n, right, undecided = len(verdicts.labels), verdicts.right, int(verdicts.undecided.sum())
+    standing = int((right & ~verdicts.broken.any(0)).sum())
+    worst, decided = statement.figure(standing, n), covered and not undecided
+    fallen = statement.figure(standing - undecided, n)
+    open_ = {"budget_seconds": budget, "undecided": undecided, "if_all_fall": fallen, "if_all_stand": worst}
     return {
         "clean": statement.figure(int(right.sum()), n),
-        "robust": worst if covered else None,
-        "upper_bound": None if covered else worst,
+        "robust": worst if decided else None,
+        "upper_bound": None if decided else worst,
+        "inconclusive": open_ if undecided else None,
     }
 
 
@@ -89,8 +120,13 @@ def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any
 
 
 def differential(attacks: AttackSet, verdicts: Verdicts) -> dict[str, int]:
-    """Candidates that break the artifact and leave the float student right, of all; both right on the clean image."""
+    """Candidates that break the artifact and leave the float student right, of all; both right on the clean image.
+
+    Of none where the set has no float student.
+    """
     student = attacks.student
+    if student is None:
+        return {"count": 0, "n": 0}
     student_right = attacks.clean_logits[student].argmax(1) == attacks.labels
     stays = (attacks.predictions[:, student] == attacks.labels) & student_right
     return {"count": int((verdicts.replayed & verdicts.right & stays).sum()), "n": int(verdicts.replayed.size)}

@@ -4,12 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
-from compress import artifact, names
+from compress import names
 from compress.errors import CompressError
+from edge import alarms
+from edge.statement import covered, fired, inconclusive
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
 KNOWN = {
@@ -23,7 +23,8 @@ KNOWN = {
     "images_per_s": "throughput at the measured batch size",
     "size_bytes": "size of the file",
 }
-SHARES = ("clean", "robust", "agreement")
+ACCURACIES = ("clean", "robust")
+SHARES = (*ACCURACIES, "agreement")
 _OPERATORS = {
     ">=": lambda got, want: got >= want,
     "<=": lambda got, want: got <= want,
@@ -84,27 +85,55 @@ def _value(text: str, name: str, number: str, percent: bool) -> float:
     return value
 
 
-def judge(statement: Mapping[str, Any], requirements: Sequence[Requirement]) -> list[Outcome]:
-    """Each requirement against the statement; for accuracies the end of the interval that is against it."""
-    return [_judge(statement["predicate"], requirement) for requirement in requirements]
+def allowed(given: Sequence[str]) -> frozenset[str]:
+    """Names of alarms that a user lets pass; an unknown one is refused. `twin-disagrees` is `twin disagrees`."""
+    return frozenset(names.check("alarm", name.replace("-", " "), alarms.NAMES) for name in given)
 
 
-def _judge(predicate: Mapping[str, Any], requirement: Requirement) -> Outcome:
-    if requirement.name in ("clean", "robust"):
-        figure = predicate["figures"][requirement.name]
-        if figure is None:
-            return Outcome(requirement, False, None, _only_a_bound(predicate))
-        low, high = figure["interval"]
-        got, end = (low, "lower") if requirement.op.startswith(">") else (high, "upper")
-        why = (
-            f"{figure['value']:.4f} on {figure['n']} images, {end} end of its {figure['level']:.0%} interval {got:.4f}"
-        )
-    elif requirement.name == "agreement" and predicate["agreement"] is None:
+def judge(
+    statement: Mapping[str, Any], requirements: Sequence[Requirement], allow: "frozenset[str]" = frozenset()
+) -> list[Outcome]:
+    """Each requirement against the statement; for accuracies the end of the interval that is against it.
+
+    An alarm that fired and is not in `allow` fails every requirement on an accuracy: the figure is not to be trusted.
+    """
+    raised = [name for name in fired(statement["predicate"]) if name not in allow]
+    return [_judge(statement["predicate"], requirement, raised) for requirement in requirements]
+
+
+def _judge(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+    if requirement.name in ACCURACIES:
+        return _accuracy(predicate, requirement, raised)
+    if requirement.name == "agreement" and predicate["agreement"] is None:
         return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
-    else:
-        got = _plain(predicate, requirement.name)
-        why = f"{got:g}"
-    return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, why)
+    got = _plain(predicate, requirement.name)
+    return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, f"{got:g}")
+
+
+def _accuracy(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+    below = requirement.op.startswith("<")
+    figure, undecided = predicate["figures"][requirement.name], ""
+    if figure is None:
+        if inconclusive(predicate) is None or not covered(predicate):
+            return Outcome(requirement, False, None, _only_a_bound(predicate))
+        figure, undecided = _undecided(predicate, below)
+    low, high = figure["interval"]
+    got, end = (high, "upper") if below else (low, "lower")
+    met = _OPERATORS[requirement.op](got, requirement.value)
+    why = f"{figure['value']:.4f} on {figure['n']} images, {end} end of its {figure['level']:.0%} interval {got:.4f}"
+    if raised:
+        return Outcome(requirement, False, got, f"alarm fired: {', '.join(raised)}; {why}{undecided}")
+    return Outcome(requirement, met, got, f"{why}{undecided}")
+
+
+def _undecided(predicate: Mapping[str, Any], below: bool) -> tuple[Mapping[str, Any], str]:
+    """The worse of an inconclusive figure's two bounds, and what to say of it."""
+    found = predicate["figures"]["inconclusive"]
+    end = "stand" if below else "fall"
+    said = (
+        f"; inconclusive, {found['undecided']} images undecided when the budget of {found['budget_seconds']:g} s ended"
+    )
+    return found[f"if_all_{end}"], f"{said}, taken to {end}"
 
 
 def _only_a_bound(predicate: Mapping[str, Any]) -> str:
@@ -118,17 +147,3 @@ def _plain(predicate: Mapping[str, Any], name: str) -> float:
     if name == "agreement":
         return float(predicate["agreement"]["clean"]["argmax_agreement"])
     return float(predicate["latency"][name])
-
-
-def junit(outcomes: Sequence[Outcome], path: "Path | str") -> None:
-    """The outcomes as JUnit XML, one test case a requirement."""
-    failures = sum(not outcome.passed for outcome in outcomes)
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        f'<testsuite name="compress verify" tests="{len(outcomes)}" failures="{failures}">',
-    ]
-    for outcome in outcomes:
-        case = f'<testcase classname="requirement" name={quoteattr(str(outcome.requirement))}'
-        failure = f"><failure message={quoteattr(outcome.why)}/></testcase>"
-        lines.append(f"  {case}{'/>' if outcome.passed else failure}")
-    artifact.write_atomic(Path(path), "\n".join([*lines, "</testsuite>"]) + "\n")

@@ -11,6 +11,8 @@ A document is a mapping, every key but `title` optional; a section without data 
     verified      [{label, predicate, samples_ns, images}], the shipped artifact first: the statement's predicate, raw
                   latencies, and images as `page_images.choose` returns them
     matrix        {attacks, models, n, robust (A, M), clean (M,), worst (M,)}: shares in [0, 1]
+    analysis      {eps, n, steps, figure, models, across_models}: figure an image's address, models [{label, clean,
+                  robust, variance_gap, variance, image_gram_gap, image_gram}], correlations as in `analysis.json`
     training      [{label, detail, clean, pgd, best_epoch}], clean and pgd [(epoch, share)]
     provenance    [{stage, identity, seed, finished, seconds, machine, command, versions}], all but two optional
     facts         {name: value}: the data and the threat
@@ -29,6 +31,7 @@ import numpy.typing as npt
 from compress import artifact
 from edge.markup import Html, element
 from edge.page_accuracy import by_attack, by_stage
+from edge.page_analysis import analysis
 from edge.page_evidence import latency, protocol
 from edge.page_headline import headline
 from edge.page_images import choose, images
@@ -41,6 +44,7 @@ SECTIONS = {
     "protocol": ("Protocol", protocol),
     "latency": ("Latency", latency),
     "images": ("Images", images),
+    "analysis": ("Variance gap", analysis),
     "training": ("Training", training),
     "provenance": ("Provenance", provenance),
 }

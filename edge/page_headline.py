@@ -85,12 +85,16 @@ def _robust_card(
         return _card("Robust accuracy", value, *_interval_lines(figures["robust"]), budget, state="main")
     bound = figures["upper_bound"]
     missing = ", ".join(f"({part['part']}) {part['what']}" for part in protocol if not part["covered"])
+    why = [f"Not covered by the protocol: {missing}"] if missing else []
+    if open_ := figures.get("inconclusive"):
+        least = readable.percent(open_["if_all_fall"]["value"])
+        why.append(f"{open_['undecided']} images were undecided when the budget ended; {least} if all of them fall")
     return _card(
         "Robust accuracy: upper bound only",
         f"≤ {readable.percent(bound['value'])}",
         *_interval_lines(bound),
         budget,
-        f"Not covered by the protocol: {missing}",
+        *why,
         state="main bound",
     )
 

@@ -6,6 +6,9 @@ inside the ball ends the search at once, and when every flip was tried since the
 search would ask the same again, it starts anew from random signs.
 """
 
+import math
+import time
+
 import numpy as np
 
 from edge.ball import Ball, Found, Infer, turn
@@ -25,11 +28,13 @@ def rays(
     seed: int = 0,
     ids: "np.ndarray | None" = None,
     batch_size: int = 1,
+    deadline: float = math.inf,
 ) -> Found:
     """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
 
     uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default. `batch_size`
-    is the runtime's: batches are kept full where that many images stand, which changes no image's own sequence.
+    is the runtime's: batches are kept full where that many images stand, which changes no image's own sequence. From
+    `deadline` (of `time.monotonic`) on nothing more is asked: `queries` of the result says how far each image came.
     """
     ids = np.arange(len(x)) if ids is None else ids
     ball = Ball.around(x, eps)
@@ -38,7 +43,7 @@ def rays(
     spent = np.ones(len(x), np.int64)
     active = np.flatnonzero(right) if queries > 1 else np.arange(0)
     with Progress("rays", len(active) * (queries - 1)) as bar:
-        while len(active):
+        while len(active) and time.monotonic() < deadline:
             now = turn(active, spent, batch_size)
             search.update(now, infer(ball.images(search.candidates(now))).argmax(1) != y[now])
             spent[now] += 1

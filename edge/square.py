@@ -1,6 +1,7 @@
 """The Square attack, L∞ (Andriushchenko et al. 2020): random search with squares that shrink; scores, no gradients."""
 
 import math
+import time
 
 import numpy as np
 
@@ -34,11 +35,13 @@ def square(
     seed: int,
     ids: "np.ndarray | None" = None,
     batch_size: int = 1,
+    deadline: float = math.inf,
 ) -> Found:
     """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
 
     uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default. `batch_size`
-    is the runtime's: batches are kept full where that many images stand, which changes no image's own sequence.
+    is the runtime's: batches are kept full where that many images stand, which changes no image's own sequence. From
+    `deadline` (of `time.monotonic`) on nothing more is asked: `queries` of the result says how far each image came.
     """
     ids = np.arange(len(x)) if ids is None else ids
     ball = Ball.around(x, eps)
@@ -47,7 +50,7 @@ def square(
     sides = np.array([side(query, queries, *x.shape[2:]) for query in range(queries)], np.int64)
     active = np.flatnonzero(margin > 0) if queries > 1 else np.arange(0)
     with Progress("square", len(active) * (queries - 1)) as bar:
-        while len(active):
+        while len(active) and time.monotonic() < deadline:
             now = turn(active, spent, batch_size)
             moved = _candidates(ball.of(now), best[now], seed, ids[now], spent[now], sides)
             found = _margin(infer(ball.images(moved)), y[now])

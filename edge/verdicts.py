@@ -1,5 +1,7 @@
 """Everything that is found out about an artifact by executing it on an attack set; each success checked on its own."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ class Free:
     predictions: np.ndarray  # int (N,), of these images
     broken: np.ndarray  # bool (N,): admissible and misclassified
     queries: np.ndarray  # int64 (N,)
+    unfinished: np.ndarray  # bool (N,): time was up before it broke or its queries were spent
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class Verdicts:
         return np.array([*self.replayed, *(found.broken for found in self.free.values())], bool) & self.right
 
     @property
+    def undecided(self) -> np.ndarray:
+        """bool (N,): images that stand, and that an attack without gradients had no time to search to its end."""
+        unfinished = np.array([found.unfinished for found in self.free.values()], bool).reshape(-1, len(self.labels))
+        return self.right & ~self.broken.any(0) & unfinished.any(0)
+
+    @property
     def all_predictions(self) -> np.ndarray:
         """int16 (attacks, images), in the order of `broken`."""
         return np.array([*self.predictions, *(found.predictions for found in self.free.values())], np.int16)
@@ -62,6 +71,7 @@ def execute(runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Ve
     """Clean pass twice, every candidate replayed, then the attacks that need no gradient, on the artifact itself.
 
     `config` gives `seed` and the budgets `square_queries` and `decision_queries`; an attack of budget 0 does not run.
+    `budget`, where given, is the time in seconds for those attacks together, shared out evenly among those to come.
     """
     clean = runner.infer(attacks.clean)
     unsteady = int((runner.infer(attacks.clean) != clean).any(1).sum())
@@ -71,7 +81,12 @@ def execute(runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Ve
         for a, images in enumerate(attacks.adversarial):
             predictions[a], replayed[a] = _judge(runner, images, attacks)
             bar.step(1)
-    free = {name: _attack(name, runner, attacks, config) for name, (_, _, budget) in FREE.items() if config[budget]}
+    wanted = [name for name, (_, _, budget) in FREE.items() if config[budget]]
+    end = time.monotonic() + (config.get("budget") or math.inf)
+    free = {}
+    for left, name in zip(range(len(wanted), 0, -1), wanted, strict=True):
+        now = time.monotonic()
+        free[name] = _attack(name, runner, attacks, config, now + (end - now) / left)
     return Verdicts(attacks.labels, clean, unsteady, predictions, replayed, free)
 
 
@@ -82,7 +97,7 @@ def _judge(runner: Runner, images: np.ndarray, attacks: AttackSet) -> tuple[np.n
     return logits.argmax(1), allowed & checks.wrong(logits, attacks.labels)
 
 
-def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Free:
+def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any], deadline: float) -> Free:
     _, attack, budget = FREE[name]
     found = attack(
         runner.infer,
@@ -93,6 +108,8 @@ def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, 
         seed=config["seed"],
         ids=attacks.index,
         batch_size=runner.batch_size,
+        deadline=deadline,
     )
     predictions, broken = _judge(runner, found.adversarial, attacks)
-    return Free(found.adversarial, predictions, broken, found.queries)
+    unfinished = ~found.broken & (found.queries < config[budget])
+    return Free(found.adversarial, predictions, broken, found.queries, unfinished)

@@ -15,8 +15,9 @@ import numpy as np
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
 from compress.errors import CompressError
-from edge import bench, findings, machine, page, statement
+from edge import bench, findings, golden, machine, page, statement
 from edge.attack_set import AttackSet
+from edge.progress import say
 from edge.runner import Runner, open_runner
 from edge.verdicts import Verdicts, execute
 
@@ -38,14 +39,18 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str",
         attacks = AttackSet.read(attack_stage)
         _compatible(exported, attacks, config)
         before = machine.state()
+        golden_found = _golden(exported, attacks, config)
         with open_runner(exported.path, batch_size=config["batch_size"], threads=config["threads"]) as runner:
             _same_classes(runner, attacks)
             verdicts = execute(runner, attacks, config)
             found = findings.predicate(exported, attacks, verdicts, config, runner)
+        found["golden"] = golden_found
         samples, found["latency"] = _time(exported, attacks, config)
         found["machine"] = {"before": before, "after": machine.state()}
+        table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
+        found["verdicts"] = _write_verdicts(work, table)
         stated = statement.build(found)
-        _write(work, attacks, verdicts, stated, samples)
+        _write(work, attacks, verdicts, table, stated, samples)
         work.metrics = _metrics(stated)
 
     lineage = {"exported": exported.path, "attack-set": attack_stage.path}
@@ -103,6 +108,20 @@ def _same_classes(runner: Runner, attacks: AttackSet) -> None:
         )
 
 
+def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "dict[str, Any] | None":
+    """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
+    place = attacks.place(exported.identity)
+    if place is None:
+        return None
+    batch_size = attacks.about["golden"]["batch_size"][place]
+    with open_runner(exported.path, batch_size=batch_size, threads=config["threads"]) as runner:
+        _same_classes(runner, attacks)
+        found = golden.check(runner, attacks.stage)
+    if found is not None:
+        say(golden.line(found))
+    return found
+
+
 def _time(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """Latency by a runner of its own, opened at the batch size that is timed."""
     ask = config["latency"]
@@ -120,20 +139,38 @@ def _time(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> tup
 # ------------------------------------------------------------------------------------------- files
 
 
-def _write(work: Work, attacks: AttackSet, verdicts: Verdicts, stated: dict[str, Any], samples_ns: np.ndarray) -> None:
+def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[str, Any]:
+    """Verdicts by image and attack, with the images that the attacks here made."""
     free = list(verdicts.free.values())
     shape = attacks.clean.shape
-    table = {
+    return {
         "index": attacks.index,
         "labels": attacks.labels,
         "clean_predictions": verdicts.clean_logits.argmax(1),
-        "attacks": np.array([row["name"] for row in stated["predicate"]["attacks"]]),
+        "attacks": np.array(names),
         "broken": verdicts.broken,
+        "undecided": verdicts.undecided,
         "adversarial": np.array([found.adversarial for found in free], np.uint8).reshape(len(free), *shape),
         "queries": np.array([found.queries for found in free], np.int64).reshape(len(free), shape[0]),
     }
-    with open(work.add_payload(VERDICTS), "wb") as file:
+
+
+def _write_verdicts(work: Work, table: Mapping[str, Any]) -> dict[str, str]:
+    """The table's file, and the hash by which the statement names it."""
+    path = work.add_payload(VERDICTS)
+    with open(path, "wb") as file:
         np.savez(file, **table)
+    return {"file": VERDICTS, "sha256": artifact.file_sha256(path)}
+
+
+def _write(
+    work: Work,
+    attacks: AttackSet,
+    verdicts: Verdicts,
+    table: Mapping[str, Any],
+    stated: dict[str, Any],
+    samples_ns: np.ndarray,
+) -> None:
     text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     artifact.write_atomic(work.add_record(STATEMENT), text)
     with open(work.add_record(LATENCY), "wb") as file:

@@ -14,7 +14,7 @@ from compress.models import Classifier, folder, int8
 from compress.models.base import parameters
 from compress.stages import lineage, load, load_data, plan_of
 from edge.runner import MODEL
-from export import onnx_float, onnx_int8
+from export import adopt, onnx_float, onnx_int8
 from export.parity import compare
 
 #: Relative to the largest logit; float kernels differ by summation order only. INT8 is judged by its predictions.
@@ -23,11 +23,18 @@ FLOAT_TOLERANCE = 1e-3
 
 def plan(config: ExportConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
+    if adopt.is_file(inputs["model"]):
+        return adopt.plan(config, inputs["model"])
     return plan_of("exported", config, {"model": _read(inputs)})
 
 
 def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Export `inputs["model"]`, a student or quantized stage, into `out`: INT8 from a quantized one, else float."""
+    """Export `inputs["model"]`, a student or quantized stage, into `out`: INT8 from a quantized one, else float.
+
+    An `.onnx` file in its place is adopted as it is (`export.adopt`).
+    """
+    if adopt.is_file(inputs["model"]):
+        return adopt.run(config, inputs["model"], out, replace=replace)
     source = _read(inputs)
 
     def make(work: Work) -> None:

@@ -52,6 +52,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     for source, out in ((at.quantized, at.e), (at.student, at.ef)):
         export.stage.run(parse(ExportConfig, {"data": "digits"}, "test"), {"model": source}, out)
     inputs = {"student": at.student, "quantized": at.quantized, "exported": [at.e, at.ef]}
-    brief = {"data": "digits", "images": 60, "steps": 3, "restarts": 1}
+    brief = {"data": "digits", "images": 60, "ensemble": "quick", "steps": 3, "restarts": 1}
     attack.run(parse(AttackConfig, brief, "test"), inputs, at.a)
     return at

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from compress import config
+from compress.names import METHODS
 from compress.starter import json_schema
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +17,9 @@ CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 
 
 def test_there_are_configs():
-    assert {"quickstart.yaml", "tiny.yaml", "cifar10-quick.yaml"} <= {path.name for path in CONFIGS}
+    assert {"quickstart.yaml", "tiny.yaml", "cifar10-quick.yaml", "digits-methods.yaml"} <= {
+        path.name for path in CONFIGS
+    }
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
@@ -38,6 +41,12 @@ def test_an_editor_finds_no_fault_in_a_config(path: Path):
     jsonschema.Draft202012Validator(json.loads((FOLDER / "schema.json").read_text())).validate(
         yaml.safe_load(path.read_text())
     )
+
+
+def test_every_method_is_among_those_compared_on_digits():
+    run = config.load(FOLDER / "digits-methods.yaml")
+    trained = [section.method for section in (run.student, *run.baselines.values())]
+    assert {name for method in trained for name in ([method] if isinstance(method, str) else method)} == {*METHODS}
 
 
 def test_an_editor_finds_faults():

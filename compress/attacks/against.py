@@ -1,52 +1,21 @@
-"""Every gradient attack of the protocol against one student, its twin and the artifacts made from them."""
+"""Every gradient attack of the protocol against a student, its twin and the artifacts made from them."""
 
-import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compress.artifact import Stage
-from compress.attacks import grid, losses
+from compress.attacks import grid, losses, white_box
+from compress.attacks.ascent import Ascent, LossOf, cooled
 from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import Model, random_start, step_size, strongest
+from compress.attacks.pgd import Model
+from compress.attacks.rounding import settle, tensors
+from compress.attacks.subjects import Subject
 from compress.config import AttackConfig
-from compress.data.split import to_float
-from compress.models import Classifier
-from compress.seeds import generator
 from edge.progress import Progress
-from edge.runner import MODEL, Runner
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model under attack: a torch network, or an artifact with its runner and its twin for the backward pass."""
-
-    label: str
-    role: str  # student, twin or artifact
-    stage: Stage
-    model: Classifier
-    runner: "Runner | None" = None
-    twin: "str | None" = None
-
-    def infer(self, images: np.ndarray) -> np.ndarray:
-        """uint8 or float32 images (N,C,H,W) → logits (N,K), by the artifact itself where there is one."""
-        if self.runner is not None:
-            return self.runner.infer(images)
-        x = torch.from_numpy(images)
-        x = to_float(x) if x.dtype == torch.uint8 else x
-        with torch.no_grad():
-            return torch.cat([self.model(part) for part in x.split(128)]).numpy()
-
-    def describe(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"label": self.label, "role": self.role, "identity": self.stage.identity}
-        if self.runner is not None:
-            sha256 = self.stage.manifest["payload"][MODEL]["sha256"]
-            return entry | {"file": MODEL, "sha256": sha256, "twin": self.twin}
-        return entry
 
 
 @dataclass(frozen=True)
@@ -64,64 +33,69 @@ class Candidates:
         return {name: value for name, value in vars(self).items() if name != "images"}
 
 
-#: labels (B,) → loss
-LossOf = Callable[[Tensor], ImageLoss]
-
-
 @dataclass(frozen=True)
-class _Attack:
-    """A model to ascend on, what to ascend, and what decides which iterate is kept."""
+class Found:
+    """The candidates of every attack, and by torch model the worst case of its white box before any rounding."""
 
-    name: str
-    kind: str
-    source: str
-    where: str
-    model: Model
-    loss: LossOf
-    judge: LossOf = losses.margin
-    parameters: dict[str, Any] = field(default_factory=dict)
+    candidates: list[Candidates]
+    float_figures: dict[str, dict[str, Any]]
 
 
 def attack_all(
-    subjects: list[Subject], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
-) -> list[Candidates]:
-    """The candidates of every attack on uint8 `clean` (N,C,H,W): one image an attack, the strongest of its restarts."""
-    attacks = list(_attacks(subjects, config))
-    batches = -(-len(labels) // config.batch_size)
-    with Progress("attack set", len(attacks) * batches) as bar:
-        return [_run(attack, clean, labels, config, bar) for attack in attacks]
-
-
-def _attacks(subjects: list[Subject], config: AttackConfig) -> Iterator[_Attack]:
-    student = next(subject for subject in subjects if subject.role == "student")
-    here, t = "torch on the workstation", config.temperature
+    subjects: list[Subject], clean: np.ndarray, labels: np.ndarray, ids: np.ndarray, config: AttackConfig
+) -> Found:
+    """Candidates on uint8 `clean` (N,C,H,W), one image an attack; `ids` (N,) name the images' random streams."""
+    rows: list[Candidates] = []
+    figures = {}
     for subject in subjects:
-        at = subject.label
+        if subject.runner is None:
+            found, figures[subject.label] = white_box.attack(subject, clean, labels, ids, config)
+            rows += [_settled(subject, one, clean, labels, config) for one in found]
+    radius = grid.radius(config.threat.eps) / 255
+    ascents = list(_ascents(subjects, config))
+    with Progress("attack set", len(ascents) * -(-len(labels) // config.batch_size)) as bar:
+        for ascent in ascents:
+            moved = ascent.run(clean, labels, config, radius, bar)
+            images = _on_grid(ascent.model, moved, clean, labels, config, ascent.judge)
+            parameters = ascent.parameters(config, radius)
+            rows.append(Candidates(ascent.name, ascent.kind, ascent.source, ascent.where, parameters, images))
+    return Found(rows, figures)
+
+
+def _settled(
+    subject: Subject, one: white_box.Candidate, clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+) -> Candidates:
+    assert subject.model is not None
+    images = _on_grid(subject.model, white_box.tensor(one), clean, labels, config, losses.verdict)
+    name = f"{one.name}@{subject.label}"
+    return Candidates(name, "white-box", subject.label, white_box.HERE, one.parameters, images)
+
+
+def _on_grid(
+    model: Model, moved: Tensor, clean: np.ndarray, labels: np.ndarray, config: AttackConfig, judge: LossOf
+) -> np.ndarray:
+    parts = zip(moved.split(config.batch_size), tensors(clean, labels, batch_size=config.batch_size), strict=True)
+    return torch.cat([settle(model, part, x, config.threat.eps, judge(y)) for part, (x, y) in parts]).numpy()
+
+
+def _ascents(subjects: list[Subject], config: AttackConfig) -> Iterator[Ascent]:
+    """Margin, temperature and differential attacks on each torch model, hybrid ones on each artifact with a twin."""
+    student = next((subject.model for subject in subjects if subject.role == "student"), None)
+    for subject in subjects:
+        at, model = subject.label, subject.model
+        if model is None:
+            continue
         if subject.runner is not None:
             both = f"forward by {subject.runner.describe()['name']}, backward by torch, on the workstation"
-            model = hybrid(subject.runner, subject.model)
-            yield _Attack(f"bpda@{at}", "bpda", at, both, model, losses.cross_entropy)
+            yield Ascent(f"bpda@{at}", "bpda", at, both, subject.hybrid(), losses.cross_entropy)
+            yield Ascent(f"bpda-margin@{at}", "bpda", at, both, subject.hybrid(), losses.margin)
             continue
-        yield _Attack(f"pgd-ce@{at}", "white-box", at, here, subject.model, losses.cross_entropy)
-        yield _Attack(f"pgd-margin@{at}", "margin", at, here, subject.model, losses.margin)
-        cooled = functools.partial(losses.temperature, t=t)
-        yield _Attack(
-            f"pgd-temperature@{at}", "temperature", at, here, subject.model, cooled, parameters={"temperature": t}
-        )
-        if subject.role == "twin":
-            pair = _both(student.model, subject.model)
-            yield _Attack(f"differential@{at}", "differential", at, here, pair, _diverging, _diverged)
-
-
-def hybrid(runner: Runner, twin: Model) -> Model:
-    """BPDA (Athalye et al. 2018): the artifact's logits forward, the twin's gradient backward."""
-
-    def model(x: Tensor) -> Tensor:
-        pretended = twin(x)
-        real = torch.from_numpy(runner.infer(x.detach().cpu().numpy())).to(x.device)
-        return pretended + (real - pretended).detach()
-
-    return model
+        here, t = white_box.HERE, config.temperature
+        yield Ascent(f"pgd-margin@{at}", "margin", at, here, model, losses.margin)
+        yield Ascent(f"pgd-temperature@{at}", "temperature", at, here, model, cooled(t), more={"temperature": t})
+        if subject.role == "twin" and student is not None:
+            pair = _both(student, model)
+            yield Ascent(f"differential@{at}", "differential", at, here, pair, _diverging, _diverged)
 
 
 def _both(student: Model, twin: Model) -> Model:
@@ -148,38 +122,3 @@ def _diverged(y: Tensor) -> ImageLoss:
         return torch.minimum(worse(twin), -worse(student))
 
     return judge
-
-
-def _run(attack: _Attack, clean: np.ndarray, labels: np.ndarray, config: AttackConfig, bar: Progress) -> Candidates:
-    """One attack on all images, batch by batch."""
-    radius = grid.radius(config.threat.eps) / 255  # so that snapping to the grid loses nothing
-    step = step_size(config.step_size, radius, config.steps)
-    results = []
-    pairs = (torch.from_numpy(values).split(config.batch_size) for values in (clean, labels))
-    for number, (images, y) in enumerate(zip(*pairs, strict=True)):
-        x = to_float(images)
-        best, best_value = x.clone(), torch.full((len(x),), -torch.inf)
-        for restart in range(config.restarts):
-            start = random_start(x, radius, generator(config.seed, attack.name, number, restart))
-            found, value = strongest(
-                attack.model,
-                x,
-                attack.loss(y),
-                attack.judge(y),
-                start=start,
-                eps=radius,
-                step_size=step,
-                steps=config.steps,
-            )
-            better = value > best_value
-            best[better], best_value[better] = found[better], value[better]
-        results.append(grid.snap(best, images, config.threat.eps))
-        bar.step(1, note=attack.name)
-    parameters = {
-        **attack.parameters,
-        "steps": config.steps,
-        "step_size": step,
-        "restarts": config.restarts,
-        "seed": config.seed,
-    }
-    return Candidates(attack.name, attack.kind, attack.source, attack.where, parameters, torch.cat(results).numpy())

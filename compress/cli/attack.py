@@ -13,25 +13,36 @@ from compress.cli.options import FOLDER, Shared, stage_options
     cls=Verb,
     examples=[
         "compress attack runs/student --quantized runs/quantized --exported runs/exported --out runs/attack-set",
+        "compress attack --exported runs/adopted --ensemble quick --out runs/attack-set",
     ],
 )
-@click.argument("student", type=FOLDER)
+@click.argument("student", type=FOLDER, required=False)
 @click.option("--quantized", type=FOLDER, metavar="DIR", help="Quantized stage made from the student.")
 @click.option("--exported", type=FOLDER, metavar="DIR", multiple=True, help="Exported stage; repeatable.")
 @click.option("--images", type=int, help="Test images attacked, class-balanced; default all.")
-@click.option("--steps", type=int, help="PGD steps of each attack.")
+@click.option("--ensemble", type=click.Choice(["standard", "quick", "none"]), help="White box; none: PGD alone.")
+@click.option("--steps", type=int, help="PGD steps of each attack beside the ensemble.")
 @click.option("--restarts", type=int, help="Random starts of each attack.")
 @stage_options()
-def attack(shared: Shared, student: Path, quantized: "Path | None", exported: "tuple[Path, ...]", **flags: Any) -> None:
+def attack(
+    shared: Shared, student: "Path | None", quantized: "Path | None", exported: "tuple[Path, ...]", **flags: Any
+) -> None:
     """Make the adversarial images that artifacts are judged by.
 
     White-box attacks on the student and its quantized twin, and hybrid ones that run forward on each exported artifact.
+    Without a STUDENT, an artifact's twin is made from its own graph.
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import AttackConfig
+    from compress.errors import CompressError
 
-    settled = settle(AttackConfig, "attack", shared, flags, inherited(student, ["student"]))
-    inputs: dict[str, Any] = {"student": student, "exported": list(exported)}
+    if student is None and not exported:
+        raise CompressError("nothing to attack: give the folder of a student, or --exported DIR, or both")
+    base = inherited(student, ["student"]) if student else inherited(exported[0], ["exported"])
+    settled = settle(AttackConfig, "attack", shared, flags, base)
+    inputs: dict[str, Any] = {"exported": list(exported)}
+    if student:
+        inputs["student"] = student
     if quantized:
         inputs["quantized"] = quantized
     make("compress.attack", settled, inputs, shared)

@@ -7,7 +7,16 @@ import click
 
 from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import FOLDER, MODEL, Name, Shared, pace_options, stage_options, training_options
+from compress.cli.options import (
+    FOLDER,
+    METHOD,
+    MODEL,
+    Shared,
+    extra_option,
+    pace_options,
+    stage_options,
+    training_options,
+)
 
 
 @click.command(
@@ -15,23 +24,36 @@ from compress.cli.options import FOLDER, MODEL, Name, Shared, pace_options, stag
     processes=True,
     examples=[
         "compress distill --teacher runs/teacher --student resnet8 --data digits --method vgap --out runs/student",
+        "compress distill --teacher runs/teacher --clean-teacher runs/clean --method mtard --out runs/student",
         "compress distill --data digits --method normal --out runs/not-robust",
     ],
 )
 @click.option(
     "--teacher",
+    "teachers",
+    type=FOLDER,
+    multiple=True,
+    metavar="DIR",
+    help="Teacher stage; given several times, the mean of their scores teaches. Not for methods that need none "
+    f"({', '.join(names.TEACHER_METHODS)}).",
+)
+@click.option(
+    "--clean-teacher",
     type=FOLDER,
     metavar="DIR",
-    help="Teacher stage; not for methods that need none (normal, pgd-at, trades, n-fgsm).",
+    help=f"Second teacher, trained on clean images; for {', '.join(names.CLEAN_TEACHER_METHODS)}.",
 )
 @click.option("--student", "model", type=MODEL, help="Architecture of the student.")
-@click.option("--method", type=Name("method", names.METHODS), help="Objective it is trained with.")
+@click.option("--method", type=METHOD, help="Objective it is trained with, or several: adaad,vgap.")
 @click.option("--floor", "teacher_floor", type=float, help="Robust accuracy the teacher must have; default 0.2.")
 @click.option("--allow-non-robust", is_flag=True, help="Learn from any teacher: the same as --floor 0.")
+@extra_option
 @training_options
 @pace_options
 @stage_options()
-def distill(shared: Shared, teacher: "Path | None", allow_non_robust: bool, **flags: Any) -> None:
+def distill(
+    shared: Shared, teachers: tuple[Path, ...], clean_teacher: "Path | None", allow_non_robust: bool, **flags: Any
+) -> None:
     """Train a lightweight student from a robust teacher.
 
     Dataset and radius are the teacher's where neither a flag nor --config gives them.
@@ -41,6 +63,7 @@ def distill(shared: Shared, teacher: "Path | None", allow_non_robust: bool, **fl
 
     if allow_non_robust:
         flags["teacher_floor"] = 0.0
-    base = inherited(teacher, ["teacher", "student"], ["data", "threat"]) if teacher else {}
+    base = inherited(teachers[0], ["teacher", "student"], ["data", "threat"]) if teachers else {}
     settled = settle(StudentConfig, "student", shared, flags, base)
-    make("compress.distill", settled, {"teacher": teacher} if teacher else {}, shared)
+    given = {"teacher": teachers, "clean_teacher": clean_teacher}
+    make("compress.distill", settled, {role: folder for role, folder in given.items() if folder}, shared)

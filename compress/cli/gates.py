@@ -1,4 +1,4 @@
-"""The outcomes of requirements on the command line: JSON, JUnit, and exit 3 when one failed."""
+"""The outcomes of a gate on the command line: JSON, JUnit, annotations, and exit 3 when something failed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from compress.errors import CheckFailed
-from edge.gate import Outcome, junit
+from edge.gate import Outcome
+from edge.gate_formats import Case, github, junit
+from edge.gate_judgement import ALARM, REQUIREMENT, Judgement
+from edge.statement import fired
 
 
 def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -17,14 +20,35 @@ def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def write_junit(outcomes: Sequence[Outcome], path: "Path | None") -> None:
+def judged(judgement: Judgement) -> dict[str, Any]:
+    """What `--json` adds to the object of a verified stage."""
+    found: dict[str, Any] = {
+        "requirements": as_objects(judgement.outcomes),
+        "alarms": fired(judgement.stated["predicate"]),
+    }
+    return found if judgement.comparison is None else {**found, "comparison": judgement.comparison}
+
+
+def write_junit(found: Sequence[Case], path: "Path | None") -> None:
     if path is not None:
-        junit(outcomes, path)
+        junit(found, path)
 
 
-def leave(outcomes: Sequence[Outcome]) -> None:
-    """Exit 3 when a requirement failed. Not raised as a fault: the results were printed, the one JSON object too."""
-    failed = [str(outcome.requirement) for outcome in outcomes if not outcome.passed]
-    if failed:
-        click.echo(f"compress: {len(failed)} of {len(outcomes)} requirements failed: {', '.join(failed)}", err=True)
-        raise click.exceptions.Exit(CheckFailed.exit_code)
+def annotate(found: Sequence[Case], form: "str | None", *, as_json: bool) -> None:
+    """Workflow commands, on stdout; on stderr where stdout is one JSON object: GitHub's runner reads both."""
+    if form is not None:
+        for line in github(found):
+            click.echo(line, err=as_json)
+
+
+def leave(found: Sequence[Case]) -> None:
+    """Exit 3 when something failed. Not raised as a fault: the results were printed, the one JSON object too."""
+    failed = [case for case in found if case.failed]
+    if not failed:
+        return
+    required = [case for case in found if case.group == REQUIREMENT]
+    unmet = [case.name for case in required if case.failed]
+    said = [f"{len(unmet)} of {len(required)} requirements failed: {', '.join(unmet)}"] if unmet else []
+    said += [f"{case.group} failed: {case.name}" for case in failed if case.group not in (REQUIREMENT, ALARM)]
+    click.echo(f"compress: {'; '.join(said)}", err=True)
+    raise click.exceptions.Exit(CheckFailed.exit_code)

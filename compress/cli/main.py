@@ -13,9 +13,11 @@ VERBS = {
     "distill": "Train a lightweight student from a robust teacher.",
     "quantize": "Quantize a student to INT8, keeping its robustness.",
     "evaluate": "Attack a torch model by an ensemble: worst case, per attack, per class.",
+    "analyze": "Robust accuracy against the feature variance gap, over radii and across models.",
     "export": "Write the file that is shipped.",
     "attack": "Make the adversarial images that artifacts are judged by.",
     "verify": "Execute an exported artifact: robustness, agreement, latency.",
+    "statement": "Read, sign and check the statement of a verified artifact.",
     "report": "Write the HTML report of a run or a verified stage.",
     "completion": "Print the completion script of a shell.",
 }

@@ -48,6 +48,27 @@ class Written(click.ParamType[str]):
         return [CompletionItem(name) for name in self.offered if name.startswith(incomplete)]
 
 
+class Method(click.ParamType["str | list[str]"]):
+    """One of the methods, or one and what is added to it, with commas between them."""
+
+    name = "method"
+
+    def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> "str | list[str]":
+        try:
+            return names.method(value.split(",") if isinstance(value, str) else value)
+        except CompressError as fault:
+            self.fail(str(fault), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(names.METHODS)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        head, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{head}{comma}{name}") for name in names.METHODS if name.startswith(last)]
+
+
+METHOD = Method()
+
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
 DATA = Written("data", names.dataset, names.DATASETS)
 MODEL = Written("model", names.model, names.MODELS)
@@ -87,6 +108,21 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--batch-size", type=int, help="Images of one step of the optimiser.")(function)
     function = click.option("--lr", type=float, help="Peak learning rate.")(function)
     return click.option("--epochs", type=int, help="Passes over the training split.")(function)
+
+
+def extra_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--extra`, handed over as the dotted key of the config that it sets."""
+
+    @functools.wraps(function)
+    def named(*, extra: "str | None", **params: Any) -> Any:
+        return function(**params, **{"extra.path": extra})
+
+    return click.option(
+        "--extra",
+        type=DATA,
+        metavar="KIND:PATH",
+        help="Further images, 0.7 of each batch; or --set extra.fraction=0.5.",
+    )(named)
 
 
 def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,16 +84,17 @@ def run(module: str, settled: Any, inputs: Mapping[str, Any], out: Path) -> tupl
     return importlib.import_module(module).run(settled, inputs, out), complete
 
 
-def as_json(stage: artifact.Stage, complete: bool, **more: Any) -> str:
+def as_object(stage: artifact.Stage, complete: bool, **more: Any) -> dict[str, Any]:
     """A stage as the one object that `--json` prints."""
-    return json.dumps(
-        {
-            "folder": str(stage.path),
-            "stage": stage.kind,
-            "identity": stage.identity,
-            "complete_already": complete,
-            "metrics": stage.metrics,
-            **more,
-        },
-        ensure_ascii=False,
-    )
+    return {
+        "folder": str(stage.path),
+        "stage": stage.kind,
+        "identity": stage.identity,
+        "complete_already": complete,
+        "metrics": stage.metrics,
+        **more,
+    }
+
+
+def as_json(stage: artifact.Stage, complete: bool, **more: Any) -> str:
+    return json.dumps(as_object(stage, complete, **more), ensure_ascii=False)

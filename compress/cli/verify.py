@@ -1,13 +1,18 @@
 """`compress verify`."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from compress import names
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, require_options, stage_options
+from compress.errors import CompressError
+
+if TYPE_CHECKING:
+    from compress.config import VerifyConfig
 
 
 @click.command(
@@ -15,48 +20,87 @@ from compress.cli.options import FOLDER, Name, Shared, require_options, stage_op
     examples=[
         'compress verify runs/exported --attack-set runs/attack-set --device cpu --require "robust>=0.3"',
         "compress verify runs/exported --attack-set runs/attack-set --samples 5000 --junit verify.xml --json",
+        "compress verify runs/int8 --attack-set runs/attack-set --against released --margin 1 --annotations github",
+        "compress verify runs/float runs/int8 --attack-set runs/attack-set --out runs/verified",
     ],
 )
-@click.argument("exported", type=FOLDER)
+@click.argument("exported", type=FOLDER, nargs=-1, required=True)
 @click.option("--attack-set", type=FOLDER, required=True, metavar="DIR", help="Attack set to replay.")
 @click.option("--device", type=Name("device", names.DEVICES), help="Where it is executed; default cpu.")
 @require_options
+@click.option(
+    "--allow-alarm", "allow", multiple=True, metavar="NAME", help="Let this alarm pass; else it fails a gate."
+)
+@click.option("--against", type=FOLDER, metavar="BASELINE", help="Verified folder or its statement; worse: exit 3.")
+@click.option("--margin", type=float, metavar="POINTS", help="What counts as worse, in percentage points; default 0.5.")
+@click.option("--strict", is_flag=True, help="Exit 3 on an inconclusive comparison too.")
+@click.option("--annotations", type=click.Choice(["github"]), help="Print the outcomes as workflow commands.")
+@click.option("--budget", metavar="TIME", help="For attacks without gradients, 60s or 20m; what is open then is said.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: all cores.")
 @click.option("--samples", type=int, help="Timed queries.")
 @click.option("--square-queries", type=int, help="Queries an image of the Square attack; 0: without it.")
-@stage_options(out_default="EXPORTED-DEVICE-verified, beside EXPORTED")
+@stage_options(out_default="EXPORTED-DEVICE-verified, beside EXPORTED; of several, a folder for these")
 def verify(
     shared: Shared,
-    exported: Path,
+    exported: "tuple[Path, ...]",
     attack_set: Path,
     require: "tuple[str, ...]",
+    allow: "tuple[str, ...]",
+    against: "Path | None",
+    margin: "float | None",
+    strict: bool,
     junit: "Path | None",
+    annotations: "str | None",
     samples: "int | None",
     **flags: Any,
 ) -> None:
-    """Execute an exported artifact: replay the attack set, attack it without gradients, measure its latency.
+    """Execute exported artifacts: replay the attack set, attack them without gradients, measure their latency.
 
-    Every figure is of the bytes that the statement names. A gate compares the worse end of a figure's interval.
+    Every figure is of the bytes that the statement names. A gate compares the worse end of a figure's interval, and an
+    alarm that fired fails it. Several artifacts stand side by side in one table.
     """
-    from compress.chain import STATEMENT
     from compress.cli import gates, stage
     from compress.cli.show import head
+    from compress.cli.show_verified import side_by_side
     from compress.config import VerifyConfig
-    from edge import gate, statement
+    from edge.gate_judgement import Judgement, Terms
 
-    requirements = [gate.parse(text) for text in require]
+    terms = Terms.read(require, allow, against, margin, strict)
     flags["latency.samples"] = samples
-    settled = stage.settle(VerifyConfig, "verify", shared, flags, stage.inherited(exported, ["exported"]))
-    out = shared.out or exported.with_name(f"{exported.resolve().name}-{settled.device}-verified")
-    inputs = {"exported": exported, "attack-set": attack_set}
-    verified, complete = stage.run("edge.verify", settled.semantic(), inputs, out)
+    settled = [
+        stage.settle(VerifyConfig, "verify", shared, flags, stage.inherited(folder, ["exported"]))
+        for folder in exported
+    ]
+    found = []
+    for folder, config, out in zip(exported, settled, _places(exported, settled, shared.out), strict=True):
+        inputs = {"exported": folder, "attack-set": attack_set}
+        verified, complete = stage.run("edge.verify", config.semantic(), inputs, out)
+        found.append((verified, complete, Judgement.of(verified.path, terms)))
 
-    stated = statement.read(verified.file(STATEMENT))
-    outcomes = gate.judge(stated, requirements)
-    gates.write_junit(outcomes, junit)
+    several = len(found) > 1
+    cases = [case for made, _, judgement in found for case in judgement.cases(f"{made.path.name}: " * several)]
+    gates.write_junit(cases, junit)
     if shared.as_json:
-        click.echo(stage.as_json(verified, complete, requirements=gates.as_objects(outcomes)))
+        objects = [stage.as_object(made, complete, **gates.judged(judgement)) for made, complete, judgement in found]
+        click.echo(json.dumps(objects if several else objects[0], ensure_ascii=False))
     else:
-        click.echo(head(verified, complete))
-        click.echo("\n".join([statement.text(stated).rstrip(), *(outcome.line() for outcome in outcomes)]))
-    gates.leave(outcomes)
+        for made, complete, judgement in found:
+            click.echo("\n".join([head(made, complete), *judgement.lines()]))
+        if several:
+            click.echo("\n".join(side_by_side([(made.path.name, judgement.stated) for made, _, judgement in found])))
+    gates.annotate(cases, annotations, as_json=shared.as_json)
+    gates.leave(cases)
+
+
+def _places(exported: "tuple[Path, ...]", settled: "list[VerifyConfig]", out: "Path | None") -> list[Path]:
+    """The folder of each verified stage; no two of them the same."""
+    named = [
+        f"{folder.resolve().name}-{config.device}-verified" for folder, config in zip(exported, settled, strict=True)
+    ]
+    if len(exported) == 1:
+        return [out or exported[0].with_name(named[0])]
+    places = [(out or folder.parent) / name for folder, name in zip(exported, named, strict=True)]
+    for place in places:
+        if places.count(place) > 1:
+            raise CompressError(f"{place}: two artifacts would be verified into it; give each another folder name")
+    return places

@@ -10,6 +10,7 @@ from compress import chain, layout
 from compress.cli import gates
 from compress.cli.show import figures, table
 from compress.config import Run
+from edge.gate_judgement import requirement_cases
 
 
 def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:
@@ -29,9 +30,10 @@ def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> Non
 def carry_out(settled: Run, root: Path, start: "str | None", as_json: bool, junit: "Path | None") -> None:
     """Run the chain and print its figures; exit 3 when a requirement failed, after everything is written."""
     result = chain.run(settled, root, start=start)
-    gates.write_junit(result.outcomes, junit)
+    cases = requirement_cases(result.outcomes)
+    gates.write_junit(cases, junit)
     click.echo(json.dumps(_object(result), ensure_ascii=False) if as_json else "\n".join(_lines(result)))
-    gates.leave(result.outcomes)
+    gates.leave(cases)
 
 
 def _lines(result: chain.Result) -> list[str]:

@@ -25,7 +25,7 @@ def assemble(
     `official` holds the indices of the source's own parts: train and test, with or without val; or train alone, or
     nothing: then everything is split 64/16/20. Without `classes` the labels are their own names.
     """
-    labels = _labels(where, labels, len(images))
+    labels = integers(where, labels, len(images))
     if len(labels) == 0:
         raise CompressError(f"{where}: holds no image; give it at least two classes of images")
     names = tuple(classes) if classes is not None else tuple(str(k) for k in range(labels.max() + 1))
@@ -55,7 +55,8 @@ def assemble(
     return Dataset(kind, images, labels, splits, names)
 
 
-def _labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
+def integers(where: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """Labels (N,) or (N,1) of any integer type as int64 (N,), one for each of `count` images."""
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != (count,):

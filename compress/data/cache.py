@@ -2,6 +2,7 @@
 
     entries/FINGERPRINT-SPLIT/    images.npy, labels.npy, train.npy, val.npy, test.npy, meta.json
     sources/KEY                   the entry made from source files with these paths, sizes and times
+    fingerprints/KEY              sha256 of what a large file with this path, size and time holds
     downloads/                    archives fetched from their official address, checksum verified
 
 The folder is $ROBUST_COMPRESS_CACHE, else $XDG_CACHE_HOME/robust-compress, else ~/.cache/robust-compress. It can be
@@ -45,6 +46,21 @@ def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", ma
     except OSError:  # no right to write, no room left: the dataset in memory is as good
         return dataset
     return _find(source, kind) or dataset
+
+
+def remembered(kind: str, file: Path, make: Callable[[], str]) -> str:
+    """The fingerprint that `make` finds in a file, found once for each path, size and time of it."""
+    kept = home() / "fingerprints" / _key(kind, "", file, [file])
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = kept.read_text()
+        if len(found) == 64:
+            return found
+    found = make()
+    with contextlib.suppress(OSError), _beside(kept) as fresh:  # without a cache it is found again
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(found)
+        fresh.replace(kept)
+    return found
 
 
 def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> str:

@@ -57,7 +57,8 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
                 raise CompressError(f"{where}: y_{part} has {numbers} labels for {count} images; give one an image")
             official[part] = np.arange(end - count, end)
     classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
-    return assemble(KIND, where, channels_first(on_grid(images, where), where), labels, official, classes)
+    images = np.ascontiguousarray(channels_first(on_grid(images, where), where))
+    return assemble(KIND, where, images, labels, official, classes)
 
 
 def on_grid(images: np.ndarray, where: str) -> np.ndarray:
@@ -80,14 +81,14 @@ def on_grid(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def channels_first(images: np.ndarray, where: str) -> np.ndarray:
-    """(N,C,H,W) from that, (N,H,W,C) or (N,H,W), C being 1 or 3."""
+    """(N,C,H,W) from that, (N,H,W,C) or (N,H,W), C being 1 or 3; a view, nothing is copied."""
     if images.ndim == 3:
         return images[:, None]
     last, first = images.ndim == 4 and images.shape[3] in CHANNELS, images.ndim == 4 and images.shape[1] in CHANNELS
     if last == first:
         what = "either end could be the channels" if last else "neither (N,H,W,C) nor (N,C,H,W) nor (N,H,W), C = 1 or 3"
         raise CompressError(f"{where}: images of shape {images.shape}: {what}; save them as (N,H,W,C)")
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if last else images
+    return images.transpose(0, 3, 1, 2) if last else images
 
 
 def _joined(arrays: list[np.ndarray], letter: str, where: str) -> np.ndarray:

@@ -26,7 +26,22 @@ class Split:
         images, labels = data.part(name)
         return cls(torch.from_numpy(images).to(where), torch.from_numpy(labels).to(where))
 
+    def clean(self, size: int) -> "Clean":
+        """Its float images, a batch at a time, as often as wanted."""
+        return Clean(self, size)
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Float images in [0, 1] and labels, in order, the last batch as small as it comes."""
         for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
             yield to_float(images), labels
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The images of a split without labels, in batches; can be gone through again and again."""
+
+    split: Split
+    size: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (x for x, _ in self.split.batches(self.size))

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from compress import artifact, ranks
 from compress.artifact import Work
+from compress.config import Training
 from compress.errors import CompressError
+from compress.models import Classifier, folder
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
-#: What a killed attempt leaves for the next one.
+#: What a killed attempt leaves for the next one; with `Training.keep_epochs` the files of its epochs too.
 KEEP = (CHECKPOINT, METRICS)
 
 
@@ -96,6 +98,24 @@ def resume(work: Work, parts: dict[str, Part], where: torch.device) -> State:
     }
     state.conditions, state.changed = now, {**state.changed, **changed}
     return state
+
+
+def epoch_files(epochs: int) -> list[str]:
+    """The files that the weights of so many epochs are kept in, from 1 on."""
+    return [f"epoch-{epoch:04d}.safetensors" for epoch in range(1, epochs + 1)]
+
+
+def keep_epoch(work: Work, epoch: int, student: Classifier) -> None:
+    """The weights after that epoch, from 1, as a stage's folder holds them; before the checkpoint of the epoch."""
+    path = work.file(epoch_files(epoch)[-1])
+    beside = path.with_name(path.name + ".tmp")
+    folder.write_weights(beside, student.state_dict())
+    beside.replace(path)
+
+
+def kept(config: Training) -> tuple[str, ...]:
+    """What a killed attempt leaves for the next one, by name."""
+    return (*KEEP, *epoch_files(config.epochs if config.keep_epochs else 0))
 
 
 def rows(work: Work) -> list[dict[str, Any]]:

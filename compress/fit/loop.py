@@ -13,12 +13,15 @@ from compress.artifact import Work
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Quantize, Training
 from compress.data import Dataset, augment
+from compress.data.extra import Extra
 from compress.data.split import Split
 from compress.errors import CompressError
 from compress.fit import checkpoint, events, memory, schedule, speed, watch
 from compress.fit.average import Average, copied
 from compress.fit.budget import TIMED_STEPS, Clock
+from compress.fit.diagnose import Diagnosis
 from compress.fit.passes import Guide, Passes
+from compress.fit.supply import Supply
 from compress.fit.update import Update
 from compress.losses.objective import Objective
 from compress.models import Classifier
@@ -41,15 +44,18 @@ def fit(
     work: Work,
     label: str,
     measure: "Callable[[], dict[str, Any]] | None" = None,
+    clean_teacher: "Classifier | None" = None,
+    extra: "Extra | None" = None,
 ) -> dict[str, Any]:
     """Train `student` in place and leave it at the epoch that the validation split chose; the manifest's metrics.
 
     Selection is by PGD accuracy on the validation split, by clean accuracy for methods that do not attack. A method
     that asks the teacher itself should hold the same `Guide`, so that its passes are in the loop's precision too.
     `measure` is called with the student at the chosen epoch ("test") and, where that is another, at the last one
-    ("test_last"); nothing is chosen by what it says.
+    ("test_last"); nothing is chosen by what it says. `extra` images have their share of every batch.
     """
-    loop = _Loop(student, objective, teacher, data, config, eps=eps, seed=seed, work=work, label=label)
+    teachers = (teacher, clean_teacher)
+    loop = _Loop(student, objective, teachers, data, config, eps=eps, seed=seed, work=work, label=label, extra=extra)
     with interrupt.deferred():
         loop.run()
     return loop.finish(measure)
@@ -60,7 +66,7 @@ class _Loop:
         self,
         student: Classifier,
         objective: Objective,
-        teacher: "Classifier | None",
+        teachers: "tuple[Classifier | None, Classifier | None]",
         data: Dataset,
         config: Training,
         *,
@@ -68,6 +74,7 @@ class _Loop:
         seed: int,
         work: Work,
         label: str,
+        extra: "Extra | None",
     ) -> None:
         self.student, self.objective, self.config = student, objective, config
         self.eps, self.seed, self.work, self.label = eps, seed, work, label
@@ -88,12 +95,14 @@ class _Loop:
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
+        teacher, clean_teacher = (each if each is None or isinstance(each, Guide) else Guide(each) for each in teachers)
         self.update = Update(
             student=student,
             passes=Passes(student),
             objective=objective,
-            teacher=teacher if teacher is None or isinstance(teacher, Guide) else Guide(teacher),
-            train=train,
+            teacher=teacher,
+            clean_teacher=clean_teacher,
+            supply=Supply(train, config.batch_size, seed, extra),
             vary=augment.named(config.augment, data.name),
             optimizer=optimizer,
             average=Average(config.average, config.ema_decay, student),
@@ -101,12 +110,14 @@ class _Loop:
             config=config,
             eps=eps,
             seed=seed,
+            diagnosis=Diagnosis(config.diagnose),
         )
         self.parts: dict[str, checkpoint.Part] = {
             "student": student,
             "objective": objective,
             "optimizer": optimizer,
             "average": self.update.average,
+            "diagnosis": self.update.diagnosis,
         }
         self.compiled = False
         self.step_seconds: list[float] = []  # of this process
@@ -124,8 +135,8 @@ class _Loop:
         self.clock.reserve = self.state.validation_seconds
         self.saved = time.monotonic()
         self.events = events.opened(self.config.tensorboard and ranks.rank() == 0, self.work, self.label)
-        with Progress(self.label, self.config.epochs * self.update.steps) as self.bar:
-            self.bar.step(self.state.epoch * self.update.steps + self.state.step)
+        with Progress(self.label, self.config.epochs * self.update.supply.steps) as self.bar:
+            self.bar.step(self.state.epoch * self.update.supply.steps + self.state.step)
             while not self._done():
                 self._pass()
                 self._validate()
@@ -139,6 +150,9 @@ class _Loop:
         self.student.load_state_dict(state.best)
         self.student.eval()
         self.work.add_record(checkpoint.METRICS)
+        for name in checkpoint.epoch_files(config.keep_epochs * state.epoch):
+            if self.work.file(name).exists():  # else its epoch ended before they were wanted
+                self.work.add_record(name)
         overfitted = {"since": state.epoch - state.below + 1, "best": state.best_score}
         return {
             "epochs": state.epoch,
@@ -172,11 +186,13 @@ class _Loop:
     def _choose_arithmetic(self) -> None:
         """Once a stage: a resumed run computes as it began."""
         update, state = self.update, self.state
-        x = update.images(torch.arange(self.config.batch_size, device=self.where))
+        x = update.images(torch.arange(self.config.batch_size))
         if not state.arithmetic:
             state.arithmetic = ranks.broadcast(vars(self._arithmetic(x)))
         update.compute_in(speed.Arithmetic(**state.arithmetic))
         if self.config.compile:
+            if self.config.diagnose:
+                speed.keep_graphs()
             self.compiled = speed.compile_passes(update.passes, update.arithmetic.image(x), self.label)
             if update.teacher is not None and self.compiled:
                 speed.compile_passes(update.teacher, update.arithmetic.image(x), self.label)
@@ -189,9 +205,9 @@ class _Loop:
             return speed.fixed(allowed, self.where)
         self.student.eval()
         chosen = torch.arange(len(x), device=self.where)
-        loss = self.objective.attack_loss(self.update.passes, self.update.batch(x, chosen))
+        search = self.objective.search(self.update.passes, self.update.batch(x, chosen))
         steps = 1 if self.objective.single_step(self.config.attack) else self.config.attack.steps
-        return speed.fastest(self.update.passes, loss, x, steps * self.objective.attacks)
+        return speed.fastest(self.update.passes, search, x, steps * self.objective.attacks)
 
     def _done(self) -> bool:
         state = self.state
@@ -203,13 +219,14 @@ class _Loop:
 
     def _pass(self) -> None:
         """What is left of an epoch over the training images, or as much of it as the budget allows."""
-        update, state, size = self.update, self.state, self.config.batch_size
-        order, all_steps = update.order(state.epoch), self.config.epochs * update.steps
-        while state.step < update.steps:
+        update, state, steps = self.update, self.state, self.update.supply.steps
+        all_steps = self.config.epochs * steps
+        while state.step < steps:
             began = time.monotonic()
-            chosen = order[state.step * size : (state.step + 1) * size]
+            chosen = update.supply.chosen(state.epoch, state.step)
             position = self.clock.position(self._steps_done(), all_steps)
-            self._add(self._step(chosen, self.config.lr * schedule.share(self.config, position, all_steps)))
+            lr = self.config.lr * schedule.share(self.config, position, all_steps)
+            self._add(self._step(chosen, lr, position / all_steps))
             self._look()
             state.step += 1
             self.step_seconds.append(time.monotonic() - began)
@@ -221,18 +238,18 @@ class _Loop:
                 break
         update.finite.check(state.epoch, self.config.lr)
 
-    def _step(self, chosen: Tensor, lr: float) -> dict[str, Tensor]:
+    def _step(self, chosen: Tensor, lr: float, progress: float) -> dict[str, Tensor]:
         """One update; a batch that memory cannot hold is answered with the size that it can."""
         epoch, step = self.state.epoch, self.state.step
         try:
-            return self.update(chosen, epoch, step, lr)
+            return self.update(chosen, epoch, step, lr, progress)
         except RuntimeError as fault:
             if not memory.exhausted(fault):
                 raise
         if ranks.world() > 1:  # the others are in an exchange that this one does not come to
             raise CompressError(f"batch_size {len(chosen)}: out of memory on rank {ranks.rank()}; give less")
         # out of the handler, whose traceback would keep the batch that did not fit
-        found = memory.largest(lambda size: self.update(chosen[:size], epoch, step, lr), len(chosen))
+        found = memory.largest(lambda size: self.update(chosen[:size], epoch, step, lr, progress), len(chosen))
         raise CompressError(memory.message(len(chosen), found))
 
     def _add(self, parts: dict[str, Tensor]) -> None:
@@ -256,7 +273,7 @@ class _Loop:
         return "  ".join(f"validation {name} {value:.1%}" for name, value in found.items())
 
     def _steps_done(self) -> int:
-        return self.state.epoch * self.update.steps + self.state.step
+        return self.state.epoch * self.update.supply.steps + self.state.step
 
     def _look(self) -> None:
         if self.where.type == "cpu" or len(self.step_seconds) % LOOK_EVERY == 0:
@@ -280,7 +297,7 @@ class _Loop:
 
     def _judge_budget(self) -> None:
         """Once the first steps of all are timed, or time is up before that: whether the budget lasts for an epoch."""
-        done, timed = len(self.step_seconds), min(TIMED_STEPS, self.update.steps)
+        done, timed = len(self.step_seconds), min(TIMED_STEPS, self.update.supply.steps)
         if self.clock.budget is None or done != self._steps_done() or done > timed:
             return
         if done < timed and not self.clock.over():
@@ -290,7 +307,7 @@ class _Loop:
         batches = math.ceil(len(self.validation.labels) / size)
         self.clock.reserve = self.state.validation_seconds = ranks.largest(batches * (time.monotonic() - began))
         counted = self.step_seconds[1:] or self.step_seconds  # the first step warms up
-        self.clock.judge(ranks.largest(sum(counted) / len(counted)), self.update.steps)
+        self.clock.judge(ranks.largest(sum(counted) / len(counted)), self.update.supply.steps)
 
     # ------------------------------------------------------------------------------------------ after an epoch
 
@@ -298,16 +315,19 @@ class _Loop:
         """Validate, select, write the row and the checkpoint."""
         state, average = self.state, self.update.average
         began = time.monotonic()
-        all_steps = self.config.epochs * self.update.steps
+        all_steps = self.config.epochs * self.update.supply.steps
         if self.clock.position(self._steps_done(), all_steps) > self.config.swa_start * all_steps:
             average.after_epoch(self.student, self._clean_batches)
         with average.worn(self.student):
             found = self._accuracies(self.validation)
             self._select(found)
+            if self.config.keep_epochs and ranks.rank() == 0:
+                checkpoint.keep_epoch(self.work, state.epoch + 1, self.student)
         state.validation_seconds = self.clock.reserve = ranks.largest(time.monotonic() - began)
         row = {
             "epoch": state.epoch + 1,
             **{name: float(value) / state.step for name, value in state.totals.items()},
+            **self.update.diagnosis.taken(),
             "lr": self.update.optimizer.param_groups[0]["lr"],
             **{f"validation_{name}": value for name, value in found.items()},
             "images_per_s": round(state.step * self.config.batch_size / state.epoch_seconds, 1),
@@ -357,6 +377,6 @@ class _Loop:
 
     def _clean_batches(self) -> Iterator[Tensor]:
         """Training images as they are, in batches of full size."""
-        for chosen in torch.arange(len(self.update.train.labels), device=self.where).split(self.config.batch_size):
+        for chosen in torch.arange(len(self.update.supply.train.labels)).split(self.config.batch_size):
             if len(chosen) == self.config.batch_size:
                 yield self.update.images(chosen)

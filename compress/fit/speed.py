@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from compress import precision, ranks
-from compress.attacks.losses import ImageLoss
 from compress.fit.passes import Passes
+from compress.losses.objective import Search
 from compress.models import Classifier
 from edge.progress import say
 
@@ -61,7 +61,7 @@ def fixed(wanted: str, where: torch.device) -> Arithmetic:
     return Arithmetic(wanted, wanted, "channels-first" if where.type == "cpu" else "channels-last")
 
 
-def fastest(student: Passes, loss: ImageLoss, x: Tensor, steps: int) -> Arithmetic:
+def fastest(student: Passes, search: Search, x: Tensor, steps: int) -> Arithmetic:
     """What one training step, `steps` gradients by the images x (B,C,H,W) and one by the weights, takes least time in.
 
     Gradients by weights are the slow part of bfloat16 on CPUs, slower than float32 for narrow networks, so they are
@@ -72,7 +72,7 @@ def fastest(student: Passes, loss: ImageLoss, x: Tensor, steps: int) -> Arithmet
     layouts = list(LAYOUTS) if x.device.type == "cpu" else [PLAIN.layout]
     uniform = [PLAIN, *(Arithmetic(precision.BFLOAT16, precision.BFLOAT16, layout) for layout in layouts)]
     student.eval()
-    attack = _timed(student, uniform, lambda images: _by_images(student, loss, images), x)
+    attack = _timed(student, uniform, lambda images: _by_images(search, images), x)
     if min(attack.values()) >= WORTHWHILE * attack[PLAIN]:
         return PLAIN
     update = _timed(student, uniform, lambda images: _by_weights(student, images), x[:UPDATED])
@@ -92,7 +92,7 @@ def compile_passes(passes: Passes, x: Tensor, label: str) -> bool:
     try:
         for training in (False, True):
             passes.train(training)
-            _by_images(passes, lambda logits: logits.sum(1), x)
+            _by_images(Search(passes, lambda logits: logits.sum(1)), x)
     except Exception as fault:  # whatever a compiler raises
         passes.run = plain
         say(f"{label}: cannot be compiled ({_first_line(fault)}); goes on without")
@@ -103,6 +103,13 @@ def compile_passes(passes: Passes, x: Tensor, label: str) -> bool:
             for buffer, value in statistics:
                 buffer.copy_(value)
     return True
+
+
+def keep_graphs() -> None:
+    """Let what is compiled from now on be differentiated more than once; by default it overwrites what it has saved."""
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False
 
 
 def _timed(
@@ -127,10 +134,10 @@ def _timed(
     return seconds
 
 
-def _by_images(model: Passes, loss: ImageLoss, x: Tensor) -> Tensor:
+def _by_images(search: Search, x: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(model(leaf)).sum(), leaf)
+        (gradient,) = torch.autograd.grad(search.loss(search.model(leaf)).sum(), leaf)
     return gradient
 
 

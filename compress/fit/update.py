@@ -1,7 +1,7 @@
 """One step of training: images, attack, loss, weights."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,13 +9,15 @@ from torch import Tensor
 from compress import ranks
 from compress.config import Training
 from compress.data.augment import Augmentation
-from compress.data.split import Split, to_float
-from compress.fit import awp
+from compress.fit import awp, diagnose
 from compress.fit.average import Average
+from compress.fit.diagnose import Diagnosis
 from compress.fit.passes import Guide, Passes
 from compress.fit.speed import PLAIN, Arithmetic
+from compress.fit.supply import Supply
 from compress.fit.watch import Finite
-from compress.losses.objective import Batch, Objective
+from compress.losses.batch import Batch
+from compress.losses.objective import Objective
 from compress.models import Classifier
 from compress.models.sharded import exchange, sharded
 from compress.seeds import generator
@@ -29,7 +31,7 @@ class Update:
     passes: Passes
     objective: Objective
     teacher: "Guide | None"
-    train: Split
+    supply: Supply
     vary: "Augmentation | None"
     optimizer: torch.optim.Optimizer
     average: Average
@@ -37,7 +39,9 @@ class Update:
     config: Training
     eps: float
     seed: int
+    clean_teacher: "Guide | None" = None
     arithmetic: Arithmetic = PLAIN
+    diagnosis: Diagnosis = field(default_factory=lambda: Diagnosis(0))
 
     def __post_init__(self) -> None:
         self.whole = sharded(self.passes)
@@ -45,58 +49,82 @@ class Update:
     def compute_in(self, arithmetic: Arithmetic) -> None:
         """From now on in that arithmetic."""
         self.arithmetic = arithmetic
-        if self.teacher is not None:
-            self.teacher.forget()
-            self.teacher.precision = arithmetic.attack
+        guides = [guide for guide in (self.teacher, self.clean_teacher) if guide is not None]
+        for guide in guides:
+            guide.forget()
+            guide.precision = arithmetic.attack
         if arithmetic == PLAIN:  # weights stay in the order they came in: convolutions follow the images
             return
-        for network in (self.student, self.teacher):
-            if network is not None:
-                arithmetic.put(network)
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch; images that fill no batch wait for the next epoch's order."""
-        return len(self.train.labels) // self.config.batch_size
-
-    def order(self, epoch: int) -> Tensor:
-        """The epoch's order of the training images, (N,), on their device."""
-        labels = self.train.labels
-        return torch.randperm(len(labels), generator=generator(self.seed, "order", epoch)).to(labels.device)
+        for network in (self.student, *guides):
+            arithmetic.put(network)
 
     def images(self, chosen: Tensor) -> Tensor:
         """Training images as they are, float32 (B,C,H,W) in [0, 1]."""
-        return self.arithmetic.image(to_float(self.train.images[chosen]))
+        return self.arithmetic.image(self.supply.images(chosen))
 
-    def batch(self, x: Tensor, chosen: Tensor) -> Batch:
-        """Images with their labels and what the teacher says of them."""
-        if self.teacher is None:
-            return Batch(x, self.train.labels[chosen])
-        with torch.no_grad():
-            return Batch(x, self.train.labels[chosen], self.teacher.forward_features(x))
+    def batch(self, x: Tensor, chosen: Tensor, key: tuple[int, ...] = (), progress: float = 0.0) -> Batch:
+        """Images with their labels and who may be asked about them."""
+        return Batch(
+            x,
+            self._labels(x, chosen),
+            self.teacher,
+            self.clean_teacher,
+            temperature=self.objective.teacher_temperature,
+            progress=progress,
+            index=chosen.to(x.device),
+            key=key,
+        )
 
-    def __call__(self, chosen: Tensor, epoch: int, step: int, lr: float) -> dict[str, Tensor]:
-        """One step on the images `chosen` at that learning rate; the parts of its loss, still on the device."""
+    def radius(self, progress: float) -> float:
+        """The attack's radius once that share of the run is done: from 0 up to eps over its warm-up."""
+        rise = self.config.attack.eps_warmup
+        return self.eps * min(1.0, progress / rise) if rise else self.eps
+
+    def __call__(self, chosen: Tensor, epoch: int, step: int, lr: float, progress: float = 0.0) -> dict[str, Tensor]:
+        """One step on the images `chosen` at that learning rate; the parts of its loss, still on the device.
+
+        `progress` is the share of the run that is done.
+        """
         x = self.images(chosen)
         if self.vary is not None:
             x = self.arithmetic.image(self.vary(x, generator(self.seed, "augment", epoch, step)))
-        batch, x_adv = self.batch(x, chosen), x
+        batch, x_adv = self.batch(x, chosen, (self.seed, epoch, step), progress), x
         if self.objective.attacks:
             self.student.eval()
             self.passes.precision = self.arithmetic.attack
             start = generator(self.seed, "start", epoch, step)
             x_adv = exchange(
-                self.objective.adversarial(self.whole, batch, self.config.attack, eps=self.eps, draw=start)
+                self.objective.adversarial(self.whole, batch, self.config.attack, eps=self.radius(progress), draw=start)
             )
         self.student.train()
         self.passes.precision = self.arithmetic.update
         with self._perturbed(batch, x_adv, epoch):
-            parts = self.objective.parts(self.whole, batch, x_adv)
+            parts = self._parts(batch, x_adv, epoch * self.supply.steps + step)
             loss = total(parts)
             self.finite.note(step, parts, loss)
             self._descend(loss, lr)
+        self.objective.after_step()
         self.average.after_step(self.student)
         return {name: part.detach() for name, part in parts.items()}
+
+    def _labels(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """The images' labels, (B,); where one came without, the class that the teacher sees in it."""
+        known = self.supply.labels(chosen)
+        if self.supply.labelled:
+            return known
+        assert self.teacher is not None, "images without labels were taken without a teacher"
+        with torch.no_grad():
+            return torch.where(known < 0, self.teacher.forward_features(x).logits.argmax(1), known)
+
+    def _parts(self, batch: Batch, x_adv: Tensor, step: int) -> dict[str, Tensor]:
+        """The parts of the loss, looked at more closely in the steps in which that is wanted."""
+        if not self.diagnosis.due(step):
+            return self.objective.parts(self.whole, batch, x_adv)
+        seen = diagnose.Seen(self.whole, x_adv)
+        parts = self.objective.parts(seen, batch, x_adv)
+        weights = [weight for weight in self.student.parameters() if weight.requires_grad]
+        self.diagnosis.add(diagnose.figures(parts, weights, seen, batch))
+        return parts
 
     def _perturbed(self, batch: Batch, x_adv: Tensor, epoch: int) -> "contextlib.AbstractContextManager[None]":
         given = self.config.awp

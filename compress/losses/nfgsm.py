@@ -2,12 +2,13 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import pgd, random_start
 from compress.config import TrainAttack
-from compress.losses.objective import Batch, Objective
+from compress.losses.batch import Batch, Views
+from compress.losses.objective import Objective, Search, Terms
+from compress.losses.searches import from_labels
+from compress.losses.supervised import cross_entropy
 from compress.models import Classifier
 from compress.options import NFgsm
 
@@ -22,22 +23,22 @@ class NoisySingleStep(Objective):
 
     def __init__(self, options: NFgsm) -> None:
         super().__init__()
-        self.noise, self.alpha = options.noise, options.alpha
+        self.noise, self.alpha, self.smoothing = options.noise, options.alpha, options.label_smoothing
 
     def single_step(self, attack: TrainAttack) -> bool:
         return True
 
-    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
-        return attack_losses.cross_entropy(batch.y)
+    def search(self, student: Classifier, batch: Batch) -> Search:
+        return from_labels(student, batch)
 
     def adversarial(
         self, student: Classifier, batch: Batch, attack: TrainAttack, *, eps: float, draw: torch.Generator
     ) -> Tensor:
         """x_adv (B,C,H,W) of the class's docstring: one step of PGD in the ball of radius 1, which is all of [0, 1]."""
         start = random_start(batch.x, self.noise * eps, draw)
-        loss = self.attack_loss(student, batch)
-        return pgd(student, batch.x, loss, start=start, eps=1.0, step_size=self.alpha * eps, steps=1)
+        found = self.search(student, batch)
+        return pgd(found.model, batch.x, found.loss, start=start, eps=1.0, step_size=self.alpha * eps, steps=1)
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def terms(self, views: Views) -> Terms:
         """{"adversarial"}, nats."""
-        return {"adversarial": cross_entropy(student(x_adv), batch.y)}
+        return {"adversarial": cross_entropy(views.adversarial.logits, views.y, self.smoothing)}

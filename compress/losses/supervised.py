@@ -1,43 +1,44 @@
 """Training without a teacher: plain and adversarial cross-entropy."""
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional
 
-from compress.attacks import losses as attack_losses
-from compress.losses.objective import Batch, Objective
+from compress.losses.batch import Batch, Views
+from compress.losses.objective import Objective, Search, Terms
+from compress.losses.searches import from_labels
 from compress.models import Classifier
-from compress.options import PgdAt
+from compress.options import Normal, PgdAt
 
 
-class Normal(Objective):
+def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each image, (B,), nats; `smoothing` of the target is spread over all classes."""
+    return functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+
+
+class CleanTraining(Objective):
     """Cross-entropy on clean images; nothing is attacked. The reference that shows what robustness costs and gives."""
 
     attacks = False
 
-    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
-        return attack_losses.cross_entropy(batch.y)
+    def __init__(self, options: Normal) -> None:
+        super().__init__()
+        self.smoothing = options.label_smoothing
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
-        """{"clean": mean cross-entropy on x}; x_adv is not used."""
-        return {"clean": cross_entropy(student(batch.x), batch.y)}
+    def search(self, student: Classifier, batch: Batch) -> Search:
+        return from_labels(student, batch)
+
+    def terms(self, views: Views) -> Terms:
+        """{"clean": cross-entropy on x}; x_adv is not used."""
+        return {"clean": cross_entropy(views.clean.logits, views.y, self.smoothing)}
 
 
-class AdversarialTraining(Objective):
-    """PGD-AT (Madry et al. 2018, eq. 2.1): cross-entropy on the images that maximise it.
+def pgd_at(views: Views, options: PgdAt) -> Terms:
+    """PGD-AT (Madry et al. 2018, eq. 2.1): cross-entropy on the images that maximise it, nats.
 
     (1 − w) CE(S(x_adv), y) + w CE(S(x), y), w = `clean_weight`, 0 in the paper.
     """
-
-    def __init__(self, options: PgdAt) -> None:
-        super().__init__()
-        self.clean_weight = options.clean_weight
-
-    def attack_loss(self, student: Classifier, batch: Batch) -> attack_losses.ImageLoss:
-        return attack_losses.cross_entropy(batch.y)
-
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
-        """{"adversarial": …, and "clean" where it has weight}, nats."""
-        parts = {"adversarial": (1 - self.clean_weight) * cross_entropy(student(x_adv), batch.y)}
-        if self.clean_weight:
-            parts["clean"] = self.clean_weight * cross_entropy(student(batch.x), batch.y)
-        return parts
+    weight, smoothing = options.clean_weight, options.label_smoothing
+    terms = {"adversarial": (1 - weight) * cross_entropy(views.adversarial.logits, views.y, smoothing)}
+    if weight:
+        terms["clean"] = weight * cross_entropy(views.clean.logits, views.y, smoothing)
+    return terms

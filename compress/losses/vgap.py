@@ -9,131 +9,124 @@ and the teacher detached:
     L_cov  = ½ Σ_{v ∈ {x, x_adv}} ‖C(P f_S(v)) − C(Q f_T(v))‖² / ‖C(Q f_T(v))‖²        Frobenius norms
     L_gram = ½ Σ_{v ∈ {x, x_adv}} ‖G_S(v) − G_T(v)‖² / ‖G_T(v)‖²                       G of softmax scores
     gap(f) = (tr C(f(x_adv)) − tr C(f(x))) / tr C(f(x))                               relative, so widths may differ
-    L      = host + λ_cov L_cov + λ_gram L_gram + λ_gap relu(|gap_S| − |gap_T|)
+    L      = host + λ(t) (λ_cov L_cov + λ_gram L_gram + λ_gap relu(|gap_S| − |gap_T|))
+
+λ(t) rises from 0 to 1 over the first `warmup` of the run. Several levels of features, and the parts of `scatter`, are
+averaged.
 """
 
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compress.attacks.losses import ImageLoss
-from compress.attacks.losses import cross_entropy as ascend_cross_entropy
-from compress.attacks.losses import divergence as ascend_divergence
-from compress.errors import CompressError
-from compress.losses.kl import kl
-from compress.losses.objective import Batch, Objective
+from compress.losses.addition import Addition
+from compress.losses.batch import Views
+from compress.losses.levels import Projections
+from compress.losses.objective import Terms
+from compress.losses.statistics import gap, gram, misfit, scatters
 from compress.models import Classifier, Features
-from compress.options import Rslad, Vgap
+from compress.options import Vgap
+
+Pair = tuple[Features, Features]
 
 
-def covariance(f: Tensor) -> Tensor:
-    """Sample covariance of features (B,D), denominator B − 1 → (D,D)."""
-    centred = f - f.mean(0)
-    return centred.T @ centred / (len(f) - 1)
-
-
-def gram(logits: Tensor, between: str) -> Tensor:
-    """Gram matrix of softmax scores (B,K): `images` → (B,B), `classes` → (K,K)."""
-    scores = logits.softmax(1)
-    return scores @ scores.T if between == "images" else scores.T @ scores
-
-
-def misfit(student: Tensor, teacher: Tensor) -> Tensor:
-    """‖student − teacher‖² / ‖teacher‖², Frobenius; () ≥ 0, and 1 for a student of zeros."""
-    return (student - teacher).square().sum() / teacher.square().sum().clamp(min=1e-12)
-
-
-def relative_gap(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """(tr C(adversarial) − tr C(clean)) / tr C(clean) of features (B,D); signed, ()."""
-    before, after = clean.var(0).sum(), adversarial.var(0).sum()
-    return (after - before) / before.clamp(min=1e-12)
-
-
-def principal_directions(features: Tensor, count: int) -> Tensor:
-    """The `count` directions of largest variance of features (N,D), as orthonormal rows (count,D), signs fixed."""
-    _, vectors = torch.linalg.eigh(covariance(features.double()))
-    rows = vectors.flip(1)[:, :count].T
-    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
-    return (rows * largest.sign()).to(features.dtype)
-
-
-class VarianceGap(Objective):
-    """The objective of this module's docstring, on the host that `options.host` names."""
+class VarianceGap(Addition):
+    """The terms {"cov", "gram", "gap"} of this module's docstring, each with its weight already on it, ()."""
 
     def __init__(self, options: Vgap, student: Classifier, teacher: Classifier, clean: Iterable[Tensor]) -> None:
         """`clean` yields batches of training images, by which the teacher's principal directions are found."""
         super().__init__()
         self.options = options
-        self.teacher = [teacher]  # in a list: no parameters of this module
-        images = list(clean)
-        with torch.no_grad():
-            seen = torch.cat([teacher.forward_features(x).pooled for x in images])
-            width = student.forward_features(images[0][:2]).pooled.shape[1]
-        self.student_map, directions = _projections(options.projection, width, seen)
-        self.register_buffer("directions", directions)
+        self.projections = Projections(options.projection, options.features, student, teacher, clean)
+        self.past = Past(options.decay) if options.statistics == "ema" else None
 
-    def attack_loss(self, student: Classifier, batch: Batch) -> ImageLoss:
-        if self.options.host == "pgd-at":
-            return ascend_cross_entropy(batch.y)
-        return ascend_divergence(batch.guide.logits)
-
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
-        """The host's parts and {"cov", "gram"[, "gap"]}, each with its weight already on it."""
+    def terms(self, views: Views) -> Terms:
         options = self.options
-        teacher = (batch.guide, self._teach(x_adv))
-        pupil = (student.forward_features(batch.x), student.forward_features(x_adv))
-        parts = self._host(pupil, batch)
-        pairs = tuple(zip(pupil, teacher, strict=True))
+        pairs = ((views.clean, views.taught_clean), (views.adversarial, views.taught_adversarial))
+        rise = min(1.0, views.batch.progress / options.warmup) if options.warmup else 1.0
+        terms = {}
         if options.lambda_cov:
-            fits = [misfit(covariance(self._map(s.pooled)), covariance(self._reduce(t.pooled))) for s, t in pairs]
-            parts["cov"] = options.lambda_cov * torch.stack(fits).mean()
+            terms["cov"] = rise * options.lambda_cov * self._covariance(pairs, views.y)
         if options.lambda_gram:
-            fits = [misfit(gram(s.logits, options.gram), gram(t.logits, options.gram)) for s, t in pairs]
-            parts["gram"] = options.lambda_gram * torch.stack(fits).mean()
+            terms["gram"] = rise * options.lambda_gram * self._gram(pairs)
         if options.lambda_gap:
-            mine, theirs = (relative_gap(v[0].pooled, v[1].pooled).abs() for v in (pupil, teacher))
-            parts["gap"] = options.lambda_gap * torch.relu(mine - theirs)
-        return parts
+            terms["gap"] = rise * options.lambda_gap * self._gap(pairs)
+        return terms
 
-    def _host(self, pupil: tuple[Features, Features], batch: Batch) -> dict[str, Tensor]:
-        clean, adversarial = pupil
-        if self.options.host == "pgd-at":
-            return {"adversarial": nn.functional.cross_entropy(adversarial.logits, batch.y)}
-        weight, target = Rslad().adversarial_weight, batch.guide.logits
-        return {
-            "kl_adversarial": weight * kl(target, adversarial.logits),
-            "kl_clean": (1 - weight) * kl(target, clean.logits),
-        }
+    def after_step(self) -> None:
+        if self.past is not None:
+            self.past.keep()
 
-    def _teach(self, x: Tensor) -> Features:
-        with torch.no_grad():
-            return self.teacher[0].forward_features(x)
+    def _covariance(self, pairs: tuple[Pair, Pair], y: Tensor) -> Tensor:
+        found = []
+        for view, (student, teacher) in enumerate(pairs):
+            levels = zip(self.projections.student(student), self.projections.teacher(teacher), strict=True)
+            for level, features in enumerate(levels):
+                parts = zip(*(scatters(f, y, self.options.scatter) for f in features), strict=True)
+                found += [self._misfit(f"cov{view}{level}{part}", *both) for part, both in enumerate(parts)]
+        return torch.stack(found).mean()
 
-    def _map(self, f: Tensor) -> Tensor:
-        mapped: Tensor = self.student_map(f)
-        return mapped
+    def _gram(self, pairs: tuple[Pair, Pair]) -> Tensor:
+        found = []
+        for view, (student, teacher) in enumerate(pairs):
+            for level, rows in enumerate(self._gram_rows(student, teacher)):
+                both = [gram(each, self.options.gram) for each in rows]
+                images = self.options.gram == "images"  # those of another batch are others: no past to mix in
+                found.append(misfit(*both) if images else self._misfit(f"gram{view}{level}", *both))
+        return torch.stack(found).mean()
 
-    def _reduce(self, f: Tensor) -> Tensor:
-        return f if self.directions.numel() == 0 else f @ self.directions.T  # type: ignore[operator]
+    def _gram_rows(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
+        """What the Gram matrices are of, student's and teacher's, level by level; between images widths may differ."""
+        if self.options.gram_of == "scores":
+            return [(student.logits.softmax(1), teacher.logits.softmax(1))]
+        if self.options.gram == "images":
+            return list(zip(self.projections.raw(student), self.projections.raw(teacher), strict=True))
+        return list(zip(self.projections.student(student), self.projections.teacher(teacher), strict=True))
 
-
-def _projections(kind: str, width: int, teacher_features: Tensor) -> tuple[nn.Module, Tensor]:
-    """P of the student's features, and Q of the teacher's as rows (none: as they are)."""
-    teacher_width = teacher_features.shape[1]
-    if kind == "identity" and width != teacher_width:
-        raise CompressError(
-            f"options.projection: identity needs equal widths, the student has {width} features and the teacher "
-            f"{teacher_width}; use principal or learned"
+    def _gap(self, pairs: tuple[Pair, Pair]) -> Tensor:
+        kind, use = self.options.gap, self.projections
+        relative = kind == "relative"  # free of widths, so of the features as they are
+        clean, adversarial = (
+            zip((use.raw if relative else use.student)(s), (use.raw if relative else use.teacher)(t), strict=True)
+            for s, t in pairs
         )
-    if kind == "principal" and width > teacher_width:
-        raise CompressError(
-            f"options.projection: principal needs a teacher at least as wide, the student has {width} features and "
-            f"the teacher {teacher_width}; use learned"
-        )
-    nothing = teacher_features.new_empty(0)
-    if kind == "learned":
-        learned = nn.Linear(width, teacher_width, bias=False).to(teacher_features.device)
-        nn.init.orthogonal_(learned.weight)
-        return learned, nothing
-    return nn.Identity(), principal_directions(teacher_features, width) if kind == "principal" else nothing
+        excess = [
+            torch.relu(gap(s, s_adv, kind).abs() - gap(t, t_adv, kind).abs()).sum()
+            for (s, t), (s_adv, t_adv) in zip(clean, adversarial, strict=True)
+        ]
+        return torch.stack(excess).mean()
+
+    def _misfit(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.past is None:
+            return misfit(student, teacher)
+        return misfit(self.past.mixed(f"{name}_student", student), self.past.mixed(f"{name}_teacher", teacher))
+
+
+class Past(torch.nn.Module):
+    """Running means of matrices by name, the first value as it came. Gradients flow through the newest alone."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self._now: dict[str, Tensor] = {}
+
+    def mixed(self, name: str, value: Tensor) -> Tensor:
+        """decay · past + (1 − decay) · value."""
+        before = self._buffers.get(name)
+        now = value if before is None else self.decay * before + (1 - self.decay) * value
+        self._now[name] = now.detach()
+        return now
+
+    def keep(self) -> None:
+        """What was mixed last is the past from now on."""
+        for name, value in self._now.items():
+            self.register_buffer(name, value)
+        self._now = {}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        """Buffers exist once they were seen, so those of a checkpoint are made first."""
+        for name, value in state_dict.items():
+            if name.startswith(prefix):
+                self.register_buffer(name.removeprefix(prefix), torch.empty_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *rest)

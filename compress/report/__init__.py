@@ -13,7 +13,7 @@ import numpy as np
 from compress import artifact
 from compress.artifact import MANIFEST, Stage
 from compress.errors import CompressError
-from compress.report import rows
+from compress.report import analysis, rows
 from compress.report.rows import AttackSet
 from compress.report.sources import Sources, find
 from edge import gate, page
@@ -33,7 +33,7 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
     shipped = next(iter(statements.values()), None)
     return {
         "title": found.title,
-        "notes": _strangers(found, statements),
+        "notes": [*_strangers(found, statements), *analysis.outdated(found)],
         "requirements": _judged(shipped, require),
         "teacher": _teacher(found),
         "stages": rows.by_stage(found, attack_set, {name: one["predicate"] for name, one in statements.items()}),
@@ -42,6 +42,7 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
             for stage, (name, statement) in zip(found.verified.values(), statements.items(), strict=True)
         ],
         "matrix": attack_set.matrix() if attack_set else None,
+        "analysis": analysis.of(found.analysis),
         "training": [curve for name, stage in found.trained() if (curve := _curve(name, stage))],
         "provenance": [_origin(name, stage) for name, stage in found.stages()],
         "facts": page.facts(shipped) if shipped else _facts(found),

@@ -18,6 +18,7 @@ class Sources:
     student: "Stage | None" = None
     quantized: "Stage | None" = None
     attack_set: "Stage | None" = None
+    analysis: "Stage | None" = None
     baselines: dict[str, Stage] = field(default_factory=dict)
     exported: dict[str, Stage] = field(default_factory=dict)
     verified: dict[str, Stage] = field(default_factory=dict)  # the shipped artifact first
@@ -39,6 +40,8 @@ class Sources:
         if self.attack_set:
             yield "attack-set", self.attack_set
         yield from ((f"verified/{name}", stage) for name, stage in self.verified.items())
+        if self.analysis:
+            yield "analysis", self.analysis
 
 
 def find(folder: Path) -> Sources:
@@ -60,6 +63,7 @@ def _run(folder: Path) -> Sources:
         student=_complete(folder / "student", "student"),
         quantized=_complete(folder / "quantized", "quantized"),
         attack_set=_complete(folder / "attack-set", "attack-set"),
+        analysis=_complete(folder / "analysis", "analyzed"),
         baselines=_each(folder / "baselines", "student", "teacher"),
         exported=_each(folder / "exported", "exported"),
         verified=_each(folder / "verified", "verified"),

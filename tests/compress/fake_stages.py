@@ -38,7 +38,7 @@ class Fakes:
             read = {
                 f"{role}-{i}": artifact.read(path).identity
                 for role, given in inputs.items()
-                for i, path in enumerate(given if isinstance(given, list) else [given])
+                for i, path in enumerate(given if isinstance(given, list | tuple) else [given])
             }
             data = {"name": settings["data"], "fingerprint": "f" * 8, "split": "s" * 8}
             return artifact.Plan(kind, settings, settings["seed"], data, read)
@@ -93,9 +93,9 @@ def statement() -> dict[str, Any]:
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "model.onnx", "digest": {"sha256": "a" * 64}}],
-        "predicateType": "urn:robust-compress:robustness-statement:1",
+        "predicateType": "urn:robust-compress:robustness-statement:2",
         "predicate": {
-            "version": 1,
+            "version": 2,
             "nature": "empirical",
             "artifact": {
                 "identity": "b" * 64,
@@ -108,7 +108,7 @@ def statement() -> dict[str, Any]:
             },
             "threat": {"norm": "linf", "eps": "40/255", "grid_radius": 40, "applied_to": "pixels in [0, 1]"},
             "data": {"name": "digits", "fingerprint": "f" * 8, "split": "s" * 8, "n": N},
-            "figures": {"clean": figure(CLEAN), "robust": figure(ROBUST), "upper_bound": None},
+            "figures": {"clean": figure(CLEAN), "robust": figure(ROBUST), "upper_bound": None, "inconclusive": None},
             "protocol": [
                 {"part": part, "what": "attack", "covered": True, "attacks": ["pgd"], "where": "here"}
                 for part in "abcdef"
@@ -127,6 +127,8 @@ def statement() -> dict[str, Any]:
             "seed": 0,
             "versions": {},
             "lineage": [],
+            "attack_set": {"identity": "d" * 64, "files": {"attack-set.npz": "e" * 64}},
+            "verdicts": {"file": "verdicts.npz", "sha256": "0" * 64},
         },
     }
 

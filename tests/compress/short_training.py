@@ -1,5 +1,6 @@
 """Training on a few digits, for tests of the loop: an epoch is a fraction of a second."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from compress import data, fit, models
 from compress.artifact import Work
 from compress.config import Training
 from compress.data import Dataset
+from compress.data.extra import Extra
 from compress.losses import methods
-from compress.losses.objective import Objective
+from compress.losses.objective import Function, Objective
+from compress.losses.searches import from_labels
+from compress.losses.supervised import pgd_at
 from compress.models import Classifier
+from compress.options import PgdAt
 
 EPS = 0.15
 BRIEF = {
@@ -44,16 +49,33 @@ def train(
     student: Classifier,
     method: str = "pgd-at",
     *,
+    options: "dict[str, Any] | None" = None,
+    eps: float = EPS,
     objective: "Objective | None" = None,
     teacher: "Classifier | None" = None,
     dataset: "Dataset | None" = None,
+    extra: "Extra | None" = None,
     **changes: Any,
 ) -> dict[str, Any]:
+    """Train in `folder` by a method, or by an objective as it is; `changes` of the configuration."""
     folder.mkdir(exist_ok=True)
     config = Training(**{**BRIEF, **changes})
     dataset = few() if dataset is None else dataset
-    objective = methods.build(method, {}, student, teacher, []) if objective is None else objective
-    return fit.fit(student, objective, teacher, dataset, config, eps=EPS, seed=3, work=Work(folder), label="test")
+    objective = methods.build(method, options or {}, student, teacher) if objective is None else objective
+    work = Work(folder)
+    return fit.fit(student, objective, teacher, dataset, config, eps=eps, seed=3, work=work, label="test", extra=extra)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of every epoch."""
+    return [json.loads(line) for line in (folder / fit.METRICS).read_text().splitlines()]
+
+
+class PgdTraining(Function):
+    """Adversarial training as an object to derive from."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda views: pgd_at(views, PgdAt()), from_labels)
 
 
 def same(a: "dict[str, torch.Tensor]", b: "dict[str, torch.Tensor]") -> bool:

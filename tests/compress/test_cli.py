@@ -54,7 +54,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         ("distill --out x --data digit", "--data: unknown data 'digit'; did you mean 'digits'?"),
         (
             "teacher train --out x --method vgap",
-            "--method: unknown method 'vgap' (known: normal, pgd-at, trades, n-fgsm)",
+            "--method: unknown method 'vgap' (known: normal, pgd-at, trades, mart, n-fgsm)",
         ),
         ("export m --target tensorrt --out x", "--target: unknown target 'tensorrt' (known: onnx)"),
         ("verify e --attack-set a --device jetson", "--device: unknown device 'jetson' (known: cpu)"),

@@ -30,7 +30,7 @@ def test_five_faults_are_reported_at_once_each_with_what_to_do():
     assert head == "x.yaml: 5 faults"
     expected = {
         "sed: unknown key; did you mean 'seed'?",
-        "teacher.method: unknown method 'pgdat'; did you mean 'pgd-at'? (known: normal, pgd-at, trades, n-fgsm)",
+        "teacher.method: unknown method 'pgdat'; did you mean 'pgd-at'? (known: normal, pgd-at, trades, mart, n-fgsm)",
         "teacher.epoch: unknown key; did you mean 'epochs'?",
         "student.options.lambda_cv: unknown key; did you mean 'lambda_cov'?",
         "verify.latency.samples: input should be greater than or equal to 1, got 0",
@@ -98,7 +98,7 @@ def test_options_are_those_of_the_method_in_full():
     run = config.parse(config.Run, {"data": "digits", "student": {"options": {"lambda_gap": 0.5}}}, "x")
     assert run.student.options["lambda_gap"] == 0.5
     assert run.student.options["host"] == "rslad"
-    assert run.teacher.options == {"clean_weight": 0.0}
+    assert run.teacher.options == {"clean_weight": 0.0, "label_smoothing": 0.0}
     (line,) = fault({"data": "digits", "student": {"method": "normal", "options": {"lambda_gap": 0.5}}})
     assert line.startswith("x.yaml: student.options.lambda_gap: unknown key")
 

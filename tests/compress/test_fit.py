@@ -1,30 +1,28 @@
 """The loop: resumable to the bit, selected on validation, and loud about what it cannot do."""
 
 import copy
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from compress import artifact, data, fit, models
-from compress.artifact import Work
+from compress import artifact, data, fit
 from compress.attacks.accuracy import accuracy, robust_accuracy
-from compress.config import Training
 from compress.data.augment import crop_flip
 from compress.data.split import Split
 from compress.errors import CheckFailed, CompressError
-from compress.losses import methods
-from compress.losses.objective import Batch
-from compress.losses.supervised import Normal
+from compress.losses.batch import Batch
+from compress.losses.supervised import CleanTraining
 from compress.models import Classifier
+from compress.options import Normal
 from compress.seeds import generator
+from tests.compress import short_training
+from tests.compress.short_training import fresh, rows, same
 
-BRIEF = {
-    "precision": "float32",
+LONGER: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 128,
-    "lr": 0.05,
     "attack": {"steps": 2},
     "validate_steps": 2,
     "test_steps": 2,
@@ -35,24 +33,9 @@ class Stopped(Exception):
     """Stands for a kill between two epochs."""
 
 
-def fresh(seed: int = 0) -> Classifier:
-    torch.manual_seed(seed)
-    return models.build("resnet8", channels=1, classes=10)
-
-
-def train(
-    folder: Path,
-    student: Classifier,
-    method: str = "pgd-at",
-    options: "dict[str, float] | None" = None,
-    eps: float = 0.15,
-    **changes: object,
-) -> dict:
-    folder.mkdir(exist_ok=True)
-    config = Training(**{**BRIEF, **changes})
-    objective = methods.build(method, options or {}, student, None, [])
-    digits = data.load("digits")
-    return fit.fit(student, objective, None, digits, config, eps=eps, seed=3, work=Work(folder), label="test")
+def train(folder: Path, student: Classifier, method: str = "pgd-at", **changes: Any) -> dict[str, Any]:
+    """On all digits."""
+    return short_training.train(folder, student, method, dataset=data.load("digits"), **{**LONGER, **changes})
 
 
 @pytest.mark.parametrize(("method", "augment"), [("pgd-at", "auto"), ("n-fgsm", "idbh-weak")])
@@ -76,33 +59,30 @@ def test_resuming_after_a_stop_at_any_epoch_ends_in_the_same_bits(
                 train(folder, fresh(), method, augment=augment)
         resumed = fresh(seed=99)  # whatever the fresh process starts from, the checkpoint decides
         train(folder, resumed, method, augment=augment)
-        assert all(
-            torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
-        )
-        epochs = [json.loads(line)["epoch"] for line in (folder / fit.METRICS).read_text().splitlines()]
-        assert epochs == [1, 2, 3]
+        assert same(whole.state_dict(), resumed.state_dict())
+        assert [row["epoch"] for row in rows(folder)] == [1, 2, 3]
 
 
 def test_training_learns_and_the_chosen_epoch_is_the_best_on_validation(tmp_path: Path) -> None:
     student = fresh()
     found = train(tmp_path / "w", student, epochs=5, attack={"steps": 1})
-    rows = [json.loads(line) for line in (tmp_path / "w" / fit.METRICS).read_text().splitlines()]
-    best = max(rows, key=lambda row: (row["validation_robust"], row["epoch"]))
+    seen = rows(tmp_path / "w")
+    best = max(seen, key=lambda row: (row["validation_robust"], row["epoch"]))
     assert found["best_epoch"] == best["epoch"]
     assert found["validation"]["robust"] == best["validation_robust"]
     split = Split.of(data.load("digits"), "val", torch.device("cpu"))
     assert accuracy(student, split, 128) == found["validation"]["clean"] > 0.5
     again = robust_accuracy(student, split, 128, eps=0.15, steps=2, seed=3)
     assert again == found["validation"]["robust"] > 0.2
-    assert rows[-1]["lr"] < 0.05 * 0.2 and rows[-1]["adversarial"] < rows[0]["adversarial"]
+    assert seen[-1]["lr"] < 0.05 * 0.2 and seen[-1]["adversarial"] < seen[0]["adversarial"]
 
 
 def test_a_method_that_does_not_attack_is_selected_by_clean_accuracy(tmp_path: Path) -> None:
     found = train(tmp_path / "w", fresh(), "normal")
-    rows = [json.loads(line) for line in (tmp_path / "w" / fit.METRICS).read_text().splitlines()]
-    assert found["validation"]["clean"] == max(row["validation_clean"] for row in rows)
-    assert "clean" in rows[0] and "adversarial" not in rows[0]
-    assert "validation_robust" not in rows[0] and "robust" not in found["validation"]  # not measured, so not 0
+    seen = rows(tmp_path / "w")
+    assert found["validation"]["clean"] == max(row["validation_clean"] for row in seen)
+    assert "clean" in seen[0] and "adversarial" not in seen[0]
+    assert "validation_robust" not in seen[0] and "robust" not in found["validation"]  # not measured, so not 0
 
 
 def test_the_seed_decides_the_result(tmp_path: Path) -> None:
@@ -125,11 +105,11 @@ def test_training_images_are_varied_as_the_config_says_and_digits_are_not_by_the
     assert not torch.equal(weights["crop-flip"], weights["cropshift"])
 
 
-class Seeing(Normal):
+class Seeing(CleanTraining):
     """Plain training that keeps what it is given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Normal())
         self.seen: list[torch.Tensor] = []
 
     def parts(self, student: Classifier, batch: Batch, x_adv: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -138,10 +118,9 @@ class Seeing(Normal):
 
 
 def test_the_varied_batch_is_what_objective_and_teacher_see_anew_each_epoch(tmp_path: Path) -> None:
-    digits, config = data.load("digits"), Training(**{**BRIEF, "epochs": 2, "augment": "crop-flip"})
     objective = Seeing()
-    fit.fit(fresh(), objective, None, digits, config, eps=0.1, seed=3, work=Work(tmp_path), label="test")
-    split = Split.of(digits, "train", torch.device("cpu"))
+    train(tmp_path, fresh(), objective=objective, epochs=2, augment="crop-flip")
+    split = Split.of(data.load("digits"), "train", torch.device("cpu"))
     steps = len(split.labels) // 128
     assert len(objective.seen) == 2 * steps
     for epoch in (0, 1):
@@ -189,25 +168,23 @@ def test_catastrophic_overfitting_stops_training_at_the_best_epoch(
 ) -> None:
     student = started(robust)
     found = train(tmp_path / "w", student, "n-fgsm", **COLLAPSE)
-    rows = [json.loads(line) for line in (tmp_path / "w" / fit.METRICS).read_text().splitlines()]
-    collapse, last = found["catastrophic_overfitting"], rows[-1]
-    assert collapse == {"epoch": len(rows), "robust": last["validation_robust"], "best": max_robust(rows)}
-    assert len(rows) == found["epochs"] < 8
+    seen = rows(tmp_path / "w")
+    collapse, last = found["catastrophic_overfitting"], seen[-1]
+    assert collapse == {"epoch": len(seen), "robust": last["validation_robust"], "best": max_robust(seen)}
+    assert len(seen) == found["epochs"] < 8
     assert collapse["robust"] < collapse["best"] / 2 and collapse["best"] > 0.15
     assert last["validation_clean"] >= found["validation"]["clean"]
-    assert found["validation"]["robust"] == max_robust(rows) == rows[found["best_epoch"] - 1]["validation_robust"]
+    assert found["validation"]["robust"] == max_robust(seen) == seen[found["best_epoch"] - 1]["validation_robust"]
     split = Split.of(data.load("digits"), "val", torch.device("cpu"))
-    assert robust_accuracy(student, split, 64, eps=0.22, steps=2, seed=3) == max_robust(rows)  # that epoch's weights
+    assert robust_accuracy(student, split, 64, eps=0.22, steps=2, seed=3) == max_robust(seen)  # that epoch's weights
     lines = [line for line in capsys.readouterr().err.splitlines() if "catastrophic overfitting" in line]
-    assert len(lines) == 1 and f"in epoch {len(rows)}" in lines[0] and f"kept epoch {found['best_epoch']}" in lines[0]
+    assert len(lines) == 1 and f"in epoch {len(seen)}" in lines[0] and f"kept epoch {found['best_epoch']}" in lines[0]
 
     path = tmp_path / "w" / fit.METRICS
     before, again = path.read_text(), fresh(seed=99)
     assert train(tmp_path / "w", again, "n-fgsm", **COLLAPSE) == found  # killed after its last checkpoint: still over
     assert path.read_text() == before
-    assert all(
-        torch.equal(a, b) for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True)
-    )
+    assert same(student.state_dict(), again.state_dict())
 
 
 def test_the_same_fall_is_no_ones_business_where_more_steps_are_taken(tmp_path: Path, robust: dict) -> None:

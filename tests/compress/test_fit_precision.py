@@ -15,18 +15,17 @@ from compress.errors import CompressError
 from compress.fit import Guide, Passes, fit, speed
 from compress.fit.average import copied
 from compress.losses import methods
-from compress.losses.objective import Batch
-from compress.losses.supervised import AdversarialTraining
+from compress.losses.batch import Batch
+from compress.losses.objective import Search
 from compress.models import Classifier, Features
-from compress.options import PgdAt
-from tests.compress.short_training import EPS, few, fresh, same, train
+from tests.compress.short_training import EPS, PgdTraining, few, fresh, same, train
 
 
-class Seeing(AdversarialTraining):
+class Seeing(PgdTraining):
     """Adversarial training that looks at what leaves the network."""
 
     def __init__(self) -> None:
-        super().__init__(PgdAt())
+        super().__init__()
         self.types: set[torch.dtype] = set()
         self.inside: set[torch.dtype] = set()
 
@@ -92,7 +91,7 @@ def test_a_measurement_decides_and_leaves_no_trace() -> None:
     network = models.build("resnet8", channels=3, classes=10)
     passes, before = Passes(network), copied(network)
     y = torch.zeros(4, dtype=torch.int64)
-    found = speed.fastest(passes, losses.cross_entropy(y), images(4, 3, 32), steps=2)
+    found = speed.fastest(passes, Search(passes, losses.cross_entropy(y)), images(4, 3, 32), steps=2)
     assert isinstance(found, speed.Arithmetic) and str(found)
     assert same(network.state_dict(), before) and passes.precision == precision.FLOAT32
     assert all(weight.grad is None for weight in network.parameters())
@@ -146,7 +145,7 @@ def test_fake_quantizers_stay_in_float32(tmp_path: Path) -> None:
 
     config = parse(QuantizeConfig, {"data": "digits", "precision": "bfloat16"}, "test")
     student = fresh()
-    objective = AdversarialTraining(PgdAt())
+    objective = PgdTraining()
     with pytest.raises(CompressError, match="precision bfloat16: fake quantizers need float32"):
         fit(student, objective, None, few(), config, eps=EPS, seed=0, work=Work(tmp_path), label="test")
 

@@ -16,28 +16,27 @@ import torch
 from compress import fit, interrupt
 from compress.errors import CheckFailed
 from compress.fit.average import copied
-from compress.losses.objective import Batch
-from compress.losses.supervised import AdversarialTraining
+from compress.losses.batch import Batch
+from compress.losses.objective import Search
 from compress.models import Classifier
-from compress.options import PgdAt
-from tests.compress.short_training import fresh, same, train
+from tests.compress.short_training import PgdTraining, fresh, same, train
 
 #: Everything with a state of its own.
 FULL: dict[str, Any] = {"awp": {"gamma": 0.01}, "clip": 1.0, "augment": "idbh-weak", "momentum": 0.9}
 
 
-class AtStep(AdversarialTraining):
+class AtStep(PgdTraining):
     """Adversarial training that does something at its n-th step."""
 
     def __init__(self, step: int, act: Callable[[], object]) -> None:
-        super().__init__(PgdAt())
+        super().__init__()
         self.left, self.act = step, act
 
-    def attack_loss(self, student: Classifier, batch: Batch) -> Any:
+    def search(self, student: Classifier, batch: Batch) -> Search:
         self.left -= 1
         if self.left == 0:
             self.act()
-        return super().attack_loss(student, batch)
+        return super().search(student, batch)
 
 
 def asked(number: int = signal.SIGTERM) -> Callable[[], object]:

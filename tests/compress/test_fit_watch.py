@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from compress.config import Training
 from compress.errors import CheckFailed, CompressError
 from compress.fit import memory, watch
 from compress.losses import methods
-from compress.losses.objective import Batch
-from compress.losses.supervised import AdversarialTraining, Normal
+from compress.losses.batch import Batch
+from compress.losses.supervised import CleanTraining
 from compress.models import Classifier
-from compress.options import PgdAt
-from tests.compress.short_training import BRIEF, EPS, few, fresh, same, train
+from compress.options import Normal
+from tests.compress.short_training import BRIEF, EPS, PgdTraining, few, fresh, same, train
 
 FINE, NAN, INF = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
 
@@ -49,17 +50,17 @@ def test_below_means_more_than_the_margin_and_than_chance(robust: float, expecte
     assert not watch.below(0.485, best=0.50, images=100_000)
 
 
-class Spoiled(AdversarialTraining):
+class Spoiled(PgdTraining):
     """Adversarial training that trains on shuffled labels once it has trained for a while."""
 
     def __init__(self, after: int) -> None:
-        super().__init__(PgdAt())
+        super().__init__()
         self.left = after
 
     def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
         self.left -= 1
         if self.left < 0:
-            batch = Batch(batch.x, (batch.y + 1) % 10, batch.teacher)
+            batch = replace(batch, y=(batch.y + 1) % 10)
         return super().parts(student, batch, x_adv)
 
 
@@ -96,11 +97,11 @@ def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) ->
     assert "robust_overfitting" not in found
 
 
-class Greedy(Normal):
+class Greedy(CleanTraining):
     """Needs more memory than there is for more than so many images."""
 
     def __init__(self, fits: int) -> None:
-        super().__init__()
+        super().__init__(Normal())
         self.fits = fits
 
     def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:

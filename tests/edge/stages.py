@@ -9,7 +9,8 @@ import numpy as np
 
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
-from edge import checks
+from edge import checks, golden
+from edge.attack_set import FORMAT, array_sha256
 from tests.edge import linear
 
 DATA = {"name": "digits", "fingerprint": "f" * 64, "split": "5" * 64}
@@ -80,6 +81,10 @@ class World:
         self.stages[name] = exported(self.root / name, content, self.stages[source], **more)
         return self.stages[name]
 
+    def sha256(self, name: str) -> str:
+        """Of the artifact's file."""
+        return str(self.stages[name].manifest["payload"]["model.onnx"]["sha256"])
+
     def attack(self, weights: np.ndarray) -> np.ndarray:
         return linear.nearest(weights, self.clean, self.labels, RADIUS)
 
@@ -89,13 +94,17 @@ class World:
         *,
         models: tuple[str, ...] = ("student", "quantized"),
         images: "np.ndarray | None" = None,
+        twin: "str | None" = "quantized",
         **about: Any,
     ) -> Stage:
         """An attack set of the student, its twin and `artifacts` (name → weights); `images` instead of attacks."""
         known = {"student": self.student, "quantized": self.twin}
         nets = {name: known[name] for name in models} | artifacts
         rows = [{"label": name, "role": "student" if name == "student" else "twin"} for name in models]
-        rows += [{"label": name, "role": "artifact", "twin": "quantized"} for name in artifacts]
+        rows += [
+            {"label": name, "role": "artifact", "twin": twin, "sha256": self.sha256(name), "precision": "int8"}
+            for name in artifacts
+        ]
         rows = [{**row, "identity": self.stages[row["label"]].identity} for row in rows]
         attacks = [(f"pgd-ce@{m}", "white-box", m) for m in models]
         attacks += [(f"pgd-margin@{m}", "margin", m) for m in models]
@@ -114,8 +123,18 @@ class World:
             "broken": (said != self.labels) & inside[:, None],
             "clean_logits": np.stack([linear.logits(w, self.clean) for w in nets.values()]).astype(np.float32),
         }
+        chosen = golden.choose(self.labels, arrays["broken"])
+        attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
+        handful = np.stack([self.clean[i] if a == golden.CLEAN else found[a][i] for a, i in chosen])
+        held = {
+            "images": handful,
+            "labels": self.labels[place],
+            "index": arrays["index"][place],
+            "attack": attack,
+            "logits": np.stack([linear.logits(w, handful) for w in nets.values()]).astype(np.float32),
+        }
         text = {
-            "format": 1,
+            "format": FORMAT,
             "data": "digits",
             "classes": CLASSES,
             "threat": {"norm": "linf", "eps": EPS, "grid_radius": RADIUS},
@@ -124,6 +143,12 @@ class World:
                 {"name": name, "kind": kind, "source": source, "parameters": {"steps": 1}, "where": "the workstation"}
                 for name, kind, source in attacks
             ],
+            "arrays": {name: array_sha256(array) for name, array in arrays.items()},
+            "golden": {
+                "n": len(handful),
+                "batch_size": [64] * len(rows),
+                "arrays": {name: array_sha256(array) for name, array in held.items()},
+            },
             **about,
         }
         inputs = {name: self.stages[name].identity for name in nets}
@@ -142,6 +167,8 @@ class World:
         def make(work: Work) -> None:
             with open(work.add_payload("attack-set.npz"), "wb") as file:
                 np.savez(file, **arrays)
+            with open(work.add_payload(golden.FILE), "wb") as file:
+                np.savez(file, **held)
             work.add_payload("attack-set.json").write_text(json.dumps(text))
 
         return artifact.build(self.root / "attack-set", plan, make, replace=True)

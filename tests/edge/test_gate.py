@@ -5,10 +5,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import edge.statement
 from compress.errors import CompressError
-from edge import gate
+from edge import alarms, gate, gate_formats, gate_judgement, statement_schema
 from tests.compress.fake_stages import statement
 
 LOW, HIGH = 0.45, 0.55  # of the fixture's robust figure, 0.5
@@ -116,9 +118,93 @@ def test_an_unmeasured_agreement_meets_no_requirement() -> None:
 
 def test_junit_says_what_failed(tmp_path: Path) -> None:
     requirements = [gate.parse(text) for text in ("clean>=0.8", "robust>=0.9", "p50_ms<2")]
-    gate.junit(gate.judge(statement(), requirements), tmp_path / "gate.xml")
+    cases = gate_judgement.requirement_cases(gate.judge(statement(), requirements))
+    gate_formats.junit(cases, tmp_path / "gate.xml")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
     assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", "3", "1")
     assert [case.get("name") for case in suite] == ["clean>=0.8", "robust>=0.9", "p50_ms<2"]
     assert [len(case) for case in suite] == [0, 1, 0]
     assert "lower end" in str(suite[1][0].get("message"))
+
+
+# ---------------------------------------------------------------------------------------------- alarms, budgets
+
+
+def alarmed(*names: str) -> dict[str, Any]:
+    stated = copy.deepcopy(statement())
+    alarm = {"count": 4, "threshold": 3, "interval": None, "meaning": "because"}
+    stated["predicate"]["alarms"] = [{**alarm, "name": name, "fired": name in names} for name in alarms.NAMES]
+    return stated
+
+
+@pytest.mark.parametrize("name", alarms.NAMES)
+@pytest.mark.parametrize("text", ["robust>=0", "clean>=0", "robust<=1"])
+def test_a_fired_alarm_fails_an_accuracy_unless_it_is_allowed(name: str, text: str) -> None:
+    (outcome,) = gate.judge(alarmed(name), [gate.parse(text)])
+    assert not outcome.passed and f"alarm fired: {name};" in outcome.why
+    (outcome,) = gate.judge(alarmed(name), [gate.parse(text)], gate.allowed([name.replace(" ", "-")]))
+    assert outcome.passed and "alarm" not in outcome.why
+    other = next(one for one in alarms.NAMES if one != name)
+    (outcome,) = gate.judge(alarmed(name, other), [gate.parse(text)], gate.allowed([name]))
+    assert not outcome.passed and other in outcome.why and name not in outcome.why
+
+
+def test_an_alarm_fails_no_other_requirement_and_a_silent_one_none() -> None:
+    texts = ["agreement>=1", "p50_ms<=2", "size_bytes<=100000"]
+    assert all(outcome.passed for outcome in gate.judge(alarmed(*alarms.NAMES), [gate.parse(text) for text in texts]))
+    assert gate.judge(alarmed(), [gate.parse("robust>=0.3")])[0].passed
+
+
+def test_an_alarm_never_lifts_what_fails_anyway() -> None:
+    (outcome,) = gate.judge(alarmed("masking"), [gate.parse("robust>=0.9")], gate.allowed(["masking"]))
+    assert not outcome.passed
+
+
+def test_an_unknown_alarm_is_refused() -> None:
+    with pytest.raises(CompressError, match="unknown alarm 'maskin'; did you mean 'masking'"):
+        gate.allowed(["maskin"])
+
+
+def undecided() -> dict[str, Any]:
+    """40 of 200 images are open: between 60 and 100 stand."""
+    stated = copy.deepcopy(statement())
+    figures = stated["predicate"]["figures"]
+    low, high = edge.statement.figure(60, 200), edge.statement.figure(100, 200)
+    open_ = {"budget_seconds": 60.0, "undecided": 40, "if_all_fall": low, "if_all_stand": high}
+    figures |= {"robust": None, "upper_bound": high, "inconclusive": open_}
+    return stated
+
+
+@pytest.mark.parametrize(("text", "passed"), [("robust>=0.23", True), ("robust>=0.25", False), ("robust<=0.6", True)])
+def test_of_an_inconclusive_figure_the_pessimistic_bound_is_judged(text: str, passed: bool) -> None:
+    stated = undecided()
+    jsonschema.Draft202012Validator(statement_schema.load(2)).validate(
+        stated | {"predicate": {**stated["predicate"], **whole_machine(stated)}}
+    )
+    (outcome,) = gate.judge(stated, [gate.parse(text)])
+    assert outcome.passed is passed
+    bound = "if_all_stand" if "<" in text else "if_all_fall"
+    end = 1 if "<" in text else 0
+    assert outcome.got == stated["predicate"]["figures"]["inconclusive"][bound]["interval"][end]
+    assert "inconclusive, 40 images undecided when the budget of 60 s ended" in outcome.why
+
+
+def whole_machine(stated: dict[str, Any]) -> dict[str, Any]:
+    """What the fixture leaves empty and the schema does not."""
+    state = {"cores": {"visible": 1, "allowed": 1, "quota": None}, "python": "3", "runtimes": {}}
+    for key in ("cpu", "isa", "governor", "mhz", "load", "memory_available_bytes", "kernel"):
+        state[key] = None
+    return {"machine": {"before": state, "after": state}, "lineage": [{"stage": "exported", "identity": "c" * 64}]}
+
+
+def test_what_is_not_covered_stays_a_bound_whatever_the_budget() -> None:
+    stated = undecided()
+    stated["predicate"]["protocol"][2] |= {"covered": False, "attacks": [], "where": "nobody"}
+    (outcome,) = gate.judge(stated, [gate.parse("robust>=0")])
+    assert not outcome.passed and outcome.why.startswith("only an upper bound of 0.5000, not covered: (c) nobody")
+
+
+def test_the_text_says_both_bounds() -> None:
+    said = edge.statement.text(undecided())
+    assert "inconclusive, 40 images undecided when the budget of 60 s ended: 30.0% (60 of 200" in said
+    assert "if all of them fall, 50.0% (100 of 200" in said

@@ -78,3 +78,25 @@ def test_strangers_are_covered_by_nothing_of_theirs() -> None:
     assert found["c"]["where"] == "the attack set does not hold this artifact"
     assert found["e"]["where"] == "the attack set does not hold the twin of this artifact"
     assert {part for part, record in covered(ATTACKS, itself=None).items() if not record["covered"]} == {"c"}
+
+
+def test_a_float_artifact_attacked_without_a_student_lacks_nothing() -> None:
+    found = covered(ATTACKS, student=None, is_float=True)
+    assert all(record["covered"] for record in found.values())
+    for part in "bf":
+        assert found[part]["attacks"] == [] and found[part]["where"].startswith("not applicable: the artifact is a flo")
+
+
+def test_a_quantized_artifact_attacked_without_a_student_lacks_two_parts() -> None:
+    found = covered(ATTACKS, student=None)
+    assert [part for part, record in found.items() if not record["covered"]] == ["b", "f"]
+    assert found["b"]["where"] == found["f"]["where"] == "the attack set was made without a float student"
+
+
+def test_an_artifact_without_a_twin_is_reached_by_attacks_without_gradients_alone() -> None:
+    why = "no gradient is known of its operator Det"
+    for student, is_float in (("s", False), (None, True)):
+        found = covered(ATTACKS, twin=None, student=student, is_float=is_float, no_twin=why, itself="blind")
+        assert {part for part, record in found.items() if record["covered"]} == ({"d", "b"} if student else {"d"})
+        assert all(found[part]["where"] == f"no twin: {why}" for part in "ace")
+    assert found["b"]["where"] == "the attack set was made without a float student"

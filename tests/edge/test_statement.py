@@ -12,7 +12,9 @@ from scipy import stats
 
 import edge.statement
 from compress.errors import CompressError
+from edge import gate, statement_schema
 from edge.statement import build, figure, read, text
+from edge.statement_text import details
 from tests.compress.fake_stages import statement
 
 SCHEMA = json.loads(Path(edge.statement.__file__).with_name("statement.schema.json").read_text())
@@ -91,7 +93,7 @@ def test_no_object_takes_keys_that_are_not_described() -> None:
     ("path", "value"),
     [
         ("nature", "certified"),
-        ("version", 2),
+        ("version", 1),
         ("artifact.sha256", "abc"),
         ("artifact.executed", "yes"),
         ("artifact.more", 1),
@@ -118,6 +120,11 @@ def test_no_object_takes_keys_that_are_not_described() -> None:
         ("machine.after", "del"),
         ("runtime.threads", 0),
         ("lineage", []),
+        ("attack_set.files", {}),
+        ("attack_set", "del"),
+        ("verdicts.sha256", "0"),
+        ("figures.inconclusive", "del"),
+        ("float_figures", []),
         ("versions", None),
     ],
 )
@@ -164,11 +171,12 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         (lambda s: json.dumps({**s, "_type": "x"}), "no in-toto statement"),
         (lambda s: json.dumps({**s, "predicateType": "urn:other:1"}), "states urn:other:1, not robustness"),
         (
-            lambda s: json.dumps({**s, "predicateType": s["predicateType"][:-1] + "2"}),
-            "version 2, this program reads 1",
+            lambda s: json.dumps({**s, "predicateType": s["predicateType"][:-1] + "3"}),
+            "version 3, this program reads 1 and 2; use the version of robust-compress",
         ),
-        (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 2}}), "version 2, this program reads 1"),
-        (lambda s: json.dumps({**s, "predicate": {"version": 1}}), "lacks artifact, threat"),
+        (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 3}}), "version 3, this program reads"),
+        (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 1}}), "version 1, this program reads"),
+        (lambda s: json.dumps({**s, "predicate": {"version": 2}}), "lacks artifact, threat.* verdicts"),
         (lambda s: json.dumps({**s, "predicate": []}), "lacks"),
         (lambda s: json.dumps({key: value for key, value in s.items() if key != "predicate"}), "lacks"),
     ],
@@ -204,3 +212,29 @@ def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
     stated["predicate"]["agreement"] = None
     assert "at most 50.0%" in text(stated) and "not covered: c" in text(stated)
     assert "not measured: the attack set does not hold the artifact's twin" in text(stated)
+
+
+def test_a_statement_of_version_1_is_read_and_shown(tmp_path: Path) -> None:
+    old = whole()
+    old["predicateType"] = old["predicateType"][:-1] + "1"
+    predicate = old["predicate"]
+    predicate["version"] = 1
+    del predicate["figures"]["inconclusive"], predicate["verdicts"], predicate["attack_set"]
+    assert statement_schema.fault(old, statement_schema.load(1)) is None
+    assert statement_schema.fault(old, SCHEMA) is not None
+    (tmp_path / "statement.json").write_text(json.dumps(old))
+    assert read(tmp_path / "statement.json") == read(tmp_path) == old
+    assert "version 1" in details(old) and "50.0%" in text(old)
+    assert gate.judge(old, [gate.parse("robust>=0.3")], gate.allowed(["masking"]))[0].passed
+
+
+def test_the_details_hold_everything_that_the_statement_names() -> None:
+    stated = whole()
+    stated["predicate"]["float_figures"] = {"student": {"clean": figure(180, 200), "robust": 0.25}}
+    VALIDATOR.validate(stated)
+    shown = details(stated)
+    assert text(stated) in shown
+    for part in ("pgd", "steps 20", "(f) covered", "FIRED  masking", "student: clean 90.0%, robust 25.0%", "seed 0"):
+        assert part in shown
+    for sha256 in ("a" * 64, "0" * 64, "e" * 64, "c" * 64):
+        assert sha256 in shown

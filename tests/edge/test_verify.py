@@ -199,7 +199,7 @@ def test_attacks_of_no_budget_do_not_run(world: World, budgets: tuple[int, int])
 
 def test_a_float_artifact_needs_no_differential_images(world: World) -> None:
     world.export("float", world.student, "student")
-    _, said = run(world, "float", world.attack_set({"float": world.student}, models=("student",)))
+    _, said = run(world, "float", world.attack_set({"float": world.student}, models=("student",), twin="student"))
     part = said["protocol"][5]
     assert part["covered"] and part["attacks"] == [] and part["where"].startswith("not applicable")
     assert said["figures"]["robust"] is not None
@@ -252,6 +252,7 @@ def test_an_artifact_that_computes_something_else_than_its_twin(world: World) ->
     worst = min(shares, key=lambda side: shares[side])
     assert alarm["fired"] and alarm["count"] == round((1 - shares[worst]) * agreement[worst]["n"])
     assert f"on {worst} images" in alarm["meaning"]
+    assert "its classes stand in another order (0 → 1, 1 → 0): then 100.0% of 30" in alarm["meaning"]
     gap = np.abs(linear.logits(other, world.clean) - given["clean_logits"][1]).max()
     assert agreement["clean"]["max_abs"] == pytest.approx(gap, rel=1e-4)
 
@@ -339,7 +340,11 @@ def test_a_damaged_artifact_is_refused(world: World) -> None:
 
 def test_an_attack_set_of_another_format_is_refused(world: World) -> None:
     world.export("onnx", world.twin)
-    refused(world, world.attack_set({"onnx": world.twin}, format=2), "format 2, this version reads format 1")
+    refused(
+        world,
+        world.attack_set({"onnx": world.twin}, format=1),
+        "format 1, this version reads format 2; run compress attack again",
+    )
 
 
 def test_logits_that_are_not_finite_fail_the_check(world: World) -> None:

@@ -6,7 +6,7 @@ import click
 
 from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import MODEL, Name, Shared, pace_options, stage_options, training_options
+from compress.cli.options import MODEL, Name, Shared, extra_option, pace_options, stage_options, training_options
 
 
 @click.command(
@@ -20,6 +20,7 @@ from compress.cli.options import MODEL, Name, Shared, pace_options, stage_option
 )
 @click.option("--model", type=MODEL, help="Architecture.")
 @click.option("--method", type=Name("method", names.TEACHER_METHODS), help="Objective it is trained with.")
+@extra_option
 @training_options
 @pace_options
 @stage_options()

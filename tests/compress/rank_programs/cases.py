@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from compress import models, ranks
+from compress import models, names, ranks
 from compress.config import TrainAttack
 from compress.losses import methods
-from compress.losses.objective import Batch, Objective
+from compress.losses.batch import Batch, Views
+from compress.losses.objective import Objective, Terms
 from compress.models import Classifier
 from compress.models.sharded import exchange, sharded
 from compress.models.sync_batchnorm import synchronise
@@ -19,12 +20,16 @@ from compress.seeds import generator
 
 Case = Callable[[], dict[str, Tensor]]
 
-#: name → method and options; every method, and what vgap's options change in it
-STEPS: dict[str, tuple[str, dict[str, object]]] = {
-    **{name: (name, {}) for name in methods.METHODS},
+#: name → method and options; every method, and what options change in it
+STEPS: dict[str, tuple[str | list[str], dict[str, object]]] = {
+    **{name: (name, {}) for name in names.METHODS},
     "pgd-at and clean": ("pgd-at", {"clean_weight": 0.3}),
     "vgap learned": ("vgap", {"host": "pgd-at", "projection": "learned", "lambda_gap": 0.1}),
     "vgap classes": ("vgap", {"projection": "identity", "gram": "classes", "lambda_gap": 0.5}),
+    "gacd bank": ("gacd", {"negatives": "bank", "bank_negatives": 11}),
+    "saad on clean images": ("saad", {"beta": 0.5}),
+    "ard and labels": ("ard", {"label_weight": 0.3}),
+    "several": (["saad", "igdm", "fair-ard"], {}),
 }
 NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain": (lambda: nn.BatchNorm2d(3), (7, 3, 4, 5)),
@@ -45,8 +50,8 @@ class Stages(Objective):
 
     attacks = False
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
-        first, *others = student.forward_features(batch.x).stages
+    def terms(self, views: Views) -> Terms:
+        first, *others = views.clean.stages
         return {str(i): (s.flatten(1) @ s.flatten(1).T).square().mean() for i, s in enumerate([first, *others])}
 
 
@@ -123,16 +128,16 @@ def batch(size: int, turn: int) -> tuple[Tensor, Tensor]:
 def steps(name: str, size: int) -> dict[str, Tensor]:
     """Two steps as the loop takes them: images, parts of the loss, weights, buffers, the objective's own weights."""
     method, options = STEPS[name]
-    student, teacher = network(1), network(2).eval().requires_grad_(False)
-    pupil, guide = sharded(student), sharded(teacher)
+    student, *teachers = network(1), network(2), network(3)
+    pupil, guide, other = (sharded(each) for each in (student, *(t.eval().requires_grad_(False) for t in teachers)))
     clean = [batch(20, turn)[0] for turn in (3, 4, 5, 6)]
-    objective = methods.build(method, options, pupil, guide, clean)
+    torch.manual_seed(0)  # for what an objective learns itself
+    objective = methods.build(method, options, pupil, guide, clean, images=80)
     weights = [*student.parameters(), *objective.parameters()]
     found: dict[str, Tensor] = {}
     for turn in range(2):
         x, y = batch(size, turn)
-        with torch.no_grad():
-            images = Batch(x, y, guide.forward_features(x))
+        images = Batch(x, y, guide, other, progress=0.6, index=torch.arange(size) + turn, key=(0, turn, 0))
         x_adv = x
         if objective.attacks:
             pupil.eval()
@@ -146,6 +151,7 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
         torch.stack(list(parts.values())).sum().backward()
         ranks.reduce_gradients(student.parameters(), objective.parameters())
         descend(weights)
+        objective.after_step()
         found |= {f"{turn} x_adv": x_adv.clone(), **{f"{turn} {key}": part.detach() for key, part in parts.items()}}
     assert not objective.attacks or not torch.equal(x_adv, x)
     return found | {

@@ -1,0 +1,21 @@
+"""`compress statement show`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from compress.cli.lazy import Verb
+from compress.cli.options import FOLDER, json_option
+
+
+@click.command(cls=Verb, examples=["compress statement show runs/exported-cpu-verified"])
+@click.argument("where", type=FOLDER, metavar="FILE|FOLDER")
+@json_option()
+def show(where: Path, as_json: bool) -> None:
+    """Print a statement as text: figures, attacks, protocol, alarms, machine, lineage, bound files."""
+    from edge import statement
+    from edge.statement_text import details
+
+    stated = statement.read(where)
+    click.echo(json.dumps(stated, ensure_ascii=False) if as_json else details(stated))

@@ -1,0 +1,192 @@
+"""Extra training images: real or generated ones that are mixed into every batch.
+
+`npz:FILE` with `image` and `label` (as generated CIFAR images are published), `images` and `labels`, or `x_train` and
+`y_train`; without labels too. Any other KIND:PATH is a dataset, all of whose images are taken. uint8 throughout; an
+array that its npz stores uncompressed is mapped, not read.
+"""
+
+import functools
+import hashlib
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress import data, names
+from compress.data import Dataset
+from compress.data.assemble import integers
+from compress.data.cache import remembered
+from compress.data.faults import existing, reading
+from compress.data.npz import channels_first, on_grid
+from compress.errors import CompressError
+
+#: The arrays of an npz: images, labels.
+KEYS = (("image", "label"), ("images", "labels"), ("x_train", "y_train"))
+BYTES = 1 << 26  # in memory at once where all images are gone through
+
+
+@dataclass(frozen=True)
+class Extra:
+    """`images` uint8 (N,C,H,W), perhaps a view of a mapped file; `labels` int64 (N,) or None; sha256 over both."""
+
+    name: str
+    images: np.ndarray
+    labels: "np.ndarray | None"
+    fingerprint: str
+    classes: "tuple[str, ...] | None" = None
+    #: share of every batch
+    fraction: float = 0.0
+
+
+@functools.lru_cache(maxsize=2)
+def load(name: str) -> Extra:
+    """The images written `KIND:PATH`."""
+    kind, path = names.dataset(name)
+    if kind == "npz":
+        return _npz(name, str(path))
+    found = data.load(name)
+    return Extra(name, found.images, found.labels, found.fingerprint, found.classes)
+
+
+def checked(extra: Extra, dataset: Dataset, fraction: float, batch_size: int) -> Extra:
+    """`extra` as that share of batches of training on `dataset`; one line that says why where it cannot be."""
+    shape, classes = dataset.images.shape[1:], len(dataset.classes)
+    if extra.images.shape[1:] != shape:
+        raise CompressError(
+            f"extra {extra.name}: images (C,H,W) = {extra.images.shape[1:]}, {dataset.name} has {shape}; give images "
+            f"of that shape"
+        )
+    if extra.classes is not None and len(extra.classes) != classes:
+        raise CompressError(
+            f"extra {extra.name}: {len(extra.classes)} classes, {dataset.name} has {classes}; give images of the same"
+        )
+    if extra.classes is not None and extra.classes != dataset.classes and set(extra.classes) == set(dataset.classes):
+        raise CompressError(
+            f"extra {extra.name}: its classes stand in another order than those of {dataset.name} "
+            f"({', '.join(dataset.classes[:3])}, …); bring them into that order"
+        )
+    _refuse_labels(extra, dataset)
+    _refuse_share(extra, fraction, batch_size)
+    _refuse_held_out(extra, dataset)
+    return replace(extra, fraction=fraction)
+
+
+def _npz(name: str, path: str) -> Extra:
+    file, where = existing("npz", path), f"extra {name}"
+    with reading(where):
+        if not zipfile.is_zipfile(file):
+            raise CompressError(f"{where}: no archive of arrays; write it with np.savez")
+        with zipfile.ZipFile(file) as archive:
+            held = [member.removesuffix(".npy") for member in archive.namelist()]
+        keys = next((pair for pair in KEYS if pair[0] in held), None)
+        if keys is None:
+            raise CompressError(
+                f"{where}: has {', '.join(held) or 'nothing'}; name the images image, images or x_train, their labels "
+                f"label, labels or y_train"
+            )
+        images = channels_first(on_grid(_array(file, keys[0]), where), where)
+        labels = integers(where, _array(file, keys[1]), len(images)) if keys[1] in held else None
+    if len(images) == 0:
+        raise CompressError(f"{where}: holds no image; leave extra out")
+    return Extra(name, images, labels, remembered("extra", file, lambda: _fingerprint(images, labels)))
+
+
+def _array(file: Path, name: str) -> np.ndarray:
+    """One array of an npz, mapped where it is stored as it is, otherwise read."""
+    found = _mapped(file, f"{name}.npy")
+    if found is not None:
+        return found
+    with np.load(file, allow_pickle=False) as archive:
+        return np.asarray(archive[name])
+
+
+def _mapped(file: Path, member: str) -> "np.ndarray | None":
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(member)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return None
+    with open(file, "rb") as handle:
+        # the local header: 30 bytes, then the name and what may follow it, of the lengths at 26
+        handle.seek(info.header_offset + 26)
+        handle.seek(sum(struct.unpack("<HH", handle.read(4))), 1)
+        version = np.lib.format.read_magic(handle)
+        if version > (2, 0):
+            return None
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(handle)
+        if fortran or dtype.hasobject or 0 in shape:
+            return None
+        # copy-on-write: torch takes the array without a warning, and the file stays as it is
+        return np.memmap(file, dtype, mode="c", offset=handle.tell(), shape=shape).view(np.ndarray)
+
+
+def _fingerprint(images: np.ndarray, labels: "np.ndarray | None") -> str:
+    h = hashlib.sha256(repr((images.shape, labels is not None)).encode())
+    for chunk in _chunks(images):
+        h.update(chunk.data)
+    if labels is not None:
+        h.update(labels.astype("<i8").tobytes())
+    return h.hexdigest()
+
+
+def _refuse_labels(extra: Extra, dataset: Dataset) -> None:
+    if extra.labels is None:
+        return
+    outside = np.flatnonzero((extra.labels < 0) | (extra.labels >= len(dataset.classes)))
+    if len(outside):
+        at = int(outside[0])
+        raise CompressError(
+            f"extra {extra.name}: image {at} has label {extra.labels[at]}, {dataset.name} has classes "
+            f"0…{len(dataset.classes) - 1}; give images of these classes, or no labels"
+        )
+
+
+def _refuse_share(extra: Extra, fraction: float, batch_size: int) -> None:
+    count = round(fraction * batch_size)
+    if not 0 < count < batch_size:
+        raise CompressError(
+            f"extra.fraction {fraction}: of batches of {batch_size} that is {count} images, where each needs extra and "
+            f"training images; give between {1 / batch_size:.3g} and {1 - 1 / batch_size:.3g}"
+        )
+
+
+def _refuse_held_out(extra: Extra, dataset: Dataset) -> None:
+    """Images of the validation or the test split, byte for byte, have no place in training."""
+    held = {split: np.ascontiguousarray(dataset.part(split)[0]) for split in ("val", "test")}
+    known = {split: {_digest(image) for image in images} for split, images in held.items()}
+    sums = np.concatenate([_checksums(images) for images in held.values()])
+    counts, first, begin = dict.fromkeys(held, 0), -1, 0
+    for chunk in _chunks(extra.images):
+        for at in np.flatnonzero(np.isin(_checksums(chunk), sums)):  # few: the digest decides
+            found = [split for split, digests in known.items() if _digest(chunk[at]) in digests]
+            for split in found:
+                counts[split] += 1
+            first = begin + int(at) if found and first < 0 else first
+        begin += len(chunk)
+    if first >= 0:
+        raise CompressError(
+            f"extra {extra.name}: {counts['test']} of its {len(extra.images)} images are test images of "
+            f"{dataset.name}, {counts['val']} validation images (the first is image {first}); leave them out"
+        )
+
+
+def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """The images in order, (n,C,H,W), each chunk in one piece."""
+    count = max(1, BYTES // max(1, images[0].nbytes))
+    for begin in range(0, len(images), count):
+        yield np.ascontiguousarray(images[begin : begin + count])
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.sha256(image.data).digest()
+
+
+def _checksums(images: np.ndarray) -> np.ndarray:
+    """A 64-bit number of each image (N,C,H,W), (N,): equal for equal bytes, nearly never otherwise, and quick."""
+    rows = images.reshape(len(images), -1)
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
+    odd = np.random.default_rng(0).integers(0, 2**63, rows.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    return (rows * odd).sum(1, dtype=np.uint64)

@@ -1,0 +1,30 @@
+"""One operator of an ONNX graph, its attributes read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Node:
+    """`inputs` and `outputs` are tensor names, "" for an optional one that is left out."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+
+    def whole(self, name: str, default: int) -> int:
+        return int(self.attributes.get(name, default))
+
+    def number(self, name: str, default: float) -> float:
+        return float(self.attributes.get(name, default))
+
+    def ints(self, name: str, default: Sequence[int]) -> list[int]:
+        return [int(value) for value in self.attributes.get(name, default)]
+
+    def text(self, name: str, default: str) -> str:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)

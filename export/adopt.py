@@ -1,0 +1,131 @@
+"""A file that another tool exported becomes an exported stage: its very bytes, held against the dataset it is for."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from compress import artifact
+from compress.artifact import Plan, Stage, Work
+from compress.attacks.ensemble import distributions
+from compress.config import ExportConfig
+from compress.data import Dataset, load
+from compress.errors import CompressError
+from compress.stages import lineage, plan_of
+from edge import open_runner
+from edge.interval import clopper_pearson
+from edge.progress import say
+from edge.runner import MODEL, Runner
+
+#: Operators that compute on 8-bit integers, or stand for it.
+INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+FLOATS = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.DOUBLE: "float64",
+}
+
+
+def is_file(model: "Path | str | Stage") -> bool:
+    """Whether it is an ONNX file and no stage."""
+    return not isinstance(model, Stage) and Path(model).suffix == ".onnx" and not Path(model).is_dir()
+
+
+def plan(config: ExportConfig, file: "Path | str") -> Plan:
+    """What decides the result: the bytes, in the place of a model that they were made from."""
+    return _plan(config, artifact.bytes_sha256(_content(Path(file))))
+
+
+def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
+    """Adopt `file` into `out`: classes and input shape held against the dataset, accuracy on test images measured."""
+    path = Path(file)
+    content = _content(path)
+
+    def make(work: Work) -> None:
+        with open_runner(path) as runner:
+            dataset = load(config.data)
+            _fits(runner, dataset, path)
+            figures = _measured(runner, dataset, path)
+        proto = onnx.load_model_from_string(content)
+        artifact.write_atomic(work.add_payload(MODEL), content)
+        work.metrics = {
+            "bytes": len(content),
+            "precision": precision(proto),
+            "parameters": sum(int(np.prod(entry.dims)) for entry in proto.graph.initializer),
+            "adopted": path.name,
+            "fixed_batch": _fixed_batch(proto),
+            **figures,
+        }
+
+    stage = artifact.build(
+        out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace
+    )
+    if stage.metrics["probabilities"]:
+        say(f"{path.name}: its outputs look like probabilities; attacks ascend on the values before its softmax")
+    return stage
+
+
+def precision(proto: onnx.ModelProto) -> str:
+    """What the graph computes in: `int8` where it quantizes, else the type that most of its weights have."""
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    if any(node.op_type in INTEGER for node in nodes):
+        return "int8"
+    weights: Counter[int] = Counter()
+    for entry in proto.graph.initializer:
+        weights[entry.data_type] += int(np.prod(entry.dims))
+    floats = [kind for kind, _ in weights.most_common() if kind in FLOATS]
+    return FLOATS[floats[0]] if floats else "float32"
+
+
+def _fixed_batch(proto: onnx.ModelProto) -> "int | None":
+    constants = {entry.name for entry in proto.graph.initializer}
+    entry = next(entry for entry in proto.graph.input if entry.name not in constants)
+    return int(entry.type.tensor_type.shape.dim[0].dim_value) or None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise CompressError(f"{path}: cannot be read ({fault.strerror}); give an .onnx file") from None
+
+
+def _plan(config: ExportConfig, sha256: str) -> Plan:
+    made = plan_of("exported", config, {})
+    kept = {key: value for key, value in made.config.items() if key not in ("opset", "parity_images", "min_agreement")}
+    return Plan(made.stage, {**kept, "adopted": sha256}, made.seed, made.data, made.inputs)
+
+
+def _fits(runner: Runner, dataset: Dataset, path: Path) -> None:
+    images = dataset.images.shape[1:]
+    if runner.input_shape != images:
+        raise CompressError(
+            f"{path}: takes images {runner.input_shape}, {dataset.name} has {images}; give the --data it is for"
+        )
+    if runner.classes != len(dataset.classes):
+        raise CompressError(
+            f"{path}: tells {runner.classes} classes apart, {dataset.name} has {len(dataset.classes)}; "
+            f"give the --data it is for"
+        )
+
+
+def _measured(runner: Runner, dataset: Dataset, path: Path) -> dict[str, Any]:
+    """Accuracy on the test images, and whether the outputs are probabilities; preprocessing elsewhere shows here."""
+    images, labels = dataset.part("test")
+    logits = runner.infer(images)
+    right = int((logits.argmax(1) == labels).sum())
+    low, high = clopper_pearson(right, len(labels))
+    chance = 1 / len(dataset.classes)
+    if low <= chance:
+        say(
+            f"{path.name}: {right} of {len(labels)} test images right, no better than chance; it may expect other "
+            f"pixels than [0, 1] or other classes: put its preprocessing into the file"
+        )
+    return {
+        "clean": {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]},
+        "probabilities": distributions(logits),
+    }
