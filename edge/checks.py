@@ -1,5 +1,6 @@
 """The independent check of a candidate, in float64: nothing here is shared with the code that makes candidates."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ def admissible(x_adv: "npt.NDArray[Any]", x: "npt.NDArray[Any]", eps: float) -> 
         raise CompressError(
             f"candidates of shape {x_adv.shape} for images of shape {x.shape}; give one candidate an image, (N,C,H,W)"
         )
-    candidate, clean = _unit(x_adv), _unit(x)
     pixels = tuple(range(1, x.ndim))
+    if x_adv.dtype == x.dtype == np.uint8:  # the same comparison in whole grey levels, far faster
+        levels = np.maximum(x_adv, x) - np.minimum(x_adv, x)
+        return np.asarray((levels <= math.floor(255 * (eps + SLACK))).all(axis=pixels))
+    candidate, clean = _unit(x_adv), _unit(x)
     with np.errstate(invalid="ignore"):  # inf − inf; what is not finite fails the comparisons
         near = np.abs(candidate - clean) <= eps + SLACK
     inside = (candidate >= 0) & (candidate <= 1)

@@ -80,3 +80,13 @@ def test_wrong_against_a_loop(rows: list[list[int]], data: Any) -> None:
 def test_labels_of_other_images_are_refused(logits: tuple[int, ...], labels: tuple[int, ...]) -> None:
     with pytest.raises(CompressError, match="needed"):
         wrong(np.zeros(logits), np.zeros(labels, int))
+
+
+@pytest.mark.parametrize("eps", [0.0, 1 / 255, 8 / 255, 8.5 / 255, 0.03, 40 / 255, 0.999, 1.0, 2.0])
+def test_whole_grey_levels_are_judged_as_their_fractions(eps: float) -> None:
+    x, x_adv = (grey.reshape(-1, 1, 1, 1).astype(np.uint8) for grey in np.mgrid[0:256, 0:256])
+    fractions = admissible(x_adv.astype(np.float64) / 255, x.astype(np.float64) / 255, eps)
+    assert np.array_equal(admissible(x_adv, x, eps), fractions)
+    assert int(fractions.sum()) == sum(
+        256 - k if k == 0 else 2 * (256 - k) for k in range(256) if k / 255 <= eps + 1e-6
+    )
