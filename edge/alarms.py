@@ -42,14 +42,15 @@ def _twin(agreement: Mapping[str, Any], why: Callable[[], str]) -> dict[str, Any
     n, share = agreement[side]["n"], agreement[side]["argmax_agreement"]
     count = round((1 - share) * n)
     likely = why() if float(agreement["clean"]["argmax_agreement"]) < MIN_AGREEMENT else ""
+    differ = f"{count} of {n} predictions on {side} images differ"
+    other = "the artifact does not compute what the network that the gradients came from computes: "
     return {
         "name": "twin disagrees",
         "fired": share < MIN_AGREEMENT,
         "count": count,
         "threshold": (1 - MIN_AGREEMENT) * n,
         "interval": list(clopper_pearson(count, n)),
-        "meaning": "the artifact does not compute what the network that the gradients came from computes: "
-        f"{count} of {n} predictions on {side} images differ{f'; {likely}' if likely else ''}",
+        "meaning": f"{other if share < MIN_AGREEMENT else ''}{differ}{f'; {likely}' if likely else ''}",
     }
 
 
