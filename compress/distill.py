@@ -27,7 +27,7 @@ def run(config: StudentConfig, inputs: Mapping[str, Any], out: "Path | str", *, 
 
 
 def _read(config: StudentConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
-    if not names.needs_teacher(config.method):
+    if not names.needs_teacher(config.method, config.options):
         return _read_clean(config, inputs.get("clean_teacher"))
     if not inputs.get("teacher"):
         raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")

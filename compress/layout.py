@@ -68,7 +68,7 @@ def _obtained(run: config.Run, name: str, section: "config.Teacher | config.Impo
 def _teachers(student: config.Student) -> dict[str, str]:
     """The teachers that a student's method asks, by role."""
     asked = {
-        "teacher": names.needs_teacher(student.method),
+        "teacher": names.needs_teacher(student.method, student.options),
         "clean_teacher": names.needs_clean_teacher(student.method, student.options),
     }
     return {role: TEACHERS[role] for role, needed in asked.items() if needed}

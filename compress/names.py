@@ -112,6 +112,7 @@ DEFAULT_AUGMENT = {
 ADDITIONS = {"vgap": "rslad", "gacd": "rslad", "igdm": "adaad", "fair-ard": "ard"}
 HOSTS = tuple(name for name in METHODS if name not in ADDITIONS)
 
+WEIGHTS = ("fair-ard",)  # additions that weigh their host's images and ask no teacher themselves
 READ_FEATURES = ("vgap", "gacd")  # those that a teacher of nothing but logits cannot serve
 CLEAN_TEACHER_METHODS = ("iad-ii", "akd2", "mtard")  # those with a second teacher, trained on clean images
 
@@ -188,10 +189,9 @@ def reads_features(method: "str | Sequence[str]") -> bool:
     return any(name in READ_FEATURES for name in ([method] if isinstance(method, str) else method))
 
 
-def needs_teacher(method: "str | Sequence[str]") -> bool:
-    """Whether any part of a method asks a teacher."""
-    given = [method] if isinstance(method, str) else method
-    return any(name not in TEACHER_METHODS for name in given)
+def needs_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:
+    """Whether a method, the host that it is built on or what is added to it asks a teacher."""
+    return any(name not in (*TEACHER_METHODS, *WEIGHTS) for name in parts(method, options))
 
 
 def needs_clean_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:

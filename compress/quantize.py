@@ -67,7 +67,7 @@ def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]
     if config.mode == "qat":
         method, options = student.config["method"], student.config["options"]
         asked = {
-            "teacher": names.needs_teacher(method),
+            "teacher": names.needs_teacher(method, options),
             "clean_teacher": names.needs_clean_teacher(method, options),
         }
         for role in (role for role, needed in asked.items() if needed):

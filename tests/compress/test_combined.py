@@ -125,3 +125,9 @@ def test_building_a_method_leaves_the_student_as_it_is(method: str) -> None:
     x = torch.rand(8, 1, 8, 8, generator=generator(0))
     methods.build(method, {}, student, Guide(teacher.eval()), [x, x], images=16)
     assert same(before, student.state_dict()) and student.training and not teacher.training
+
+
+def test_a_teacher_is_asked_for_when_a_part_of_the_method_asks_one() -> None:
+    assert names.needs_teacher("rslad", {}) and names.needs_teacher("fair-ard", {})
+    assert not names.needs_teacher("trades", {}) and not names.needs_teacher("fair-ard", {"host": "pgd-at"})
+    assert not names.needs_teacher(["pgd-at", "fair-ard"], {}) and names.needs_teacher(["pgd-at", "vgap"], {})

@@ -31,7 +31,7 @@ def trained(method: str, *, seed: int = 1, epochs: int = 6) -> Classifier:
     """A small network trained on 512 digits, by the shared teachers where the method asks them."""
     dataset, student = few(512, 32), fresh(seed)
     teachers: list[Classifier | None] = [None, None]
-    if names.needs_teacher(method):
+    if names.needs_teacher(method, {}):
         teachers = [teacher("pgd-at"), teacher("normal")]
     brief = {"epochs": epochs, "batch_size": 64, "attack": {"steps": 2}, "validate_steps": 1}
     config = Training(precision="float32", **brief)
