@@ -77,20 +77,22 @@ def _options(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 def _terms(rows: Sequence[Row]) -> list[str]:
     """What pulls at the student, in the first epoch and the last, where that was looked at."""
-    looked = [row for row in rows if row.get("epochs_seen") and row["epochs_seen"][0]]
+    looked = {}  # epochs that a budget cut before their first look are left out
+    for row in rows:
+        seen = [epoch for epoch in row.get("epochs_seen", []) if epoch]
+        if seen:
+            looked[f"{row['name']}, {row['group']}, seed {row['seed']}"] = (seen[0], seen[-1])
     if not looked:
         return []
     lines = [
         "| | share of the gradient: first epoch | last | the student's covariance: rank | effective rank | condition |",
         "|---|---|---|---|---|---|",
     ]
-    for row in looked:
-        first, last = row["epochs_seen"][0], row["epochs_seen"][-1]
+    for label, (first, last) in looked.items():
         spectra = [
             f"{last[f'covariance_{name}_student']:{form}}"
             for name, form in (("rank", ".0f"), ("effective_rank", ".1f"), ("condition", ".2g"))
         ]
-        label = f"{row['name']}, seed {row['seed']}"
         lines.append(f"| {label} | {_shares(first)} | {_shares(last)} | {' | '.join(spectra)} |")
     return lines
 

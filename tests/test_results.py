@@ -36,7 +36,11 @@ def test_a_cell_that_was_not_run_is_a_dash_and_one_that_failed_says_why() -> Non
         "date": "2026-01-01",
     }
     failed = {**row, "name": "AdaAD", "failed": "diverged"}
-    found = cifar10_table.tables([row, failed], cells)
+    spectrum = {f"covariance_{name}_student": 64.0 for name in ("rank", "effective_rank", "condition")}
+    looked = [{"gradient_share_cov": 0.25, **spectrum}, {"gradient_share_cov": 0.5, **spectrum}, {}]
+    timed = {**row, "group": "time", "name": "GACD on RSLAD", "epochs_seen": looked}
+    found = cifar10_table.tables([row, failed, timed], cells)
+    assert "| GACD on RSLAD, time, seed 0 | cov 25% | cov 50% | 64 | 64.0 | 64 |" in found
     assert "| VGap on RSLAD | 4 | 50.0% | 25.0% | 400 | – | – | – |" in found
     assert "| RSLAD | – | – | – | – | – | – | – |" in found
     assert "| AdaAD | – | – | – | – | – | – | – |" in found and "epochs, AdaAD, seed 0: diverged" in found
