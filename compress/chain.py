@@ -13,7 +13,6 @@ from edge.gate import Outcome, judge, parse
 from edge.progress import say
 
 REPORT = "report.html"
-STATEMENT = "statement.json"
 NONE: frozenset[str] = frozenset()
 
 
@@ -119,7 +118,7 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     made = tuple(step.name for step in chain if make(step, root, anew))
     stages = {step.name: artifact.read(root / step.name) for step in chain}
     shipped = layout.shipped(settled)
-    outcomes = judge(statement.read(stages[shipped].file(STATEMENT)), requirements)
+    outcomes = judge(statement.read(stages[shipped].file(statement.STATEMENT)), requirements)
     if made or not (root / REPORT).exists():
         report.write(root, require=settled.require)
     return Result(root, stages, made, shipped, outcomes, root / REPORT, time.monotonic() - began)

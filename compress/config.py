@@ -77,6 +77,21 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
     return validate
 
 
+def _seconds(value: "str | None") -> "float | None":
+    """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{value!r} is no time; write it like 90s, 20m or 2h")
+    return float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _time(value: str) -> str:
+    _seconds(value)
+    return value
+
+
 def _method(given: Any) -> "str | list[str]":
     try:
         return names.method(given)
@@ -117,6 +132,7 @@ TeacherMethod = Annotated[str, _known("method", names.TEACHER_METHODS), _enum(na
 Target = Annotated[str, _known("target", names.TARGETS), _enum(names.TARGETS)]
 Device = Annotated[str, _known("device", names.DEVICES), _enum(names.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
+Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -207,7 +223,7 @@ class Training(Strict):
         "auto", description="arithmetic of attack, teacher and update passes; auto: what is measured to be faster here"
     )
     compile: bool = Field(False, description="compile teacher and student with torch.compile")
-    budget: "str | None" = Field(
+    budget: "Time | None" = Field(
         None, description="time by which training ends with its schedule complete: 90s, 20m, 2h"
     )
     validate_steps: Count = Field(10, description="PGD steps by which the validation split selects the epoch")
@@ -218,12 +234,6 @@ class Training(Strict):
     diagnose: int = Field(
         0, ge=0, description="steps between two measurements of gradient shares and feature covariance; 0: none"
     )
-
-    @field_validator("budget")
-    @classmethod
-    def _budget(cls, budget: "str | None") -> "str | None":
-        _seconds(budget)
-        return budget
 
     @property
     def budget_s(self) -> "float | None":
@@ -359,26 +369,10 @@ class Verify(Strict):
     threads: int = Field(0, ge=0, description="threads of the runtime; 0: all cores")
     square_queries: int = Field(1000, ge=0, description="queries an image of the Square attack")
     decision_queries: int = Field(500, ge=0, description="queries an image of the decision-based attack")
-    budget: "str | None" = Field(
+    budget: "Time | None" = Field(
         None, description="time for the attacks without gradients: 60s, 20m, 2h; undecided images are inconclusive"
     )
     latency: Latency = Field(Latency(), description="how latency is measured, one query after another")
-
-    @field_validator("budget")
-    @classmethod
-    def _budget(cls, budget: "str | None") -> "str | None":
-        _seconds(budget)
-        return budget
-
-
-def _seconds(value: Any) -> "float | None":
-    """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
-    if found is None or float(found[1]) == 0:
-        raise ValueError(f"{value!r} is no time; write it like 90s, 20m or 2h")
-    return float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
 
 
 class Evaluate(Strict):
@@ -391,17 +385,11 @@ class Evaluate(Strict):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the attacks' search, never of verdicts; auto: bfloat16 where the hardware multiplies it"
     )
-    budget: "str | None" = Field(None, description="time after which undecided images are inconclusive: 90s, 20m, 2h")
+    budget: "Time | None" = Field(None, description="time after which undecided images are inconclusive: 90s, 20m, 2h")
     curve: list[Radius] = Field([], description="further radii, by the quick ensemble")
     unseen: "Radius | None" = Field(None, description="radius in the other norm, by the quick ensemble")
     corruptions: bool = Field(False, description="accuracy under common corruptions as well")
     allow_invalid: bool = Field(False, description="do not fail when a validity check fires")
-
-    @field_validator("budget")
-    @classmethod
-    def _budget(cls, budget: "str | None") -> "str | None":
-        _seconds(budget)
-        return budget
 
     @property
     def budget_s(self) -> "float | None":

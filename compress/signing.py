@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from compress import artifact
 from compress.errors import CheckFailed, CompressError
+from edge.statement import STATEMENT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-STATEMENT, ENVELOPE, FILES = "statement.json", "statement.dsse.json", "files.dsse.json"
+ENVELOPE, FILES = "statement.dsse.json", "files.dsse.json"
 SIGSTORE = "model.sig"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 FILES_TYPE = "urn:robust-compress:files:1"

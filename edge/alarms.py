@@ -36,11 +36,16 @@ def _masking(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _twin(agreement: Mapping[str, Any], why: Callable[[], str]) -> dict[str, Any]:
-    """Clean images and candidates each on their own: the side that agrees less decides."""
+def disagreement(agreement: Mapping[str, Any]) -> tuple[str, float, int, int]:
+    """Of clean and adversarial the side that agrees less: its name, share of agreement, differing predictions, of n."""
     side = min(("clean", "adversarial"), key=lambda name: float(agreement[name]["argmax_agreement"]))
     n, share = agreement[side]["n"], agreement[side]["argmax_agreement"]
-    count = round((1 - share) * n)
+    return side, share, round((1 - share) * n), n
+
+
+def _twin(agreement: Mapping[str, Any], why: Callable[[], str]) -> dict[str, Any]:
+    """Clean images and candidates each on their own: the side that agrees less decides."""
+    side, share, count, n = disagreement(agreement)
     likely = why() if float(agreement["clean"]["argmax_agreement"]) < MIN_AGREEMENT else ""
     differ = f"{count} of {n} predictions on {side} images differ"
     other = "the artifact does not compute what the network that the gradients came from computes: "

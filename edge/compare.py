@@ -12,8 +12,8 @@ from compress import artifact
 from compress.errors import CompressError
 from edge import statement
 from edge.compare_pairs import Pairs
+from edge.statement import VERDICTS
 
-VERDICTS = "verdicts.npz"
 ARRAYS = ("index", "labels", "clean_predictions", "attacks", "broken")
 WORSE, NOT_WORSE, INCONCLUSIVE = "worse", "not worse", "inconclusive"
 MARGIN_POINTS = 0.5

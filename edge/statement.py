@@ -12,7 +12,7 @@ from typing import Any
 from compress.errors import CompressError
 from edge.interval import clopper_pearson
 
-STATEMENT = "statement.json"
+STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
 KIND = "urn:robust-compress:robustness-statement"
 VERSION = 2

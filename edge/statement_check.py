@@ -13,8 +13,6 @@ from compress import artifact
 from compress.errors import CheckFailed, CompressError
 from edge import statement, statement_schema
 
-VERDICTS = "verdicts.npz"
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -127,7 +125,7 @@ def _lay(path: Path, manifest: Mapping[str, Any], role: str) -> "Path | None":
 
 def _verdicts(path: Path, predicate: Mapping[str, Any]) -> Checked:
     """The table is the one that the statement names, and its figures are the table's."""
-    file = path / predicate.get("verdicts", {}).get("file", VERDICTS)
+    file = path / predicate.get("verdicts", {}).get("file", statement.VERDICTS)
     content = _content(file)
     if "verdicts" in predicate:
         _same(file, artifact.bytes_sha256(content), predicate["verdicts"]["sha256"], "the statement")

@@ -19,9 +19,10 @@ from edge import bench, findings, golden, machine, page, statement
 from edge.attack_set import AttackSet
 from edge.progress import say
 from edge.runner import Runner, open_runner
+from edge.statement import STATEMENT, VERDICTS
 from edge.verdicts import Verdicts, execute
 
-VERDICTS, STATEMENT, LATENCY = "verdicts.npz", "statement.json", "latency.npz"
+LATENCY = "latency.npz"
 TARGETS_BY_DEVICE = {"cpu": ("onnx",)}
 
 

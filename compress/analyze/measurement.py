@@ -10,7 +10,8 @@ from torch import Tensor
 from compress.analyze import statistics
 from compress.analyze.models import NO_FEATURES
 from compress.attacks import losses as attack_losses
-from compress.attacks.pgd import random_start, strongest
+from compress.attacks.accuracy import largest_margin
+from compress.attacks.pgd import random_start
 from compress.data.split import to_float
 from compress.errors import CompressError
 from compress.models import Classifier
@@ -123,16 +124,7 @@ def observe(
                     for one, i in zip(x, sample.index[rows], strict=True)
                 ]
             )
-            x, _ = strongest(
-                model,
-                x,
-                attack_losses.cross_entropy(y),
-                attack_losses.margin(y),
-                start=start,
-                eps=eps,
-                step_size=2.5 * eps / steps,
-                steps=steps,
-            )
+            x, _ = largest_margin(model, x, y, start=start, eps=eps, steps=steps)
         parts.append(_see(model, name, x, y))
         bar.step(len(y))
     return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))

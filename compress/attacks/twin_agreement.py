@@ -10,10 +10,10 @@ from compress.attacks.pgd import pgd
 from compress.attacks.rounding import tensors
 from compress.attacks.subjects import Subject
 from compress.data.split import to_float
+from edge.alarms import MIN_AGREEMENT, disagreement
 
 STEPS = 5  # of the probe: adversarial enough to show values that clean images do not reach
 MOST = 256  # images of the probe
-MIN_AGREEMENT = 0.99
 FEW = 3  # images that decide nothing: near a boundary one 8-bit rounding turns a prediction
 
 
@@ -39,9 +39,7 @@ def probe(artifact: Subject, clean: np.ndarray, labels: np.ndarray, eps: str) ->
 
 def alarm(label: str, twin: str, found: dict[str, Any]) -> "dict[str, Any] | None":
     """What is said of an artifact that differs from its twin on more than 1 % of a kind of image, and on 4 at least."""
-    side = min(("clean", "adversarial"), key=lambda name: float(found[name]["argmax_agreement"]))
-    n, share = found[side]["n"], found[side]["argmax_agreement"]
-    count = round((1 - share) * n)
+    side, share, count, n = disagreement(found)
     if share >= MIN_AGREEMENT or count <= FEW:
         return None
     meaning = (
