@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -330,10 +331,47 @@ class Quantize(Training):
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
 
 
+class Batch(Strict):
+    """How many images one call of an engine takes; ONNX files take any number."""
+
+    min: Count = Field(1, description="fewest images of one call")
+    opt: Count = Field(1, description="the number that kernels are chosen for")
+    max: Count = Field(64, description="most images of one call")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Batch":
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max}; min ≤ opt ≤ max is needed")
+        return self
+
+
+class Engine(Strict):
+    """How a TensorRT engine is built."""
+
+    workspace_mib: "Count | None" = Field(None, description="most scratch memory of a layer; the library's own choice")
+    optimization_level: int = Field(3, ge=0, le=5, description="how long the builder searches")
+    hardware_compatibility: Literal["none", "ampere+", "same-compute-capability"] = Field(
+        "none", description="which other GPUs the engine may run on; wider is slower"
+    )
+    version_compatible: bool = Field(False, description="runs on later TensorRT versions too; may be slower")
+    dla: "int | None" = Field(None, ge=0, description="DLA core of a Jetson that has one; FP16 only")
+    compute_capabilities: list[Annotated[str, Field(pattern=r"^\d+\.\d$")]] = Field(
+        [], description="GPUs that tensorrt-rtx builds for, e.g. 8.6; default all that it knows"
+    )
+    rebuilds: Count = Field(1, description="builds of which the spread of logits is measured and the first is kept")
+    timing_cache: "str | None" = Field(None, description="file of kernel timings, read and extended; of one GPU")
+    deferred: bool = Field(False, description="build no engine here, even where one could be")
+
+
 class Export(Strict):
     """The file that is shipped."""
 
     opset: int = Field(20, ge=19, le=23, description="ONNX opset; TensorRT 10.0 to 10.8 stops at 20")
+    precision: Annotated[str, _known("precision", names.PRECISIONS), _enum(names.PRECISIONS)] = Field(
+        "auto", description="arithmetic of the file"
+    )
+    batch: Batch = Field(Batch(), description="images of one call; of engines, not of ONNX")
+    engine: Engine = Field(Engine(), description="how a TensorRT engine is built; not of ONNX")
     parity_images: Count = Field(256, description="real images that artifact and torch model are compared on")
     min_agreement: float = Field(0.99, ge=0, le=1, description="share of equal predictions below which export fails")
 
@@ -439,6 +477,15 @@ class ExportConfig(Common, Export):
     """An exported stage on its own."""
 
     target: Target = Field("onnx", description="runtime to export for")
+
+    def semantic(self) -> dict[str, Any]:
+        """As of every stage; what is said of engines decides nothing about an ONNX file."""
+        found = super().semantic()
+        if self.target == "onnx":
+            del found["batch"], found["engine"]
+        else:
+            del found["engine"]["timing_cache"]
+        return found
 
 
 class AttackConfig(Common, Attack):
