@@ -1,6 +1,7 @@
-"""The quantized stage: INT8 ranges found, then fine-tuned through the quantizers with the student's own objective."""
+"""The quantized stage: INT8 ranges found, then fine-tuned through the quantizers, or layers left in floating point."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from compress.data import Dataset
 from compress.data.split import Split, to_float
 from compress.errors import CompressError
 from compress.losses import methods
-from compress.models import Classifier, folder, int8
+from compress.models import Classifier, folder, folding, int8
 from compress.models.base import parameters
+from compress.models.calibration import Ranges
+from compress.quantization import sensitivity
+from compress.quantization.fallback import fall_back
+from compress.quantization.judge import Judge
+from compress.quantization.sensitivity import Sensitivity, Subject
 from compress.seeds import generator
 from compress.stages import lineage, load, load_data, load_role, numbered, plan_of, read_role
-from compress.train import finish
+from compress.train import finish, refuse_without_features
 
 
 def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
@@ -29,23 +35,29 @@ def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
 
 
 def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Quantize the student in `inputs["student"]` into `out`.
+    """Quantize the student in `inputs["student"]` into `out`; an imported teacher may stand there too.
 
-    Fine-tuning needs the teachers of the student's method: `inputs["teacher"]` and `inputs["clean_teacher"]`, by
-    default where the student's manifest says they lay.
+    Fine-tuning needs the teachers of its method: `inputs["teacher"]` and `inputs["clean_teacher"]`, by default where
+    the student's manifest says they lay.
     """
     stages = _read(config, inputs)
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages.values())
-        where = fit.device()
-        student = load(stages["student"]).requires_grad_(True).to(where)
-        architecture = folder.read_architecture(stages["student"].path)
-        layout = int8.quantize(student, _calibration_images(student, dataset, config))
+        architecture = _architecture(stages["student"])
+        student = load(stages["student"]).requires_grad_(True).to(fit.device())
+        how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
+        layout = int8.quantize(student, _calibration_images(student, dataset, config), how)
+        subject = Subject(student, layout, config.runtime)
+        chosen, found = _float_layers(subject, dataset, config, work)
+        layout = subject.leave_float(chosen)
+        described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
         if config.mode == "qat":
             _fine_tune(student, stages, dataset, config, work)
         else:
             work.metrics = _measure(student, dataset, config)
+        work.metrics = {**described, **found, **work.metrics}
+        int8.check_ranges(student)
         folder.write(work, architecture, student)
         int8.write_layout(work, layout)
 
@@ -62,18 +74,70 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
 def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
     student = artifact.read(inputs["student"], ("student", "teacher"))
     stages = {"student": student}
-    if config.mode == "qat" and "method" not in student.config:
-        raise CompressError(f"{student.path}: was imported, so no method to fine-tune it by is known; use --mode ptq")
-    if config.mode == "qat":
-        method, options = student.config["method"], student.config["options"]
-        asked = {
-            "teacher": names.needs_teacher(method, options),
-            "clean_teacher": names.needs_clean_teacher(method, options),
-        }
-        for role in (role for role, needed in asked.items() if needed):
-            lay = [student.input_path(one) for one in numbered(role, student.manifest["lineage"])]
-            stages |= read_role(role, inputs.get(role) or lay, ("teacher", "student"))
+    if config.mode == "ptq":
+        return stages
+    method, options = _method(config, student)
+    asked = {
+        "teacher": names.needs_teacher(method, options),
+        "clean_teacher": names.needs_clean_teacher(method, options),
+    }
+    for role in (role for role, needed in asked.items() if needed):
+        given = inputs.get(role) or [student.input_path(one) for one in numbered(role, student.manifest["lineage"])]
+        if not given:
+            raise CompressError(
+                f"method {names.written(method)} needs a {role.replace('_', ' ')}, {student.path} was made without; "
+                f"give --{role.replace('_', '-')} FOLDER"
+            )
+        stages |= read_role(role, given, ("teacher", "student"))
     return stages
+
+
+def _method(config: QuantizeConfig, student: Stage) -> "tuple[str | list[str], dict[str, Any]]":
+    """The objective of the fine-tuning and its options: the configured one, or the student's own."""
+    if config.method is not None:
+        return config.method, config.options
+    if "method" not in student.config:
+        raise CompressError(
+            f"{student.path}: was imported, so no method to fine-tune it by is known; give --method, e.g. pgd-at, or "
+            f"--mode ptq"
+        )
+    return student.config["method"], student.config["options"]
+
+
+def _architecture(student: Stage) -> dict[str, Any]:
+    found = folder.read_architecture(student.path)
+    if found["model"] == folder.ONNX:
+        raise CompressError(
+            f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
+            f"graph that is quantized already"
+        )
+    return found
+
+
+def _float_layers(
+    subject: Subject, dataset: Dataset, config: QuantizeConfig, work: Work
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """Which layers stay in floating point, and what was measured for that."""
+    for name in config.float_layers:
+        names.check("layer", name, tuple(subject.layers))
+    if not config.sensitivity and config.max_robust_drop is None:
+        return config.float_layers, {}
+    subject.model.eval()
+    judge = Judge(dataset, config, next(subject.model.parameters()).device)
+
+    def measured() -> Sensitivity:
+        found = sensitivity.measure(subject, judge, config.float_layers)
+        text = json.dumps({**judge.described, "runtime": config.runtime, **found.as_dict()}, indent=2) + "\n"
+        artifact.write_atomic(work.add_record(sensitivity.RECORD), text)
+        return found
+
+    known = measured() if config.sensitivity else None
+    if config.max_robust_drop is None:
+        return config.float_layers, {}
+    chosen, found = fall_back(
+        subject, judge, config.max_robust_drop, config.float_layers, lambda: known if known is not None else measured()
+    )
+    return chosen, {"fallback": found}
 
 
 def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> list[torch.Tensor]:
@@ -95,24 +159,33 @@ def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeC
 def _fine_tune(
     student: Classifier, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
 ) -> None:
-    """Train through the quantizers by the method and options that the student was trained with."""
+    """Train through the quantizers; ranges that are learned are among the weights meanwhile."""
     where = next(student.parameters()).device
     teacher, clean_teacher = (
         None if network is None else fit.Guide(network.to(where))
         for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
     )
-    method = stages["student"].config
+    method, options = _method(config, stages["student"])
+    refuse_without_features(method, teacher, stages)
+    learned = _learned(student) if config.ranges == "learned" else []
     split = Split.of(dataset, "train", where)
     objective = methods.build(
-        method["method"],
-        method["options"],
-        student,
-        teacher,
-        split.clean(config.batch_size),
-        images=len(split.labels),
+        method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
     ).to(where)
-    label = f"quantized {method['model']}, QAT"
-    work.metrics = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
+    label = f"quantized {folder.read_architecture(stages['student'].path)['model']} by {names.written(method)}, QAT"
+    found = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
+    for quantizer in learned:
+        quantizer.settle()
+    work.metrics = {"method": names.written(method), **found, "parameters": parameters(student)}
+
+
+def _learned(student: Classifier) -> "list[int8.Quantizer]":
+    """The quantizers that are on, learning their ranges from now on, but for that of the image."""
+    exact = folding.image_sites(student)
+    found = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
+    for quantizer in found:
+        quantizer.learn()
+    return found
 
 
 def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> dict[str, Any]:

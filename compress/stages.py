@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from compress import artifact, data, names
 from compress.artifact import Plan, Stage
 from compress.config import Common
@@ -19,10 +17,10 @@ from edge.runner import MODEL
 TORCH_STAGES = ("teacher", "student", "quantized")
 
 
-def load(where: "Path | str | Stage") -> Classifier:
+def load(where: "Path | str | Stage", runtime: str = "onnx") -> Classifier:
     """The torch module of a teacher, student or quantized stage, in evaluation mode, gradients by weights off.
 
-    float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin.
+    float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of `runtime` (`names.RUNTIMES`).
     """
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
     architecture = folder.read_architecture(stage.path)
@@ -32,7 +30,7 @@ def load(where: "Path | str | Stage") -> Classifier:
         from compress.models import int8
 
         model, weights = folder.build(architecture), folder.read_weights(stage.path)
-        int8.restore(model, int8.read_layout(stage.path), weights, torch.zeros(1, *architecture["input"]))
+        int8.restore(model, int8.for_runtime(int8.read_layout(stage.path), runtime), weights, stage.path)
     else:
         model = folder.load(architecture, stage.path)
     return model.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """What the teacher and the student stage share: build, fit, measure, write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,12 +39,7 @@ def train(
             for network in (load_role("teacher", inputs), load_role("clean_teacher", inputs))
         )
         method = names.written(config.method)
-        if names.reads_features(config.method) and teacher is not None and not teacher.has_features:
-            folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
-            raise CompressError(
-                f"{folders}: gives nothing but logits, method {method} compares features; choose another --method, "
-                f"e.g. rslad"
-            )
+        refuse_without_features(config.method, teacher, inputs)
         added = _extra(config, dataset, teacher is not None)
         architecture = folder.describe(config.model, dataset.images.shape[1:], dataset.classes)
         torch.manual_seed(config.seed)
@@ -72,6 +67,18 @@ def train(
         keep=fit.kept(config),
         replace=replace,
     )
+
+
+def refuse_without_features(
+    method: "str | Sequence[str]", teacher: "Classifier | None", inputs: Mapping[str, Stage]
+) -> None:
+    """A method that compares features needs a teacher that gives some."""
+    if names.reads_features(method) and teacher is not None and not teacher.has_features:
+        folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
+        raise CompressError(
+            f"{folders}: gives nothing but logits, method {names.written(method)} compares features; choose another "
+            f"--method, e.g. rslad"
+        )
 
 
 def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "Extra | None":

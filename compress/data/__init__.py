@@ -48,6 +48,15 @@ class Dataset:
         return {"name": self.name, "fingerprint": self.fingerprint, "split": self.split_hash}
 
 
+def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """Sorted indices of `count` of `labels` (N,): the first of each class in equal numbers; all where N is less."""
+    rank = np.zeros(len(labels), dtype=np.int64)  # how many of its class stand before each
+    for label in np.unique(labels):
+        members = labels == label
+        rank[members] = np.arange(members.sum())
+    return np.sort(np.argsort(rank, kind="stable")[:count])
+
+
 @functools.lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
     """The dataset written `KIND` or `KIND:PATH` (`compress.names.DATASETS`)."""

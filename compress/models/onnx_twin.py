@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError
 from compress.models.base import Classifier, Features
+from compress.models.onnx_twin_half import HALF, rounded, typed
 from compress.models.onnx_twin_node import Node
 from compress.models.onnx_twin_ops import OPERATORS
 from compress.models.onnx_twin_quantize import Quantizer
@@ -26,10 +27,16 @@ class GraphTwin(Classifier):
     has_features = False
 
     def __init__(
-        self, nodes: Sequence[Node], constants: Mapping[str, Tensor], entry: str, result: str, batch: int
+        self,
+        nodes: Sequence[Node],
+        constants: Mapping[str, Tensor],
+        halves: Mapping[str, torch.dtype],
+        entry: str,
+        result: str,
+        batch: int,
     ) -> None:
         super().__init__()
-        self.entry, self.batch = entry, batch
+        self.entry, self.batch, self.halves = entry, batch, halves
         last = next((node for node in nodes if result in node.outputs), None)
         #: Whether the file gives probabilities; `forward` gives the logits behind them, `output` what the file gives.
         self.probabilities = last is not None and last.op == "Softmax"
@@ -62,7 +69,7 @@ class GraphTwin(Classifier):
             inputs = [self._value(name, values) for name in node.inputs]
             found = self.quantizers[_key(node)](inputs[0]) if node.op == QUANTIZE else OPERATORS[node.op](node, *inputs)
             outputs = found if isinstance(found, tuple) else (found,)
-            values |= zip(node.outputs, outputs, strict=False)
+            values |= zip(node.outputs, rounded(node, outputs, self.halves), strict=False)
             for name in self.done[number]:
                 values.pop(name, None)
         return values[self.result]
@@ -84,6 +91,7 @@ def build(content: bytes, *, where: str) -> GraphTwin:
     nodes = [_node(entry, opset) for entry in graph.node]
     _check(graph.node, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
+    halves = typed(nodes, _half_constants(graph))
     entries = [entry for entry in graph.input if entry.name not in constants]
     if len(entries) != 1 or len(graph.output) != 1:
         raise CompressError(
@@ -91,8 +99,8 @@ def build(content: bytes, *, where: str) -> GraphTwin:
         )
     sizes = [dimension.dim_value for dimension in entries[0].type.tensor_type.shape.dim]
     try:
-        moving = _fold(nodes, constants, where)
-        twin = GraphTwin(moving, constants, entries[0].name, graph.output[0].name, sizes[0])
+        moving = _fold(nodes, constants, halves, where)
+        twin = GraphTwin(moving, constants, halves, entries[0].name, graph.output[0].name, sizes[0])
         twin.eval().requires_grad_(False)
         _try(twin, torch.zeros(sizes[0] or 2, *sizes[1:]), where)
     except CompressError:
@@ -126,17 +134,30 @@ def _check(entries: Sequence[Any], where: str) -> None:
         raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
 
 
+def _half_constants(graph: onnx.GraphProto) -> dict[str, torch.dtype]:
+    """Name → type of the weights and `Constant` nodes in half precision."""
+    constants = {entry.name: entry.data_type for entry in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t.data_type
+    return {name: HALF[kind] for name, kind in constants.items() if kind in HALF}
+
+
 def _tensor(entry: Any, where: str) -> Tensor:
+    """In torch; half precision as float32."""
+    array = numpy_helper.to_array(entry)
+    if entry.data_type in HALF:
+        return torch.from_numpy(array.astype("float32"))
     try:
-        return torch.from_numpy(numpy_helper.to_array(entry).copy())
+        return torch.from_numpy(array.copy())
     except TypeError:
         kind = onnx.TensorProto.DataType.Name(entry.data_type)
-        if kind == "BFLOAT16":
-            return torch.from_numpy(numpy_helper.to_array(entry).astype("float32")).to(torch.bfloat16)
         raise CompressError(f"{where}: holds weights of type {kind}, unknown here; it has no twin") from None
 
 
-def _fold(nodes: Sequence[Node], constants: dict[str, Tensor], where: str) -> list[Node]:
+def _fold(
+    nodes: Sequence[Node], constants: dict[str, Tensor], halves: Mapping[str, torch.dtype], where: str
+) -> list[Node]:
     """The nodes that depend on the image; what all others give is added to `constants`."""
     moving = []
     with torch.no_grad():
@@ -147,18 +168,19 @@ def _fold(nodes: Sequence[Node], constants: dict[str, Tensor], where: str) -> li
                 moving.append(node)
             else:
                 inputs = [constants[name] if name else None for name in node.inputs]
-                found = _constant_operator(node, constants)(*inputs)
-                constants |= zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False)
+                found = _constant_operator(node, constants, where)(*inputs)
+                outputs = rounded(node, found if isinstance(found, tuple) else (found,), halves)
+                constants |= zip(node.outputs, outputs, strict=False)
     return moving
 
 
-def _constant_operator(node: Node, constants: Mapping[str, Tensor]) -> Callable[..., Any]:
+def _constant_operator(node: Node, constants: Mapping[str, Tensor], where: str) -> Callable[..., Any]:
     if node.op == QUANTIZE:
         quantizer = _quantizer(node, constants)
         return lambda x, *rest: quantizer(x)
     if node.op == "ConstantOfShape":
         value = node.attributes.get("value")
-        fill = torch.zeros(1) if value is None else torch.from_numpy(numpy_helper.to_array(value).copy())
+        fill = torch.zeros(1) if value is None else _tensor(value, where)
         return lambda shape: fill.expand(tuple(shape.tolist())).clone()
     return lambda *inputs: OPERATORS[node.op](node, *inputs)
 

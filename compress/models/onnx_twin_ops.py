@@ -14,7 +14,7 @@ from compress.models import onnx_twin_windows as windows
 from compress.models.onnx_twin_node import Node
 from compress.models.onnx_twin_quantize import dequantize
 
-#: ONNX's numbers of element types
+#: ONNX's numbers of element types; half precision is carried in float32 (`onnx_twin_half`)
 TYPES = {
     1: torch.float32,
     2: torch.uint8,
@@ -23,9 +23,9 @@ TYPES = {
     6: torch.int32,
     7: torch.int64,
     9: torch.bool,
-    10: torch.float16,
+    10: torch.float32,
     11: torch.float64,
-    16: torch.bfloat16,
+    16: torch.float32,
 }
 
 

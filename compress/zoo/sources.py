@@ -84,9 +84,13 @@ def _hugging_face(text: str, rest: str) -> Path:
     parts = rest.split("/")
     if len(parts) < 3:
         raise CompressError(f"{text}: write hf:OWNER/REPO/FILE, e.g. hf:wzekai99/DM-Improves-AT/checkpoint.pt")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import logging
-
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import logging
+    except ImportError:
+        raise CompressError(
+            f"{text}: needs huggingface-hub; pip install huggingface-hub, or download the file and give its path"
+        ) from None
     logging.set_verbosity_error()  # its retries; what came of them is told below
     try:
         return Path(hf_hub_download("/".join(parts[:2]), "/".join(parts[2:])))

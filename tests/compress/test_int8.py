@@ -1,11 +1,16 @@
 """The twin: values on their grids, ranges as seen, gradients straight through, and exact after a reload."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from compress import models
-from compress.models import int8
+from compress.errors import CompressError
+from compress.models import folder, folding, int8
+from compress.models.base import Activation
 
 
 def student(name: str = "resnet8") -> models.Classifier:
@@ -23,16 +28,49 @@ def test_a_reloaded_twin_is_exact() -> None:
     twin = student()
     layout = int8.quantize(twin, [images()])
     again = models.build("resnet8", channels=1, classes=10)
-    int8.restore(again, layout, twin.state_dict(), images(1)[0][None])
+    int8.restore(again, layout, twin.state_dict())
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
 
-def test_a_strict_load_refuses_weights_of_another_layout() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("conv1.input_quantizer.amax", None, "conv1.input_quantizer.amax is missing"),
+        ("conv9.weight", torch.ones(1), "conv9.weight is unknown"),
+        ("relu.output_quantizer.amax", torch.tensor(0.0), "INT8 without ranges: relu.output_quantizer has 0"),
+        ("relu.output_quantizer.amax", torch.tensor(torch.nan), "relu.output_quantizer has nan, not above 0"),
+        ("linear.weight_quantizer.amax", torch.tensor([1.0] * 9 + [torch.inf]), "linear.weight_quantizer has inf"),
+        ("linear.weight_quantizer.amax", torch.tensor([1.0] * 9 + [-2.0]), "linear.weight_quantizer has -2"),
+    ],
+)
+def test_a_state_without_ranges_or_of_another_network_is_one_line(
+    name: str, value: "torch.Tensor | None", fault: str
+) -> None:
     twin = student()
     layout = int8.quantize(twin, [images()])
-    weights = {name: value for name, value in twin.state_dict().items() if name != "conv1.input_quantizer._amax"}
-    with pytest.raises(RuntimeError, match="conv1"):
-        int8.restore(models.build("resnet8", channels=1, classes=10), layout, weights, images(1))
+    weights = {**twin.state_dict(), name: value}
+    if value is None:
+        del weights[name]
+    with pytest.raises(CompressError, match=f"^runs/q: .*{fault}.*; quantize again$"):
+        int8.restore(models.build("resnet8", channels=1, classes=10), layout, weights, "runs/q")
+
+
+def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Its ranges were called `_amax`, those of weights were (channels,1,1,1), and its layout knew signs alone."""
+    twin = student()
+    layout = int8.quantize(twin, [images()])
+    old = {}
+    for name, value in twin.state_dict().items():
+        ndim = 4 if "conv" in name else 2
+        wide = value.reshape(-1, *[1] * (ndim - 1)) if name.endswith("weight_quantizer.amax") else value
+        old[name.replace("quantizer.amax", "quantizer._amax")] = wide
+    (tmp_path / "model.json").write_text(json.dumps(folder.describe("resnet8", (1, 8, 8), [str(k) for k in range(10)])))
+    (tmp_path / "quantizer.json").write_text(json.dumps({"bits": 8, "unsigned": layout["unsigned"]}))
+    read = int8.read_layout(tmp_path)
+    assert read == layout
+    again = models.build("resnet8", channels=1, classes=10)
+    int8.restore(again, read, old)
+    assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-4"])
@@ -84,6 +122,126 @@ def test_gradients_pass_the_rounding() -> None:
     model.conv1.weight.grad = None
     model(images(4)).square().sum().backward()
     assert float(model.conv1.weight.grad.abs().max()) > 0
+
+
+FAMILIES = {
+    "resnet20": 1,
+    "resnet18": 3,
+    "wrn-10-4": 3,
+    "preactresnet18": 3,
+    "mobilenetv2-0.5": 3,
+    "mobilenetv3-small": 3,
+    "cnn": 1,
+}
+
+
+def family(name: str) -> tuple[models.Classifier, torch.Tensor]:
+    torch.manual_seed(0)
+    model = models.build(name, channels=FAMILIES[name], classes=10).eval()
+    side = 64 if "v3" in name else 16
+    return model, torch.rand(2, FAMILIES[name], side, side)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "wrn-10-4", "mobilenetv2-0.5", "mobilenetv3-small", "cnn"])
+def test_every_runtimes_twin_follows_from_one_state(name: str) -> None:
+    model, x = family(name)
+    want = model(x)
+    layout = int8.quantize(model, [x])
+    state = model.state_dict()
+    for runtime in ("onnx", "tensorrt"):
+        again, laid = family(name)[0], int8.for_runtime(layout, runtime)
+        int8.restore(again, laid, state)
+        assert float((again(x) - want).detach().abs().max()) < 0.25 * float(want.detach().abs().max()), runtime
+        on = {site for site, quantizer in int8.quantizers(again) if quantizer.is_enabled}
+        assert on == {*laid["unsigned"], *(f"{layer}.weight_quantizer" for layer in int8.layers(again))}
+    assert int8.for_runtime(layout, "onnx") == layout
+    signed = int8.for_runtime(layout, "tensorrt")["unsigned"]
+    assert not any(signed.values()) and {*signed} == {*layout["unsigned"]} - {*layout["fused"]}
+
+
+def test_an_unknown_runtime_is_named() -> None:
+    with pytest.raises(CompressError, match="unknown runtime 'tensorRT'; did you mean 'tensorrt'"):
+        int8.for_runtime(int8.quantize(student(), [images()]), "tensorRT")
+
+
+def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
+    twin = student()
+    layout = int8.quantize(twin, [images()])
+    spread = torch.linspace(-1, 2, 5000) * float(twin.relu.output_quantizer.amax)
+    counts = {}
+    for runtime in ("onnx", "tensorrt"):
+        int8.lay_out(twin, int8.for_runtime(layout, runtime))
+        counts[runtime] = len(twin.relu.output_quantizer(spread.relu()).unique())
+    assert counts == {"onnx": 256, "tensorrt": 128}
+
+
+@pytest.mark.parametrize(
+    ("name", "fused", "kept"),
+    [
+        # option A: the shortcut is no convolution
+        ("resnet20", ["layer1.0.add.a_quantizer", "layer2.0.add.a_quantizer"], ["layer2.0.add.b_quantizer"]),
+        # both sides are convolutions: the shortcut's keeps its own
+        ("resnet18", ["layer2.0.add.a_quantizer"], ["layer2.0.add.b_quantizer"]),
+        # the side that is a sum, or that goes elsewhere too
+        ("preactresnet18", ["layer1.1.add.a_quantizer"], ["layer1.1.add.b_quantizer"]),
+        # here the branch stands second
+        ("mobilenetv3-small", ["features.3.add.b_quantizer"], ["features.3.add.a_quantizer"]),
+        ("cnn", [], ["layers.0.0.input_quantizer"]),
+    ],
+)
+def test_of_each_sum_the_last_convolutions_side_is_fused(name: str, fused: list[str], kept: list[str]) -> None:
+    model, _ = family(name)
+    folding.fold(model)
+    sites, found = folding.quantizer_sites(model), folding.fused_sites(model)
+    assert {*fused} <= {*found} <= {*sites}
+    assert {*kept} <= {*sites} - {*found}
+    assert len({site.rpartition(".")[0] for site in found}) == len(found), "one side a sum"
+
+
+def test_what_a_site_is_there_for() -> None:
+    model, _ = family("resnet18")
+    folding.fold(model)
+    serves = folding.site_layers(model)
+    assert serves["conv1.input_quantizer"] == {"conv1"} and folding.image_sites(model) == {"conv1.input_quantizer"}
+    assert serves["layer2.0.relu1.output_quantizer"] == {"layer2.0.conv2"}
+    assert serves["layer2.0.add.a_quantizer"] == {"layer2.0.conv2", "layer2.0.shortcut.0"}
+    # read by the next convolution and by the sum that its block's last one feeds
+    assert serves["layer1.0.relu.output_quantizer"] == {"layer1.1.conv1", "layer1.1.conv2"}
+    assert serves["linear.input_quantizer"] == {"linear"}
+    squeezed = folding.site_layers(family("mobilenetv3-small")[0])
+    gate = "features.1.block.1"
+    assert squeezed[f"{gate}.fc1.input_quantizer"] == {f"{gate}.fc1"}
+    assert squeezed[f"{gate}.activation.output_quantizer"] == {f"{gate}.fc2"}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "wrn-10-4", "mobilenetv3-small", "cnn"])
+def test_a_network_left_float_layer_by_layer_ends_as_the_float_one(name: str) -> None:
+    model, x = family(name)
+    folding.fold(model)
+    want = model(x)
+    layout = int8.quantize(model, [x])
+    names = int8.layers(model)
+    assert len(names) == sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.modules())
+    for some in ([], names[:1], names[-1:], names[:-1], names):
+        left = int8.leave_float(model, layout, some)
+        int8.lay_out(model, left)
+        on = {site for site, quantizer in int8.quantizers(model) if quantizer.is_enabled}
+        assert left["float_layers"] == list(some)
+        assert {f"{layer}.weight_quantizer" for layer in names} - on == {f"{layer}.weight_quantizer" for layer in some}
+        serves = folding.site_layers(model)
+        for site in layout["unsigned"]:
+            assert (site in on) == bool(serves[site] - {*some}), site
+    assert not on
+    torch.testing.assert_close(model(x), want)
+
+
+def test_the_weights_are_shared_and_keep_their_names() -> None:
+    model = student()
+    folding.fold(model)
+    before = {name: value.data_ptr() for name, value in model.state_dict().items()}
+    int8.quantize(model, [images()])
+    after = {name: value.data_ptr() for name, value in model.state_dict().items() if "_quantizer." not in name}
+    assert after == before and all(isinstance(model.get_submodule(name), Activation) for name in ("relu",))
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
