@@ -19,13 +19,16 @@ from edge import open_runner
 from edge.interval import clopper_pearson
 from edge.progress import say
 from edge.runner import MODEL, Runner
+from export import contract
 
 #: Operators that compute on 8-bit integers, or stand for it.
 INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+#: Of the stage's config; the bytes are there already.
+DECIDES_NOTHING = ("opset", "precision", "parity_images", "min_agreement")
 FLOATS = {
     TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
     TensorProto.DOUBLE: "float64",
 }
 
@@ -43,6 +46,7 @@ def plan(config: ExportConfig, file: "Path | str") -> Plan:
 def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
     """Adopt `file` into `out`: classes and input shape held against the dataset, accuracy on test images measured."""
     path = Path(file)
+    _as_it_is(config, path)
     content = _content(path)
 
     def make(work: Work) -> None:
@@ -60,6 +64,7 @@ def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace:
             "fixed_batch": _fixed_batch(proto),
             **figures,
         }
+        contract.write(work, dataset, config)
 
     stage = artifact.build(
         out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace
@@ -87,6 +92,14 @@ def _fixed_batch(proto: onnx.ModelProto) -> "int | None":
     return int(entry.type.tensor_type.shape.dim[0].dim_value) or None
 
 
+def _as_it_is(config: ExportConfig, path: Path) -> None:
+    """Refuse what would need other bytes."""
+    if config.target != "onnx":
+        raise CompressError(f"{path}: a file of another tool is adopted for --target onnx, not for {config.target}")
+    if config.precision != "auto":
+        raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
+
+
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -96,7 +109,7 @@ def _content(path: Path) -> bytes:
 
 def _plan(config: ExportConfig, sha256: str) -> Plan:
     made = plan_of("exported", config, {})
-    kept = {key: value for key, value in made.config.items() if key not in ("opset", "parity_images", "min_agreement")}
+    kept = {key: value for key, value in made.config.items() if key not in DECIDES_NOTHING}
     return Plan(made.stage, {**kept, "adopted": sha256}, made.seed, made.data, made.inputs)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from compress.errors import CompressError
 from compress.models import Classifier
+from export import onnx_unsupported
 
 INPUT, OUTPUT = "image", "logits"
 
@@ -38,8 +39,7 @@ def emit(model: Classifier, image: torch.Tensor, opset: int) -> tuple[onnx.Model
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as fault:
-            first = next(iter(str(fault).strip().splitlines()), "no message")
-            raise CompressError(f"ONNX cannot express this network ({first})") from None
+            raise CompressError(onnx_unsupported.line(model, example, fault)) from None
     assert program is not None
     proto = program.model_proto
     origin = {node.name: module for node in proto.graph.node if (module := _module(node)) is not None}
@@ -68,13 +68,16 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about operators of packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    """The exporter prints and logs, of operators of packages that are not installed and the programs that it traces."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logging.disable(level)

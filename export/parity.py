@@ -1,22 +1,41 @@
-"""Does the exported file say what the torch model says? On real images, at several batch sizes."""
+"""Does the exported file say what the torch model says? On real validation images, at several batch sizes."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
+from compress.config import ExportConfig
+from compress.data import Dataset
 from compress.data.split import to_float
-from compress.models import Classifier
+from compress.errors import CheckFailed, CompressError
+from compress.models import Classifier, onnx_twin
 from edge import open_runner
+from edge.interval import clopper_pearson
+from edge.progress import say
+from export import onnx_range
+from export.graph import Graph
 
 BATCH_SIZES = (1, 64)
+AT_ONCE = 32  # images in one pass of torch: more take more memory and no less time
+#: Largest difference of logits, relative to the largest logit. Float kernels differ by summation order, half ones by
+#: rounding as well; INT8 is judged by its predictions, as one rounding more or less is a step of the grid.
+TOLERANCE = {"float32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": None}
+
+#: uint8 images (N,C,H,W) and a batch size → logits (N,K).
+Answers = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest difference of logits and share of equal predictions, over all batch sizes; true when both suffice."""
+    """Largest difference of logits and share of equal predictions, over all batch sizes; true when both suffice.
+
+    The share suffices while these images leave it open (95 % interval) whether it is `min_agreement` on all images.
+    """
 
     passed: bool
     n: int
@@ -32,18 +51,99 @@ class Parity:
         return asdict(self)
 
 
+def measure(graph: Graph, file: Path, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
+    """Hold an ONNX file with this graph against its twin; the manifest's `executed` and `parity`.
+
+    Half precision that overflows on these images is refused first. `executed`: ONNX Runtime executes the file as it
+    is meant to be. What is for another runtime it computes operator by operator; where it has no kernels (BF16 on
+    processors) torch does.
+    """
+    images = dataset.part("val")[0][: config.parity_images]
+    onnx_range.check(graph, images)
+    executed = graph.runtime == "onnx" and (graph.precision != "bf16" or _opens(file))
+    if executed:
+        answers = through_onnx_runtime(file)
+    elif graph.floats == "bf16":
+        answers = through_torch(file)
+        say("bf16: ONNX Runtime has no kernels for it here; held against torch operator by operator, not executed")
+    else:
+        answers = as_written(file)
+    found = hold(graph.twin, graph.precision, answers, images, config)
+    return {"executed": executed, "parity": found.as_metrics()}
+
+
+def hold(model: Classifier, precision: str, answers: Answers, images: np.ndarray, config: ExportConfig) -> Parity:
+    """What `compare` finds on uint8 `images`; CheckFailed where that does not do for an artifact of `precision`."""
+    found = compare(model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision])
+    if not found:
+        raise CheckFailed(
+            f"the exported {precision} file and the torch model disagree (predictions equal on "
+            f"{found.argmax_agreement:.1%} of {found.n} images, logits differ by up to {found.max_abs:.3g} "
+            f"of {found.scale:.3g}); nothing was kept"
+        )
+    return found
+
+
 def compare(
-    model: Classifier, file: Path, images: np.ndarray, *, min_agreement: float, tolerance: "float | None"
+    model: Classifier, answers: Answers, images: np.ndarray, *, min_agreement: float, tolerance: "float | None"
 ) -> Parity:
     """uint8 `images` (N,C,H,W) through both; `tolerance` bounds max_abs relative to the largest logit, if given."""
     with torch.no_grad():
-        want = np.concatenate([model(to_float(part)).numpy() for part in torch.from_numpy(images).split(256)])
+        want = np.concatenate([model(to_float(part)).numpy() for part in torch.from_numpy(images).split(AT_ONCE)])
     max_abs, agreement = 0.0, 1.0
     for size in BATCH_SIZES:
-        with open_runner(file, batch_size=size) as runner:
-            got = runner.infer(images)
+        got = answers(images, size)
         max_abs = max(max_abs, float(np.abs(got - want).max()))
         agreement = min(agreement, float((got.argmax(1) == want.argmax(1)).mean()))
     scale = float(np.abs(want).max())
     close = tolerance is None or max_abs <= tolerance * max(scale, 1.0)
-    return Parity(close and agreement >= min_agreement, len(images), BATCH_SIZES, max_abs, scale, agreement)
+    equal = clopper_pearson(round(agreement * len(images)), len(images))[1] >= min_agreement
+    return Parity(close and equal, len(images), BATCH_SIZES, max_abs, scale, agreement)
+
+
+def through_onnx_runtime(file: Path) -> Answers:
+    """The file's logits as ONNX Runtime gives them on the processor."""
+
+    def answers(images: np.ndarray, batch_size: int) -> np.ndarray:
+        with open_runner(file, batch_size=batch_size) as runner:
+            return runner.infer(images)
+
+    return answers
+
+
+def as_written(file: Path) -> Answers:
+    """The file's logits from ONNX Runtime's kernels, one operator after another as the graph has them.
+
+    Of a graph in FP16 with quantizers its optimizer would quantize the biases too, on scales that FP16 cannot hold.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0].name
+
+    def answers(images: np.ndarray, batch_size: int) -> np.ndarray:
+        parts = [to_float(part).numpy() for part in torch.from_numpy(images).split(batch_size)]
+        return np.concatenate([session.run(None, {entry: part})[0] for part in parts])
+
+    return answers
+
+
+def through_torch(file: Path) -> Answers:
+    """The file's logits as torch gives them for the same operators in the same types."""
+    twin = onnx_twin.build(file.read_bytes(), where=file.name)
+
+    def answers(images: np.ndarray, batch_size: int) -> np.ndarray:
+        with torch.no_grad():
+            parts = [twin(to_float(part)) for part in torch.from_numpy(images).split(batch_size)]
+        return torch.cat(parts).numpy()
+
+    return answers
+
+
+def _opens(file: Path) -> bool:
+    try:
+        open_runner(file).close()
+    except CompressError:
+        return False
+    return True

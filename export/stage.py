@@ -1,24 +1,24 @@
-"""The exported stage: a student or its quantized twin as the file of one runtime, compared with the torch model."""
+"""The exported stage: a student or its quantized twin as what one runtime executes, compared with the torch model."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
 from compress.config import ExportConfig
-from compress.errors import CheckFailed
-from compress.models import Classifier, folder, int8
-from compress.models.base import parameters
-from compress.stages import lineage, load, load_data, plan_of
-from edge.runner import MODEL
-from export import adopt, onnx_float, onnx_int8
-from export.parity import compare
+from compress.stages import lineage, load_data, plan_of
+from export import adopt, contract
 
-#: Relative to the largest logit; float kernels differ by summation order only. INT8 is judged by its predictions.
-FLOAT_TOLERANCE = 1e-3
+#: Target → the module that writes its files: `write(work, source, dataset, config)` → the manifest's metrics.
+WRITERS = {
+    "onnx": "export.onnx_target",
+    "tensorrt": "export.engine",
+    "tensorrt-rtx": "export.engine",
+    "torch-tensorrt": "export.torch_tensorrt",
+    "torch-tensorrt-rtx": "export.torch_tensorrt",
+}
 
 
 def plan(config: ExportConfig, inputs: Mapping[str, Any]) -> Plan:
@@ -29,7 +29,7 @@ def plan(config: ExportConfig, inputs: Mapping[str, Any]) -> Plan:
 
 
 def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Export `inputs["model"]`, a student or quantized stage, into `out`: INT8 from a quantized one, else float.
+    """Export `inputs["model"]`, a teacher, student or quantized stage, into `out`.
 
     An `.onnx` file in its place is adopted as it is (`export.adopt`).
     """
@@ -39,30 +39,8 @@ def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, source)
-        model = load(source).cpu()
-        path = work.add_payload(MODEL)
-        quantized = source.kind == "quantized"
-        artifact.write_atomic(path, _emit(model, source, config).SerializeToString(deterministic=True))
-        images, _ = dataset.part("val")
-        found = compare(
-            model,
-            path,
-            images[: config.parity_images],
-            min_agreement=config.min_agreement,
-            tolerance=None if quantized else FLOAT_TOLERANCE,
-        )
-        if not found:
-            raise CheckFailed(
-                f"{out}: the exported file and the torch model disagree (predictions equal on "
-                f"{found.argmax_agreement:.1%} of {found.n} images, logits differ by up to {found.max_abs:.3g} "
-                f"of {found.scale:.3g}); nothing was kept"
-            )
-        work.metrics = {
-            "bytes": path.stat().st_size,
-            "precision": "int8" if quantized else "float32",
-            "parameters": parameters(model),
-            "parity": found.as_metrics(),
-        }
+        work.metrics = importlib.import_module(WRITERS[config.target]).write(work, source, dataset, config)
+        contract.write(work, dataset, config)
 
     return artifact.build(
         out,
@@ -75,17 +53,3 @@ def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
 
 def _read(inputs: Mapping[str, Any]) -> Stage:
     return artifact.read(inputs["model"], ("student", "quantized", "teacher"))
-
-
-def _emit(model: Classifier, source: Stage, config: ExportConfig) -> Any:
-    """The ONNX graph; for a quantized stage the float graph of its folded weights with Q/DQ pairs put in."""
-    architecture = folder.read_architecture(source.path)
-    image = torch.zeros(architecture["input"])
-    if source.kind != "quantized":
-        return onnx_float.emit(model, image, config.opset)[0]
-    plain = folder.build(architecture)
-    int8.fold(plain)
-    plain.load_state_dict(onnx_int8.float_weights(model), strict=True)
-    proto, origin = onnx_float.emit(plain, image, config.opset)
-    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(model, int8.read_layout(source.path)))
-    return proto

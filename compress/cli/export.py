@@ -1,27 +1,40 @@
 """`compress export`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from compress import names
+from compress.cli.engine import engine_options
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, stage_options
+
+if TYPE_CHECKING:
+    from compress.config import ExportConfig
 
 
 @click.command(
     cls=Verb,
     examples=[
         "compress export runs/quantized --target onnx --out runs/exported",
+        "compress export runs/student --target onnx --precision fp16 --out runs/exported-fp16",
+        "compress export runs/quantized --target tensorrt --batch 1:1:8 --out runs/engine",
+        "compress export runs/quantized --target tensorrt-rtx --compute-capability 8.6 --out runs/engine-rtx",
         "compress export model.onnx --target onnx --data cifar10 --out runs/adopted",
+        "compress export runs/quantized --all --out runs/candidates",
     ],
 )
 @click.argument("model", type=FOLDER)
 @click.option("--target", type=Name("target", names.TARGETS), help="Runtime to export for.")
+@click.option("--precision", type=Name("precision", names.PRECISIONS), help="Arithmetic of the file; default auto.")
+@click.option(
+    "--all", "every", is_flag=True, help="Whatever can be made here, each to OUT/TARGET-PRECISION; one table."
+)
 @click.option("--opset", type=int, help="ONNX opset.")
+@engine_options
 @stage_options()
-def export(shared: Shared, model: Path, **flags: Any) -> None:
+def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     """Write the file that is shipped, from a student or a quantized stage, and hold it against the torch model.
 
     An ONNX file that was made elsewhere is adopted: its very bytes, held against the dataset and its labels.
@@ -29,6 +42,26 @@ def export(shared: Shared, model: Path, **flags: Any) -> None:
     from compress.cli.stage import inherited, make, settle
     from compress.config import ExportConfig
 
-    base = {} if model.suffix == ".onnx" and not model.is_dir() else inherited(model, ["student", "quantized"])
+    base = (
+        {} if model.suffix == ".onnx" and not model.is_dir() else inherited(model, ["teacher", "student", "quantized"])
+    )
     settled = settle(ExportConfig, "export", shared, flags, base)
-    make("export.stage", settled, {"model": model}, shared)
+    if every:
+        _every(settled, shared, model, [name for name in ("target", "precision") if flags[name] is not None])
+    else:
+        make("export.stage", settled, {"model": model}, shared)
+
+
+def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[str]") -> None:
+    """Every candidate into a folder of its own, and one table of them."""
+    import json
+
+    from compress.cli.show_candidates import lines
+    from compress.errors import CompressError
+    from export import candidates
+
+    if given:
+        raise CompressError(f"--all tries every target and precision; leave --{given[0]} out, or --all")
+    assert shared.out is not None  # click requires it
+    found = candidates.run(settled, model, shared.out)
+    click.echo(json.dumps(found.as_object(), ensure_ascii=False) if shared.as_json else "\n".join(lines(found)))

@@ -98,8 +98,8 @@ def weights(kind: Any, *nodes: str) -> onnx.ModelProto:
     ("proto", "precision"),
     [
         (weights(TensorProto.FLOAT), "float32"),
-        (weights(TensorProto.FLOAT16), "float16"),
-        (weights(TensorProto.BFLOAT16), "bfloat16"),
+        (weights(TensorProto.FLOAT16), "fp16"),
+        (weights(TensorProto.BFLOAT16), "bf16"),
         (weights(TensorProto.INT64), "float32"),
         (weights(TensorProto.FLOAT, "Relu", "QuantizeLinear"), "int8"),
         (weights(TensorProto.FLOAT16, "ConvInteger"), "int8"),

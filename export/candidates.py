@@ -1,0 +1,242 @@
+"""Every artifact that this machine can make of one model, side by side: size, parity, accuracy, latency, state."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress import artifact, data
+from compress.artifact import Stage
+from compress.config import Engine, ExportConfig
+from compress.errors import CompressError
+from edge import open_runner
+from edge.bench.ask import SINGLE, Ask
+from edge.bench.compare import Rounds
+from edge.bench.measure import Subject, Timed, measure
+from edge.interval import clopper_pearson
+from edge.progress import say
+from edge.runner import BATCH_SIZE, Runner
+from export import stage
+
+TABLE = "candidates.json"
+#: Target → the precisions that are tried on it, INT8 last: it is compared with those before it.
+CANDIDATES = {
+    "onnx": ("float32", "fp16", "int8"),
+    "tensorrt": ("fp16", "int8"),
+    "tensorrt-rtx": ("fp16", "int8"),
+    "torch-tensorrt": ("fp16", "int8"),
+    "torch-tensorrt-rtx": ("fp16", "int8"),
+}
+#: What of `engine` is said to one kind of target alone.
+OF_TENSORRT = ("hardware_compatibility", "version_compatible", "dla")
+ELSEWHERE = {
+    "tensorrt": ("compute_capabilities",),
+    "tensorrt-rtx": OF_TENSORRT,
+    "torch-tensorrt": (*OF_TENSORRT, "compute_capabilities", "rebuilds", "deferred"),
+    "torch-tensorrt-rtx": (*OF_TENSORRT, "compute_capabilities", "rebuilds", "deferred"),
+}
+GRAPH = "compared is the graph that it is built from"
+VALIDATION_IMAGES = 1000
+WARMUP, SAMPLES = 50, 400
+
+
+@dataclass
+class Row:
+    """One candidate. `state`: executed here, built but not run, untested (an engine is yet to be built), or failed.
+
+    `why` says it in words where something is missing. `latency` is that of single queries, as in a statement.
+    """
+
+    name: str
+    target: str
+    precision: str
+    state: str = "failed"
+    why: str = ""
+    made: "Stage | None" = None
+    complete: bool = False
+    clean: "dict[str, Any] | None" = None
+    latency: "dict[str, Any] | None" = None
+    rounds: list[float] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.made.metrics if self.made else {}
+
+    @property
+    def parity(self) -> "dict[str, Any] | None":
+        """Of the engine where it was executed, else of the graph that it is built from."""
+        return self.metrics.get("engine_parity") or self.metrics.get("parity")
+
+    def as_object(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "target": self.target,
+            "precision": self.precision,
+            "state": self.state,
+            "why": self.why,
+            "folder": str(self.made.path) if self.made else None,
+            "identity": self.made.identity if self.made else None,
+            "complete_already": self.complete,
+            "bytes": self.metrics.get("bytes"),
+            "parity": self.parity,
+            "clean": self.clean,
+            "latency": self.latency,
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows in the order of CANDIDATES, and what is to be said below them."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    said: tuple[str, ...]
+
+    def as_object(self) -> dict[str, Any]:
+        return {"folder": str(self.folder), "rows": [row.as_object() for row in self.rows], "said": list(self.said)}
+
+
+def run(config: ExportConfig, model: "Path | str", out: "Path | str") -> Table:
+    """Export a student or a quantized stage to OUT/TARGET-PRECISION for every target, and measure what runs here.
+
+    Float candidates of a quantized stage are made from the student that its manifest names. What cannot be made is a
+    row with its reason; when nothing could be, CompressError. Complete candidates are kept; latency is always measured
+    anew, all in turns. Written to OUT/candidates.json as well.
+    """
+    folder = Path(out)
+    if (folder / artifact.MANIFEST).exists():
+        raise CompressError(f"{folder}: is a stage itself, candidates are folders in a folder; choose another --out")
+    if Path(model).suffix == ".onnx":
+        raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
+    sources = _sources(artifact.read(model, ("student", "quantized", "teacher")))
+    rows = [
+        Row(f"{target}-{precision}", target, precision) for target, each in CANDIDATES.items() for precision in each
+    ]
+    for row in rows:
+        say(f"candidate {row.name}")
+        try:
+            _make(row, _suited(config, row), sources[row.precision == "int8"](), folder)
+        except CompressError as fault:
+            row.why = str(fault)
+    if not any(row.made for row in rows):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise CompressError(f"{model}: none of {len(rows)} candidates could be made; the first: {rows[0].why}")
+    _measure([row for row in rows if row.state == "executed"], config)
+    table = Table(folder, tuple(rows), tuple(verdicts(rows)))
+    artifact.write_atomic(folder / TABLE, json.dumps(table.as_object(), indent=2, ensure_ascii=False) + "\n")
+    return table
+
+
+def _sources(given: Stage) -> dict[bool, Callable[[], Stage]]:
+    """What candidates are made from: INT8 (True) from the stage that was given, float from the one before it."""
+
+    def student() -> Stage:
+        if given.kind != "quantized":
+            return given
+        path, wanted = given.input_path("student"), given.manifest["plan"]["inputs"]["student"]
+        found = artifact.read(path)
+        if found.identity != wanted:
+            raise CompressError(
+                f"{path}: is another stage than {given.path} was made from ({found.identity:.12}, not {wanted:.12}); "
+                f"export the right one by itself"
+            )
+        return found
+
+    return {True: lambda: given, False: student}
+
+
+def _suited(config: ExportConfig, row: Row) -> ExportConfig:
+    """The config of one candidate, without what is said to other targets."""
+    default = Engine()
+    unsaid = {name: getattr(default, name) for name in ELSEWHERE.get(row.target, ())}
+    engine = config.engine.model_copy(update=unsaid)
+    return config.model_copy(update={"target": row.target, "precision": row.precision, "engine": engine})
+
+
+def _make(row: Row, config: ExportConfig, source: Stage, folder: Path) -> None:
+    """Export one candidate; what came of it stands in the row."""
+    place = folder / row.name
+    row.complete = (place / artifact.MANIFEST).is_file()
+    row.made = stage.run(config, {"model": source.path}, place)
+    if row.metrics["executed"]:
+        row.state = "executed"
+    elif row.metrics.get("engine") == "deferred":
+        row.state, row.why = "untested", f"{GRAPH}; the engine is built on the device that runs it first"
+    else:
+        row.state, row.why = "built", f"{GRAPH}; {row.metrics.get('status', 'nothing here executes it')}"
+
+
+# ----------------------------------------------------------------------------------------------- measurement
+
+
+def _measure(rows: Sequence[Row], config: ExportConfig) -> None:
+    """Accuracy on validation images and latency of what was executed; what does not open any more says why."""
+    if not rows:
+        return
+    images, labels = (part[:VALIDATION_IMAGES] for part in data.load(config.data).part("val"))
+    running: list[Row] = []
+    for row in rows:
+        try:
+            with _open(row, min(BATCH_SIZE, config.batch.max)) as runner:
+                right = int((runner.infer(images).argmax(1) == labels).sum())
+        except CompressError as fault:
+            row.state, row.why = "built", str(fault)
+            continue
+        low, high = clopper_pearson(right, len(labels))
+        row.clean = {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]}
+        running.append(row)
+    subjects = [Subject(row.name, _opener(row), lambda runner: images) for row in running]
+    timed = measure(subjects, Ask(config.batch.min, WARMUP, SAMPLES, seed=config.seed)) if subjects else []
+    for row, found in zip(running, timed, strict=True):
+        _note(row, found)
+
+
+def _note(row: Row, found: Timed) -> None:
+    row.latency = found.latency
+    row.rounds = found.rounds[SINGLE]
+    if found.alarm["fired"]:
+        row.why = str(found.alarm["text"])
+
+
+def _open(row: Row, size: int) -> Runner:
+    assert row.made is not None
+    return open_runner(row.made.path, batch_size=size, device="cpu" if row.target == "onnx" else "cuda")
+
+
+def _opener(row: Row) -> Callable[[int], Runner]:
+    return lambda size: _open(row, size)
+
+
+# -------------------------------------------------------------------------------------------------- verdicts
+
+
+def verdicts(rows: Sequence[Row]) -> Iterator[str]:
+    """Where INT8 is not worth its accuracy: against FP16 and, where that is made too, float32, a line each."""
+    for target in CANDIDATES:
+        made = {row.precision: row for row in rows if row.target == target and row.made}
+        for plain in (made.get("fp16"), made.get("float32")):
+            if "int8" in made and plain is not None:
+                yield from _verdict(made["int8"], plain)
+
+
+def _verdict(int8: Row, plain: Row) -> Iterator[str]:
+    """Nothing of INT8 that is faster, or smaller where speed was not measured."""
+    size = int8.metrics["bytes"] / plain.metrics["bytes"]
+    sized = f"{'smaller' if size < 1 else 'not smaller'} than {plain.name} ({size:.2f} × its bytes)"
+    if not int8.rounds or not plain.rounds:
+        if size >= 1:
+            yield f"{int8.name} is {sized}; whether it is faster was not measured here"
+        return
+    ratio = Rounds(int8.rounds, plain.rounds).ratio()
+    low, high = ratio["interval"]
+    if high < 1:
+        return
+    timed = f"{ratio['ratio']:.2f} × its time, 95 % interval {low:.2f} to {high:.2f}"
+    if size < 1:
+        yield f"{int8.name} is {sized}, but not faster ({timed})"
+    else:
+        both = f"{timed}; {size:.2f} × its bytes"
+        yield f"{int8.name} is neither faster nor smaller than {plain.name} ({both}): ship that"

@@ -1,0 +1,44 @@
+"""An engine through the files beside it; the plan itself is never opened, since that executes native code."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.tensorrt.layers import LAYERS
+from edge.tensorrt.recipe import RECIPE
+from edge.tensorrt.sidecar import ENGINE, SIDECAR
+
+
+def describe(folder: Path) -> "dict[str, Any] | None":
+    """{"built", "about": engine.json, "recipe": recipe.json, "layers": layers.json without its rows, "rows"}.
+
+    None where neither an engine nor a recipe for one lies. What of it is missing is null.
+    """
+    about, recipe, told = (_json(folder / name) for name in (SIDECAR, RECIPE, LAYERS))
+    if about is None and recipe is None:
+        return None
+    return {
+        "built": (folder / ENGINE).is_file(),
+        "about": about,
+        "recipe": recipe,
+        "layers": None if told is None else {key: value for key, value in told.items() if key != "layers"},
+        "rows": [] if told is None else [_row(row) for row in told["layers"]],
+    }
+
+
+def executed(rows: Sequence[dict[str, Any]], found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Layers of the ONNX graph with the precision that the engine executes their weights in."""
+    weighted = (found["layers"] or {}).get("weighted", {})
+    told = found["layers"] is not None
+    return [
+        row | {"execution": weighted.get(row["node"], "unknown") if told and row["weight"] else None} for row in rows
+    ]
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("name", "type", "precision", "weighted", "nodes")}
+
+
+def _json(path: Path) -> "dict[str, Any] | None":
+    return dict(json.loads(path.read_text())) if path.is_file() else None

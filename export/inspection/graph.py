@@ -1,0 +1,185 @@
+"""An ONNX graph layer by layer: what each stores, in which type, and what the graph quantizes."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from export.inspection.execution import PASSED, Executed, arithmetic
+
+#: Operators that multiply by weights → the input that holds them.
+WEIGHTS = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+}
+SUMS = ("Add", "Sum", "QLinearAdd")
+SHORT = {"float": "float32", "double": "float64"}
+
+
+class Graph:
+    """The tensors and nodes of a model, by name; constants may stand as initializers or as nodes."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.proto = proto
+        self.nodes = list(proto.graph.node)
+        self.maker = {output: node for node in self.nodes for output in node.output}
+        self.stored = {entry.name: entry for entry in proto.graph.initializer}
+        for node in self.nodes:
+            for entry in node.attribute if node.op_type == "Constant" else ():
+                if entry.name == "value":
+                    self.stored[node.output[0]] = entry.t
+
+    def path(self, tensor: str) -> list[str]:
+        """Names from a layer's input back to the constant behind it; [] where a computed tensor stands there."""
+        names = [tensor]
+        while names[-1] not in self.stored:
+            node = self.maker.get(names[-1])
+            if node is None or node.op_type not in PASSED:
+                return []
+            names.append(node.input[0])
+        return names
+
+    def constants(self, tensor: str) -> set[str]:
+        """Every constant that a layer's weight input needs: the levels, their scales and zero points."""
+        node = self.maker.get(tensor)
+        if tensor in self.stored:
+            return {tensor}
+        return set().union(*map(self.constants, node.input)) if node and node.op_type in PASSED else set()
+
+    def bytes(self, names: "set[str]") -> int:
+        return sum(size(self.stored[name]) for name in names)
+
+    def array(self, name: str) -> "np.ndarray[Any, Any] | None":
+        return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
+
+
+def describe(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") -> dict[str, Any]:
+    """Opset, IR version, operators, stored types, layers and quantization, JSON types.
+
+    `optimised`: the graph as the runtime executes it; without it a layer's `execution` is null.
+    """
+    graph = Graph(proto)
+    found = layers(graph, None if optimised is None else Executed(optimised))
+    held: Counter[str] = Counter()
+    for entry in graph.stored.values():
+        held[dtype(entry)] += size(entry)
+    return {
+        "opset": max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=None),
+        "ir_version": proto.ir_version,
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "operators": dict(Counter(node.op_type for node in graph.nodes).most_common()),
+        "stored_bytes": dict(held.most_common()),
+        "layers": found,
+        "quantization": quantization(graph, found),
+    }
+
+
+def layers(graph: Graph, executed: "Executed | None") -> list[dict[str, Any]]:
+    """Layers with weights and sums of two computed tensors, in the graph's order.
+
+    {"name", "node", "op", "weight": shape or null, "stored": type or null, "parameters", "bytes", "executed_by",
+    "execution": integer, float, unknown or null}. Bytes hold the bias, scales and zero points too.
+    """
+    rows = []
+    counted: set[str] = set()
+    for node in graph.nodes:
+        path = graph.path(node.input[WEIGHTS[node.op_type]]) if node.op_type in WEIGHTS else []
+        if not path and not _sum(graph, node):
+            continue
+        own = set().union(*map(graph.constants, node.input[1:])) - counted if path else set()
+        counted |= own
+        weight = graph.stored[path[-1]] if path else None
+        operator = executed.operator(node, reversed(path)) if executed else None
+        rows.append(
+            {
+                "name": _name(node, path),
+                "node": node.name,
+                "op": node.op_type,
+                "weight": None if weight is None else list(weight.dims),
+                "stored": None if weight is None else dtype(weight),
+                "parameters": 0 if weight is None else math.prod(weight.dims),
+                "bytes": graph.bytes(own),
+                "executed_by": operator,
+                "execution": arithmetic(operator) if executed else None,
+            }
+        )
+    return rows
+
+
+def quantization(graph: Graph, rows: Sequence[Mapping[str, Any]]) -> "dict[str, Any] | None":
+    """What the Q/DQ pairs hold; None of a graph without any.
+
+    `pairs` of activations with how many are signed and unsigned, their zero points and scales; `weights`: how many are
+    stored in which type, and the scales; `left_float`: layers whose weights are not stored in 8 bits.
+    """
+    quantize = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
+    stored = [node for node in graph.nodes if node.op_type == "DequantizeLinear" and node.input[0] in graph.stored]
+    if not quantize and not stored:
+        return None
+    points = [_zero_point(graph, node) for node in quantize]
+    kinds = Counter(dtype(graph.stored[node.input[0]]) for node in stored)
+    weights = [node for node in stored if dtype(graph.stored[node.input[0]]) in ("int8", "uint8")]
+    return {
+        "pairs": len(quantize),
+        "signed": sum(kind.startswith("int") for kind, _ in points),
+        "unsigned": sum(kind.startswith("uint") for kind, _ in points),
+        "zero_points": dict(sorted(Counter(str(value) for _, value in points).items())),
+        "scales": spread([value for node in quantize for value in _scales(graph, node)]),
+        "weights": dict(kinds.most_common()),
+        "weight_scales": spread([value for node in weights for value in _scales(graph, node)]),
+        "left_float": [row["name"] for row in rows if row["weight"] and row["stored"] not in ("int8", "uint8")],
+    }
+
+
+def dtype(entry: onnx.TensorProto) -> str:
+    name = onnx.TensorProto.DataType.Name(entry.data_type).lower()
+    return SHORT.get(name, name)
+
+
+def size(entry: onnx.TensorProto) -> int:
+    """Bytes of the values; of types below 8 bits as if each had a byte."""
+    return math.prod(entry.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
+
+
+def _name(node: onnx.NodeProto, path: Sequence[str]) -> str:
+    """The torch module where the weight is called after it, else the node's own name."""
+    module, found, _ = path[-1].partition(".weight") if path else ("", "", "")
+    return module if found else node.name or (path[-1] if path else node.output[0])
+
+
+def _sum(graph: Graph, node: onnx.NodeProto) -> bool:
+    computed = [name for name in node.input if name and not graph.path(name)]
+    return node.op_type in SUMS and len(computed) > 1
+
+
+def _zero_point(graph: Graph, node: onnx.NodeProto) -> tuple[str, "int | str"]:
+    """Type and value; uint8 and 0 where none is given, `varies` where it differs by channel."""
+    name = node.input[2] if len(node.input) > 2 else ""
+    value = graph.array(name)
+    if value is None:
+        return "uint8", 0
+    flat = value.reshape(-1)
+    return dtype(graph.stored[name]), int(flat[0]) if (flat == flat[0]).all() else "varies"
+
+
+def _scales(graph: Graph, node: onnx.NodeProto) -> list[float]:
+    value = graph.array(node.input[1])
+    return [] if value is None else [float(one) for one in value.astype(np.float64).reshape(-1)]
+
+
+def spread(values: Sequence[float]) -> "dict[str, float] | None":
+    """Least, median and largest; None of nothing."""
+    if not values:
+        return None
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}

@@ -1,0 +1,62 @@
+"""Every family of networks in INT8 as ONNX Runtime executes it: no layer is computed in floats."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from compress import models
+from compress.models import int8
+from compress.models.folding import fold
+from edge.onnx_runner import OnnxRunner
+from export import onnx_float, onnx_int8, onnx_integer
+
+pytestmark = pytest.mark.slow
+
+#: family → image, and what ONNX Runtime computes in floats between integer layers
+FAMILIES: dict[str, tuple[tuple[int, int, int], set[str]]] = {
+    "resnet20": ((3, 32, 32), set()),
+    "resnet18+normalize": ((3, 32, 32), {"Sub", "Div"}),
+    "resnet50": ((3, 32, 32), set()),
+    "preactresnet18": ((3, 32, 32), {"Add", "BatchNormalization"}),
+    "preactresnet18+same+silu+final-bn": ((3, 32, 32), {"Add", "BatchNormalization", "Sigmoid", "Mul", "QuickGelu"}),
+    "wrn-10-4": ((3, 32, 32), {"Add", "BatchNormalization"}),
+    "wrn-10-4+silu": ((3, 32, 32), {"Add", "BatchNormalization", "Sigmoid", "Mul", "QuickGelu"}),
+    "mobilenetv2": ((3, 32, 32), set()),
+    "mobilenetv3-small": ((3, 64, 64), {"HardSigmoid", "Mul"}),
+    "mobilenetv3-large": ((3, 64, 64), {"HardSigmoid", "Mul"}),
+    "cnn": ((1, 8, 8), set()),
+}
+EVERYWHERE = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QGemm", "QLinearAdd", "QLinearMul", "ReduceMean"}
+SHAPES = {"Transpose", "Pad", "Slice", "Reshape", "Flatten", "Squeeze"}
+
+
+def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
+    return torch.randint(0, 256, (16, *shape), generator=torch.Generator().manual_seed(seed)).float() / 255
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_layer_is_executed_in_integers(name: str) -> None:
+    shape, floats = FAMILIES[name]
+    torch.manual_seed(0)
+    twin = models.build(name, channels=shape[0], classes=10)
+    with torch.no_grad():
+        for _ in range(3):
+            twin.train()(images(shape))
+    layout = int8.quantize(twin.eval(), [images(shape)])
+    plain = models.build(name, channels=shape[0], classes=10)
+    fold(plain)
+    plain.load_state_dict(onnx_int8.float_weights(twin))
+    proto, origin = onnx_float.emit(plain, torch.zeros(shape), 20)
+    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(twin, layout))
+    content = proto.SerializeToString()
+    found = onnx_integer.layers(content)
+    operators = Counter(node.op_type for node in onnx_integer.optimised(content).graph.node)
+    print(f"{name}: {dict(operators)}")
+    assert found.floating == [] and sorted(found.integer) == sorted(int8.layers(twin))
+    assert {*operators} - EVERYWHERE - SHAPES <= floats, "what is not integer is listed"
+    x = images(shape, seed=2)
+    with OnnxRunner(content, where=name, batch_size=16, threads=1) as runner, torch.no_grad():
+        got, want = torch.from_numpy(runner.infer(x.numpy())), twin(x)
+    assert float((got - want).abs().mean()) < 0.03 * float(want.abs().max())

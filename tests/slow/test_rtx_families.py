@@ -1,0 +1,49 @@
+"""TensorRT-RTX builds every family of networks in float32, FP16 and INT8, and executes each layer in what it should."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.edge.tensorrt import parts
+from tests.slow.tensorrt_programs.families import FAMILIES
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+PRECISIONS = ("float32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    parts.rtx()
+    place = {"ROBUST_COMPRESS_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    program = [sys.executable, "-W", "ignore", "-m", "tests.slow.tensorrt_programs.families"]
+    done = subprocess.run(program, env={**os.environ, **place}, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {(row["family"], row["precision"]): row for row in rows}
+
+
+def test_every_family_builds_in_every_precision(engines: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert list(engines) == [(family, precision) for family in FAMILIES for precision in PRECISIONS]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_with_weights_executes_in_its_precision(
+    engines: dict[tuple[str, str], dict[str, Any]], family: str
+) -> None:
+    for precision in PRECISIONS:
+        row = engines[family, precision]
+        assert row["unseen"] == [] and row["weighted"] == len(row["layers"]) > 4
+        assert set(row["layers"].values()) == {precision}, row
+    assert engines[family, "int8"]["not_int8"] == [] and engines[family, "int8"]["int8"] > 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_engines_are_smaller(engines: dict[tuple[str, str], dict[str, Any]], family: str) -> None:
+    assert engines[family, "fp16"]["bytes"] < engines[family, "float32"]["bytes"]
