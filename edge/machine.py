@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from math import ceil
@@ -10,7 +11,7 @@ from typing import Any
 
 ROOT = Path("/")
 #: What decides which integer and float kernels a runtime picks.
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 RUNTIMES = ("numpy", "onnxruntime")
 
 
@@ -31,7 +32,7 @@ def state(sysroot: Path = ROOT) -> dict[str, Any]:
         "governor": _text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "mhz": _mhz(sysroot, cpuinfo),
         "load": _load(sysroot),
-        "memory_available_bytes": _memory(sysroot),
+        "memory_available_bytes": memory_available(sysroot),
         "kernel": _text(sysroot / "proc/sys/kernel/osrelease"),
         "python": platform.python_version(),
         "runtimes": {name: _version(name) for name in RUNTIMES},
@@ -43,6 +44,12 @@ def usable_cores(sysroot: Path = ROOT) -> int:
     allowed = _affinity(sysroot) or os.cpu_count() or 1
     quota = _quota(sysroot)
     return allowed if quota is None else max(1, min(allowed, ceil(quota)))
+
+
+def memory_available(sysroot: Path = ROOT) -> "int | None":
+    """Bytes that a program could still have without swapping."""
+    kilobytes = _number((_first(_text(sysroot / "proc/meminfo"), "MemAvailable") or "").partition(" ")[0])
+    return None if kilobytes is None else int(kilobytes) * 1024
 
 
 def _text(path: Path) -> "str | None":
@@ -81,7 +88,7 @@ def _isa(cpuinfo: "str | None") -> "list[str] | None":
 def _affinity(sysroot: Path) -> "int | None":
     """Cores in a list such as `0-3,8`."""
     listed = _first(_text(sysroot / "proc/self/status"), "Cpus_allowed_list")
-    if not listed:
+    if not listed or not re.fullmatch(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*", listed):
         return None
     ranges = [part.split("-") for part in listed.split(",")]
     return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
@@ -108,25 +115,24 @@ def _ancestors(sysroot: Path, groups: Path) -> Iterator[Path]:
 def _limit(text: "str | None") -> "float | None":
     """`quota period` in microseconds as cores; `max` and −1 are no limit."""
     quota, _, period = (text or "").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    limit, every = _number(quota), _number(period)
+    return limit / every if limit is not None and every else None
 
 
 def _mhz(sysroot: Path, cpuinfo: "str | None") -> "float | None":
-    khz = _text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    if khz is not None and khz.isdigit():
-        return int(khz) / 1000
-    listed = _first(cpuinfo, "cpu MHz")
-    return float(listed) if listed else None
+    khz = _number(_text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
+    return khz / 1000 if khz is not None else _number(_first(cpuinfo, "cpu MHz"))
 
 
 def _load(sysroot: Path) -> "list[float] | None":
     text = _text(sysroot / "proc/loadavg")
-    return [float(part) for part in text.split()[:3]] if text else None
+    found = [number for part in (text or "").split()[:3] if (number := _number(part)) is not None]
+    return found if len(found) == 3 else None
 
 
-def _memory(sysroot: Path) -> "int | None":
-    listed = _first(_text(sysroot / "proc/meminfo"), "MemAvailable")
-    return int(listed.split()[0]) * 1024 if listed else None
+def _number(text: "str | None") -> "float | None":
+    """What a text says that is one number without a sign, of a size that a machine has; else None."""
+    return float(text) if text and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", text) else None
 
 
 def _version(name: str) -> "str | None":

@@ -8,8 +8,8 @@ A document is a mapping, every key but `title` optional; a section without data 
     teacher       {bytes, parameters}: what the shipped file is compared with
     stages        [{label, detail, parameters, bytes, clean, pgd, pgd_steps, worst, bound, how}], clean, pgd and worst
                   each a FIGURE or None; `bound` marks `worst` as an upper bound
-    verified      [{label, predicate, samples_ns, images}], the shipped artifact first: the statement's predicate, raw
-                  latencies, and images as `page_images.choose` returns them
+    verified      [{label, predicate, samples_ns, images, watched}], the shipped artifact first: the statement's
+                  predicate, raw latencies, images as `page_images.choose` returns them, samples of the machine
     matrix        {attacks, models, n, robust (A, M), clean (M,), worst (M,)}: shares in [0, 1]
     analysis      {eps, n, steps, figure, models, across_models}: figure an image's address, models [{label, clean,
                   robust, variance_gap, variance, image_gram_gap, image_gram}], correlations as in `analysis.json`
@@ -29,9 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compress import artifact
+from edge.evidence.samples import FILE, Samples
 from edge.markup import Html, element
 from edge.page_accuracy import by_attack, by_stage
 from edge.page_analysis import analysis
+from edge.page_device import device
 from edge.page_evidence import latency, protocol
 from edge.page_headline import headline
 from edge.page_images import choose, images
@@ -43,6 +45,7 @@ SECTIONS = {
     "attacks": ("Attacks", by_attack),
     "protocol": ("Protocol", protocol),
     "latency": ("Latency", latency),
+    "device": ("Machine", device),
     "images": ("Images", images),
     "analysis": ("Variance gap", analysis),
     "training": ("Training", training),
@@ -74,10 +77,20 @@ def entry(
     statement: Mapping[str, Any],
     samples_ns: "npt.NDArray[np.int64]",
     evidence: "Mapping[str, Any] | None" = None,
+    watched: "Samples | None" = None,
 ) -> dict[str, Any]:
-    """One of `verified`: `samples_ns` (n,) raw latencies, `evidence` as `page_images.choose` takes it."""
-    tiles = [] if evidence is None else choose(evidence)
-    return {"label": label, "predicate": statement["predicate"], "samples_ns": samples_ns, "images": tiles}
+    """One of `verified`: `samples_ns` (n,) raw latencies, `evidence` as `page_images.choose` takes it.
+
+    `watched`: what was sampled of the machine.
+    """
+    told = {"label": label, "predicate": statement["predicate"], "samples_ns": samples_ns}
+    return {**told, "images": [] if evidence is None else choose(evidence), "watched": watched}
+
+
+def watched(folder: Path) -> "Samples | None":
+    """What was sampled of the machine, from a verified folder; None of one that was made without."""
+    path = Path(folder) / FILE
+    return Samples.read(path) if path.is_file() else None
 
 
 def name(statement: Mapping[str, Any]) -> str:
@@ -115,7 +128,7 @@ def write_verified(
     predicate = statement["predicate"]
     document = {
         "title": f"{predicate['artifact']['file']}, {name(statement)}",
-        "verified": [entry(name(statement), statement, samples_ns, evidence)],
+        "verified": [entry(name(statement), statement, samples_ns, evidence, watched(folder))],
         "provenance": predicate["lineage"],
         "facts": {**facts(statement), "seed": predicate["seed"], "versions": predicate["versions"]},
     }

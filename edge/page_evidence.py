@@ -7,6 +7,8 @@ import numpy as np
 
 from edge import readable, svg
 from edge.markup import Column, Html, badge, element, join, section, table
+from edge.page_device import SHOWN
+from edge.page_latency import scenarios
 
 MARKS = ("p50_ms", "p90_ms", "p99_ms")
 LATENCIES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "mean_ms", "min_ms", "max_ms")
@@ -101,6 +103,7 @@ def latency(document: Mapping[str, Any]) -> "Html | None":
         "Latency",
         *_distributions(timed),
         _latencies(timed),
+        *scenarios(timed),
         *(element("p", f"Inside each timed interval: {text}.", class_="quiet") for text in inside),
         _machine(timed),
     )
@@ -151,7 +154,9 @@ def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
     runtimes = [entry["predicate"]["runtime"] for entry in timed]
     properties = dict.fromkeys(key for state in states for key in {**state["before"], **state["after"]})
     rows = [
-        [key, *(_change(state["before"].get(key), state["after"].get(key)) for state in states)] for key in properties
+        [key, *(_change(state["before"].get(key), state["after"].get(key)) for state in states)]
+        for key in properties
+        if key not in SHOWN
     ]
     rows += [
         [f"runtime {key}", *(readable.flat(runtime.get(key)) for runtime in runtimes)]

@@ -63,6 +63,22 @@ def _bar(bar: Bar, top: int) -> Iterator[Html]:
     yield element("text", text, x=_across(end), dx=5, y=top + 10, class_="value")
 
 
+def amounts(rows: "Sequence[tuple[str, Sequence[tuple[float, str]]]]", label: str) -> Html:
+    """Horizontal bars from 0 to the largest value, grouped: each row its name, then its values with their texts."""
+    most = max((value for _, group in rows for value, _ in group), default=1.0)
+    parts, top = [], 0
+    for name, group in rows:
+        parts.append(element("text", name, x=0, y=top + 14, class_="name"))
+        top += 20
+        for value, text in group:
+            share = 0.8 * value / most  # texts are longer than those of shares
+            parts.append(element("rect", x=0, y=top, width=_across(share), height=11, class_="column"))
+            parts.append(element("text", text, x=_across(share), dx=5, y=top + 10, class_="value"))
+            top += 15
+        top += 10
+    return _chart(top, label, "bars", *parts)
+
+
 def _grid(ticks: "Sequence[tuple[float, str]]", top: int, bottom: int) -> Iterator[Html]:
     """Vertical lines at shares of the axis, each with its text below."""
     for share, text in ticks:

@@ -190,7 +190,6 @@ def test_inconclusive_fails_only_when_strict(tmp_path: Path, fallen: range, stri
     ("given", "message"),
     [
         ({"margin": 1.0}, "--margin is about a comparison; give --against"),
-        ({"strict": True}, "--strict is about a comparison"),
         ({"against": "old", "margin": -1.0}, "--margin -1: percentage points are from 0 to 100"),
         ({"against": "old", "margin": float("nan")}, "--margin nan"),
         ({"allow": ["mask"]}, "unknown alarm 'mask'; did you mean 'masking'"),

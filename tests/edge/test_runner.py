@@ -186,9 +186,22 @@ def test_an_exported_folder_is_opened_and_another_target_refused(tmp_path: Path,
     stage = exported(tmp_path / "e", file.read_bytes())
     with open_runner(stage.path) as runner:
         np.testing.assert_allclose(runner.infer(IMAGES), linear.logits(WEIGHTS, IMAGES), atol=1e-5)
-    other = exported(tmp_path / "t", file.read_bytes(), target="tensorrt")
-    with pytest.raises(CompressError, match="exported for tensorrt; only the target onnx can be opened"):
+    other = exported(tmp_path / "t", file.read_bytes(), target="tflite")
+    with pytest.raises(CompressError, match="exported for tflite; what can be opened here: onnx, tensorrt, "):
         open_runner(other.path)
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is a GPU here")
+def test_what_needs_a_gpu_says_so_where_there_is_none(tmp_path: Path, file: Path) -> None:
+    engine = exported(tmp_path / "e", file.read_bytes(), target="tensorrt")
+    with pytest.raises(CompressError, match=r"no usable NVIDIA GPU here \(.*\); run it where one is, with its driver"):
+        open_runner(engine.path)
+    with pytest.raises(
+        CompressError, match="has no CUDAExecutionProvider; pip uninstall onnxruntime, then pip install"
+    ):
+        open_runner(file, device="cuda")
+    with open_runner(file, device="jetson") as runner:
+        assert runner.describe()["provider"] == "CPUExecutionProvider"
 
 
 def test_a_flipped_bit_is_never_executed(tmp_path: Path, file: Path) -> None:

@@ -1,0 +1,54 @@
+"""The clock of all timing, and the quiet around a timed loop. Standard library only."""
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+SPIN_NS = 1_000_000  # a sleeping process wakes late; the last stretch before a moment is spent awake
+NAME = "perf_counter_ns"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Monotonic nanoseconds, and how to wait for them."""
+
+    now: Callable[[], int] = time.perf_counter_ns
+    sleep: Callable[[float], None] = time.sleep  # seconds
+
+    def until(self, moment: int) -> None:
+        """Return at `moment`, ns, or as soon after it as possible; at once where it has passed."""
+        left = moment - SPIN_NS - self.now()
+        if left > 0:
+            self.sleep(left / 1e9)
+        while self.now() < moment:
+            pass
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No garbage collection inside: what is alive is set aside and the collector is off; afterwards as before."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def conditions() -> dict[str, Any]:
+    """What a reader must know of the harness: {"clock", "garbage_collector", "affinity", "wait"}."""
+    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "clock": NAME,
+        "garbage_collector": "frozen and off",
+        "affinity": affinity,
+        "wait": f"asleep until {SPIN_NS / 1e6:g} ms before a frame is due, then spinning",
+    }

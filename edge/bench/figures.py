@@ -1,0 +1,57 @@
+"""Numbers made of raw samples."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PERCENTILES = (50, 90, 95, 99)
+P999_FROM = 5000
+BRIEF = (50, 99)
+
+
+def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = PERCENTILES) -> dict[str, float]:
+    """`p50_ms`, … by linear interpolation; p99.9 only from 5,000 samples."""
+    ms = samples_ns / 1e6
+    found = {f"p{p}_ms": float(np.percentile(ms, p)) for p in which}
+    if len(ms) >= P999_FROM and which == PERCENTILES:
+        found["p999_ms"] = float(np.percentile(ms, 99.9))
+    return found
+
+
+def summary(
+    samples_ns: "npt.NDArray[np.int64]",
+    *,
+    batch_size: int,
+    inside: str,
+    warmup: int,
+    cold_start_ms: float,
+    first_ms: float,
+) -> dict[str, Any]:
+    """Percentiles and spread of single-stream samples, in ms."""
+    ms = samples_ns / 1e6
+    return {
+        "batch_size": batch_size,
+        "n": len(ms),
+        "inside": inside,
+        **percentiles(samples_ns),
+        "mean_ms": float(ms.mean()),
+        "min_ms": float(ms.min()),
+        "max_ms": float(ms.max()),
+        "cv": float(ms.std() / ms.mean()),
+        "images_per_s": batch_size * 1000 / float(ms.mean()),
+        "cold_start_ms": cold_start_ms,
+        "first_inference_ms": first_ms,
+        "warmup": warmup,
+    }
+
+
+def throughput(samples_ns: "npt.NDArray[np.int64]", wall_ns: int, batch_size: int) -> dict[str, Any]:
+    """Images a second over the whole time, what lies between the queries included; and what a query took."""
+    return {
+        "batch_size": batch_size,
+        "n": len(samples_ns),
+        "seconds": wall_ns / 1e9,
+        "images_per_s": batch_size * len(samples_ns) / (wall_ns / 1e9),
+        **percentiles(samples_ns, BRIEF),
+    }

@@ -1,0 +1,253 @@
+"""Everything that is timed of one artifact, or of several in turns: what a statement says, and the raw samples.
+
+Single-stream, offline and camera follow MLPerf's scenarios in what they measure, unofficially: no result here is an
+MLPerf result.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from compress.errors import CompressError
+from edge.bench import camera, figures, kept, load, memory, parts
+from edge.bench.ask import CAMERA, OFFLINE, SINGLE, Ask
+from edge.bench.clock import Clock, conditions, quiet
+from edge.bench.compare import Rounds
+from edge.bench.stream import Queries, Stream
+from edge.preprocess import Preprocess
+from edge.progress import Progress, say
+from edge.runner import Runner
+
+CALL = "check, conversion to float32 in [0, 1], copy in, execution, copy out"
+INSIDE = f"one call of infer on uint8 images: {CALL}"
+BRIEF_WARM_UP_S = 1.0  # of what runs for a given time: no longer than this is spent warming up
+ROUNDS = 20  # turns that several artifacts take
+AGAIN = 3  # untimed queries at the beginning of a turn
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An artifact: how it is opened at a batch size, and the frames that its queries take, N of them."""
+
+    name: str
+    open: Callable[[int], Runner]
+    frames: Callable[[Runner], Any]
+    preprocess: "Preprocess | None" = None
+
+
+@dataclass
+class Timed:
+    """What was found of one artifact."""
+
+    name: str
+    latency: dict[str, Any]  # as in the statement
+    about: dict[str, Any] = field(default_factory=dict)  # {"sha256", "runtime"}: what was executed by what
+    samples: dict[str, Any] = field(default_factory=dict)  # raw arrays, int64 ns
+    spans: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # what → ns on the clock, images
+    rounds: dict[str, "list[float]"] = field(default_factory=dict)  # what → a median ms or a rate, a turn each
+    alarm: dict[str, Any] = field(default_factory=dict)  # answers that timing changed
+
+
+def check(subjects: Sequence[Subject], ask: Ask) -> None:
+    """Whether all of it can run, before anything long does: load, preprocessing, every batch size."""
+    load.check(ask.load)
+    for subject in subjects:
+        if subject.preprocess is not None:
+            with subject.open(ask.batch_size) as runner:
+                subject.preprocess.checked(subject.frames(runner)[: runner.batch_size], runner.input_shape)
+        for size in ask.further_sizes:
+            with subject.open(size) as runner:
+                _same_size(subject, runner, size)
+
+
+def measure(subjects: Sequence[Subject], ask: Ask, clock: "Clock | None" = None) -> list[Timed]:
+    """What is asked of every subject; several take turns, so that the machine's mood is shared out among them."""
+    clock = clock or Clock()
+    reset = memory.reset()
+    found = [Timed(subject.name, {}) for subject in subjects]
+    with load.running(ask.load) as beside:
+        with _opened(subjects, ask.batch_size, ask, clock) as streams:
+            for timed, stream in zip(found, streams, strict=True):
+                timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}
+                timed.latency = _cold(stream, ask)
+            _single(found, streams, ask)
+            for timed, stream in zip(found, streams, strict=True):
+                _camera(timed, stream, ask)
+                _after(timed, stream)
+        for size in ask.further_sizes:
+            _sized(found, subjects, size, ask, clock)
+    for timed in found:
+        timed.latency["memory"] = memory.peak(reset) | {"artifacts": len(found)} | timed.latency.get("memory", {})
+        timed.latency["conditions"] |= {"load": beside, "turns": ROUNDS if len(found) > 1 else None}
+        timed.latency["scenarios"] = [name for name in (SINGLE, OFFLINE, CAMERA) if name in ask.scenarios]
+    return found
+
+
+# -------------------------------------------------------------------------------------------- one batch size
+
+
+@contextlib.contextmanager
+def _opened(subjects: Sequence[Subject], size: int, ask: Ask, clock: Clock) -> "Iterator[list[Stream]]":
+    """A stream of every subject, its runner open."""
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for subject in subjects:
+            runner = stack.enter_context(subject.open(size))
+            queries = Queries(subject.frames(runner), runner.batch_size, subject.preprocess)
+            if subject.preprocess is not None:
+                for frames in queries.batches:
+                    subject.preprocess.checked(frames, runner.input_shape)
+            streams.append(Stream(runner, queries, kept.Kept(ask.seed), clock))
+        yield streams
+
+
+def _cold(stream: Stream, ask: Ask) -> dict[str, Any]:
+    """First query and warm-up, each its own; what the timed queries then find."""
+    runner, first_ms = stream.runner, stream.first()
+    described = runner.describe()
+    warmup = stream.warm(ask.warmup)
+    return {
+        "batch_size": runner.batch_size,
+        "cold_start_ms": runner.open_ms,
+        "first_inference_ms": first_ms,
+        "warmup": warmup,
+        "conditions": {
+            **conditions(),
+            "cuda_graph": bool(described.get("cuda_graph", False)),
+            "spin_wait": runner.spin_wait,
+        },
+    }
+
+
+def _single(found: Sequence[Timed], streams: Sequence[Stream], ask: Ask) -> None:
+    """One query after another; several artifacts in turns, in the other order every second turn."""
+    if SINGLE not in ask.scenarios:
+        return
+    rounds = ROUNDS if len(streams) > 1 else 1
+    queries = -(-ask.samples // rounds)
+    with Progress("latency", queries * rounds * len(streams)) as bar, quiet():
+        for place in _turns(len(streams), rounds):
+            if rounds > 1:
+                streams[place].warm(AGAIN)
+            taken = streams[place].run(queries, ask.min_seconds / rounds, bar)
+            found[place].rounds.setdefault(SINGLE, []).append(float(np.median(taken)) / 1e6)
+    for timed, stream in zip(found, streams, strict=True):
+        _summarise(timed, stream)
+
+
+def _summarise(timed: Timed, stream: Stream) -> None:
+    known, pre = timed.latency, stream.queries.preprocess
+    inside = INSIDE if pre is None else f"{pre.name} on the camera's frames, one call of infer on what it gives: {CALL}"
+    timed.samples["samples_ns"] = stream.samples_ns
+    timed.spans[SINGLE] = _span(stream)
+    timed.latency = {
+        **figures.summary(
+            stream.samples_ns,
+            batch_size=known["batch_size"],
+            inside=inside,
+            warmup=known["warmup"],
+            cold_start_ms=known["cold_start_ms"],
+            first_ms=known["first_inference_ms"],
+        ),
+        "conditions": known["conditions"],
+    }
+    if pre is not None:
+        timed.samples["preprocess_ns"] = stream.preprocess_ns
+        timed.latency["preprocess_ms"] = figures.percentiles(stream.preprocess_ns, figures.BRIEF)
+    split = parts.measure(stream)
+    if split is not None:
+        timed.latency["parts"] = split
+
+
+def _camera(timed: Timed, stream: Stream, ask: Ask) -> None:
+    if CAMERA not in ask.scenarios:
+        return
+    shots = []
+    for fps in ask.fps:
+        say(f"camera at {fps:g} frames/s for {ask.seconds:g} s")
+        with quiet():
+            shots.append(camera.shoot(stream, fps, ask.seconds))
+        name = f"camera_{fps:g}"
+        timed.samples |= {f"{name}_frame": shots[-1].answered, f"{name}_ns": shots[-1].latency_ns}
+        timed.spans[f"{CAMERA} {fps:g}"] = (*shots[-1].span_ns, len(shots[-1].answered) * stream.runner.batch_size)
+    timed.latency["camera"] = [camera.figures(shot) for shot in shots]
+
+
+def _after(timed: Timed, stream: Stream) -> None:
+    """The kept answers asked again, and the device's memory where the runner knows it."""
+    n, different = stream.differing()
+    timed.alarm = kept.alarm(n, different)
+    timed.latency["asked_again"] = {"n": n, "different": different}
+    gpu = stream.runner.describe().get("device_memory_bytes")
+    if gpu is not None:
+        timed.latency["memory"] = {"gpu_bytes": gpu}
+
+
+# -------------------------------------------------------------------------------------------- further batch sizes
+
+
+def _sized(found: Sequence[Timed], subjects: Sequence[Subject], size: int, ask: Ask, clock: Clock) -> None:
+    """Throughput and latency at one further size: a row of the sweep, and offline at the largest."""
+    rounds = ROUNDS if len(subjects) > 1 else 1
+    with _opened(subjects, size, ask, clock) as streams:
+        for subject, stream in zip(subjects, streams, strict=True):
+            _same_size(subject, stream.runner, size)
+            stream.first()
+            stream.warm(max(1, ask.warmup), BRIEF_WARM_UP_S)
+        with Progress(f"batches of {size}", rounds * len(streams)) as bar, quiet():
+            for place in _turns(len(streams), rounds):
+                if rounds > 1:
+                    streams[place].warm(AGAIN, BRIEF_WARM_UP_S / rounds)
+                taken = streams[place].run(1, ask.seconds / rounds)
+                found[place].rounds.setdefault(f"batch {size}", []).append(float(np.median(taken)) / 1e6)
+                bar.step()
+        for timed, stream in zip(found, streams, strict=True):
+            _row(timed, stream, size, ask)
+
+
+def _row(timed: Timed, stream: Stream, size: int, ask: Ask) -> None:
+    row = figures.throughput(stream.samples_ns, stream.wall_ns, size)
+    n, different = stream.differing()
+    again = timed.latency["asked_again"]
+    timed.latency["asked_again"] = {"n": again["n"] + n, "different": again["different"] + different}
+    timed.alarm = kept.alarm(**timed.latency["asked_again"])
+    timed.samples[f"batch_{size}_ns"] = stream.samples_ns
+    timed.spans[f"batch {size}"] = _span(stream)
+    if size in ask.sweep:
+        timed.latency.setdefault("sweep", []).append(row)
+    if OFFLINE in ask.scenarios and size == ask.offline_size:
+        timed.latency["offline"] = row
+
+
+def _same_size(subject: Subject, runner: Runner, size: int) -> None:
+    if runner.batch_size != size:
+        raise CompressError(
+            f"{subject.name}: takes batches of {runner.batch_size}, asked to be timed at {size}; "
+            f"name {runner.batch_size}, or export it for a range that holds {size}"
+        )
+
+
+def _turns(subjects: int, rounds: int) -> "Iterator[int]":
+    """Places in the order in which they are measured: forwards, backwards, forwards, …"""
+    for turn in range(rounds):
+        yield from range(subjects) if turn % 2 == 0 else reversed(range(subjects))
+
+
+def _span(stream: Stream) -> tuple[int, int, int]:
+    """Beginning and end of all runs, and the images of them."""
+    images = sum(queries for _, _, queries in stream.runs) * stream.runner.batch_size
+    return stream.runs[0][0], stream.runs[-1][1], images
+
+
+def compared(found: Sequence[Timed], seed: int = 0) -> list[dict[str, Any]]:
+    """Every artifact but the first against it, by what was measured: ratio of medians with its interval."""
+    first = found[0]
+
+    def row(other: Timed, what: str) -> dict[str, Any]:
+        rounds = Rounds(other.rounds[what], first.rounds[what])
+        return {"name": other.name, "to": first.name, "what": what, **rounds.ratio(seed)}
+
+    return [row(other, what) for other in found[1:] for what in first.rounds]

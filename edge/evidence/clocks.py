@@ -1,0 +1,99 @@
+"""Clocks of the cores, of a Jetson's GPU and of its memory: cpufreq, devfreq, BPMP's debug files."""
+
+import re
+from typing import Any
+
+from edge.evidence.tree import AS_ROOT, Tree
+
+CPU = "sys/devices/system/cpu"
+BPMP = "sys/kernel/debug/bpmp/debug/clk/emc"
+#: A Jetson's GPU among the devices of devfreq: Orin's by address, Thor's by graphics cluster.
+GPU = re.compile(r"gpu-gpc-0|[0-9a-f]+\.(?:gpu|ga10b|gb10b|gv11b)|ga10b|gpu")
+MEMORY = re.compile(r"bwmgr|emc")
+
+Clocks = dict[str, dict[str, Any]]
+
+
+def cores(tree: Tree) -> Clocks:
+    """{"cpu0": {mhz, min_mhz, max_mhz, governor}}: now, and its bounds; {} without cpufreq."""
+    found: Clocks = {}
+    for folder in tree.glob(f"{CPU}/cpu[0-9]*"):
+        name = folder.rsplit("/", 1)[1]
+        if not name[3:].isdigit() or tree.text(f"{folder}/online") == "0":
+            continue
+        governor = tree.text(f"{folder}/cpufreq/scaling_governor")
+        clock = _clock(tree, f"{folder}/cpufreq/scaling_{{}}_freq", f"clock of {name}", 1e3)
+        if clock is not None:
+            found[name] = clock | {"governor": governor}
+    if not found:
+        tree.lacks("clocks of the cores", f"no cpufreq below /{CPU}", "nothing to do in a virtual machine")
+    return found
+
+
+def gpu(tree: Tree) -> "dict[str, Any] | None":
+    """A Jetson's GPU: {mhz, min_mhz, max_mhz, governor}."""
+    return _device(tree, gpu_device(tree), "clock of the GPU")
+
+
+def gpu_device(tree: Tree) -> "str | None":
+    """Its folder of devfreq."""
+    return _find(tree, GPU)
+
+
+def memory_device(tree: Tree) -> "str | None":
+    """The memory controller's folder of devfreq; not on every board."""
+    return _find(tree, MEMORY)
+
+
+def memory(tree: Tree) -> "dict[str, Any] | None":
+    """The memory's clock (EMC): {mhz, min_mhz, max_mhz, override?}; on Orin for root alone."""
+    device = memory_device(tree)
+    if device is not None:
+        return _device(tree, device, "clock of the memory")
+    values: dict[str, Any] = {}
+    for key, name in _OF_BPMP.items():
+        value = tree.number(f"{BPMP}/{name}", "clock of the memory", AS_ROOT)
+        if value is None:
+            return None  # said once
+        values[key] = value / 1e6
+    override = tree.number(f"{BPMP}/mrq_rate_locked")
+    return values if override is None else values | {"override": bool(override)}
+
+
+_OF_BPMP = {"mhz": "rate", "min_mhz": "min_rate", "max_mhz": "max_rate"}
+
+
+def held(clock: "dict[str, Any] | None") -> "bool | None":
+    """Whether a clock cannot move: its bounds are one, or it is overridden."""
+    if clock is None or clock.get("max_mhz") is None:
+        return None
+    return bool(clock.get("override")) or clock["min_mhz"] == clock["max_mhz"]
+
+
+def boost(tree: Tree) -> "bool | None":
+    """Whether cores may go beyond their nominal clock."""
+    if (allowed := tree.number(f"{CPU}/cpufreq/boost")) is not None:
+        return bool(allowed)
+    barred = tree.number(f"{CPU}/intel_pstate/no_turbo")
+    return None if barred is None else not barred
+
+
+def _find(tree: Tree, names: "re.Pattern[str]") -> "str | None":
+    found = [path for path in tree.glob("sys/class/devfreq/*") if names.fullmatch(path.rsplit("/", 1)[1])]
+    return found[0] if found else None
+
+
+def _device(tree: Tree, folder: "str | None", what: str) -> "dict[str, Any] | None":
+    if folder is None:
+        tree.lacks(what, "no such device below /sys/class/devfreq", "look whether its driver is loaded")
+        return None
+    clock = _clock(tree, folder + "/{}_freq", what, 1e6)
+    return clock and clock | {"governor": tree.text(f"{folder}/governor")}
+
+
+def _clock(tree: Tree, path: str, what: str, per_mhz: float) -> "dict[str, Any] | None":
+    now = tree.number(path.format("cur"), what if tree.has(path.format("max")) else "")
+    if now is None:
+        return None
+    bounds = {f"{name}_mhz": tree.number(path.format(name)) for name in ("min", "max")}
+    return {"mhz": now / per_mhz, **{key: None if value is None else value / per_mhz for key, value in bounds.items()}}

@@ -1,0 +1,195 @@
+"""Whether figures of latency and energy can be trusted: named warnings where the machine's state says no."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge.evidence.clocks import held
+
+UNSTEADY_CV = 0.025  # trtexec's limit as well: a larger spread is called unstable there
+STEAL_CORES = 0.01
+OTHERS_CORES = 0.2
+CLOCK_MOVES = 0.02
+MARGIN_C = 5.0
+LEAST_HZ = 10.0
+LEAST_S = 1.0  # a shorter part says little of heat, load and power
+
+State = Mapping[str, Any]
+Row = dict[str, str]
+#: every name, and what it means
+NAMES = {
+    "not-a-jetson": "a Jetson was asked for, and this machine is none",
+    "clocks-unlocked": "clocks could move",
+    "governor": "the governor of the processor's clock lowers it",
+    "power-mode-changed": "the power mode was another one afterwards",
+    "throttled": "something was made slower: heat, power, a time limit",
+    "over-current": "the supply could not follow",
+    "hot": "near the temperature from which on it throttles",
+    "shared-gpu": "another process computed on the GPU",
+    "background-load": "other processes took processor time",
+    "steal": "the host gave this machine's time to others",
+    "unsteady": "latency spreads widely",
+    "few-samples": "the machine was not watched closely enough",
+}
+
+
+def judge(before: State, during: "State | None", after: State, latency: State) -> list[Row]:
+    """[{name, found, fix}] in the order of NAMES; `before` and `after` as `snapshot`, `during` as `summary` gives them.
+
+    `latency` gives `cv` and `conditions`. What could not be read raises no warning: `unreadable` says it.
+    """
+    watched = during if during is not None and during.get("n") else None
+    rows = [
+        *_clocks(before, watched),
+        *_governor(before),
+        *_mode(before, after),
+        *_throttled(before, watched, after),
+        *_over_current(before, watched, after),
+        *_hot(before, watched, after),
+        *_shared(before, after),
+        *_load(watched, (latency.get("conditions") or {}).get("load")),
+        *_unsteady(latency),
+        *_watched(during),
+    ]
+    return sorted(rows, key=lambda row: list(NAMES).index(row["name"]))
+
+
+def _row(name: str, found: str, fix: str) -> Row:
+    return {"name": name, "found": found, "fix": fix}
+
+
+def _clocks(before: State, during: "State | None") -> Iterator[Row]:
+    """A Jetson's by their bounds; elsewhere by what they did, since a driver does not tell whether it holds them."""
+    if before["kind"] == "jetson":
+        free = [name for name, clock in before["clocks"].items() if name != "gpu_memory" and held(clock) is False]
+        if free:
+            bounds = ", ".join(f"{name} {_bounds(before['clocks'][name])}" for name in _brief(free))
+            yield _row("clocks-unlocked", f"free to move: {bounds}", "sudo jetson_clocks")
+        return
+    levels = during["mhz"] if during else {}
+    moved = {name: level for name, level in levels.items() if level["max"] - level["min"] > CLOCK_MOVES * level["max"]}
+    if "gpu" in moved:
+        level = moved["gpu"]
+        top = before["clocks"].get("gpu", {}).get("max_mhz") or level["max"]
+        found = f"the GPU's clock went from {level['min']:.0f} to {level['max']:.0f} MHz"
+        yield _row(
+            "clocks-unlocked", found, f"sudo nvidia-smi -lgc {top:.0f} (less where it throttles), afterwards -rgc"
+        )
+
+
+def _bounds(clock: State) -> str:
+    return f"{clock['min_mhz']:.0f} to {clock['max_mhz']:.0f} MHz"
+
+
+def _brief(names: "list[str]") -> list[str]:
+    """One core for all."""
+    cores = [name for name in names if name.startswith("cpu")]
+    return cores[:1] + [name for name in names if name not in cores]
+
+
+def _governor(before: State) -> Iterator[Row]:
+    if before["kind"] == "jetson":
+        return  # with its bounds at one value any governor holds the clock
+    found = {
+        clock["governor"]
+        for name, clock in before["clocks"].items()
+        if name.startswith("cpu") and held(clock) is False and clock.get("governor") not in (None, "performance")
+    }
+    if found:
+        fix = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        yield _row("governor", f"cores run under {', '.join(sorted(found))}", fix)
+
+
+def _mode(before: State, after: State) -> Iterator[Row]:
+    first, last = before["power_mode"], after["power_mode"]
+    if first and last and first != last:
+        fix = f"sudo nvpmodel -m {first['id']}, then verify again"
+        yield _row("power-mode-changed", f"{first['name']} before, {last['name']} after", fix)
+
+
+def _throttled(before: State, during: "State | None", after: State) -> Iterator[Row]:
+    states = [during["throttled"] if during else {}, before["throttled"], after["throttled"]]
+    names = sorted({name for state in states for name, value in state.items() if value > 0})
+    if names:
+        yield _row("throttled", f"cooled by slowing down: {', '.join(names)}", "cool it, or take a lower power mode")
+    told = [(state or {}).get("held_down_by") or [] for state in (before["gpu"], during, after["gpu"])]
+    reasons = list(dict.fromkeys(word for words in told for word in words))
+    if reasons:
+        fix = "cool it, raise its power limit (sudo nvidia-smi -pl WATTS), or lock a lower clock"
+        yield _row("throttled", f"the GPU's clock was held down by {', '.join(reasons)}", fix)
+    periods = _grown(before, during, after).get("limited", 0)
+    if periods > 0:
+        found = f"the control group's time limit stopped the process in {periods:.0f} periods"
+        yield _row("throttled", found, "raise its limit (docker run --cpus), or give --threads")
+
+
+def _grown(before: State, during: "State | None", after: State) -> dict[str, float]:
+    """How much each counter grew while timed; between the states where nothing was sampled."""
+    if during:
+        return dict(during["events"])
+    first, last = ({**state["over_current"], "limited": state["limited"]} for state in (before, after))
+    return {name: last[name] - count for name, count in first.items() if None not in (count, last.get(name))}
+
+
+def _over_current(before: State, during: "State | None", after: State) -> Iterator[Row]:
+    grown = {name: count for name, count in _grown(before, during, after).items() if name.startswith("oc")}
+    told = [f"{name} {count:.0f}×" for name, count in grown.items() if count > 0]
+    if told:
+        fix = "a stronger supply or cable, or a lower power mode: sudo nvpmodel -m ID"
+        yield _row("over-current", f"{', '.join(told)} (oc1: low voltage, oc2: average, oc3: peak current)", fix)
+
+
+def _hot(before: State, during: "State | None", after: State) -> Iterator[Row]:
+    """The zone that came nearest to its limit."""
+    levels = {name: level["max"] for name, level in (during["celsius"] if during else {}).items()}
+    near = []
+    for name, limit in before["limits_c"].items():
+        read = [before["temperatures_c"].get(name), after["temperatures_c"].get(name), levels.get(name)]
+        highest = max([value for value in read if value is not None], default=None)
+        if highest is not None and highest > limit - MARGIN_C:
+            near.append((highest - limit, name, highest, limit))
+    if near:
+        _, name, highest, limit = max(near)
+        found = f"{name} reached {highest:.1f} °C, it throttles from {limit:.1f} °C"
+        yield _row("hot", found, "cool it, then verify again")
+
+
+def _shared(before: State, after: State) -> Iterator[Row]:
+    first, last = before["gpu"] or {}, after["gpu"] or {}
+    others = sorted({*(first.get("others") or []), *(last.get("others") or [])})
+    hidden = max(first.get("hidden") or 0, (last.get("hidden") or 0) - 1)  # one of them is this process afterwards
+    if others or hidden > 0:
+        told = f"process {', '.join(map(str, others))}" if others else f"{hidden} in another container"
+        yield _row("shared-gpu", f"computes on the GPU as well: {told}", "end it (nvidia-smi lists it), or another GPU")
+
+
+def _load(during: "State | None", wanted: Any) -> Iterator[Row]:
+    """`wanted`: what was asked to run beside the measurement; nothing else can then be told from it."""
+    cores = during["cores"] if during else None
+    if not during or not cores or during["seconds"] < LEAST_S:
+        return
+    if wanted is None and cores.get("others", 0.0) > OTHERS_CORES:
+        yield _row("background-load", f"other processes kept {cores['others']:.2f} cores busy", "end them: top -o %CPU")
+    if cores.get("steal", 0.0) > STEAL_CORES:
+        found = f"the host took {cores['steal']:.2f} cores' time from this virtual machine"
+        yield _row("steal", found, "measure on a machine of its own, or with dedicated cores")
+
+
+def _unsteady(latency: State) -> Iterator[Row]:
+    cv = latency.get("cv")
+    if cv is not None and cv > UNSTEADY_CV:
+        found = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
+        yield _row("unsteady", found, "lock the clocks, end what else runs, take more samples")
+
+
+def _watched(during: "State | None") -> Iterator[Row]:
+    if during is None:
+        return
+    if during.get("fault"):
+        yield _row(
+            "few-samples", str(during["fault"]), "look why the process does not run: python3 -m edge.evidence.sample"
+        )
+    elif during["seconds"] < LEAST_S:
+        found = f"the timed part lasted {during['seconds']:.2f} s"
+        yield _row("few-samples", found, f"take more, for {LEAST_S:g} s at least: --samples")
+    elif during["hz"] < LEAST_HZ:
+        yield _row("few-samples", f"{during['hz']:.1f} samples a second, {LEAST_HZ:g} are wanted", "end what else runs")

@@ -1,0 +1,89 @@
+"""`edge.pyz`: the same bytes every time, everything that it imports inside, and nothing that a board lacks."""
+
+import ast
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from compress import __version__
+from compress.cli.execute import execute
+from compress.remote import bundle
+
+HEAVY = {"torch", "onnx", "pydantic", "yaml", "click", "scipy", "sklearn", "modelopt", "safetensors"}
+
+
+def names() -> "dict[str, bytes]":
+    with zipfile.ZipFile(io.BytesIO(bundle.content())) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_its_bytes_are_a_function_of_the_sources() -> None:
+    first = bundle.content()
+    bundle.content.cache_clear()
+    assert bundle.content() == first
+    with zipfile.ZipFile(io.BytesIO(first)) as archive:
+        assert archive.namelist() == sorted(archive.namelist())
+        assert {entry.date_time for entry in archive.infolist()} == {bundle.EARLIEST}
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_it_holds_what_it_imports_and_nothing_heavy() -> None:
+    files = names()
+    assert {"edge/statement.schema.json", "edge/page.css", "edge/board/network.onnx", bundle.DEFAULTS} <= set(files)
+    assert "compress/interrupt.py" in files and "compress/config.py" not in files
+    assert not [name for name in files if "__pycache__" in name or name.startswith("compress/remote")]
+    for name, source in files.items():
+        for node in ast.walk(ast.parse(source)) if name.endswith(".py") else ():
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for module in modules:
+                assert module.partition(".")[0] not in HEAVY, f"{name} imports {module}"
+                if module.startswith("compress."):
+                    assert f"{module.replace('.', '/')}.py" in files, f"{name} imports {module}"
+
+
+def test_its_defaults_are_those_of_compress_verify() -> None:
+    from compress.config import VerifyConfig, parse
+
+    expected = parse(VerifyConfig, {"data": "digits"}, "verify").semantic()
+    assert json.loads(names()[bundle.DEFAULTS]) == expected
+
+
+def test_the_command_writes_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bundle", str(tmp_path / "new" / "edge.pyz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    path = Path(found["file"])
+    assert path.read_bytes() == bundle.content() and found["bytes"] == path.stat().st_size
+    assert os.access(path, os.X_OK)
+    done = subprocess.run([sys.executable, "-I", path, "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == f"robust-compress {__version__}"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for wrong, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "edge.pyz", "cannot be written")):
+        assert execute(["bundle", str(wrong)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_python_without_numpy_is_one_line(tmp_path: Path) -> None:
+    bundle.write(tmp_path / "edge.pyz")
+    done = subprocess.run([sys.executable, "-I", "-S", tmp_path / "edge.pyz", "--help"], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("compress: Python 3.") and "has no numpy; there: sudo apt install python3-numpy" in line
+
+
+@pytest.mark.parametrize("name", ["edge/__main__.py", "__main__.py"])
+def test_its_first_file_is_read_by_any_python_3(name: str) -> None:
+    """No syntax younger than the oldest Python that could meet it."""
+    if name == "__main__.py":
+        ast.parse(names()[name], feature_version=(3, 4))
+    ast.parse(names()[name], feature_version=(3, 10))
