@@ -5,9 +5,12 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
+TORCH_TRT := .venv-torch-trt
+TRT := .venv-trt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test test-slow zoo lint install dev clean
+ARM64 := .arm64
+.PHONY: demo test test-slow test-arm64 zoo lint install dev clean
 
 demo: install
 	$(BIN)/compress run configs/quickstart.yaml
@@ -15,8 +18,15 @@ demo: install
 test: dev lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: dev $(ZOO)/installed
+test-slow: dev $(ZOO)/installed $(TORCH_TRT)/installed $(TRT)/installed
 	$(BIN)/python -m pytest -m slow
+
+# The device side as a board has it: Debian's arm64 userland under qemu (apt install qemu-user-static), fetched once.
+test-arm64: dev $(ARM64)/ready
+	$(BIN)/python -m pytest -m slow tests/slow/test_arm64.py
+
+$(ARM64)/ready: tests/slow/arm64.sh $(BIN)/python
+	tests/slow/arm64.sh $(ARM64) $(BIN)/python
 
 # Every network of RobustBench's zoos against its own definition, in an environment that has robustbench.
 zoo: $(ZOO)/installed
@@ -27,12 +37,33 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge compress/artifact.py compress/errors.py compress/names.py compress/__init__.py
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge compress/artifact.py compress/errors.py compress/names.py compress/interrupt.py compress/__init__.py
 
 $(ZOO)/installed: $(VENV)/installed benchmarks/zoo-requirements.txt
 	$(BIN)/python -m venv $(ZOO)
 	$(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/zoo-requirements.txt
 	$(ZOO)/bin/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "main.pth").write_text("$(CURDIR)\n" + "\n".join(str(p) for p in pathlib.Path("$(VENV)").resolve().glob("lib/python*/site-packages")) + "\n")'
+	@touch $@
+
+# TensorRT's own Python bindings of both majors, without the libraries: what our code touches is looked up in them. A Python
+# or processor that has no wheel of one is no fault here; the test says what it misses.
+$(TRT)/installed: $(BIN)/python
+	rm -rf $(TRT) && mkdir $(TRT)
+	for pinned in 10/tensorrt-cu12-bindings==10.3.0 11/tensorrt-cu13-bindings==11.4.0.106; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --only-binary :all: --target $(TRT)/$${pinned%%/*} $${pinned#*/} || echo "no $${pinned#*/} for this Python"; \
+	done
+	@touch $@
+
+# Torch-TensorRT's converters and the library that they are built for. Without their two compiled libraries, which want a
+# torch with CUDA, they import beside any torch. Wheels are for x86-64 only; elsewhere the tests say that they skip.
+$(TORCH_TRT)/installed: $(BIN)/python tests/slow/torch-tensorrt-converters.txt tests/slow/torch-tensorrt-paired.txt
+	rm -rf $(TORCH_TRT) && mkdir $(TORCH_TRT)
+ifeq ($(shell uname -m),x86_64)
+	for part in converters paired; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --target $(TORCH_TRT)/$$part -r tests/slow/torch-tensorrt-$$part.txt || exit 1; \
+	done
+	rm $(TORCH_TRT)/converters/torch_tensorrt/lib/libtorchtrt.so $(TORCH_TRT)/converters/torch_tensorrt/lib/libtorchtrt_runtime.so
+endif
 	@touch $@
 
 install: $(VENV)/installed
@@ -51,4 +82,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ZOO) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO) $(ARM64) $(TORCH_TRT) $(TRT) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

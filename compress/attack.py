@@ -5,36 +5,41 @@ losses, hybrid BPDA (forward on the artifact, backward through its twin) and dif
 the artifact (replay, Square, a decision-based attack) is `edge.verify`'s.
 """
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress import artifact
+from compress import artifact, names
 from compress.artifact import Plan, Stage, Work
 from compress.attacks import grid, twin_agreement
 from compress.attacks.against import Candidates, Found, attack_all
 from compress.attacks.subjects import Subject
 from compress.config import AttackConfig
-from compress.data import Dataset
+from compress.data import Dataset, first_of_each_class
 from compress.errors import CompressError
 from compress.models import onnx_twin
+from compress.remote.runner import RemoteRunner, open_stage
 from compress.stages import lineage, load, load_data, plan_of
 from edge import checks, golden, open_runner, statement
 from edge.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
 from edge.progress import say
-from edge.runner import MODEL
+from edge.runner import BATCH_SIZE, MODEL, Runner
 
 
 def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
     """What decides the result."""
-    return plan_of("attack-set", config, _read(inputs))
+    return _plan(config, _read(inputs), inputs)
 
 
 def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
     """Attack `inputs["student"]`, its `"quantized"` twin if given, and every artifact in `"exported"`, into `out`.
+
+    `inputs["host"]`, where given, is the board that executes the artifacts, by its Python `inputs["python"]`.
 
     An artifact of that chain has the torch model that it was made from as its twin. Any other, and every one where no
     student is given, has a twin made from its own graph where its operators allow.
@@ -45,7 +50,7 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
         _reachable(config)
         dataset = load_data(config.data, *stages.values())
         index = choose(dataset, config.images)
-        subjects = _subjects(stages)
+        subjects = _subjects(stages, _opener(inputs))
         clean, labels = dataset.images[index], dataset.labels[index]
         agreement, alarms = _compared(subjects, clean, labels, config)
         found = attack_all(subjects, clean, labels, index, config)
@@ -71,7 +76,7 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
             "golden": {
                 "file": golden.FILE,
                 "n": len(handful["labels"]),
-                "batch_size": [subject.runner.batch_size if subject.runner else None for subject in subjects],
+                "batch_size": [_batch_size(subject) for subject in subjects],
                 "arrays": _hashes(handful),
             },
         }
@@ -79,10 +84,15 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         artifact.write_atomic(work.add_payload(INDEX_FILE), text)
         work.metrics = _metrics(subjects, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms]}
+        work.metrics |= _traffic(subjects)
 
-    return artifact.build(
-        out, plan_of("attack-set", config, stages), make, lineage=lineage(config, stages), replace=replace
-    )
+    return artifact.build(out, _plan(config, stages, inputs), make, lineage=lineage(config, stages), replace=replace)
+
+
+def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: Mapping[str, Any]) -> Plan:
+    """Images made with forward passes on a board are another set than those made without it."""
+    planned, host = plan_of("attack-set", config, stages), inputs.get("host")
+    return planned if host is None else replace_fields(planned, config={**planned.config, "host": host})
 
 
 def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
@@ -92,11 +102,7 @@ def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
         return test
     if count > len(test):
         raise CompressError(f"images: {count} asked for, the test split of {dataset.name} has {len(test)}")
-    rank = np.zeros(len(test), dtype=np.int64)  # how many of its class stand before each image
-    for label in np.unique(dataset.labels[test]):
-        members = dataset.labels[test] == label
-        rank[members] = np.arange(members.sum())
-    return np.sort(test[np.argsort(rank, kind="stable")[:count]])
+    return test[first_of_each_class(dataset.labels[test], count)]
 
 
 # ------------------------------------------------------------------------------------------- inputs
@@ -150,36 +156,72 @@ def _reachable(config: AttackConfig) -> None:
 # ------------------------------------------------------------------------------------------- subjects
 
 
-def _subjects(stages: Mapping[str, Stage]) -> list[Subject]:
+def _opener(inputs: Mapping[str, Any]) -> Callable[[Path], Runner]:
+    """How an exported folder is opened: here, or on the board."""
+    host, python = inputs.get("host"), inputs.get("python")
+    return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
+
+
+def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[Subject]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
     models = [
         Subject(role, name, stages[role].identity, load(stages[role]), precision=precision)
         for role, name, precision in (("student", "student", "float32"), ("quantized", "twin", "int8"))
         if role in stages
     ]
-    by_identity = {subject.identity: subject for subject in models}
     artifacts: list[Subject] = []
     for role, stage in stages.items():
         if not role.startswith("exported-"):
             continue
         label = _label(stage.path, [subject.label for subject in [*models, *artifacts]])
-        twin = by_identity.get(_made_from(stage) or "")
+        twin = _of_chain(stage, models, stages)
         twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
         if twin is not None and twin not in models:
             models.append(twin)
+        runner, unexecuted = _executing(label, stage, twin, opened)
         artifacts.append(
             Subject(
                 label,
                 "artifact",
                 stage.identity,
                 twin.model if twin else None,
-                open_runner(stage.path),
+                runner,
                 twin.label if twin else None,
                 reason,
                 stage.metrics["precision"],
+                unexecuted,
             )
         )
     return [*models, *artifacts]
+
+
+def _of_chain(stage: Stage, models: list[Subject], stages: Mapping[str, Stage]) -> "Subject | None":
+    """The torch model that an artifact was made from, on the grid of the artifact's runtime; None of another chain."""
+    made_from = _made_from(stage)
+    origin = next((subject for subject in models if subject.identity == made_from), None)
+    runtime = next(name for name, targets in names.RUNTIMES.items() if stage.config["target"] in targets)
+    if origin is None or origin.role != "twin" or runtime == "onnx":
+        return origin
+    label = f"{origin.label}.{runtime}"
+    known = next((subject for subject in models if subject.label == label), None)
+    identity = artifact.digest({"twin": runtime, "of": origin.identity})
+    return known or Subject(label, "twin", identity, load(stages["quantized"], runtime=runtime), precision="int8")
+
+
+def _executing(
+    label: str, stage: Stage, twin: "Subject | None", opened: Callable[[Path], Runner]
+) -> "tuple[Runner | None, str | None]":
+    """The artifact's runner; of an engine that cannot be executed here, none and the reason. A board must answer."""
+    try:
+        return opened(stage.path), None
+    except CompressError as fault:
+        if stage.config["target"] == "onnx" or twin is None or opened is not open_runner:
+            raise
+        say(
+            f"{label}: not executed here ({fault}); the set is made without hybrid images of it and its golden logits "
+            f"are its twin's, so its figure will be an upper bound: attack it where it runs, or give --host"
+        )
+        return None, str(fault)
 
 
 def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
@@ -191,6 +233,13 @@ def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
         return None, str(fault).removeprefix(f"{label}: ")
     identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
     return Subject(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
+
+
+def _batch_size(subject: Subject) -> "int | None":
+    """Images of one call of an artifact, also of one that others will execute; torch models have no fixed number."""
+    if subject.unexecuted is not None:
+        return BATCH_SIZE
+    return subject.runner.batch_size if subject.runner else None
 
 
 def _label(path: Path, taken: list[str]) -> str:
@@ -284,11 +333,20 @@ def _float_beside_grid(models: list[dict[str, Any]], found: Found, arrays: Mappi
 
 
 def _metrics(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Clean and worst-case accuracy over the set, by model."""
+    """Clean and worst-case accuracy over the set, by model that was asked."""
     right = arrays["clean_logits"].argmax(2) == arrays["labels"]
     standing = right & ~arrays["broken"].any(0)
+    asked = [(m, subject) for m, subject in enumerate(subjects) if subject.unexecuted is None]
     return {
         "n": len(arrays["labels"]),
-        "clean": {subject.label: float(right[m].mean()) for m, subject in enumerate(subjects)},
-        "robust": {subject.label: float(standing[m].mean()) for m, subject in enumerate(subjects)},
+        "clean": {subject.label: float(right[m].mean()) for m, subject in asked},
+        "robust": {subject.label: float(standing[m].mean()) for m, subject in asked},
     }
+
+
+def _traffic(subjects: list[Subject]) -> dict[str, Any]:
+    """What asking a board cost, by artifact, its connections ended; nothing where none was asked."""
+    asked = {one.label: one.runner for one in subjects if isinstance(one.runner, RemoteRunner)}
+    for runner in asked.values():
+        runner.close()
+    return {"remote": {label: runner.traffic() for label, runner in asked.items()}} if asked else {}

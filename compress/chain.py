@@ -111,13 +111,13 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     """
     began = time.monotonic()
     requirements = [parse(text) for text in settled.require]
+    shipped = layout.shipped(settled)
     chain = layout.steps(settled)
     anew = layout.downstream(chain, start) if start else NONE
     for line in lines(survey(chain, root, anew)):
         say(line)
     made = tuple(step.name for step in chain if make(step, root, anew))
     stages = {step.name: artifact.read(root / step.name) for step in chain}
-    shipped = layout.shipped(settled)
     outcomes = judge(statement.read(stages[shipped].file(statement.STATEMENT)), requirements)
     if made or not (root / REPORT).exists():
         report.write(root, require=settled.require)

@@ -256,15 +256,18 @@ class WithMethod(Training):
     def _options(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
         """The options in full, defaults filled in, so that a manifest records what was used."""
         method = info.data.get("method")
-        if method is None:
-            return options  # the method itself is at fault and is reported
-        try:
-            return filled(method, options)
-        except ValidationError as fault:
-            kind = next(kind for kind in METHOD_OPTIONS.values() if kind.__name__ == fault.title)
-            raise ValueError("\n".join(_faults(fault, kind))) from None
-        except CompressError as fault:
-            raise ValueError(str(fault)) from None
+        return options if method is None else _in_full(method, options)  # None: it is at fault itself and is reported
+
+
+def _in_full(method: "str | list[str]", options: dict[str, Any]) -> dict[str, Any]:
+    """A method's options with defaults filled in; every fault of theirs in one ValueError."""
+    try:
+        return filled(method, options)
+    except ValidationError as fault:
+        kind = next(kind for kind in METHOD_OPTIONS.values() if kind.__name__ == fault.title)
+        raise ValueError("\n".join(_faults(fault, kind))) from None
+    except CompressError as fault:
+        raise ValueError(str(fault)) from None
 
 
 # ---------------------------------------------------------------------------------------------- sections
@@ -323,12 +326,57 @@ class Student(WithMethod):
 
 
 class Quantize(Training):
-    """INT8 of weights and activations, fine-tuned with the student's own objective."""
+    """INT8 of weights and activations, by calibration alone or fine-tuned through the quantizers."""
 
     mode: Literal["qat", "ptq"] = Field("qat", description="fine-tune through the quantizers, or only calibrate")
+    method: "Method | None" = Field(None, description="objective of the fine-tuning; default: the student's own")
+    options: dict[str, Any] = Field({}, description="options of that method", validate_default=True)
     epochs: Count = Field(3, description="passes over the training split; not used by ptq")
     lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
+    ranges: Annotated[str, _known("ranges", names.RANGES), _enum(names.RANGES)] = Field(
+        "max", description="how the activations' ranges are found"
+    )
+    percentile: float = Field(99.99, gt=0, le=100, description="share of values inside the range, of ranges percentile")
+    weight_ranges: Literal["max", "mse"] = Field(
+        "max", description="how each output channel's range of weights is found"
+    )
+    runtime: Annotated[str, _known("runtime", names.RUNTIMES), _enum(tuple(names.RUNTIMES))] = Field(
+        "onnx", description="runtime whose grid the fine-tuning passes; any other can be exported for as well"
+    )
+    float_layers: list[str] = Field([], description="convolutions and linear layers that stay in floating point")
+    sensitivity: bool = Field(False, description="measure what each layer in INT8 costs in robust accuracy")
+    sensitivity_images: Count = Field(
+        512, description="validation images, class-balanced, of sensitivity and max_robust_drop"
+    )
+    max_robust_drop: "float | None" = Field(
+        None,
+        ge=0,
+        le=100,
+        description="ptq: percentage points of robust validation accuracy that INT8 may cost; layers go back to "
+        "floating point until it costs no more",
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        """The options in full; none where the student's method has its own."""
+        method = info.data.get("method", "")
+        if method is None and options:
+            raise ValueError(f"{', '.join(options)}: options of no method; name the method too")
+        return _in_full(method, options) if method else options
+
+    @model_validator(mode="after")
+    def _mode_fits(self) -> "Quantize":
+        if self.max_robust_drop is not None and self.mode != "ptq":
+            raise ValueError("max_robust_drop is for mode ptq; fine-tuning recovers what is lost; add --mode ptq")
+        if self.mode == "ptq" and self.ranges == "learned":
+            raise ValueError("ranges: learned is for mode qat, which trains; leave --mode ptq out")
+        if self.mode == "ptq" and self.method is not None:
+            raise ValueError(
+                f"method: {names.written(self.method)} is for mode qat, which trains; leave --mode ptq out"
+            )
+        return self
 
 
 class Batch(Strict):
@@ -348,7 +396,7 @@ class Batch(Strict):
 class Engine(Strict):
     """How a TensorRT engine is built."""
 
-    workspace_mib: "Count | None" = Field(None, description="most scratch memory of a layer; the library's own choice")
+    workspace_mib: "Count | None" = Field(None, description="most scratch memory of a layer; default half of the free")
     optimization_level: int = Field(3, ge=0, le=5, description="how long the builder searches")
     hardware_compatibility: Literal["none", "ampere+", "same-compute-capability"] = Field(
         "none", description="which other GPUs the engine may run on; wider is slower"
@@ -356,11 +404,14 @@ class Engine(Strict):
     version_compatible: bool = Field(False, description="runs on later TensorRT versions too; may be slower")
     dla: "int | None" = Field(None, ge=0, description="DLA core of a Jetson that has one; FP16 only")
     compute_capabilities: list[Annotated[str, Field(pattern=r"^\d+\.\d$")]] = Field(
-        [], description="GPUs that tensorrt-rtx builds for, e.g. 8.6; default all that it knows"
+        [], description="GPUs that tensorrt-rtx builds for, e.g. 8.6; default all from 8.0 on"
     )
     rebuilds: Count = Field(1, description="builds of which the spread of logits is measured and the first is kept")
     timing_cache: "str | None" = Field(None, description="file of kernel timings, read and extended; of one GPU")
     deferred: bool = Field(False, description="build no engine here, even where one could be")
+    program: Literal["ep", "aoti"] = Field(
+        "ep", description="how a torch-tensorrt program is stored: torch.export's archive, or AOTInductor's package"
+    )
 
 
 class Export(Strict):
@@ -373,7 +424,9 @@ class Export(Strict):
     batch: Batch = Field(Batch(), description="images of one call; of engines, not of ONNX")
     engine: Engine = Field(Engine(), description="how a TensorRT engine is built; not of ONNX")
     parity_images: Count = Field(256, description="real images that artifact and torch model are compared on")
-    min_agreement: float = Field(0.99, ge=0, le=1, description="share of equal predictions below which export fails")
+    min_agreement: float = Field(
+        0.99, ge=0, le=1, description="least share of equal predictions; fails where its 95 % interval lies below"
+    )
 
 
 class Attack(Strict):
@@ -393,11 +446,22 @@ class Attack(Strict):
 
 
 class Latency(Strict):
-    """How latency is measured: one query after another, each timed around `infer`, copies included."""
+    """How latency is measured: scenarios in the manner of MLPerf, unofficially; copies included."""
 
-    batch_size: Count = Field(1, description="images of one query")
+    scenarios: list[Literal["single-stream", "offline", "camera"]] = Field(
+        ["single-stream"],
+        min_length=1,
+        description="one query after another, throughput in the largest batches, frames at a fixed rate; "
+        "verify always measures the first",
+    )
+    batch_size: Count = Field(1, description="images of one query of single-stream and camera")
     warmup: int = Field(50, ge=0, description="untimed queries first")
-    samples: Count = Field(1000, description="timed queries")
+    samples: Count = Field(1000, description="timed queries of single-stream")
+    min_seconds: float = Field(0.0, ge=0, allow_inf_nan=False, description="time that single-stream lasts at least")
+    seconds: Positive = Field(5.0, description="time of offline, of each rate of camera, of each size of the sweep")
+    fps: list[Positive] = Field([30.0], min_length=1, description="frames a second of camera, each rate on its own")
+    sweep: list[Count] = Field([], description="batch sizes of which latency and throughput are measured as well")
+    load: "str | None" = Field(None, description="what runs beside it: a number of busy processes, or a command")
 
 
 class Verify(Strict):
@@ -410,7 +474,13 @@ class Verify(Strict):
     budget: "Time | None" = Field(
         None, description="time for the attacks without gradients: 60s, 20m, 2h; undecided images are inconclusive"
     )
-    latency: Latency = Field(Latency(), description="how latency is measured, one query after another")
+    latency: Latency = Field(Latency(), description="how latency is measured")
+    preprocess: "str | None" = Field(
+        None, description="your pipeline between camera and model, module:function; timed, and checked on clean images"
+    )
+    frames: "str | None" = Field(
+        None, description="npy file of its frames for the clean images, uint8 (N, …); default: its module's frames()"
+    )
 
 
 class Evaluate(Strict):
@@ -485,6 +555,8 @@ class ExportConfig(Common, Export):
             del found["batch"], found["engine"]
         else:
             del found["engine"]["timing_cache"]
+            if not self.target.startswith("torch-"):
+                del found["engine"]["program"]
         return found
 
 
@@ -512,6 +584,16 @@ class VerifyConfig(Common, Verify):
     def semantic(self) -> dict[str, Any]:
         """As of every stage, the budget in seconds: 1m and 60s are one."""
         return {**super().semantic(), "budget": _seconds(self.budget)}
+
+
+class BenchConfig(Latency):
+    """Latency alone, of exported artifacts."""
+
+    seed: int = Field(0, ge=0, description="seeds noise, which answers are asked again, and resampling")
+    device: Device = Field("cpu", description="where the artifacts are executed")
+    threads: int = Field(0, ge=0, description="threads of the runtime; 0: all cores")
+    preprocess: "str | None" = Field(None, description="your pipeline between camera and model, module:function; timed")
+    frames: "str | None" = Field(None, description="npy file of frames for it, uint8 (N, …)")
 
 
 #: The two kinds of a teacher's section, by the tag that pydantic puts into the place of a fault.
@@ -667,7 +749,8 @@ def _lines(detail: ErrorDetails, kind: type[BaseModel]) -> Iterator[str]:
         yield f"{where}: missing; it has no default"
     elif detail["type"] == "value_error":
         for line in str(detail["ctx"]["error"]).splitlines():
-            yield f"{where}.{line}" if detail["loc"][-1] == "options" else f"{where}: {line}"
+            of_section = not where  # what keys of it are together
+            yield line if of_section else f"{where}.{line}" if detail["loc"][-1] == "options" else f"{where}: {line}"
     else:
         yield f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
 

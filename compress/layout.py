@@ -44,18 +44,28 @@ class Step:
 def steps(run: config.Run) -> list[Step]:
     """The stages of a run in the order they are made; each teacher only when a student learns from it."""
     students = {**{f"baselines/{name}": section for name, section in run.baselines.items()}, "student": run.student}
-    taught = {name: _teachers(section) for name, section in students.items()}
-    asked = {role for roles in taught.values() for role in roles}
+    taught = {name: _teachers(section.method, section.options) for name, section in students.items()}
+    tuned = _tuned(run)
+    asked = {role for roles in [*taught.values(), tuned] for role in roles}
     sections = {"teacher": run.teacher, "clean_teacher": run.clean_teacher}
     found = [_obtained(run, TEACHERS[role], section) for role, section in sections.items() if role in asked]
     for name, section in students.items():
         settled = run.stage(config.StudentConfig, section)
         found.append(Step(name, "student", "compress.distill", settled, taught[name]))
     if run.quantize is not None:
-        inputs: Inputs = {"student": "student", **taught["student"]}
+        inputs: Inputs = {"student": "student", **tuned}
         tuning = run.stage(config.QuantizeConfig, run.quantize)
         found.append(Step("quantized", "quantized", "compress.quantize", tuning, inputs))
     return [*found, *_deployed(run)]
+
+
+def _tuned(run: config.Run) -> dict[str, str]:
+    """The teachers that the quantized network's fine-tuning asks, by role."""
+    if run.quantize is None or run.quantize.mode == "ptq":
+        return {}
+    if run.quantize.method is not None:
+        return _teachers(run.quantize.method, run.quantize.options)
+    return _teachers(run.student.method, run.student.options)
 
 
 def _obtained(run: config.Run, name: str, section: "config.Teacher | config.Imported") -> Step:
@@ -65,11 +75,11 @@ def _obtained(run: config.Run, name: str, section: "config.Teacher | config.Impo
     return Step(name, "teacher", "compress.teacher", run.stage(config.TeacherConfig, section), {})
 
 
-def _teachers(student: config.Student) -> dict[str, str]:
-    """The teachers that a student's method asks, by role."""
+def _teachers(method: "str | Sequence[str]", options: Mapping[str, Any]) -> dict[str, str]:
+    """The teachers that a method asks, by role."""
     asked = {
-        "teacher": names.needs_teacher(student.method, student.options),
-        "clean_teacher": names.needs_clean_teacher(student.method, student.options),
+        "teacher": names.needs_teacher(method, options),
+        "clean_teacher": names.needs_clean_teacher(method, options),
     }
     return {role: TEACHERS[role] for role, needed in asked.items() if needed}
 
@@ -80,7 +90,11 @@ def _deployed(run: config.Run) -> Iterator[Step]:
     if run.quantize is not None and run.compare_float:
         twins |= {f"{target}-float": "student" for target in run.targets}
     for label, twin in twins.items():
-        emitting = run.stage(config.ExportConfig, run.export, target=label.removesuffix("-float"))
+        integer = run.quantize is not None and not label.endswith("-float")
+        section = run.export
+        if run.quantize is not None and integer != (section.precision in ("auto", "int8")):
+            section = section.model_copy(update={"precision": "auto"})  # it was asked of the other of the two files
+        emitting = run.stage(config.ExportConfig, section, target=label.removesuffix("-float"))
         yield Step(f"exported/{label}", "exported", "export.stage", emitting, {"model": twin})
 
     attacked: dict[str, str | tuple[str, ...]] = {name: name for name in dict.fromkeys(["student", *twins.values()])}
@@ -89,14 +103,22 @@ def _deployed(run: config.Run) -> Iterator[Step]:
 
     for label in twins:
         for device in run.devices:
-            executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
-            read = {"exported": f"exported/{label}", "attack-set": "attack-set"}
-            yield Step(f"verified/{label}-{device}", "verified", "edge.verify", executing, read)
+            if label.removesuffix("-float") in names.EXECUTED[device]:
+                executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
+                read = {"exported": f"exported/{label}", "attack-set": "attack-set"}
+                yield Step(f"verified/{label}-{device}", "verified", "edge.verify", executing, read)
 
 
 def shipped(run: config.Run) -> str:
-    """The name of the verified step that a run's requirements are judged on."""
-    return f"verified/{run.targets[0]}-{run.devices[0]}"
+    """The verified step that a run's requirements are judged on: the first target that a device executes."""
+    for target in run.targets:
+        for device in run.devices:
+            if target in names.EXECUTED[device]:
+                return f"verified/{target}-{device}"
+    raise CompressError(
+        f"devices: {', '.join(run.devices)} executes none of the targets ({', '.join(run.targets)}), so nothing would "
+        f"be verified; add a device that does, or the target onnx"
+    )
 
 
 def downstream(chain: Sequence[Step], start: str) -> frozenset[str]:

@@ -130,6 +130,15 @@ RUNTIMES = {
     "tensorrt": ("tensorrt", "tensorrt-rtx", "torch-tensorrt", "torch-tensorrt-rtx"),
 }
 
+#: How the range of an activation's quantizer is found.
+RANGES = {
+    "max": "the largest value seen",
+    "percentile": "that below which a share of all values lies",
+    "mse": "that of least mean squared rounding and clipping error",
+    "entropy": "that whose levels lose least of the distribution, in KL divergence",
+    "learned": "trained with the weights (LSQ, Esser et al. 2020), from mse on",
+}
+
 PRECISIONS = {
     "auto": "int8 from a quantized stage; else fp16 for TensorRT targets, float32 for onnx",
     "int8": "8-bit integers where the stage quantizes; the rest fp16 for TensorRT targets, float32 for onnx",
@@ -142,6 +151,13 @@ DEVICES = {
     "cpu": "this machine's processor, through ONNX Runtime",
     "cuda": "this machine's NVIDIA GPU",
     "jetson": "an NVIDIA Jetson: this machine, or one reached by --host",
+}
+
+#: The targets that each device executes.
+EXECUTED = {
+    "cpu": ("onnx",),
+    "cuda": tuple(TARGETS),
+    "jetson": ("onnx", "tensorrt"),
 }
 
 

@@ -45,8 +45,9 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
         if not indent:
             yield ""
         yield f"{indent}# {kind.model_fields[name].description}{_offered(choices[name])}"
-        if name == "options":
-            value = METHOD_OPTIONS[section.method](**value)  # type: ignore[attr-defined]  # a default is one name
+        method = getattr(section, "method", None) if name == "options" else None
+        if method is not None:
+            value = METHOD_OPTIONS[method](**value)  # a default is one name
         if isinstance(value, BaseModel):
             inner = list(_section(value, indent + "  "))
             yield f"{indent}{name}:" if inner else f"{indent}{name}: {{}}"

@@ -22,7 +22,7 @@ def predicate(
     exported: Stage, attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any], runner: Runner
 ) -> dict[str, Any]:
     """All of the statement's predicate but `latency` and `machine`."""
-    itself, twin = attacks.place(exported.identity), twin_of(exported, attacks)
+    itself, twin = executed_in(exported, attacks, runner), twin_of(exported, attacks)
     found = agreement(attacks, verdicts, twin)
     parts = protocol.coverage(
         attacks.about["attacks"],
@@ -30,20 +30,11 @@ def predicate(
         twin=attacks.label(twin),
         student=attacks.label(attacks.student),
         ran=list(verdicts.free),
-        is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat")),
+        is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat", "fp16", "bf16")),
         no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
     )
-    payload = exported.manifest["payload"][MODEL]
     return {
-        "artifact": {
-            "identity": exported.identity,
-            "file": MODEL,
-            "sha256": payload["sha256"],
-            "bytes": payload["bytes"],
-            "target": exported.config["target"],
-            "precision": exported.metrics["precision"],
-            "executed": True,
-        },
+        "artifact": shipped(exported, runner),
         "threat": {**attacks.about["threat"], "applied_to": APPLIED_TO},
         "data": {**exported.data, "n": len(verdicts.labels)},
         "figures": figures(verdicts, covered=all(part["covered"] for part in parts), budget=config.get("budget")),
@@ -65,6 +56,31 @@ def predicate(
             "files": {name: entry["sha256"] for name, entry in attacks.stage.manifest["payload"].items()},
         },
     }
+
+
+def shipped(exported: Stage, runner: Runner) -> dict[str, Any]:
+    """The bytes that were executed; of an engine also the graph that it was built from."""
+    entry = {
+        "identity": exported.identity,
+        "file": runner.file,
+        "sha256": runner.sha256,
+        "bytes": runner.size,
+        "target": exported.config["target"],
+        "precision": exported.metrics["precision"],
+        "executed": True,
+    }
+    graph = exported.manifest["payload"].get(MODEL)
+    if runner.file != MODEL and graph is not None:
+        entry["onnx"] = {"file": MODEL, **graph}
+    origin = runner.origin()
+    return entry if origin is None else entry | {"origin": origin}
+
+
+def executed_in(exported: Stage, attacks: AttackSet, runner: Runner) -> "int | None":
+    """The artifact's place in the attack set, unless another engine of the same graph was attacked there."""
+    place = attacks.place(exported.identity)
+    known = None if place is None else attacks.about["models"][place].get("sha256")
+    return place if known in (None, runner.sha256) else None
 
 
 def _why(runner: Runner, attacks: AttackSet, twin: "int | None") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from compress import names
 from compress.errors import CompressError
 from edge import alarms
+from edge.evidence.judge import NAMES as WARNINGS
 from edge.statement import covered, fired, inconclusive
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
@@ -86,8 +87,13 @@ def _value(text: str, name: str, number: str, percent: bool) -> float:
 
 
 def allowed(given: Sequence[str]) -> frozenset[str]:
-    """Names of alarms that a user lets pass; an unknown one is refused. `twin-disagrees` is `twin disagrees`."""
-    return frozenset(names.check("alarm", name.replace("-", " "), alarms.NAMES) for name in given)
+    """Names of alarms and of warnings that a user lets pass; an unknown one is refused.
+
+    Of an alarm `twin-disagrees` is `twin disagrees`.
+    """
+    return frozenset(
+        name if name in WARNINGS else names.check("alarm", name.replace("-", " "), alarms.NAMES) for name in given
+    )
 
 
 def judge(

@@ -12,12 +12,12 @@ from edge.compare import MARGIN_POINTS, Judged
 from edge.gate import Outcome, Requirement
 from edge.gate_formats import FAILED, PASSED, SKIPPED, Case
 
-REQUIREMENT, ALARM = "requirement", "alarm"
+REQUIREMENT, ALARM, STATE = "requirement", "alarm", "machine state"
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked. `strict`: an inconclusive comparison fails too."""
+    """What is asked. `strict`: an inconclusive comparison fails too, and so does a machine in a state of no trust."""
 
     requirements: "tuple[Requirement, ...]" = ()
     allow: "frozenset[str]" = frozenset()
@@ -35,10 +35,8 @@ class Terms:
         strict: bool = False,
     ) -> "Terms":
         """As a user writes them; everything that can be refused is refused here, before any work."""
-        if against is None and (margin is not None or strict):
-            raise CompressError(
-                f"{'--margin' if margin is not None else '--strict'} is about a comparison; give --against BASELINE too"
-            )
+        if against is None and margin is not None:
+            raise CompressError("--margin is about a comparison; give --against BASELINE too")
         points = MARGIN_POINTS if margin is None else margin
         if not 0 <= points < math.inf or points > 100:
             raise CompressError(f"--margin {points:g}: percentage points are from 0 to 100; write 0.5")
@@ -73,7 +71,7 @@ class Judgement:
         compared = (
             [] if self.comparison is None else compare_text.cases(self.comparison, strict=self.terms.strict, of=of)
         )
-        return [*requirement_cases(self.outcomes, of), *self._alarms(of), *compared]
+        return [*requirement_cases(self.outcomes, of), *self._alarms(of), *self._states(of), *compared]
 
     def _alarms(self, of: str) -> list[Case]:
         """Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well."""
@@ -84,6 +82,17 @@ class Judgement:
             result = (FAILED if required and not passes else SKIPPED) if alarm["fired"] else PASSED
             why = f"{alarm['meaning']}; allowed" if passes else alarm["meaning"]
             found.append(Case(ALARM, f"{of}{alarm['name']}", result, why))
+        return found
+
+    def _states(self, of: str) -> list[Case]:
+        """Warnings of the machine's state: failed under `strict` where not allowed."""
+        found = []
+        for row in self.stated["predicate"].get("warnings", ()):
+            passes = row["name"] in self.terms.allow
+            why = f"{row['found']}; {'allowed' if passes else row['fix']}"
+            found.append(
+                Case(STATE, f"{of}{row['name']}", FAILED if self.terms.strict and not passes else SKIPPED, why)
+            )
         return found
 
 

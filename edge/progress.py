@@ -3,16 +3,26 @@
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 REDRAW_S = 0.1
 LINE_S = 10.0
 ERASE = "\r\x1b[K"
 
+#: What takes the place of stderr where nobody watches it: called with {"say"}, or {"label", "total", "done", "note",
+#: "end"}, `end` being None while the loop runs, then whether it came to its end.
+listener: "Callable[[dict[str, Any]], None] | None" = None
+TOLD_S = 0.5  # least time between two calls of it by one bar
+
 
 def say(line: str) -> None:
     """Write one line to stderr, over a bar's line if there is one."""
-    print((ERASE if sys.stderr.isatty() else "") + line, file=sys.stderr, flush=True)
+    if listener is not None:
+        listener({"say": line})
+    else:
+        print((ERASE if sys.stderr.isatty() else "") + line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -34,13 +44,21 @@ class Progress:
     def __exit__(
         self, kind: "type[BaseException] | None", fault: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
-        say(self._line(f"in {_clock(self._elapsed())}" if kind is None else "stopped"))
+        if listener is not None:
+            self._tell(kind is None)
+        else:
+            say(self._line(f"in {_clock(self._elapsed())}" if kind is None else "stopped"))
 
     def step(self, k: int = 1, note: str = "") -> None:
         """`k` more are done; `note` stands on the line until another one replaces it."""
         self.done += k
         self.note = note or self.note
         now = time.monotonic()
+        if listener is not None:
+            if now - self.shown >= TOLD_S:
+                self.shown = now
+                self._tell(None)
+            return
         terminal = sys.stderr.isatty()
         if now - self.shown < (REDRAW_S if terminal else LINE_S):
             return
@@ -50,6 +68,10 @@ class Progress:
             print(ERASE + self._line(self._left())[:width], end="", file=sys.stderr, flush=True)
         else:
             say(self._line(self._left()))
+
+    def _tell(self, end: "bool | None") -> None:
+        assert listener is not None
+        listener({"label": self.label, "total": self.total, "done": self.done, "note": self.note, "end": end})
 
     def _line(self, timing: str) -> str:
         parts = [f"{self.label} {self.done:,}/{self.total:,}", timing, self.note]

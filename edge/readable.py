@@ -1,6 +1,6 @@
 """Numbers as people read them. Standard library only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
@@ -89,3 +89,12 @@ def flat(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(flat(item) for item in value) or NONE
     return number(value) if isinstance(value, float) else str(value)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, the first flush left and the others right."""
+    widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
+    return [
+        "  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(cells)).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in (titles, *rows))
+    ]

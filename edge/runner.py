@@ -1,5 +1,6 @@
 """A classifier that runs: `with open_runner(where) as runner: runner.infer(x)`."""
 
+import importlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,19 @@ from compress.errors import CheckFailed, CompressError
 MODEL = "model.onnx"
 BATCH_SIZE = 64
 FULL_SCALE = np.float32(255)
+#: Target → the function that opens a stage of it, `module:function`, imported when it is needed:
+#: `open_stage(stage, *, batch_size, threads, device) -> Runner`.
+OPENERS = {
+    "onnx": "edge.onnx_runner:open_stage",
+    "tensorrt": "edge.tensorrt.runner:open_stage",
+    "tensorrt-rtx": "edge.tensorrt.runner:open_stage",
+    "torch-tensorrt": "export.torch_tensorrt_runner:open_stage",
+    "torch-tensorrt-rtx": "export.torch_tensorrt_runner:open_stage",
+}
+#: What opens `ssh://HOST/WHERE`; only a workstation has it.
+REMOTE = "compress.remote.runner:open_url"
+#: What an engine's file is called; other tools call theirs otherwise.
+ENGINE_SUFFIXES = (".plan", ".engine")
 
 
 class Runner:
@@ -25,8 +39,11 @@ class Runner:
     input_shape: tuple[int, int, int]  # C, H, W
     classes: int
     batch_size: int
+    file: str = MODEL  # what the executed file is called
+    size: int  # bytes of it
     sha256: str  # of the bytes that are executed
     open_ms: float  # what the runtime took to make them executable
+    spin_wait: "bool | None" = None  # whether what waits for an answer spins; None where the runtime does not say
 
     def infer(self, x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
         """Logits (N,K) float32 of images (N,C,H,W): float32 in [0, 1], or uint8, taken as k/255. Any N.
@@ -49,6 +66,14 @@ class Runner:
     def describe(self) -> dict[str, Any]:
         """What executes: {"name", "version", "provider", "threads"}."""
         raise NotImplementedError
+
+    def origin(self) -> "dict[str, Any] | None":
+        """How the executed bytes came about, where they are not what was exported but were built from it."""
+        return None
+
+    def kept(self) -> dict[str, bytes]:
+        """Executed files that the opened stage does not hold, by name, to be kept beside what is found of them."""
+        return {}
 
     def close(self) -> None:
         """Let go of the runtime; the runner cannot be used afterwards."""
@@ -92,37 +117,59 @@ def _unit(x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
     return np.ascontiguousarray(x, np.float32)
 
 
-def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: int = 0) -> Runner:
-    """The classifier in an exported stage's folder (its hash checked) or in an `.onnx` file, ready to infer.
+def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: int = 0, device: str = "cpu") -> Runner:
+    """The classifier in an exported stage's folder (its hash checked), an `.onnx` file or an engine, ready to infer.
 
     `batch_size` images go into each call of the runtime, unless the file fixes its own number. `threads`: of the
-    runtime, 0 for every core that this process may use. Anything else than such a folder or file: CompressError.
+    runtime, 0 for every core that this process may use. `device`: of a target that can choose, `cpu` or `cuda`; an
+    engine runs on the GPU that it is for. `ssh://[USER@]HOST/WHERE` is executed there: WHERE a path on that machine, or
+    the identity of a stage that was sent there. Anything else than such a folder or file: CompressError.
     """
     if batch_size < 1 or threads < 0:
         raise CompressError(f"batch size {batch_size}, threads {threads}; at least 1 image and 0 threads are needed")
+    if str(where).startswith("ssh://"):
+        remote: Runner = _function(REMOTE)(str(where), batch_size=batch_size, threads=threads)
+        return remote
     path = Path(where)
-    if path.is_file() and path.suffix != ".onnx":
-        raise CompressError(f"{path}: no .onnx file; give the folder of an exported stage or an .onnx file")
-    of_file = path.suffix == ".onnx" and not path.is_dir()
-    content = _of_file(path) if of_file else _of_stage(artifact.read(path, ("exported",)))
+    if path.is_dir() or path.suffix not in (".onnx", *ENGINE_SUFFIXES):
+        if path.is_file():
+            raise CompressError(f"{path}: no .onnx file; give the folder of an exported stage or an .onnx file")
+        return _of_stage(artifact.read(path, ("exported",)), batch_size, threads, device)
+    if path.suffix in ENGINE_SUFFIXES:
+        from edge.tensorrt.runner import open_file
+
+        return open_file(path, batch_size=batch_size)
     from edge.onnx_runner import OnnxRunner
 
-    return OnnxRunner(content, where=str(path), batch_size=batch_size, threads=threads)
+    return OnnxRunner(_of_file(path), where=str(path), batch_size=batch_size, threads=threads, device=device)
 
 
-def _of_stage(stage: artifact.Stage) -> bytes:
-    """The model's bytes, hashed as they are in memory: what is checked is what is executed."""
-    target = stage.config.get("target")
-    if target != "onnx" or MODEL not in stage.manifest["payload"]:
-        raise CompressError(f"{stage.path}: exported for {target}; only the target onnx can be opened here")
-    content = stage.file(MODEL).read_bytes()
-    got, want = artifact.bytes_sha256(content), stage.manifest["payload"][MODEL]["sha256"]
-    if got != want:
+def pinned(stage: artifact.Stage, name: str) -> bytes:
+    """A payload file's bytes, hashed as they are in memory: what is checked is what is executed."""
+    entry = stage.manifest["payload"].get(name)
+    if entry is None:
+        raise CompressError(f"{stage.path}: has no {name}; export the model again")
+    content = stage.file(name).read_bytes()
+    got = artifact.bytes_sha256(content)
+    if got != entry["sha256"]:
         raise CompressError(
-            f"{stage.path}: {MODEL} has sha256 {got:.12}, the manifest says {want:.12}; "
+            f"{stage.path}: {name} has sha256 {got:.12}, the manifest says {entry['sha256']:.12}; "
             f"delete the folder and run: {stage.manifest['made']['command']}"
         )
     return content
+
+
+def _of_stage(stage: artifact.Stage, batch_size: int, threads: int, device: str) -> Runner:
+    target = str(stage.config.get("target"))
+    if target not in OPENERS:
+        raise CompressError(f"{stage.path}: exported for {target}; what can be opened here: {', '.join(OPENERS)}")
+    opened: Runner = _function(OPENERS[target])(stage, batch_size=batch_size, threads=threads, device=device)
+    return opened
+
+
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _of_file(path: Path) -> bytes:

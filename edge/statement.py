@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
+from edge.evidence import text as evidence_text
 from edge.interval import clopper_pearson
+from edge.statement_latency import latency_lines
 
 STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
@@ -107,7 +109,9 @@ def text(statement: Mapping[str, Any]) -> str:
         f"agreement   {_agreement(p['agreement'])}",
         f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
         f"({latency['n']} samples)",
+        *latency_lines(p),
     ]
+    lines += evidence_text.lines(p)
     lines += [f"ALARM       {alarm['name']}: {alarm['meaning']}" for alarm in p["alarms"] if alarm["fired"]]
     return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
 

@@ -110,7 +110,8 @@ def _origin(path: Path, manifest: Mapping[str, Any], stated: Mapping[str, Any]) 
 
 def _subject(path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None") -> Checked:
     name, want = predicate["artifact"]["file"], predicate["artifact"]["sha256"]
-    where = given or _lay(path, manifest, "exported")
+    built_here = path / name if name in manifest["payload"] else None  # an engine that only the device could build
+    where = given or built_here or _lay(path, manifest, "exported")
     file = where / name if where and where.is_dir() else where
     if file is None or not file.is_file():
         raise CompressError(f"{path}: the artifact {name} is not at {file}; give it by --artifact")

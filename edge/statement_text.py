@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge.evidence import text as evidence_text
 from edge.statement import text
 
 Predicate = Mapping[str, Any]
@@ -18,6 +19,7 @@ def details(statement: Mapping[str, Any]) -> str:
         "alarms": [_alarm(alarm) for alarm in predicate["alarms"]],
         "float figures, off the 8-bit grid": _float_figures(predicate),
         "execution": _execution(predicate),
+        "state of the machine": evidence_text.details(predicate),
         "lineage": [f"{entry['stage']:<12} {entry['identity']}" for entry in predicate["lineage"]],
         "bound files": _bound(statement),
     }

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
+from compress import artifact, names
 from compress.artifact import Plan, Stage, Work
 from compress.errors import CompressError
-from edge import bench, findings, golden, machine, page, statement
+from edge import bench, findings, golden, page, preprocess_parity, statement
 from edge.attack_set import AttackSet
+from edge.evidence import Watch, samples
+from edge.preprocess_parity import Pipeline
 from edge.progress import say
 from edge.runner import Runner, open_runner
 from edge.statement import STATEMENT, VERDICTS
 from edge.verdicts import Verdicts, execute
 
 LATENCY = "latency.npz"
-TARGETS_BY_DEVICE = {"cpu": ("onnx",)}
 
 
 def plan(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
@@ -34,25 +35,41 @@ def plan(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
 def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
     """Verify `inputs["exported"]` with `inputs["attack-set"]` into `out`; `config` as `VerifyConfig.semantic()`."""
     exported, attack_stage = _read(inputs)
-    _executable(exported, config["device"])
+    executable(exported, config["device"])
+    _batches(exported, config)
 
     def make(work: Work) -> None:
         attacks = AttackSet.read(attack_stage)
         _compatible(exported, attacks, config)
-        before = machine.state()
+        pipeline = preprocess_parity.read(config, attacks.clean)
+        ask = bench.Ask.read(config["latency"], config["seed"]).with_single()
+        subject = _subject(exported, attacks, config, pipeline)
+        bench.check([subject], ask)
+        watch = Watch(gpu=config["device"] != "cpu")
         golden_found = _golden(exported, attacks, config)
-        with open_runner(exported.path, batch_size=config["batch_size"], threads=config["threads"]) as runner:
+        with _opened(exported, config, config["batch_size"]) as runner:
             _same_classes(runner, attacks)
             verdicts = execute(runner, attacks, config)
             found = findings.predicate(exported, attacks, verdicts, config, runner)
+            for name, content in runner.kept().items():
+                artifact.write_atomic(work.add_payload(name), content)
+            if pipeline is not None:
+                said = attacks.clean, attacks.labels, verdicts.clean_logits
+                found["preprocess"] = preprocess_parity.parity(pipeline, runner, *said)
+                found["threat"]["applied_to"] = pipeline.applied_to
         found["golden"] = golden_found
-        samples, found["latency"] = _time(exported, attacks, config)
-        found["machine"] = {"before": before, "after": machine.state()}
+        with watch.timing():
+            (timed,) = bench.measure([subject], ask)
+        found["latency"] = timed.latency
+        found["alarms"].append(timed.alarm)
+        found |= watch.found(timed.spans, timed.latency)
+        found["warnings"] = [*_elsewhere(config["device"], found["machine"]["before"]), *found["warnings"]]
+        watch.samples.write(work.add_record(samples.FILE))
         table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
         found["verdicts"] = _write_verdicts(work, table)
         stated = statement.build(found)
-        _write(work, attacks, verdicts, table, stated, samples)
-        work.metrics = _metrics(stated)
+        _write(work, attacks, verdicts, table, stated, timed.samples)
+        work.metrics = metrics(stated)
 
     lineage = {"exported": exported.path, "attack-set": attack_stage.path}
     return artifact.build(out, _plan(config, exported, attack_stage), make, lineage=lineage, replace=replace)
@@ -67,18 +84,39 @@ def _read(inputs: Mapping[str, Any]) -> tuple[Stage, Stage]:
 
 def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:
     inputs = {"exported": exported.identity, "attack-set": attacks.identity}
-    return Plan("verified", dict(config), int(config["seed"]), exported.data, inputs)
+    return Plan("verified", preprocess_parity.decided(config), int(config["seed"]), exported.data, inputs)
 
 
-def _executable(exported: Stage, device: str) -> None:
+def executable(exported: Stage, device: str) -> None:
     """Only what runs here is verified here: the verdict of other bytes would be another verdict."""
     target = exported.config["target"]
-    if device not in TARGETS_BY_DEVICE:
-        raise CompressError(f"unknown device {device!r} (known: {', '.join(TARGETS_BY_DEVICE)})")
-    if target not in TARGETS_BY_DEVICE[device]:
+    if target not in names.EXECUTED[names.check("device", device, names.DEVICES)]:
         raise CompressError(
             f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
         )
+
+
+def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
+    if device != "jetson" or state["kind"] == "jetson":
+        return []
+    found = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
+    return [{"name": "not-a-jetson", "found": found, "fix": "verify on the board that ships, by --host user@board"}]
+
+
+def _batches(exported: Stage, config: Mapping[str, Any]) -> None:
+    """An engine takes the numbers of images that it was built for; others are refused before anything runs."""
+    if exported.config["target"] == "onnx" or "batch" not in exported.config:
+        return
+    low, high = exported.config["batch"]["min"], exported.config["batch"]["max"]
+    latency = config["latency"]
+    asked = [("batch_size", config["batch_size"]), ("latency.batch_size", latency["batch_size"])]
+    for name, size in [*asked, *(("latency.sweep", size) for size in latency.get("sweep") or ())]:
+        if not low <= size <= high:
+            raise CompressError(
+                f"{exported.path}: built for {low} to {high} images a call, {name} is {size}; give --set {name}=N "
+                f"within that, or export with --batch MIN:OPT:MAX"
+            )
 
 
 def _compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> None:
@@ -109,32 +147,35 @@ def _same_classes(runner: Runner, attacks: AttackSet) -> None:
         )
 
 
+def _opened(exported: Stage, config: Mapping[str, Any], batch_size: int) -> Runner:
+    return open_runner(exported.path, batch_size=batch_size, threads=config["threads"], device=config["device"])
+
+
 def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "dict[str, Any] | None":
     """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
     place = attacks.place(exported.identity)
     if place is None:
         return None
     batch_size = attacks.about["golden"]["batch_size"][place]
-    with open_runner(exported.path, batch_size=batch_size, threads=config["threads"]) as runner:
+    with _opened(exported, config, batch_size) as runner:
         _same_classes(runner, attacks)
-        found = golden.check(runner, attacks.stage)
+        found = golden.check(runner, attacks.stage, place)
     if found is not None:
         say(golden.line(found))
     return found
 
 
-def _time(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Latency by a runner of its own, opened at the batch size that is timed."""
-    ask = config["latency"]
-    with open_runner(exported.path, batch_size=ask["batch_size"], threads=config["threads"]) as runner:
-        samples, first_ms = bench.latency(runner, attacks.clean, warmup=ask["warmup"], samples=ask["samples"])
-        return samples, bench.summary(
-            samples,
-            batch_size=runner.batch_size,
-            warmup=ask["warmup"],
-            cold_start_ms=runner.open_ms,
-            first_ms=first_ms,
-        )
+def _subject(
+    exported: Stage, attacks: AttackSet, config: Mapping[str, Any], pipeline: "Pipeline | None"
+) -> bench.Subject:
+    """What is timed: runners of its own, each opened at the batch size that is timed."""
+
+    def opened(size: int) -> Runner:
+        return _opened(exported, config, size)
+
+    frames = attacks.clean if pipeline is None else pipeline.frames
+    function = None if pipeline is None else pipeline.preprocess
+    return bench.Subject(str(exported.path), opened, lambda runner: frames, function)
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -170,23 +211,23 @@ def _write(
     verdicts: Verdicts,
     table: Mapping[str, Any],
     stated: dict[str, Any],
-    samples_ns: np.ndarray,
+    samples: Mapping[str, Any],
 ) -> None:
     text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     artifact.write_atomic(work.add_record(STATEMENT), text)
     with open(work.add_record(LATENCY), "wb") as file:
-        np.savez(file, samples_ns=samples_ns)
+        np.savez(file, **samples)
     evidence = {
         **table,
         "clean": attacks.clean,
         "adversarial": np.concatenate([attacks.adversarial, table["adversarial"]]),
         "predictions": verdicts.all_predictions,
     }
-    page.write_verified(work.path, stated, samples_ns, evidence)
+    page.write_verified(work.path, stated, samples["samples_ns"], evidence)
     work.add_record(page.REPORT)
 
 
-def _metrics(stated: Mapping[str, Any]) -> dict[str, Any]:
+def metrics(stated: Mapping[str, Any]) -> dict[str, Any]:
     """The few figures that a summary shows."""
     predicate = stated["predicate"]
     figures, timing = predicate["figures"], predicate["latency"]

@@ -1,6 +1,6 @@
 """Every gradient attack of the protocol against a student, its twin and the artifacts made from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def attack_all(
     rows: list[Candidates] = []
     figures = {}
     for subject in subjects:
-        if subject.runner is None:
+        if subject.role != "artifact":
             found, figures[subject.label] = white_box.attack(subject, clean, labels, ids, config)
             rows += [_settled(subject, one, clean, labels, config) for one in found]
     radius = grid.radius(config.threat.eps) / 255
@@ -83,10 +83,10 @@ def _ascents(subjects: list[Subject], config: AttackConfig) -> Iterator[Ascent]:
     student = next((subject.model for subject in subjects if subject.role == "student"), None)
     for subject in subjects:
         at, model = subject.label, subject.model
-        if model is None:
+        if model is None or subject.unexecuted is not None:
             continue
         if subject.runner is not None:
-            both = f"forward by {subject.runner.describe()['name']}, backward by torch, on the workstation"
+            both = _where(subject.runner.describe())
             yield Ascent(f"bpda@{at}", "bpda", at, both, subject.hybrid(), losses.cross_entropy)
             yield Ascent(f"bpda-margin@{at}", "bpda", at, both, subject.hybrid(), losses.margin)
             continue
@@ -96,6 +96,13 @@ def _ascents(subjects: list[Subject], config: AttackConfig) -> Iterator[Ascent]:
         if subject.role == "twin" and student is not None:
             pair = _both(student, model)
             yield Ascent(f"differential@{at}", "differential", at, here, pair, _diverging, _diverged)
+
+
+def _where(described: Mapping[str, Any]) -> str:
+    """Of a hybrid attack: which runtime ran forward, and where."""
+    if "host" in described:
+        return f"forward by {described['name']} on {described['host']}, backward by torch on the workstation"
+    return f"forward by {described['name']}, backward by torch, on the workstation"
 
 
 def _both(student: Model, twin: Model) -> Model:

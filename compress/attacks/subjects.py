@@ -11,7 +11,7 @@ from compress.attacks.pgd import Model
 from compress.data.split import to_float
 from compress.models import Classifier
 from compress.models.onnx_twin import GraphTwin
-from edge.runner import MODEL, Runner
+from edge.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Subject:
     twin: "str | None" = None  # label of the twin among the subjects
     no_twin: "str | None" = None  # why an artifact has none
     precision: str = "float32"
+    unexecuted: "str | None" = None  # why an artifact has no runner here; what is asked of it, its twin answers
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """uint8 or float32 images (N,C,H,W) → logits (N,K), by the artifact itself where there is one."""
@@ -56,7 +57,9 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"label": self.label, "role": self.role, "identity": self.identity}
         entry["precision"] = self.precision
+        if self.unexecuted is not None:
+            return entry | {"twin": self.twin, "unexecuted": self.unexecuted}
         if self.runner is not None:
-            entry |= {"file": MODEL, "sha256": self.runner.sha256, "twin": self.twin}
+            entry |= {"file": self.runner.file, "sha256": self.runner.sha256, "twin": self.twin}
             return entry | ({"no_twin": self.no_twin} if self.no_twin else {})
         return entry | ({"made_from": "the graph of the file"} if isinstance(self.model, GraphTwin) else {})

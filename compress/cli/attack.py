@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from compress.cli import boards
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Shared, stage_options
 
@@ -13,6 +14,7 @@ from compress.cli.options import FOLDER, Shared, stage_options
     cls=Verb,
     examples=[
         "compress attack runs/student --quantized runs/quantized --exported runs/exported --out runs/attack-set",
+        "compress attack runs/s --quantized runs/q --exported runs/e --host user@orin --out runs/attack-set",
         "compress attack --exported runs/adopted --ensemble quick --out runs/attack-set",
     ],
 )
@@ -23,14 +25,22 @@ from compress.cli.options import FOLDER, Shared, stage_options
 @click.option("--ensemble", type=click.Choice(["standard", "quick", "none"]), help="White box; none: PGD alone.")
 @click.option("--steps", type=int, help="PGD steps of each attack beside the ensemble.")
 @click.option("--restarts", type=int, help="Random starts of each attack.")
+@boards.host_options(multiple=False)
 @stage_options()
 def attack(
-    shared: Shared, student: "Path | None", quantized: "Path | None", exported: "tuple[Path, ...]", **flags: Any
+    shared: Shared,
+    student: "Path | None",
+    quantized: "Path | None",
+    exported: "tuple[Path, ...]",
+    host: "str | None",
+    python: "str | None",
+    **flags: Any,
 ) -> None:
     """Make the adversarial images that artifacts are judged by.
 
     White-box attacks on the student and its quantized twin, and hybrid ones that run forward on each exported artifact.
-    Without a STUDENT, an artifact's twin is made from its own graph.
+    Without a STUDENT, an artifact's twin is made from its own graph. With --host every forward pass of an artifact is
+    the board's, every backward pass this machine's.
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import AttackConfig
@@ -38,6 +48,8 @@ def attack(
 
     if student is None and not exported:
         raise CompressError("nothing to attack: give the folder of a student, or --exported DIR, or both")
+    if host and not exported:
+        raise CompressError("--host: executes exported artifacts, and none is given; add --exported DIR")
     base = inherited(student, ["student"]) if student else inherited(exported[0], ["exported"])
     settled = settle(AttackConfig, "attack", shared, flags, base)
     inputs: dict[str, Any] = {"exported": list(exported)}
@@ -45,4 +57,7 @@ def attack(
         inputs["student"] = student
     if quantized:
         inputs["quantized"] = quantized
+    if host:
+        boards.check_device("jetson", [host])
+        inputs |= {"host": host, "python": python}
     make("compress.attack", settled, inputs, shared)

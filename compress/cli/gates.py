@@ -25,6 +25,7 @@ def judged(judgement: Judgement) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requirements": as_objects(judgement.outcomes),
         "alarms": fired(judgement.stated["predicate"]),
+        "warnings": judgement.stated["predicate"].get("warnings", []),
     }
     return found if judgement.comparison is None else {**found, "comparison": judgement.comparison}
 

@@ -17,8 +17,12 @@ VERBS = {
     "export": "Write the file that is shipped.",
     "attack": "Make the adversarial images that artifacts are judged by.",
     "verify": "Execute an exported artifact: robustness, agreement, latency.",
+    "bench": "Measure latency and throughput alone: single queries, batches, a camera.",
+    "bundle": "Write the device side as one file that boards run.",
     "statement": "Read, sign and check the statement of a verified artifact.",
+    "inspect": "Say what an artifact holds: contract, every layer's precision and size, lineage.",
     "report": "Write the HTML report of a run or a verified stage.",
+    "doctor": "Say what can be built and run here, what does not go together, and its fix.",
     "completion": "Print the completion script of a shell.",
 }
 

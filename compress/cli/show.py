@@ -1,10 +1,11 @@
 """Results as a few readable lines."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from compress.artifact import Stage
+from edge.readable import table
 
 
 def head(stage: Stage, complete: bool) -> str:
@@ -101,17 +102,27 @@ def evaluation(found: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"  note  {note}" for note in found["notes"]), *fired]
 
 
+def sensitivity_lines(found: Mapping[str, Any]) -> list[str]:
+    """What each layer in INT8 costs in robust accuracy, the most sensitive first."""
+    low, high = found["float"]["interval"]
+    lines = [
+        f"  robust validation accuracy of the float network {_percent(found['float']['robust'])} (95 % interval "
+        f"{_percent(low)} to {_percent(high)}), in INT8 {_percent(found['int8']['robust'])}; PGD-{found['steps']}, "
+        f"eps {found['eps']}, n {found['n']}"
+    ]
+    by_name = {row["layer"]: row for row in found["layers"]}
+    rows = []
+    for name in found["most_sensitive_first"]:
+        row = by_name[name]
+        each = (row["alone_int8"], row["alone_float"])
+        cells = [[_percent(one["robust"]), f"{one['drop_points']:+.2f}", f"{one['mean_margin']:.3f}"] for one in each]
+        rows.append([name, f"{row['weights']:,}", *cells[0], *cells[1]])
+    titles = ["layer", "weights", "alone INT8", "points lost", "margin", "alone float", "points lost", "margin"]
+    return [*lines, *(f"  {line}" for line in table(titles, rows))]
+
+
 def _transfer(found: Mapping[str, Any]) -> list[str]:
     """Accuracy of the model in a column on the adversarial images of the model in a row."""
     roles = list(found["models"])
     rows = [[found["models"][a], *(_percent(found["accuracy"][a][b]) for b in roles)] for a in roles]
     return table(["images of, on", *(found["models"][role] for role in roles)], rows)
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first flush left and the others right."""
-    widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
-    return [
-        "  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(cells)).rstrip()
-        for cells in (list(zip(row, widths, strict=True)) for row in (titles, *rows))
-    ]

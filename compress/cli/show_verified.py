@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.cli.show import table
+from edge.readable import table
 
 Statement = Mapping[str, Any]
 TITLES = ["artifact", "precision", "clean", "robust", "95 % interval", "agreement", "p50", "size"]

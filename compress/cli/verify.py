@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress import names
+from compress.cli import boards, latency
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, require_options, stage_options
 from compress.errors import CompressError
@@ -22,28 +23,31 @@ if TYPE_CHECKING:
         "compress verify runs/exported --attack-set runs/attack-set --samples 5000 --junit verify.xml --json",
         "compress verify runs/int8 --attack-set runs/attack-set --against released --margin 1 --annotations github",
         "compress verify runs/float runs/int8 --attack-set runs/attack-set --out runs/verified",
+        "compress verify runs/exported --attack-set runs/attack-set --device jetson --host user@orin --host user@nano",
     ],
 )
 @click.argument("exported", type=FOLDER, nargs=-1, required=True)
 @click.option("--attack-set", type=FOLDER, required=True, metavar="DIR", help="Attack set to replay.")
 @click.option("--device", type=Name("device", names.DEVICES), help="Where it is executed; default cpu.")
+@boards.host_options(multiple=True)
 @require_options
-@click.option(
-    "--allow-alarm", "allow", multiple=True, metavar="NAME", help="Let this alarm pass; else it fails a gate."
-)
+@click.option("--allow-alarm", "allow", multiple=True, metavar="NAME", help="Let this alarm, or warning, pass a gate.")
 @click.option("--against", type=FOLDER, metavar="BASELINE", help="Verified folder or its statement; worse: exit 3.")
 @click.option("--margin", type=float, metavar="POINTS", help="What counts as worse, in percentage points; default 0.5.")
-@click.option("--strict", is_flag=True, help="Exit 3 on an inconclusive comparison too.")
+@click.option("--strict", is_flag=True, help="Exit 3 on an inconclusive comparison, and on warnings too.")
 @click.option("--annotations", type=click.Choice(["github"]), help="Print the outcomes as workflow commands.")
 @click.option("--budget", metavar="TIME", help="For attacks without gradients, 60s or 20m; what is open then is said.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: all cores.")
-@click.option("--samples", type=int, help="Timed queries.")
+@latency.latency_options
+@click.option("--sweep", metavar="N,N", help="Batch sizes of which latency and throughput are measured as well.")
 @click.option("--square-queries", type=int, help="Queries an image of the Square attack; 0: without it.")
 @stage_options(out_default="EXPORTED-DEVICE-verified, beside EXPORTED; of several, a folder for these")
 def verify(
     shared: Shared,
     exported: "tuple[Path, ...]",
     attack_set: Path,
+    hosts: "tuple[str, ...]",
+    python: "str | None",
     require: "tuple[str, ...]",
     allow: "tuple[str, ...]",
     against: "Path | None",
@@ -51,7 +55,12 @@ def verify(
     strict: bool,
     junit: "Path | None",
     annotations: "str | None",
+    scenario: "str | None",
     samples: "int | None",
+    seconds: "float | None",
+    fps: "str | None",
+    load: "str | None",
+    sweep: "str | None",
     **flags: Any,
 ) -> None:
     """Execute exported artifacts: replay the attack set, attack them without gradients, measure their latency.
@@ -66,16 +75,29 @@ def verify(
     from edge.gate_judgement import Judgement, Terms
 
     terms = Terms.read(require, allow, against, margin, strict)
-    flags["latency.samples"] = samples
+    timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
+    flags |= {f"latency.{key}": value for key, value in timing.items()}
+    if hosts:
+        flags["device"] = flags["device"] or "jetson"
     settled = [
         stage.settle(VerifyConfig, "verify", shared, flags, stage.inherited(folder, ["exported"]))
         for folder in exported
     ]
-    found = []
-    for folder, config, out in zip(exported, settled, _places(exported, settled, shared.out), strict=True):
-        inputs = {"exported": folder, "attack-set": attack_set}
-        verified, complete = stage.run("edge.verify", config.semantic(), inputs, out)
-        found.append((verified, complete, Judgement.of(verified.path, terms)))
+    for config in settled:
+        boards.check_device(config.device, hosts)
+    asked = [(host, *pair) for pair in zip(exported, settled, strict=True) for host in hosts or ("",)]
+    places = _places(asked, shared.out)
+    if hosts:
+        there = [
+            (host, config.semantic(), folder, out) for (host, folder, config), out in zip(asked, places, strict=True)
+        ]
+        verified = boards.verify(there, attack_set, python)
+    else:
+        verified = [
+            stage.run("edge.verify", config.semantic(), {"exported": folder, "attack-set": attack_set}, out)
+            for (_, folder, config), out in zip(asked, places, strict=True)
+        ]
+    found = [(made, complete, Judgement.of(made.path, terms)) for made, complete in verified]
 
     several = len(found) > 1
     cases = [case for made, _, judgement in found for case in judgement.cases(f"{made.path.name}: " * several)]
@@ -92,14 +114,15 @@ def verify(
     gates.leave(cases)
 
 
-def _places(exported: "tuple[Path, ...]", settled: "list[VerifyConfig]", out: "Path | None") -> list[Path]:
+def _places(asked: "list[tuple[str, Path, VerifyConfig]]", out: "Path | None") -> list[Path]:
     """The folder of each verified stage; no two of them the same."""
     named = [
-        f"{folder.resolve().name}-{config.device}-verified" for folder, config in zip(exported, settled, strict=True)
+        "-".join(filter(None, (folder.resolve().name, config.device, boards.short(host), "verified")))
+        for host, folder, config in asked
     ]
-    if len(exported) == 1:
-        return [out or exported[0].with_name(named[0])]
-    places = [(out or folder.parent) / name for folder, name in zip(exported, named, strict=True)]
+    if len(asked) == 1:
+        return [out or asked[0][1].with_name(named[0])]
+    places = [(out or folder.parent) / name for (_, folder, _), name in zip(asked, named, strict=True)]
     for place in places:
         if places.count(place) > 1:
             raise CompressError(f"{place}: two artifacts would be verified into it; give each another folder name")

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from compress import chain, layout
-from compress.cli import gates
-from compress.cli.show import figures, table
+from compress.cli import boards, gates
+from compress.cli.show import figures
 from compress.config import Run
 from edge.gate_judgement import requirement_cases
+from edge.readable import table
 
 
 def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:
@@ -29,6 +30,8 @@ def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> Non
 
 def carry_out(settled: Run, root: Path, start: "str | None", as_json: bool, junit: "Path | None") -> None:
     """Run the chain and print its figures; exit 3 when a requirement failed, after everything is written."""
+    for device in settled.devices:
+        boards.check_device(device, ())
     result = chain.run(settled, root, start=start)
     cases = requirement_cases(result.outcomes)
     gates.write_junit(cases, junit)

@@ -38,7 +38,7 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
         "teacher": _teacher(found),
         "stages": rows.by_stage(found, attack_set, {name: one["predicate"] for name, one in statements.items()}),
         "verified": [
-            page.entry(name, statement, _samples(stage), _evidence(stage, attack_set))
+            page.entry(name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path))
             for stage, (name, statement) in zip(found.verified.values(), statements.items(), strict=True)
         ],
         "matrix": attack_set.matrix() if attack_set else None,

@@ -70,6 +70,33 @@ def test_the_layout_of_a_run():
     assert steps["attack-set"].paths(Path("r"))["exported"] == [Path("r/exported/onnx"), Path("r/exported/onnx-float")]
 
 
+def test_a_target_is_verified_where_it_executes():
+    run = settled(targets=["tensorrt", "onnx"], devices=["cpu", "jetson"])
+    verified = [step.name for step in layout.steps(run) if step.kind == "verified" and "float" not in step.name]
+    assert verified == ["verified/tensorrt-jetson", "verified/onnx-cpu", "verified/onnx-jetson"]
+    assert layout.shipped(run) == "verified/tensorrt-jetson"
+
+
+def test_a_run_that_executes_nothing_is_refused(fakes: Fakes, root: Path):
+    with pytest.raises(CompressError, match="devices: cpu executes none of the targets"):
+        chain.run(settled(targets=["tensorrt"]), root)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "shipped", "beside"), [("int8", "int8", "auto"), ("fp16", "auto", "fp16"), ("auto", "auto", "auto")]
+)
+def test_a_precision_is_asked_of_the_file_that_can_have_it(asked: str, shipped: str, beside: str):
+    steps = {step.name: step for step in layout.steps(settled(export__precision=asked))}
+    assert steps["exported/onnx"].config.precision == shipped
+    assert steps["exported/onnx-float"].config.precision == beside
+
+
+def test_without_quantization_the_student_has_the_precision_that_was_asked():
+    steps = {step.name: step for step in layout.steps(settled(quantize=None, export__precision="int8"))}
+    assert steps["exported/onnx"].config.precision == "int8"  # refused by the stage, which says what to do
+
+
 def test_a_float_run_ships_the_student_once():
     steps = {step.name: step for step in layout.steps(settled(quantize=None))}
     assert list(steps)[-4:] == ["student", "exported/onnx", "attack-set", "verified/onnx-cpu"]

@@ -56,8 +56,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
             "teacher train --out x --method vgap",
             "--method: unknown method 'vgap' (known: normal, pgd-at, trades, mart, n-fgsm)",
         ),
-        ("export m --target tensorrt --out x", "--target: unknown target 'tensorrt' (known: onnx)"),
-        ("verify e --attack-set a --device jetson", "--device: unknown device 'jetson' (known: cpu)"),
+        ("export m --target tensorort --out x", "--target: unknown target 'tensorort'; did you mean 'tensorrt'?"),
+        ("verify e --attack-set a --device jetsn", "--device: unknown device 'jetsn'; did you mean 'jetson'?"),
         ("distill --out x --epochs many", "--epochs: 'many' is not a valid integer"),
         ("teacher train --out x", "teacher: data: missing"),
         (

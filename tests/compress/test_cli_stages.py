@@ -139,8 +139,9 @@ def test_another_plan_in_the_folder_is_refused_in_one_line(made: Call):
 
 
 def test_a_folder_of_another_kind_is_refused_in_one_line(made: Call):
-    code, _, err = made("quantize T --out q")
-    assert (code, err) == (2, "compress: T: is a stage of kind teacher; needed here: student\n")
+    made("export runs/s --out e")
+    code, _, err = made("quantize e --out q")
+    assert (code, err) == (2, "compress: e: is a stage of kind exported; needed here: student or teacher\n")
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compress.artifact import file_sha256
+from edge.evidence.judge import NAMES as WARNINGS
 from tests.compress.fake_stages import Call, caller
 from tests.edge.stages import World
 
@@ -16,6 +18,7 @@ VERIFY = (
     "verify {0} --attack-set attack-set --eps 8/255 --square-queries 30 --set decision_queries=30 --samples 7 "
     "--set batch_size=8 --set latency.warmup=1 --threads 1"
 )
+ANY_STATE = " ".join(f"--allow-alarm {name}" for name in WARNINGS)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +56,33 @@ def test_one_artifact_under_a_whole_gate(call: Call) -> None:
     assert sum(text.startswith("::warning title=comparison") for text in commands) == 2
     suite = ElementTree.parse("g.xml").getroot()
     groups = [case.get("classname") for case in suite]
-    assert groups == ["requirement", *["alarm"] * (len(groups) - 3), "comparison", "comparison"]
+    assert list(dict.fromkeys(groups)) == ["requirement", "alarm", "machine state", "comparison"]
+    assert groups.count("comparison") == 2
     code, _, err = call(f"{line} --strict")
     assert code == 3 and "comparison failed: clean not worse than base by 0.5 points" in faults(err)[0]
-    assert call(f"{line} --margin 50 --strict")[0] == 0
+    assert call(f"{line} --margin 50 --strict {ANY_STATE}")[0] == 0
     code, out, err = call(f"{line} --json")
     told = json.loads(out)
     assert code == 0 and told["comparison"]["verdict"] == "inconclusive" and "::notice" in err
-    assert call(f"{VERIFY.format('one')} --out base --against base/statement.json --margin 0 --strict")[0] == 0
+    assert (
+        call(f"{VERIFY.format('one')} --out base --against base/statement.json --margin 0 --strict {ANY_STATE}")[0] == 0
+    )
+
+
+def test_a_machine_in_a_state_of_no_trust_fails_when_strict(call: Call) -> None:
+    """Seven queries are over in no time: nothing was watched."""
+    code, out, err = call(f"{VERIFY.format('one')} --out base")
+    assert code == 0 and "warning     few-samples: the timed part lasted 0." in out
+    code, out, err = call(f"{VERIFY.format('one')} --out base --strict --json")
+    assert code == 3 and "machine state failed: few-samples" in faults(err)[0]
+    told = json.loads(out)["warnings"]
+    assert "few-samples" in [row["name"] for row in told] and all(row["fix"] for row in told)
+    assert call(f"{VERIFY.format('one')} --out base --strict {ANY_STATE}")[0] == 0
+    shown = call("statement show base")[1]
+    assert "state of the machine" in shown and " samples in 0." in shown
+    with np.load("base/evidence.npz") as samples:
+        assert len(samples["monotonic_ns"]) >= 2
+    assert call("statement check base")[0] == 0
 
 
 def test_a_swapped_class_is_worse_and_its_alarm_fails_the_gate(call: Call) -> None:

@@ -130,7 +130,9 @@ def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
 
 
 def test_quantizers_stand_behind_every_activation_and_before_what_comes_from_elsewhere() -> None:
-    sites = quantizer_sites(models.build("resnet8", channels=1, classes=10))
+    model = models.build("resnet8", channels=1, classes=10)
+    fold(model)
+    sites = quantizer_sites(model)
     assert "conv1.input_quantizer" in sites and "linear.input_quantizer" in sites
     assert "layer1.0.conv1.input_quantizer" not in sites  # its input is an activation's output already
     assert {"layer1.0.add.a_quantizer", "layer2.0.add.a_quantizer", "layer2.0.add.b_quantizer"} <= set(sites)

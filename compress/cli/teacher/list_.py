@@ -18,8 +18,8 @@ def list_(dataset: "str | None", as_json: bool) -> None:
 
     Accuracies as that leaderboard publishes them. Native: built here; otherwise the robustbench package builds it.
     """
-    from compress.cli.show import table
     from compress.zoo.catalog import entries
+    from edge.readable import table
 
     chosen = [entry for entry in entries() if dataset in (None, entry.dataset)]
     if as_json:

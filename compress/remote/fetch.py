@@ -1,0 +1,125 @@
+"""A board's result, read as what it is: bytes from another machine.
+
+Only files that a verified folder has, no larger than this one can be, each of the hash that was announced, and as a
+whole what `statement_check` accepts for the very artifact and attack set that were sent.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import artifact
+from compress.artifact import Stage
+from compress.errors import CheckFailed, CompressError
+from compress.remote.connection import Connection
+from edge import page, statement_check
+from edge.attack_set import AttackSet
+from edge.board.frames import Header, checked
+from edge.board.store import HEX
+from edge.evidence import samples
+from edge.statement import STATEMENT, VERDICTS
+from edge.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.verify import LATENCY
+
+NEEDED = (artifact.MANIFEST, VERDICTS, STATEMENT, LATENCY)
+ENGINE_FILES = (ENGINE, SIDECAR)  # of an engine that only the device could build
+KNOWN = (*NEEDED, samples.FILE, page.REPORT, *ENGINE_FILES)
+SLACK = 64 << 20  # bytes, beside what grows with the number of images
+ENGINE_MOST = 4 << 30
+
+
+def fetch(connection: Connection, job: str, exported: Stage, attacks: AttackSet, into: Path) -> dict[str, Any]:
+    """The job's files in the folder `into`, and its statement; what is not as it should be: CompressError."""
+    into.mkdir(exist_ok=True)
+    most = SLACK + 8 * attacks.clean.nbytes + 4 * attacks.adversarial.nbytes
+    listed = _listed(connection, connection.ask("files", job=job)["files"], most)
+    for name, (size, sha256) in listed.items():
+        _get(connection, job, into / name, size, sha256)
+    try:
+        for name in listed:
+            if name.endswith(".npz"):
+                _bounded((into / name).read_bytes(), most)
+        if samples.FILE in listed:
+            samples.Samples.read(into / samples.FILE)
+        shipped = None if ENGINE in listed else exported.path
+        stated, _ = statement_check.check(into, shipped=shipped, attack_set=attacks.stage.path)
+        _asked(stated["predicate"], exported, attacks)
+        _same_images(into / VERDICTS, attacks)
+        _timed(into / LATENCY)
+    except (CompressError, ValueError, KeyError, TypeError, MemoryError, EOFError, zipfile.BadZipFile) as fault:
+        raise CheckFailed(
+            f"{connection.host}: what it sent is not to be trusted ({' '.join(str(fault).split())[:300]}); delete "
+            f"~/.cache/robust-compress there and run the command again"
+        ) from None
+    return stated
+
+
+def _listed(connection: Connection, entries: Any, most: int) -> dict[str, tuple[int, str]]:
+    """Name → size and hash, each plausible."""
+    found: dict[str, tuple[int, str]] = {}
+    for entry in entries if isinstance(entries, list) else [None]:
+        fields = entry if isinstance(entry, dict) else {}
+        name, size, sha256 = (fields.get(key) for key in ("name", "bytes", "sha256"))
+        if name not in KNOWN or name in found or not isinstance(sha256, str) or not HEX.fullmatch(sha256):
+            raise CheckFailed(f"{connection.host}: offers {str(name)[:60]!r}, which no verified folder has")
+        if not isinstance(size, int):
+            raise CheckFailed(f"{connection.host}: {name} has no size")
+        bound = ENGINE_MOST if name in ENGINE_FILES else most
+        if not 0 <= size <= bound:
+            raise CheckFailed(f"{connection.host}: {name} would be {size:,} bytes, at most {bound:,} are possible")
+        found[name] = size, sha256
+    if missing := [name for name in NEEDED if name not in found]:
+        raise CheckFailed(f"{connection.host}: its result lacks {', '.join(missing)}")
+    return found
+
+
+def _get(connection: Connection, job: str, place: Path, size: int, sha256: str) -> None:
+    header: Header = connection.ask("get", job=job, name=place.name)
+    left = size
+    if checked(header, "get", bytes=int)["bytes"] == size:
+        with open(place, "wb") as file:
+            while left > 0:
+                chunk, part = connection.receive()
+                checked(chunk, "chunk")
+                left -= len(part)
+                if not part or left < 0:
+                    break
+                file.write(part)
+    if left != 0 or artifact.file_sha256(place) != sha256:
+        raise CheckFailed(f"{connection.host}: {place.name} came with another size or hash than announced; try again")
+
+
+def _bounded(content: bytes, most: int) -> None:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > most:
+            raise ValueError("an archive that unpacks to more than it can hold")
+
+
+def _asked(predicate: Mapping[str, Any], exported: Stage, attacks: AttackSet) -> None:
+    pairs = (
+        ("artifact", predicate["artifact"]["identity"], exported.identity),
+        ("attack set", predicate["attack_set"]["identity"], attacks.stage.identity),
+    )
+    for what, got, want in pairs:
+        if got != want:
+            raise ValueError(f"its statement is about the {what} {got:.12}, sent was {want:.12}")
+
+
+def _same_images(path: Path, attacks: AttackSet) -> None:
+    with np.load(path, allow_pickle=False) as table:
+        for name in ("index", "labels"):
+            if not np.array_equal(table[name], getattr(attacks, name)):
+                raise ValueError(f"its table has other {name} than the attack set")
+        free = len(table["attacks"]) - len(attacks.adversarial)
+        if table["adversarial"].shape != (free, *attacks.clean.shape) or table["adversarial"].dtype != np.uint8:
+            raise ValueError("its table holds images of another form")
+
+
+def _timed(path: Path) -> None:
+    with np.load(path, allow_pickle=False) as timed:
+        if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
+            raise ValueError("its latencies are no list of nanoseconds")

@@ -1,0 +1,166 @@
+"""The verified stage of an artifact that a board executed: sent there, followed, fetched, checked, complete here."""
+
+import contextlib
+import json
+import math
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import artifact
+from compress.artifact import Plan, Stage, Work
+from compress.errors import CompressError
+from compress.remote import bundle, fetch, stages
+from compress.remote.connection import STOPPED_IN_S, Connection, Link, Lost
+from compress.remote.follow import Replay
+from edge import findings, page, statement
+from edge import verify as verification
+from edge.attack_set import AttackSet
+from edge.board.frames import checked
+from edge.evidence import samples
+from edge.progress import say
+
+FETCHED = "fetched"
+STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing
+SILENT_S = 60.0  # the longest pause of a board that is followed
+
+
+class Remote:
+    """One artifact on one board. `config` as `VerifyConfig.semantic()`."""
+
+    def __init__(self, link: Link, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        self._link, self._config = link, dict(config)
+        self._exported = artifact.read(inputs["exported"], ("exported",))
+        self._attacks = artifact.read(inputs["attack-set"], ("attack-set",))
+        self._job: str | None = None
+        self._followed = False
+        self._stopped = threading.Event()
+
+    def plan(self) -> Plan:
+        """As of a verification here; where it ran is part of it."""
+        inputs = {"exported": self._exported.path, "attack-set": self._attacks.path}
+        return verification.plan({**self._config, "host": self._link.host}, inputs)
+
+    def start(self) -> None:
+        """Send what the board lacks and start the job there, unless it runs or is done."""
+        self._job = self._link.do(self._started)
+
+    def run(self, out: Path, *, replace: bool = False) -> Stage:
+        """The verified stage in `out`; a lost link does not stop the board. What was fetched is forgotten there."""
+
+        def make(work: Work) -> None:
+            self.start()
+            replay = Replay(self._link.host)
+            self._link.do(lambda connection: self._follow(connection, replay))
+            attacks = AttackSet.read(self._attacks)
+            stated = self._link.do(
+                lambda connection: fetch.fetch(connection, str(self._job), self._exported, attacks, work.file(FETCHED))
+            )
+            self._keep(work, stated, attacks)
+
+        lineage = {"exported": self._exported.path, "attack-set": self._attacks.path}
+        try:
+            made = artifact.build(out, self.plan(), make, lineage=lineage, replace=replace)
+            if self._job is not None:
+                with contextlib.suppress(Lost, CompressError):
+                    self._link.do(lambda connection: connection.ask("forget", job=self._job))
+            return made
+        finally:
+            self._job = None
+
+    # ------------------------------------------------------------------------------------ on the board
+
+    def _started(self, connection: Connection) -> str:
+        for stage in (self._exported, self._attacks):
+            stages.send(connection, stage)
+        request = {
+            "config": self._config,
+            "exported": self._exported.identity,
+            "attack-set": self._attacks.identity,
+            "bundle": artifact.bytes_sha256(bundle.content()),
+        }
+        answer = checked(connection.ask("start", STARTED_IN_S, request=request), "start", job=str, state=str)
+        if answer["state"] == "done":
+            say(f"{self._link.host}: has done this already")
+        return str(answer["job"])
+
+    def _follow(self, connection: Connection, replay: Replay) -> None:
+        connection.send({"type": "follow", "job": self._job, "offset": replay.offset})
+        self._followed = True
+        try:
+            while True:
+                header, _ = connection.receive(math.inf)
+                if header.get("type") == "event":
+                    replay.show(header)
+                elif header.get("type") == "stop":
+                    self._stopped.set()
+                    threading.Event().wait()  # the thread that answers the interrupt ends this process
+                else:
+                    break
+        finally:
+            self._followed = False
+        end = checked(header, "end", state=str, message=str)
+        if end["state"] != "done":
+            raise connection.fault(end)
+
+    # ------------------------------------------------------------------------------------ interrupts
+
+    @property
+    def active(self) -> bool:
+        """Whether a job was started and its result is not here yet."""
+        return self._job is not None
+
+    def end(self) -> str:
+        """End the job; called by the thread that answers an interrupt. What is to be said of it."""
+        host, connection = self._link.host, self._link.connected
+        if connection is None:
+            return f"{host} is not reached, its process may go on: the same command finds it"
+        try:
+            connection.send({"type": "stop", "job": self._job})
+            if self._followed:
+                stopped = self._stopped.wait(STOPPED_IN_S)
+            else:
+                stopped = connection.receive(STOPPED_IN_S)[0].get("type") == "stop"
+        except (Lost, CompressError):
+            stopped = False
+        if stopped:
+            return f"the process on {host} was ended, the same command starts it anew"
+        return f"{host} did not confirm that its process ended: the same command finds it"
+
+    # ------------------------------------------------------------------------------------ here
+
+    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> None:
+        """What was fetched and checked becomes the stage; the report is written here, not taken from there."""
+        folder = work.file(FETCHED)
+        predicate = stated["predicate"]
+        predicate["lineage"] = findings.lineage(self._exported)  # of which a board knows the beginning alone
+        shutil.move(folder / statement.VERDICTS, work.add_payload(statement.VERDICTS))
+        for name in fetch.ENGINE_FILES:
+            if (folder / name).exists():
+                shutil.move(folder / name, work.add_payload(name))
+        for name in (verification.LATENCY, samples.FILE):
+            if (folder / name).exists():
+                shutil.move(folder / name, work.add_record(name))
+        shutil.rmtree(folder)
+        text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        artifact.write_atomic(work.add_record(statement.STATEMENT), text)
+        with np.load(work.file(verification.LATENCY), allow_pickle=False) as timed:
+            samples_ns = timed["samples_ns"]
+        page.write_verified(work.path, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
+        work.add_record(page.REPORT)
+        work.metrics = {**verification.metrics(stated), "host": self._link.host}
+
+    def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:
+        """Images and verdicts as the report takes them; predictions where the attack set knows the artifact."""
+        with np.load(verdicts, allow_pickle=False) as table:
+            found: dict[str, Any] = {name: table[name] for name in table.files}
+        said = np.full(found["broken"].shape, -1, np.int16)
+        place = attacks.place(self._exported.identity)
+        if place is not None:
+            said[: len(attacks.adversarial)] = attacks.predictions[:, place]
+        images = np.concatenate([attacks.adversarial, found["adversarial"]])
+        return {**found, "clean": attacks.clean, "adversarial": images, "predictions": said}

@@ -1,0 +1,168 @@
+"""`selftest`: whether this machine's runtime computes what it should, and what the machine tells of itself.
+
+The reference network of `edge.board.reference` through TensorRT where it is installed, else through ONNX Runtime; the
+answers beside those of numpy. One JSON object, to be sent around: it holds versions, clocks and figures, no names.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import __version__
+from compress.errors import CompressError
+from edge import evidence, machine
+from edge.board import reference
+from edge.runner import Runner
+
+BATCH, LARGEST = 4, 8
+TIMED = 200
+WATCHED_S = 1.0
+LEAST_HZ = 10.0
+
+Row = dict[str, Any]  # {"name", "passed", "found"}; passed is None where there was nothing to test
+
+
+def run() -> dict[str, Any]:
+    """{"passed", "version", "runtime", "checks", "latency", "machine", "seconds"}."""
+    began = time.monotonic()
+    rows: list[Row] = []
+    runtime: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    with tempfile.TemporaryDirectory(prefix="selftest-") as scratch:
+        try:
+            with _open(Path(scratch), BATCH) as runner:
+                runtime = runner.describe()
+                rows += [*_computes(runner), _pads(runner), *_kinds(runner), *_graph(runner)]
+                latency = _timed(runner)
+            with _open(Path(scratch), LARGEST) as other:
+                rows.append(_computes_at(other))
+        except CompressError as fault:
+            rows.append(_row("runtime", False, str(fault)))
+    state = evidence.snapshot()
+    rows += [_told(state), _watched()]
+    return {
+        "passed": all(row["passed"] is not False for row in rows),
+        "version": __version__,
+        "runtime": runtime,
+        "checks": rows,
+        "latency": latency,
+        "machine": state,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _row(name: str, passed: "bool | None", found: Any) -> Row:
+    return {"name": name, "passed": passed, "found": found}
+
+
+def _open(scratch: Path, batch_size: int) -> Runner:
+    """The reference network, opened by the board's own runtime."""
+    content = resources.files("edge.board").joinpath(reference.FILE).read_bytes()
+    if find_spec("tensorrt") is not None:
+        return _engine(content, scratch, batch_size)
+    from edge.onnx_runner import OnnxRunner
+
+    return OnnxRunner(content, where="selftest", batch_size=batch_size, threads=machine.usable_cores())
+
+
+def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
+    """Built by the board's TensorRT, once for both batch sizes."""
+    from edge.tensorrt import engines, library
+    from edge.tensorrt.cuda import Cuda
+    from edge.tensorrt.recipe import Recipe
+    from edge.tensorrt.runner import TensorRTRunner
+
+    how = Recipe("tensorrt", "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
+    trt, cuda = library.load("tensorrt"), Cuda()
+    try:
+        built = engines.ready(content, how, trt, cuda.device(), where="selftest", cache=scratch)
+        return TensorRTRunner(built, trt, cuda, where="selftest", batch_size=batch_size)
+    except BaseException:
+        cuda.close()
+        raise
+
+
+# ------------------------------------------------------------------------------------------- what it computes
+
+
+def _computes(runner: Runner) -> Iterator[Row]:
+    yield _computes_at(runner)
+    x = reference.images()
+    same = bool((runner.infer(x) == runner.infer(x)).all())
+    yield _row("the same answer twice", same, None if same else "logits of the same images differ between two passes")
+
+
+def _computes_at(runner: Runner) -> Row:
+    """Logits against numpy's; predictions where numpy's margin is larger than what rounding may do."""
+    x = reference.images()
+    want, got = reference.logits(x), runner.infer(x)
+    scale, gap = float(np.abs(want).max()), float(np.abs(want - got).max())
+    two = np.sort(want, 1)[:, -2:]
+    clear = two[:, 1] - two[:, 0] > 2 * reference.TOLERANCE * scale
+    agree = want.argmax(1) == got.argmax(1)
+    found = {"max_abs": gap, "scale": scale, "tolerance": reference.TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
+    passed = gap <= reference.TOLERANCE * scale and bool(agree[clear].all())
+    return _row(f"golden logits at batch {runner.batch_size}", passed, found)
+
+
+def _pads(runner: Runner) -> Row:
+    """An incomplete batch is padded, and what pads it changes nothing."""
+    x = reference.images()
+    size = runner.batch_size
+    rest, whole = runner.infer(x[size : size + size // 2 + 1]), runner.infer(x[size : 2 * size])
+    same = bool((rest == whole[: len(rest)]).all())
+    return _row("padding", same, None if same else "an incomplete batch gives other logits than a complete one")
+
+
+def _kinds(runner: Runner) -> Iterator[Row]:
+    x = reference.images(runner.batch_size)
+    same = bool((runner.infer(x) == runner.infer(x.astype(np.float32) / np.float32(255))).all())
+    yield _row("uint8 and float32 alike", same, None if same else "the same pixels as uint8 and as float32 differ")
+
+
+def _graph(runner: Runner) -> Iterator[Row]:
+    """Of an engine: whether its call is replayed as a CUDA graph, and what its parts take."""
+    if not hasattr(runner, "timed_call"):
+        yield _row("CUDA graph", None, "no engine: ONNX Runtime executed")
+        return
+    x = reference.images(runner.batch_size).astype(np.float32) / np.float32(255)
+    logits, parts = runner.timed_call(x)
+    same = bool((logits == runner.infer(x)).all())
+    yield _row("CUDA graph", runner.describe()["cuda_graph"] and same, parts)
+
+
+def _timed(runner: Runner) -> dict[str, Any]:
+    """Median and spread of single queries: that the clock works, no benchmark."""
+    x = reference.images(runner.batch_size)
+    taken = np.empty(TIMED)
+    for i in range(TIMED):
+        started = time.perf_counter_ns()
+        runner.infer(x)
+        taken[i] = (time.perf_counter_ns() - started) / 1e6
+    middle, high = np.percentile(taken, (50, 99))
+    return {"batch_size": runner.batch_size, "n": TIMED, "p50_ms": float(middle), "p99_ms": float(high)}
+
+
+# ------------------------------------------------------------------------------------------- what it tells
+
+
+def _told(state: dict[str, Any]) -> Row:
+    """What could be read of the machine; nothing of it is a failure, it is listed."""
+    return _row("evidence", bool(state.get("kernel")), {"kind": state["kind"], "unreadable": len(state["unreadable"])})
+
+
+def _watched() -> Row:
+    """The sampling process: how often it samples, and what."""
+    with evidence.Sampler() as sampler:
+        time.sleep(WATCHED_S)
+    times = sampler.samples.times_ns
+    if len(times) < 2:
+        return _row("sampling", False, sampler.samples.about.get("fault", "no samples"))
+    hertz = (len(times) - 1) / (float(times[-1] - times[0]) / 1e9)
+    return _row("sampling", hertz >= LEAST_HZ, {"hz": hertz, "channels": sampler.channels})

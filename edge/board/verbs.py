@@ -1,0 +1,105 @@
+"""What `edge.pyz` does for a person at the board: verify, bench, check, selftest."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from compress import artifact
+from compress.errors import CompressError
+from edge import verify as verification
+from edge.attack_set import about_of
+from edge.board import checking, selftesting, store
+from edge.gate_judgement import Judgement, Terms
+
+DEFAULTS = "defaults.json"  # of a verification; the bundle holds what `compress verify` would use
+
+
+def verify(given: argparse.Namespace) -> int:
+    """The verified stage, as `compress verify` makes it."""
+    terms = Terms.read(given.require)
+    exported = artifact.read(given.exported, ("exported",))
+    attacks = artifact.read(given.attack_set, ("attack-set",))
+    config = _config(exported, about_of(attacks)["threat"], given)
+    out = given.out or exported.path.with_name(f"{exported.path.resolve().name}-{given.device}-verified")
+    with store.Busy("verify", alone=True):
+        stage = verification.run(config, {"exported": exported.path, "attack-set": attacks.path}, out)
+    judgement = Judgement.of(stage.path, terms)
+    judged = [{"requirement": str(one.requirement), "passed": one.passed, "why": one.why} for one in judgement.outcomes]
+    found = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}
+    _print(found, [f"verified  {stage.path}  {stage.identity:.12}", *judgement.lines()], given.json)
+    return 3 if any(case.failed for case in judgement.cases()) else 0
+
+
+def _config(exported: artifact.Stage, threat: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+    """`compress verify`'s own defaults, the artifact's data, the attack set's threat, and what was given."""
+    own = json.loads(_defaults())
+    asked = {"batch_size": given.batch_size, "threads": given.threads, "square_queries": given.square_queries}
+    asked |= {"decision_queries": given.decision_queries, "seed": given.seed, "budget": given.budget}
+    known = {"data": exported.data["name"], "threat": {key: threat[key] for key in ("norm", "eps")}}
+    config = {**own, **known, "device": given.device}
+    config |= {key: value for key, value in asked.items() if value is not None}
+    if given.samples is not None:
+        config["latency"] = {**config["latency"], "samples": given.samples}
+    return config
+
+
+def _defaults() -> str:
+    try:
+        return resources.files("edge.board").joinpath(DEFAULTS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CompressError("verify runs from a bundle here; write one by `compress bundle edge.pyz`") from None
+
+
+def bench(given: argparse.Namespace) -> int:
+    """Latency alone, on noise: the scenarios of `compress bench`."""
+    from edge.bench import run, text
+
+    asked = {"scenarios": given.scenario, "fps": given.fps, "samples": given.samples, "seconds": given.seconds}
+    asked |= {"batch_size": given.batch[0], "sweep": given.batch if len(given.batch) > 1 else None, "load": given.load}
+    asked |= {"preprocess": given.preprocess, "frames": given.frames}
+    config = {
+        **json.loads(_defaults())["latency"],
+        "device": given.device,
+        "threads": given.threads,
+        "seed": given.seed,
+    }
+    config |= {"preprocess": None, "frames": None} | {key: value for key, value in asked.items() if value is not None}
+    with store.Busy("bench", alone=True):
+        found = run.run(given.exported, config, out=given.out)
+    _print(found, text.lines(found), given.json)
+    fired = any(alarm["fired"] for row in found["artifacts"] for alarm in row["alarms"])
+    return 3 if fired else 0
+
+
+def check(given: argparse.Namespace) -> int:
+    """Whether an artifact still computes here what it computed when its attack set was made."""
+    found = checking.check(given.exported, given.attack_set, given.device)
+    _print(found, checking.lines(found), given.json)
+    return 0 if found["passed"] else 3
+
+
+def selftest(given: argparse.Namespace) -> int:
+    """One JSON on stdout; what failed stands in it."""
+    found = selftesting.run()
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    if given.out is not None:
+        artifact.write_atomic(Path(given.out), text + "\n")
+    print(text)
+    return 0 if found["passed"] else 3
+
+
+def doctor(given: argparse.Namespace) -> int:
+    """What is installed, what can be run, what does not go together; exit 3 with --strict when something is broken."""
+    from edge.doctor import diagnose, examine
+    from edge.doctor.text import lines
+
+    result = diagnose(examine())
+    _print(result.as_object(), lines(result), given.json)
+    return 3 if given.strict and result.broken else 0
+
+
+def _print(found: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
+    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))

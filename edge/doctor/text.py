@@ -1,0 +1,89 @@
+"""A diagnosis for people."""
+
+from collections.abc import Iterator
+
+from edge.doctor.diagnosis import Diagnosis
+from edge.doctor.found import Found, Gpu, Module
+
+
+def lines(diagnosis: Diagnosis) -> list[str]:
+    """What is there, what can be built and run, what does not work and its fix."""
+    found = diagnosis.found
+    return [
+        *_block("machine", _machine(found)),
+        *_block("installed", _installed(found)),
+        *_block("can be built and run here", _targets(diagnosis)),
+        *_block("known not to work", _findings(diagnosis)),
+    ]
+
+
+def _block(title: str, rows: "Iterator[tuple[str, str]]") -> list[str]:
+    listed = [*rows]
+    width = max(len(name) for name, _ in listed)
+    return [title, *(f"  {name:<{width}}  {text}".rstrip() for name, text in listed)]
+
+
+def _machine(found: Found) -> "Iterator[tuple[str, str]]":
+    host = found.host
+    cores = host["cores"]
+    yield "system", f"{host['system']}, {host['arch'] or 'unknown architecture'}"
+    limited = f", limited to {cores['quota']:.3g}" if cores["quota"] else ""
+    yield "processor", f"{host['cpu'] or 'unknown'}, {cores['allowed'] or cores['visible'] or '?'} cores{limited}"
+    yield "instructions", ", ".join(host["isa"]) if host["isa"] else "none of those that matter here"
+    yield "memory", f"{_gb(host['memory_bytes'])}, {_gb(host['memory_available_bytes'])} available"
+    if host["disk_free_bytes"] is not None:
+        yield "disk", f"{_gb(host['disk_free_bytes'])} free here"
+    if found.jetson:
+        board = found.jetson
+        yield "board", f"{board['model'] or 'Jetson'}, JetPack {board['jetpack'] or '?'}, L4T {board['l4t'] or '?'}"
+    yield "GPU", _gpu(found.gpu, found.recorded)
+    if not found.recorded:
+        yield "tools", ", ".join(name if path else f"no {name}" for name, path in found.tools.items())
+
+
+def _gpu(gpu: Gpu, recorded: bool) -> str:
+    driver = f"driver {gpu.driver}" if gpu.driver else ""
+    serves = f"CUDA {gpu.cuda} at most" if gpu.cuda else ""
+    devices = [f"{one['name']} (SM {one['sm']}, {_gb(one['memory_bytes'])})" for one in gpu.devices]
+    missing = "not recorded" if recorded else "none"
+    runtime = f"CUDA runtime {gpu.runtime}" if gpu.runtime else ""
+    return ", ".join(filter(None, [*(devices or [gpu.fault or missing]), driver, serves, runtime]))
+
+
+def _installed(found: Found) -> "Iterator[tuple[str, str]]":
+    environment = found.python["environment"] or found.python["executable"] or ""
+    yield "python", f"{found.python['version'] or 'not recorded'}  {environment}".rstrip()
+    for name, module in found.modules.items():
+        yield module.distribution, f"{module.version}{_facts(name, module)}"
+
+
+def _facts(name: str, module: Module) -> str:
+    if module.works is False:
+        return f"  import fails: {module.fault}"
+    if name == "torch" and "cuda" in module.facts:
+        return f"  {'CUDA ' + module.facts['cuda'] if module.facts['cuda'] else 'without CUDA'}"
+    if providers := module.facts.get("providers"):
+        return f"  {', '.join(provider.removesuffix('ExecutionProvider') for provider in providers)}"
+    return ""
+
+
+def _targets(diagnosis: Diagnosis) -> "Iterator[tuple[str, str]]":
+    for target, answers in diagnosis.targets.items():
+        build, run = answers["build"], answers["run"]
+        if build == run:
+            yield target, f"both   {build.can:<8}  {build.why}"
+            continue
+        yield target, f"build  {build.can:<8}  {build.why}"
+        yield "", f"run    {run.can:<8}  {run.why}"
+
+
+def _findings(diagnosis: Diagnosis) -> "Iterator[tuple[str, str]]":
+    for finding in diagnosis.findings:
+        yield finding.severity, f"{finding.name}: {finding.says}"
+        yield "", f"fix: {finding.fix}"
+    if not diagnosis.findings:
+        yield "nothing", ""
+
+
+def _gb(count: "int | None") -> str:
+    return "?" if count is None else f"{count / 1e9:.1f} GB"
