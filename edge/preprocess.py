@@ -11,6 +11,7 @@
 The module is looked for beside the working directory too. numpy alone.
 """
 
+import contextlib
 import importlib
 import inspect
 import sys
@@ -30,15 +31,16 @@ INVERSE = "frames"
 class Preprocess:
     """`function` of a module; called with a query's frames, it gives images, and its faults bear its name.
 
-    `sha256` is that of the module's file, None where it has none.
+    `file` is where its source stands and `sha256` that file's, None where it has none.
     """
 
     def __init__(self, name: str, function: Callable[[Any], Any], inverse: "Callable[[Any], Any] | None") -> None:
         self.name, self._function, self._inverse = name, function, inverse
-        try:
-            self.sha256: str | None = artifact.file_sha256(Path(inspect.getsourcefile(function) or ""))
-        except (OSError, TypeError):
-            self.sha256 = None
+        self.file: Path | None = None
+        self.sha256: str | None = None
+        with contextlib.suppress(OSError, TypeError):
+            file = Path(inspect.getsourcefile(function) or "")
+            self.sha256, self.file = artifact.file_sha256(file), file
 
     def __call__(self, frames: Any) -> Any:
         """What the function makes of the frames, not looked at."""

@@ -14,7 +14,7 @@ import numpy as np
 from compress import artifact
 from compress.artifact import Plan, Stage, Work
 from compress.errors import CompressError
-from compress.remote import bundle, fetch, stages
+from compress.remote import bundle, fetch, pipeline, stages
 from compress.remote.connection import STOPPED_IN_S, Connection, Link, Lost
 from compress.remote.follow import Replay
 from edge import findings, page, statement
@@ -36,6 +36,7 @@ class Remote:
         self._link, self._config = link, dict(config)
         self._exported = artifact.read(inputs["exported"], ("exported",))
         self._attacks = artifact.read(inputs["attack-set"], ("attack-set",))
+        self._pipeline = pipeline.files(config)
         self._job: str | None = None
         self._followed = False
         self._stopped = threading.Event()
@@ -77,8 +78,11 @@ class Remote:
     def _started(self, connection: Connection) -> str:
         for stage in (self._exported, self._attacks):
             stages.send(connection, stage)
+        own = {name: artifact.file_sha256(path) for name, path in self._pipeline.items()}
+        stages.send_files(connection, {own[name]: path for name, path in self._pipeline.items()}, "the pipeline")
         request = {
-            "config": self._config,
+            "config": pipeline.there(self._config),
+            "files": own,
             "exported": self._exported.identity,
             "attack-set": self._attacks.identity,
             "bundle": artifact.bytes_sha256(bundle.content()),

@@ -5,6 +5,7 @@ Its folder is named by what is asked and by which program, so that the same ques
     request.json   what is asked            state.json    how it ended
     events.jsonl   its progress             verified/     the result, complete or absent
     log.txt        its stderr               lock          held as long as its process lives
+    own/           where it works: the user's own preprocessing, if there is any
 """
 
 import contextlib
@@ -26,19 +27,14 @@ from compress.errors import CompressError
 from edge import progress
 from edge.board import needs, program, store
 
-REQUEST, STATE, EVENTS, LOG, LOCK, RESULT = (
-    "request.json",
-    "state.json",
-    "events.jsonl",
-    "log.txt",
-    "lock",
-    "verified",
-)
+REQUEST, STATE, EVENTS, LOG = "request.json", "state.json", "events.jsonl", "log.txt"
+LOCK, RESULT, OWN = "lock", "verified", "own"
 RUNNING, DONE, FAILED, ABSENT = "running", "done", "failed", "absent"
 GRACE_S = 5.0  # between the wish that a job ends and its end
 LOG_MOST = 2000  # characters of a log that are told
 
-Request = dict[str, Any]  # {"config", "exported", "attack-set", "bundle"}: identities, and the program's hash
+#: {"config", "files", "exported", "attack-set", "bundle"}: own files as name → sha256, identities, the program's hash.
+Request = dict[str, Any]
 
 
 def key(request: Request) -> str:
@@ -110,6 +106,8 @@ def run(name: str) -> int:
 def _verify(request: Request, folder: Path) -> None:
     from edge import verify
 
+    store.gather(request["files"], folder / OWN)
+    os.chdir(folder / OWN)  # where modules and frames are looked for
     inputs = {role: store.stage(request[role]) for role in ("exported", "attack-set")}
     verify.run(request["config"], inputs, folder / RESULT, replace=True)
 

@@ -96,9 +96,7 @@ def receiving(sha256: str, size: int) -> "Iterator[Any]":
 def assemble(identity: str, files: Mapping[str, str]) -> Path:
     """The stage folder of that identity from stored files, {name: sha256}, read and so checked as a whole."""
     place = stage(identity)
-    for name in files:
-        if not NAME.fullmatch(name):
-            raise CompressError(f"{name[:110]!r} is no name of a stage's file")
+    _names(files)
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix="incoming-", dir=place.parent))
     try:
@@ -115,6 +113,22 @@ def assemble(identity: str, files: Mapping[str, str]) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return place
+
+
+def gather(files: Mapping[str, str], folder: Path) -> None:
+    """Stored files, {name: sha256}, side by side in a new folder."""
+    _names(files)
+    folder.mkdir()
+    for name, sha256 in files.items():
+        if not file(sha256).is_file():
+            raise CompressError(f"{name} is not there; run the command again, it is sent anew")
+        _link(file(sha256), folder / name)
+
+
+def _names(files: Mapping[str, str]) -> None:
+    for name in files:
+        if not NAME.fullmatch(name):
+            raise CompressError(f"{name[:110]!r} is no name of a file that is kept here")
 
 
 def _complete(place: Path, identity: str) -> bool:

@@ -16,6 +16,7 @@ from compress.errors import CheckFailed, CompressError
 from compress.remote.connection import Link
 from compress.remote.verify import Remote
 from edge import statement, verify
+from edge.attack_set import AttackSet
 from edge.board import job, store
 from tests.edge.board import wire
 from tests.edge.stages import World, config
@@ -72,7 +73,7 @@ def request(world: World, asked: dict[str, Any]) -> dict[str, Any]:
         for name in ("exported", "attack-set"):
             stages.send(board, world.stages[name])
     ids = {name: world.stages[name].identity for name in ("exported", "attack-set")}
-    return {"config": asked, "bundle": "0" * 64, **ids}
+    return {"config": asked, "files": {}, "bundle": "0" * 64, **ids}
 
 
 def long(asked: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +121,47 @@ def test_a_fault_on_the_board_is_one_line_here_and_leaves_nothing(
     with pytest.raises(CompressError, match=r"board: .*made for linf eps 8/255, asked for linf eps 1/255"):
         remote(world, wrong).run(tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+CAMERA = """
+import numpy as np
+
+def unit(frames):
+    return np.asarray(frames).transpose(0, 3, 1, 2)
+
+def frames(images):
+    return images.transpose(0, 2, 3, 1)
+"""
+
+
+@pytest.fixture
+def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "camera_of_a_board.py").write_text(CAMERA)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_the_users_pipeline_is_sent_and_is_part_of_what_is_timed(
+    world: World, asked: dict[str, Any], tmp_path: Path, camera: Path
+) -> None:
+    clean = AttackSet.read(world.stages["attack-set"]).clean
+    np.save(camera / "recorded.npy", clean.transpose(0, 2, 3, 1))
+    own = {"preprocess": "camera_of_a_board:unit", "frames": str(camera / "recorded.npy")}
+    made = remote(world, {**asked, **own}).run(tmp_path / "there")
+    stated = statement.read(made.path)["predicate"]
+    assert stated["preprocess"]["name"] == own["preprocess"]
+    assert stated["preprocess"]["sha256"] == artifact.file_sha256(camera / "camera_of_a_board.py")
+    assert stated["preprocess"]["clean"]["count"] == stated["figures"]["clean"]["count"]
+    assert "preprocess_ms" in str(stated["latency"])
+
+
+def test_a_pipeline_of_more_than_one_file_is_refused(world: World, asked: dict[str, Any], camera: Path) -> None:
+    (camera / "through_another.py").write_text("from camera_of_a_board import unit\n")
+    with pytest.raises(CompressError, match=r"only a module of one file is sent to a board"):
+        remote(world, {**asked, "preprocess": "through_another:unit"})
 
 
 def test_a_link_lost_again_and_again_is_made_again(world: World, asked: dict[str, Any], tmp_path: Path) -> None:

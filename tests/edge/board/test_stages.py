@@ -58,7 +58,7 @@ def test_bytes_of_another_hash_are_not_kept(cache: Path) -> None:
 def test_a_name_that_leaves_the_folder_is_refused(name: str, cache: Path) -> None:
     with wire.connection() as board:
         put(board, b"x", artifact.bytes_sha256(b"x"), 1)
-        with pytest.raises(CompressError, match="no name of a stage's file"):
+        with pytest.raises(CompressError, match="no name of a file that is kept here"):
             board.ask("assemble", identity="b" * 64, files={name: artifact.bytes_sha256(b"x")})
     assert not (cache / "stages").exists()
 
