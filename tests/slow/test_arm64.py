@@ -8,9 +8,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from compress import artifact
 from compress.remote import bundle
 from edge import statement
 from tests.edge.stages import EPS, World
@@ -87,3 +89,22 @@ def test_a_verdict_comes_back_from_it(run: Run, world: World, tmp_path: Path) ->
     assert predicate["figures"]["robust"] is not None
     assert predicate["runtime"]["version"] == "1.23.2"
     assert "not-a-jetson" in [warning["name"] for warning in predicate["warnings"]]
+
+
+def test_gradients_reach_it(run: Run, chain: SimpleNamespace, tmp_path: Path) -> None:
+    """Hybrid BPDA with every forward pass by arm64's ONNX Runtime, and the verdict on it, robust and not a bound."""
+    brief = ("--images", 20, "--ensemble", "none", "--steps", 2, "--restarts", 1)
+    stages = ("attack", chain.student, "--quantized", chain.quantized, "--exported", chain.e)
+    judging = ("verify", chain.e, "--attack-set", tmp_path / "a", "--device", "jetson", "--out", tmp_path / "v", *BRIEF)
+    with loopback.running(tmp_path / "board", run.python) as board:
+        for args in ((*stages, *brief, "--out", tmp_path / "a"), (*judging, "--set", "decision_queries=20")):
+            process = loopback.compress(board, *args, "--host", "board")
+            _, err = process.communicate(timeout=600)
+            assert process.returncode == 0, err
+    made = artifact.read(tmp_path / "a", ("attack-set",))
+    attacks = json.loads(made.file("attack-set.json").read_text())["attacks"]
+    assert {attack["where"] for attack in attacks if attack["kind"] == "bpda"} == {
+        "forward by onnxruntime on board, backward by torch on the workstation"
+    }
+    predicate = statement.read(tmp_path / "v")["predicate"]
+    assert predicate["figures"]["robust"] is not None and predicate["runtime"]["version"] == "1.23.2"
