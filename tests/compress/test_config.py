@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from compress import config, names
+from compress.config.faults import model_in
 from compress.errors import CompressError
 from compress.options import METHOD_OPTIONS
 
@@ -56,7 +57,7 @@ def models(kind: type[BaseModel], seen: "set[type[BaseModel]] | None" = None) ->
     seen = set() if seen is None else seen
     seen.add(kind)
     for field in kind.model_fields.values():
-        inner = config._model_in(field.annotation)
+        inner = model_in(field.annotation)
         if inner is not None and inner not in seen:
             models(inner, seen)
     return seen

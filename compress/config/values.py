@@ -1,0 +1,111 @@
+"""What a value of the configuration may be: types with their checks, and their part of the JSON schema."""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from compress import names
+from compress.errors import CompressError
+
+
+def _fraction(value: Any) -> str:
+    """A number as people write it, kept as written: `8/255`, `0.03`."""
+    text = re.sub(r"\s", "", str(value))
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is not a number; write it like 8/255 or 0.03") from None
+    if not 0 < number < 1:
+        raise ValueError(f"{text} is outside (0, 1); pixels are in [0, 1], so write 8/255, not 8")
+    return text
+
+
+def _from_zero(value: Any) -> str:
+    """As `_fraction`, or 0: no perturbation."""
+    text = re.sub(r"\s", "", str(value))
+    return "0" if re.fullmatch(r"0(\.0*)?", text) else _fraction(text)
+
+
+def known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
+    def check(name: str) -> str:
+        try:
+            return names.check(kind, name, known)
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
+
+    return AfterValidator(check)
+
+
+def _written(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator of text whose form `check` knows."""
+
+    def validate(text: str) -> str:
+        try:
+            check(text)
+        except CompressError as fault:
+            raise ValueError(str(fault)) from None
+        return text
+
+    return validate
+
+
+def seconds(value: "str | None") -> "float | None":
+    """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{value!r} is no time; write it like 90s, 20m or 2h")
+    return float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _time(value: str) -> str:
+    seconds(value)
+    return value
+
+
+def _method(given: Any) -> "str | list[str]":
+    try:
+        return names.method(given)
+    except CompressError as fault:
+        raise ValueError(str(fault)) from None
+
+
+def enumerated(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
+    """What an editor offers for a name."""
+    return WithJsonSchema({"type": "string", "enum": list(known)})
+
+
+Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
+FromZero = Annotated[str, BeforeValidator(_from_zero), WithJsonSchema({"type": ["string", "number"]})]
+Data = Annotated[
+    str,
+    AfterValidator(_written(names.dataset)),
+    WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(names.DATASETS)})(:.+)?$"}),
+]
+Model = Annotated[
+    str,
+    AfterValidator(_written(names.model)),
+    WithJsonSchema({"anyOf": [{"enum": list(names.MODELS)}, {"type": "string", "pattern": names.model_pattern()}]}),
+]
+Method = Annotated[
+    str | list[str],
+    BeforeValidator(_method),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(names.METHODS)},
+                {"type": "array", "items": {"type": "string", "enum": list(names.METHODS)}, "minItems": 1},
+            ]
+        }
+    ),
+]
+TeacherMethod = Annotated[str, known("method", names.TEACHER_METHODS), enumerated(names.TEACHER_METHODS)]
+Target = Annotated[str, known("target", names.TARGETS), enumerated(names.TARGETS)]
+Device = Annotated[str, known("device", names.DEVICES), enumerated(names.DEVICES)]
+Count = Annotated[int, Field(ge=1)]
+Time = Annotated[str, AfterValidator(_time)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
