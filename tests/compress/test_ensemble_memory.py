@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import re, sys
 from pathlib import Path
@@ -32,6 +34,7 @@ print(mebibytes("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 def test_ten_thousand_images_fit(tmp_path: Path) -> None:
     attacks = ["apgd-ce-2", "square-3", "pgd-1", "pgd-margin-1"]
     done = subprocess.run(

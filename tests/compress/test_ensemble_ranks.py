@@ -54,6 +54,7 @@ def test_two_ranks_find_what_one_finds_and_go_on_where_one_stopped(
     assert len(list(state.glob("attack-00-*.npz"))) >= 5  # rank 0 kept every batch, its own and the others'
 
 
+@pytest.mark.slow
 def test_evaluate_under_torchrun_makes_the_stage_that_one_process_makes(chain: SimpleNamespace, tmp_path: Path) -> None:
     given = {"data": "digits", "threat": {"eps": "24/255"}, "images": 40, "attack": ["pgd-3"], "batch_size": 8}
     one = evaluate.run(parse(EvaluateConfig, given, "test"), {"model": chain.student}, tmp_path / "one")
