@@ -22,10 +22,7 @@ def no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World.make(tmp_path_factory.mktemp("world"))
-    made.export("exported", made.twin)
-    made.attack_set({"exported": made.twin})
-    return made
+    return World.deployed(tmp_path_factory.mktemp("world"))
 
 
 def verify(world: World, *more: str) -> int:

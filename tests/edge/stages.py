@@ -75,6 +75,14 @@ class World:
         world.stages["teacher"] = teacher
         return world
 
+    @classmethod
+    def deployed(cls, root: Path) -> "World":
+        """With `exported`, an artifact that computes the twin, and an `attack-set` that knows it."""
+        world = cls.make(root)
+        world.export("exported", world.twin)
+        world.stages["attack-set"] = world.attack_set({"exported": world.twin})
+        return world
+
     def export(self, name: str, weights: np.ndarray, source: str = "quantized", **more: Any) -> Stage:
         """The artifact `name` that computes `weights`, said to be made from `source`."""
         content = linear.linear(self.root / f"{name}.onnx", weights).read_bytes()

@@ -33,10 +33,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World.make(tmp_path_factory.mktemp("world"))
-    made.export("exported", made.twin)
-    made.stages["attack-set"] = made.attack_set({"exported": made.twin})
-    return made
+    return World.deployed(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,9 @@ from compress.models import int8, onnx_twin
 from compress.models.folding import fold
 from edge.onnx_runner import OnnxRunner
 from export import onnx_float, onnx_int8
+from tests.slow.families import FAMILIES
 
 pytestmark = pytest.mark.slow
-
-FAMILIES = {
-    "resnet8": (1, 8, 8),
-    "resnet18": (3, 32, 32),
-    "preactresnet18+normalize": (3, 32, 32),
-    "wrn-10-4": (1, 8, 8),
-    "wrn-10-4+silu": (1, 8, 8),
-    "wrn-10-4+pssilu": (1, 8, 8),
-    "wrn-10-4+standardize": (1, 8, 8),
-    "mobilenetv2-0.5": (3, 32, 32),
-    "mobilenetv3-small": (3, 64, 64),
-    "cnn": (1, 8, 8),
-}
 
 
 def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:

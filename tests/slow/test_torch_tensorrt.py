@@ -16,20 +16,14 @@ from typing import Any
 
 import pytest
 
+from tests.slow.families import FAMILIES
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 CONVERTERS, PAIRED = (ROOT / ".venv-torch-trt" / name for name in ("converters", "paired"))
-FAMILIES = {
-    "resnet8": (1, 8, 8),
-    "resnet18": (3, 32, 32),
-    "preactresnet18+normalize": (3, 32, 32),
-    "wrn-10-4": (1, 8, 8),
-    "wrn-10-4+silu": (1, 8, 8),
-    "mobilenetv2-0.5": (3, 32, 32),
-    "mobilenetv3-small": (3, 64, 64),
-    "cnn": (1, 8, 8),
-}
+#: All but those that normalise each image or scale their activations by learned factors.
+NETWORKS = {name: image for name, image in FAMILIES.items() if name not in ("wrn-10-4+pssilu", "wrn-10-4+standardize")}
 BYTES = {"float32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -61,7 +55,7 @@ def conversions(precisions: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"do": "convert", "name": name, "shape": shape, "precision": precision}
         for precision in precisions
-        for name, shape in FAMILIES.items()
+        for name, shape in NETWORKS.items()
     ]
 
 

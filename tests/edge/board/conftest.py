@@ -10,10 +10,7 @@ from tests.edge.stages import World
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """`exported` computes the twin; the attack set knows it."""
-    made = World.make(tmp_path_factory.mktemp("world"))
-    made.export("exported", made.twin)
-    made.stages["attack-set"] = made.attack_set({"exported": made.twin})
-    return made
+    return World.deployed(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)
