@@ -37,7 +37,7 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge compress/artifact.py compress/errors.py compress/names.py compress/interrupt.py compress/__init__.py
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge
 
 $(ZOO)/installed: $(VENV)/installed benchmarks/zoo-requirements.txt
 	$(BIN)/python -m venv $(ZOO)

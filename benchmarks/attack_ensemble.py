@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import where
-from compress import artifact, fit, stages
-from compress.attack import choose
+from compress import folders, training
 from compress.attacks import ensemble, presets
 from compress.cli.stage import inherited
 from compress.config import EvaluateConfig, parse
+from compress.stages.attack import choose
+from edge.core import artifact
 
 RESULTS = Path(__file__).parent / "results" / "attack_ensemble.jsonl"
 POINTS, ALONE = 0.002, 0.003
@@ -50,16 +51,16 @@ class Sharpened(nn.Module):
 
 
 def main(given: argparse.Namespace) -> None:
-    base = inherited(given.model, stages.TORCH_STAGES, ["data", "threat"])
+    base = inherited(given.model, folders.TORCH_STAGES, ["data", "threat"])
     if given.eps:
         base["threat"] = {"eps": given.eps}
     config = parse(EvaluateConfig, {**base, "images": given.images}, "benchmark")
-    stage = artifact.read(given.model, stages.TORCH_STAGES)
-    dataset = stages.load_data(config.data, stage)
+    stage = artifact.read(given.model, folders.TORCH_STAGES)
+    dataset = folders.load_data(config.data, stage)
     index = choose(dataset, config.images)
     images, labels = dataset.images[index], dataset.labels[index]
-    device = fit.device()
-    model: nn.Module = stages.load(stage).to(device)
+    device = training.device()
+    model: nn.Module = folders.load(stage).to(device)
     if given.temperature != 1:
         model = Sharpened(model, given.temperature).eval()
     bench = Bench(model, images, labels, len(dataset.classes), config.threat.radius, device, given)

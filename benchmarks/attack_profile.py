@@ -26,10 +26,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import where
-from compress import artifact, fit, precision, stages
+from compress import folders, training
 from compress.attacks import inside, presets
 from compress.attacks.contract import Attack, Model, Task
-from compress.models import folder
+from compress.networks import folder
+from compress.numerics import precision
+from edge.core import artifact
 
 RESULTS = Path(__file__).parent / "results" / "attack_profile.jsonl"
 ATTACKS = ("apgd-ce-10", "apgd-t-2", "fab-t-2", "square-100")
@@ -46,9 +48,9 @@ KINDS = {
 
 
 def main(given: argparse.Namespace) -> None:
-    stage = artifact.read(given.model, stages.TORCH_STAGES)
-    device = fit.device()
-    model = stages.load(stage).to(device)
+    stage = artifact.read(given.model, folders.TORCH_STAGES)
+    device = training.device()
+    model = folders.load(stage).to(device)
     channels, height, width = folder.read_architecture(stage.path)["input"]
     torch.manual_seed(0)
     x = torch.rand(given.images, channels, height, width, device=device)

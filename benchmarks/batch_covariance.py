@@ -28,9 +28,9 @@ from torch import Tensor
 from benchmarks.machine import where
 from compress import data
 from compress.data.split import Split
-from compress.fit import device
-from compress.losses.statistics import covariance, misfit, principal_directions
-from compress.stages import load
+from compress.folders import load
+from compress.methods.statistics import covariance, misfit, principal_directions
+from compress.training import device
 
 RESULTS = Path(__file__).parent / "results" / "batch_covariance.jsonl"
 

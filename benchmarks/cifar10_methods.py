@@ -26,11 +26,13 @@ import torch
 
 from benchmarks import cifar10_table
 from benchmarks.machine import where
-from compress import artifact, data, distill, teacher_import
+from compress import data
 from compress.config import ImportConfig, StudentConfig, parse
 from compress.data import Dataset
-from compress.errors import CompressError
-from compress.seeds import generator
+from compress.numerics.seeds import generator
+from compress.stages import distill, teacher_import
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 RESULTS = Path(__file__).parent / "results" / "cifar10_methods.jsonl"
 TRAIN, TEST, EPOCHS, REFERENCE_SEED = 6000, 1000, 4, 0

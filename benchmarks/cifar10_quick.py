@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import where
-from compress import artifact
+from edge.core import artifact
 
 RESULTS = Path(__file__).parent / "results" / "cifar10_quick.jsonl"
 STAGES = ("teacher", "student", "quantized", "verified/onnx-cpu", "verified/onnx-float-cpu")

@@ -14,12 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import where
-from compress import data, distill
+from compress import data
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import StudentConfig, parse
 from compress.data.split import Split
-from compress.fit import device
-from compress.stages import load
+from compress.folders import load
+from compress.stages import distill
+from compress.training import device
 
 RESULTS = Path(__file__).parent / "results" / "digits_eps.jsonl"
 RADII = (8, 16, 24, 32, 40, 48)

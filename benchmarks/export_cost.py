@@ -60,10 +60,11 @@ def made(scratch: Path, name: str) -> Path:
     import numpy as np
     import torch
 
-    from compress import artifact, data, models
+    from compress import data, networks
     from compress.config import StudentConfig, parse
-    from compress.models import folder
-    from compress.stages import plan_of
+    from compress.folders import plan_of
+    from compress.networks import folder
+    from edge.core import artifact
 
     file = scratch / "images.npz"
     if not file.exists():
@@ -72,7 +73,7 @@ def made(scratch: Path, name: str) -> Path:
         np.savez(file, images=images, labels=labels)
     config = parse(StudentConfig, {"data": f"npz:{file}", "threat": {"eps": "8/255"}, "model": SMALL}, "benchmark")
     torch.manual_seed(0)
-    network = models.build(name, channels=3, classes=10)
+    network = networks.build(name, channels=3, classes=10)
     with torch.no_grad():
         network.train()(torch.rand(64, 3, 32, 32))
     architecture = folder.describe(name, (3, 32, 32), data.load(config.data).classes)

@@ -30,7 +30,7 @@ from edge.bench.camera import shoot
 from edge.bench.clock import Clock, quiet
 from edge.bench.kept import Kept
 from edge.bench.stream import Queries, Stream
-from edge.runner import Runner
+from edge.runtimes.runner import Runner
 
 RESULTS = Path(__file__).parent / "results" / "harness_overhead.jsonl"
 FPS = 60

@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-from compress.artifact import versions
+from edge.core.artifact import versions
 
 
 def where() -> dict[str, object]:

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.machine import where
-from compress import models
-from compress.models import int8
-from compress.models.folding import fold
-from edge.onnx_runner import OnnxRunner
-from export import onnx_float, onnx_int8, onnx_integer
+from compress import networks
+from compress.quantization import int8
+from compress.quantization.folding import fold
+from edge.runtimes.onnxruntime.runner import OnnxRunner
+from export.targets.onnx import float32, integer, qdq
 
 RESULTS = Path(__file__).parent / "results" / "ort_int8.jsonl"
 OPSET = 20
@@ -37,7 +37,7 @@ OPSET = 20
 def main(given: argparse.Namespace) -> None:
     for name in given.models:
         files = written(name, given.image)
-        layers = onnx_integer.layers(files["int8"])
+        layers = integer.layers(files["int8"])
         for threads in given.threads:
             row: dict[str, Any] = {
                 "model": name,
@@ -57,19 +57,19 @@ def main(given: argparse.Namespace) -> None:
 def written(name: str, side: int) -> dict[str, bytes]:
     """The float and the INT8 file of one network."""
     torch.manual_seed(0)
-    network = models.build(name, channels=3, classes=10)
+    network = networks.build(name, channels=3, classes=10)
     images = torch.rand(16, 3, side, side)
     with torch.no_grad():
         for _ in range(3):
             network.train()(images)
     network.eval()
-    found = {"float32": onnx_float.emit(network, images[0], OPSET)[0].SerializeToString()}
+    found = {"float32": float32.emit(network, images[0], OPSET)[0].SerializeToString()}
     layout = int8.quantize(network, [images])
-    plain = models.build(name, channels=3, classes=10)
+    plain = networks.build(name, channels=3, classes=10)
     fold(plain)
-    plain.load_state_dict(onnx_int8.float_weights(network))
-    proto, modules = onnx_float.emit(plain, images[0], OPSET)
-    onnx_int8.insert(proto, modules, onnx_int8.Scales.of(network, layout))
+    plain.load_state_dict(qdq.float_weights(network))
+    proto, modules = float32.emit(plain, images[0], OPSET)
+    qdq.insert(proto, modules, qdq.Scales.of(network, layout))
     return found | {"int8": proto.SerializeToString()}
 
 

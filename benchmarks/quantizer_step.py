@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import where
-from compress import models
-from compress.models import Classifier, int8
-from compress.models.base import Activation, Add
-from compress.models.calibration import Ranges
-from compress.models.folding import fold
+from compress import networks
+from compress.networks import Classifier
+from compress.networks.base import Activation, Add
+from compress.quantization import int8
+from compress.quantization.calibration import Ranges
+from compress.quantization.folding import fold
 
 RESULTS = Path(__file__).parent / "results" / "quantizer_step.jsonl"
 
@@ -77,7 +78,7 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def network(name: str) -> Classifier:
     torch.manual_seed(0)
-    return models.build(name, channels=3, classes=10)
+    return networks.build(name, channels=3, classes=10)
 
 
 def learned(model: Classifier, images: Tensor) -> None:

@@ -29,18 +29,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attack_profile import ceiling
 from benchmarks.machine import where
-from compress import data, fit, models, precision
+from compress import data, networks, training
 from compress.attacks.accuracy import robust_accuracy
 from compress.config import Training
 from compress.data.split import Split, to_float
-from compress.fit import speed
-from compress.fit.average import Average
-from compress.fit.supply import Supply
-from compress.fit.update import Update
-from compress.fit.watch import Finite
-from compress.losses import methods
-from compress.models import Classifier, Features
-from compress.seeds import generator
+from compress.methods import registry
+from compress.networks import Classifier, Features
+from compress.numerics import precision
+from compress.numerics.seeds import generator
+from compress.training import speed
+from compress.training.average import Average
+from compress.training.supply import Supply
+from compress.training.update import Update
+from compress.training.watch import Finite
 
 RESULTS = Path(__file__).parent / "results" / "train_step.jsonl"
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
@@ -95,7 +96,7 @@ def main(given: argparse.Namespace) -> None:
 
 def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Images a second of both, and where our time goes."""
-    device, size = fit.device(), given.batch_size
+    device, size = training.device(), given.batch_size
     images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, device=device)
     train = Split(images, torch.randint(0, 10, (size,), device=device))
     chosen, x = torch.arange(size, device=device), to_float(images)
@@ -167,16 +168,19 @@ class Parts(Update):
 def update(method: str, name: str, given: argparse.Namespace, train: Split) -> Parts:
     """The loop's step for that student, in the arithmetic that the loop would choose."""
     device = train.images.device
-    student, teacher = network(name, device), fit.Guide(network(given.teacher, device).eval().requires_grad_(False))
+    student, teacher = (
+        network(name, device),
+        training.Guide(network(given.teacher, device).eval().requires_grad_(False)),
+    )
     attack = {"steps": STEPS, "step_size": "2/255"}
     config = Training(batch_size=len(train.labels), attack=attack, precision=given.precision, augment="none")
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     options = {"projection": "learned"} if method == "vgap" else {}  # the one that fits students wider than the teacher
-    objective = methods.build(method, options, student, teacher, [to_float(train.images)]).to(device)
+    objective = registry.build(method, options, student, teacher, [to_float(train.images)]).to(device)
     weights = [*student.parameters(), *objective.parameters()]
     found = Parts(
         student=student,
-        passes=fit.Passes(student),
+        passes=training.Passes(student),
         objective=objective,
         teacher=teacher,
         supply=Supply(train, config.batch_size, 0),
@@ -203,7 +207,7 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
 
 def network(name: str, device: torch.device) -> Classifier:
     torch.manual_seed(0)
-    return models.build(name, channels=3, classes=10).to(device)
+    return networks.build(name, channels=3, classes=10).to(device)
 
 
 def taken(turns: "dict[str, Callable[[], object]]", rounds: int, device: torch.device) -> dict[str, float]:
@@ -235,7 +239,7 @@ def operations(student: str, teacher: str, device: torch.device) -> float:
 
 def curves(name: str, given: argparse.Namespace, epochs: int = 8, seeds: int = 3) -> dict[str, Any]:
     """Robust validation accuracy on digits after equal epochs under both, from equal weights and in equal orders."""
-    digits, device = data.load("digits"), fit.device()
+    digits, device = data.load("digits"), training.device()
     train, validation = Split.of(digits, "train", device), Split.of(digits, "val", device)
     teacher = trained_teacher(train, epochs)
     found: dict[str, list[list[float]]] = {"ours": [], "plain": []}
@@ -256,7 +260,7 @@ def curves(name: str, given: argparse.Namespace, epochs: int = 8, seeds: int = 3
 
 def trained_teacher(train: Split, epochs: int) -> Classifier:
     torch.manual_seed(0)
-    teacher = models.build("wrn-10-4", channels=1, classes=10).to(train.images.device)
+    teacher = networks.build("wrn-10-4", channels=1, classes=10).to(train.images.device)
     optimizer = torch.optim.SGD(teacher.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     attack = Plain(teacher, teacher, eps=DIGITS_EPS, step=DIGITS_EPS / 4)
     for epoch in range(epochs):
@@ -281,15 +285,15 @@ def curve(
     seed: int,
 ) -> list[float]:
     torch.manual_seed(seed)
-    student = models.build(name, channels=1, classes=10).to(train.images.device)
+    student = networks.build(name, channels=1, classes=10).to(train.images.device)
     plain = Plain(student, teacher, eps=DIGITS_EPS, step=DIGITS_EPS / 4)
     attack = {"steps": STEPS, "step_size": "10/255"}
     config = Training(batch_size=128, attack=attack, precision=given.precision, augment="none")
     ours = Update(
         student=student,
-        passes=fit.Passes(student),
-        objective=methods.build("rslad", {}, student, teacher, []),
-        teacher=fit.Guide(teacher),
+        passes=training.Passes(student),
+        objective=registry.build("rslad", {}, student, teacher, []),
+        teacher=training.Guide(teacher),
         supply=Supply(train, config.batch_size, seed),
         vary=None,
         optimizer=torch.optim.SGD(student.parameters(), **SGD),

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from compress import fit, models
-from compress.fit.speed import LAYOUTS, Arithmetic
+from compress import networks, training
+from compress.training.speed import LAYOUTS, Arithmetic
 
 
 def fastest_ms(run: Callable[[], object], rounds: int, where: torch.device) -> float:
@@ -34,9 +34,9 @@ def fastest_ms(run: Callable[[], object], rounds: int, where: torch.device) -> f
 def row(name: str, batch: int, rounds: int, arithmetic: Arithmetic, where: torch.device) -> "dict[str, object]":
     """One network in one arithmetic, on random images of 32×32."""
     torch.manual_seed(0)
-    network = models.build(name, channels=3, classes=10).to(where)
+    network = networks.build(name, channels=3, classes=10).to(where)
     arithmetic.put(network)
-    passes = fit.Passes(network)
+    passes = training.Passes(network)
     passes.precision = arithmetic.attack
     x, y = arithmetic.image(torch.rand(batch, 3, 32, 32, device=where)), torch.randint(10, (batch,), device=where)
 
@@ -64,5 +64,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     for wanted in given.networks.split(","):
         for kind in (Arithmetic(one, one, layout) for one in ("float32", "bfloat16") for layout in LAYOUTS):
-            found = row(wanted, given.batch_size, given.rounds, kind, fit.device())
+            found = row(wanted, given.batch_size, given.rounds, kind, training.device())
             print(json.dumps({**found, "processor": platform.processor() or platform.machine()}), flush=True)

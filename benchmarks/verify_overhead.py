@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from benchmarks.machine import where
-from edge import checks
-from edge.runner import Runner, open_runner
-from edge.square import square
+from edge.attacks import checks
+from edge.attacks.square import square
+from edge.runtimes.runner import Runner, open_runner
 
 RESULTS = Path(__file__).parent / "results" / "verify_overhead.jsonl"
 EPS = 8 / 255

@@ -4,9 +4,9 @@
 
 No published weights are needed. Each constructor of robustbench's zoo makes its network with random weights and random
 BatchNorm statistics; these are saved as RobustBench stores them (`DATASET/Linf/NAME.pt`, keys behind `module.`),
-imported by `compress.teacher_import`, and the logits of two random images compared to 1e-5 of the largest. What cannot
-be constructed here is counted apart, with the reason. Appends a row to benchmarks/results/zoo.jsonl, unless `all` or
-names are given. About 8 minutes on 2 cores, 5 GB of disk for the largest.
+imported by `compress.stages.teacher_import`, and the logits of two random images compared to 1e-5 of the largest.
+What cannot be constructed here is counted apart, with the reason. Appends a row to benchmarks/results/zoo.jsonl,
+unless `all` or names are given. About 8 minutes on 2 cores, 5 GB of disk for the largest.
 """
 
 import json
@@ -21,11 +21,12 @@ import torch
 from torch import nn
 
 from benchmarks.machine import where
-from compress import stages, teacher_import
+from compress import folders
 from compress.config import ImportConfig, parse
-from compress.errors import CompressError
-from compress.models import foreign
+from compress.networks import foreign
+from compress.stages import teacher_import
 from compress.zoo.catalog import Entry, entries
+from edge.core.errors import CompressError
 
 RESULTS = Path(__file__).parent / "results" / "zoo.jsonl"
 TOLERANCE = 1e-5
@@ -99,7 +100,7 @@ def disagreement(entry: Entry, theirs: nn.Module) -> str:
             teacher_import.run(config, {}, Path(folder) / "teacher")
         except CompressError as fault:
             return str(fault)
-        ours = stages.load(Path(folder) / "teacher")
+        ours = folders.load(Path(folder) / "teacher")
         with torch.no_grad():
             got = ours(x)
         del ours

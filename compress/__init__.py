@@ -1,3 +1,3 @@
 """robust-compress: from an adversarially robust teacher to a verified model on the device."""
 
-__version__ = "0.1.0"
+from edge import __version__ as __version__

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from compress import interrupt
+from edge.core import interrupt
 
 
 def share_the_cores() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress import artifact, config, layout, report
+from compress import config, layout, report
 from compress.layout import Step
-from edge import statement
-from edge.gate import Outcome, judge, parse
-from edge.progress import say
+from edge.core import artifact
+from edge.core.progress import say
+from edge.statement import statement
+from edge.statement.gate import Outcome, judge, parse
 
 REPORT = "report.html"
 NONE: frozenset[str] = frozenset()

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from compress import config, names
-from compress.errors import CompressError
+from edge.core import choices, targets
+from edge.core.errors import CompressError
 
 Inputs = Mapping[str, "str | tuple[str, ...]"]
 
@@ -51,11 +52,11 @@ def steps(run: config.Run) -> list[Step]:
     found = [_obtained(run, TEACHERS[role], section) for role, section in sections.items() if role in asked]
     for name, section in students.items():
         settled = run.stage(config.StudentConfig, section)
-        found.append(Step(name, "student", "compress.distill", settled, taught[name]))
+        found.append(Step(name, "student", "compress.stages.distill", settled, taught[name]))
     if run.quantize is not None:
         inputs: Inputs = {"student": "student", **tuned}
         tuning = run.stage(config.QuantizeConfig, run.quantize)
-        found.append(Step("quantized", "quantized", "compress.quantize", tuning, inputs))
+        found.append(Step("quantized", "quantized", "compress.stages.quantize", tuning, inputs))
     return [*found, *_deployed(run)]
 
 
@@ -71,8 +72,8 @@ def _tuned(run: config.Run) -> dict[str, str]:
 def _obtained(run: config.Run, name: str, section: "config.Teacher | config.Imported") -> Step:
     """A teacher, trained or imported."""
     if isinstance(section, config.Imported):
-        return Step(name, "teacher", "compress.teacher_import", run.stage(config.ImportConfig, section), {})
-    return Step(name, "teacher", "compress.teacher", run.stage(config.TeacherConfig, section), {})
+        return Step(name, "teacher", "compress.stages.teacher_import", run.stage(config.ImportConfig, section), {})
+    return Step(name, "teacher", "compress.stages.teacher", run.stage(config.TeacherConfig, section), {})
 
 
 def _teachers(method: "str | Sequence[str]", options: Mapping[str, Any]) -> dict[str, str]:
@@ -99,21 +100,23 @@ def _deployed(run: config.Run) -> Iterator[Step]:
 
     attacked: dict[str, str | tuple[str, ...]] = {name: name for name in dict.fromkeys(["student", *twins.values()])}
     attacked["exported"] = tuple(f"exported/{label}" for label in twins)
-    yield Step("attack-set", "attack-set", "compress.attack", run.stage(config.AttackConfig, run.attack), attacked)
+    yield Step(
+        "attack-set", "attack-set", "compress.stages.attack", run.stage(config.AttackConfig, run.attack), attacked
+    )
 
     for label in twins:
         for device in run.devices:
-            if label.removesuffix("-float") in names.EXECUTED[device]:
+            if label.removesuffix("-float") in targets.EXECUTED[device]:
                 executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
                 read = {"exported": f"exported/{label}", "attack-set": "attack-set"}
-                yield Step(f"verified/{label}-{device}", "verified", "edge.verify", executing, read)
+                yield Step(f"verified/{label}-{device}", "verified", "edge.verify.verify", executing, read)
 
 
 def shipped(run: config.Run) -> str:
     """The verified step that a run's requirements are judged on: the first target that a device executes."""
     for target in run.targets:
         for device in run.devices:
-            if target in names.EXECUTED[device]:
+            if target in targets.EXECUTED[device]:
                 return f"verified/{target}-{device}"
     raise CompressError(
         f"devices: {', '.join(run.devices)} executes none of the targets ({', '.join(run.targets)}), so nothing would "
@@ -126,7 +129,9 @@ def downstream(chain: Sequence[Step], start: str) -> frozenset[str]:
     found = {step.name for step in chain if step.name == start or step.name.startswith(f"{start}/")}
     if not found:
         known = [step.name for step in chain]
-        raise CompressError(f"no stage {start!r} in this run{names.nearest(start, known)} (stages: {', '.join(known)})")
+        raise CompressError(
+            f"no stage {start!r} in this run{choices.nearest(start, known)} (stages: {', '.join(known)})"
+        )
     for step in chain:  # in the order they are made, so one pass reaches all
         if found.intersection(step.needs):
             found.add(step.name)

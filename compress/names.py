@@ -6,10 +6,10 @@ names by tests.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from compress.errors import CompressError
+from edge.core import choices
+from edge.core.errors import CompressError
 
 #: A dataset is written `KIND` or `KIND:PATH`.
 DATASETS = {
@@ -116,20 +116,6 @@ WEIGHTS = ("fair-ard",)  # additions that weigh their host's images and ask no t
 READ_FEATURES = ("vgap", "gacd")  # those that a teacher of nothing but logits cannot serve
 CLEAN_TEACHER_METHODS = ("iad-ii", "akd2", "mtard")  # those with a second teacher, trained on clean images
 
-TARGETS = {
-    "onnx": "ONNX for ONNX Runtime: float, or INT8 (U8 activations) from a quantized stage",
-    "tensorrt": "a TensorRT engine, 10.x or 11.x; without a GPU here, deferred: built on the device",
-    "tensorrt-rtx": "a TensorRT-RTX engine for desktop RTX GPUs, built ahead of time on any x86-64 machine",
-    "torch-tensorrt": "a Torch-TensorRT program (.ep), for a process that has torch",
-    "torch-tensorrt-rtx": "the same on TensorRT-RTX",
-}
-
-#: Runtimes that an INT8 graph is laid out for, and the targets that read that layout.
-RUNTIMES = {
-    "onnx": ("onnx",),
-    "tensorrt": ("tensorrt", "tensorrt-rtx", "torch-tensorrt", "torch-tensorrt-rtx"),
-}
-
 #: How the range of an activation's quantizer is found.
 RANGES = {
     "max": "the largest value seen",
@@ -139,32 +125,11 @@ RANGES = {
     "learned": "trained with the weights (LSQ, Esser et al. 2020), from mse on",
 }
 
-PRECISIONS = {
-    "auto": "int8 from a quantized stage; else fp16 for TensorRT targets, float32 for onnx",
-    "int8": "8-bit integers where the stage quantizes; the rest fp16 for TensorRT targets, float32 for onnx",
-    "float32": "IEEE single precision throughout",
-    "fp16": "IEEE half precision, float32 in and out",
-    "bf16": "bfloat16, float32 in and out",
-}
-
-DEVICES = {
-    "cpu": "this machine's processor, through ONNX Runtime",
-    "cuda": "this machine's NVIDIA GPU",
-    "jetson": "an NVIDIA Jetson: this machine, or one reached by --host",
-}
-
-#: The targets that each device executes.
-EXECUTED = {
-    "cpu": ("onnx",),
-    "cuda": tuple(TARGETS),
-    "jetson": ("onnx", "tensorrt"),
-}
-
 
 def dataset(name: str) -> "tuple[str, str | None]":
     """`KIND:PATH` in its two parts, the kind a known one; the path only where that kind can have one."""
     kind, colon, path = name.partition(":")
-    check("data", kind, DATASETS)
+    choices.known("data", kind, DATASETS)
     if not colon and kind not in WITHOUT_PATH:
         raise CompressError(f"data {kind!r} needs a path: {kind}:PATH ({DATASETS[kind]})")
     if colon and (kind == "digits" or not path):
@@ -179,7 +144,7 @@ def model(name: str) -> str:
         found = re.fullmatch(pattern, base)
         if found and allowed(int(next(filter(None, found.groups())))):
             return name
-    check("model", base, MODELS)
+    choices.known("model", base, MODELS)
     return name
 
 
@@ -195,7 +160,7 @@ def method(given: Any) -> "str | list[str]":
     for name in several:
         if not isinstance(name, str):
             raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
-        check("method", name, METHODS)
+        choices.known("method", name, METHODS)
     hosts = [name for name in several if name in HOSTS]
     if not several or len(hosts) > 1 or len(set(several)) < len(several):
         written = ", ".join(several)
@@ -233,16 +198,3 @@ def needs_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -
 def needs_clean_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:
     """Whether a method, or the host that it is built on, asks a second teacher, trained on clean images."""
     return any(name in CLEAN_TEACHER_METHODS for name in parts(method, options))
-
-
-def nearest(name: str, known: "list[str] | tuple[str, ...] | dict[str, str]") -> str:
-    """`; did you mean 'x'?` for a name close to a known one, else an empty string."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def check(kind: str, name: str, known: "tuple[str, ...] | dict[str, str]") -> str:
-    """`name` itself when it is known; otherwise one line with the nearest name and all of them."""
-    if name not in known:
-        raise CompressError(f"unknown {kind} {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    return name

@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress import artifact
-from compress.errors import CheckFailed, CompressError
-from edge.statement import STATEMENT
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
+from edge.statement.statement import STATEMENT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -6,14 +6,15 @@ numpy and one runtime, Python 3.10 or newer; each is imported when it is used, s
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge.runner import open_runner
+    from edge.runtimes.runner import open_runner
 
+__version__ = "0.1.0"
 __all__ = ["open_runner"]
 
 
 def __getattr__(name: str) -> Any:
     if name != "open_runner":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edge.runner import open_runner
+    from edge.runtimes.runner import open_runner
 
     return open_runner

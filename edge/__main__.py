@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from compress import __version__, interrupt
-from compress.errors import CompressError
+from edge import __version__
+from edge.core import interrupt
+from edge.core.errors import CompressError
 
 PROGRAM = "edge.pyz"
 BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended

@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
 from compress.attacks.ensemble import distributions
 from compress.config import ExportConfig
 from compress.data import Dataset, load
-from compress.errors import CompressError
-from compress.stages import lineage, plan_of
+from compress.folders import lineage, plan_of
 from edge import open_runner
-from edge.interval import clopper_pearson
-from edge.progress import say
-from edge.runner import MODEL, Runner
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.core.interval import clopper_pearson
+from edge.core.progress import say
+from edge.runtimes.runner import MODEL, Runner
 from export import contract
 
 #: Operators that compute on 8-bit integers, or stand for it.

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress import artifact, data
-from compress.artifact import Stage
+from compress import data
 from compress.config import Engine, ExportConfig
-from compress.errors import CompressError
 from edge import open_runner
 from edge.bench.ask import SINGLE, Ask
 from edge.bench.compare import Rounds
 from edge.bench.measure import Subject, Timed, measure
-from edge.interval import clopper_pearson
-from edge.progress import say
-from edge.runner import BATCH_SIZE, Runner
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.core.interval import clopper_pearson
+from edge.core.progress import say
+from edge.runtimes.runner import BATCH_SIZE, Runner
 from export import stage
 
 TABLE = "candidates.json"

@@ -5,12 +5,12 @@ from typing import Any
 
 import onnx
 
-from compress import artifact
-from compress.artifact import Work
 from compress.config import ExportConfig
 from compress.data import Dataset
-from compress.names import RUNTIMES
-from edge.runner import MODEL
+from edge.core import artifact
+from edge.core.artifact import Work
+from edge.core.targets import RUNTIMES
+from edge.runtimes.runner import MODEL
 
 CONTRACT = "contract.json"
 #: The file that is executed, the first of these that a stage holds.

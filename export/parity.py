@@ -12,13 +12,14 @@ import torch
 from compress.config import ExportConfig
 from compress.data import Dataset
 from compress.data.split import to_float
-from compress.errors import CheckFailed, CompressError
-from compress.models import Classifier, onnx_twin
+from compress.networks import Classifier
+from compress.networks.graph import onnx_twin
 from edge import open_runner
-from edge.interval import clopper_pearson
-from edge.progress import say
-from export import onnx_range
-from export.graph import Graph
+from edge.core.errors import CheckFailed, CompressError
+from edge.core.interval import clopper_pearson
+from edge.core.progress import say
+from export.targets.onnx import overflow
+from export.targets.onnx.graph import Graph
 
 BATCH_SIZES = (1, 64)
 AT_ONCE = 32  # images in one pass of torch: more take more memory and no less time
@@ -59,7 +60,7 @@ def measure(graph: Graph, file: Path, dataset: Dataset, config: ExportConfig) ->
     processors) torch does.
     """
     images = dataset.part("val")[0][: config.parity_images]
-    onnx_range.check(graph, images)
+    overflow.check(graph, images)
     executed = graph.runtime == "onnx" and (graph.precision != "bf16" or _opens(file))
     if executed:
         answers = through_onnx_runtime(file)

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
 from compress.config import ExportConfig
-from compress.stages import lineage, load_data, plan_of
+from compress.folders import lineage, load_data, plan_of
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
 from export import adopt, contract
 
 #: Target → the module that writes its files: `write(work, source, dataset, config)` → the manifest's metrics.
 WRITERS = {
-    "onnx": "export.onnx_target",
-    "tensorrt": "export.engine",
-    "tensorrt-rtx": "export.engine",
-    "torch-tensorrt": "export.torch_tensorrt",
-    "torch-tensorrt-rtx": "export.torch_tensorrt",
+    "onnx": "export.targets.onnx.onnx_target",
+    "tensorrt": "export.targets.tensorrt.engine_target",
+    "tensorrt-rtx": "export.targets.tensorrt.engine_target",
+    "torch-tensorrt": "export.targets.torch_tensorrt.program_target",
+    "torch-tensorrt-rtx": "export.targets.torch_tensorrt.program_target",
 }
 
 

@@ -40,8 +40,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Folders of a teacher, a vgap student, its INT8 twin, both exports and an attack set."""
     import export.stage
-    from compress import attack, distill, quantize, teacher
     from compress.config import AttackConfig, ExportConfig, QuantizeConfig, StudentConfig, TeacherConfig, parse
+    from compress.stages import attack, distill, quantize, teacher
 
     root: Path = tmp_path_factory.mktemp("chain")
     at = SimpleNamespace(root=root, **{n: root / n for n in ("teacher", "student", "quantized", "e", "ef", "a")})

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from compress import config
+from compress.config.starter import json_schema
 from compress.names import METHODS
-from compress.starter import json_schema
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "configs"

@@ -3,11 +3,11 @@
 import importlib
 from typing import Any, get_args
 
-from compress import names
 from compress.cli import engine, latency
 from compress.config import Engine, Latency
 from edge.bench import ask
-from edge.runner import OPENERS
+from edge.core import targets
+from edge.runtimes.runner import OPENERS
 from export.candidates import CANDIDATES
 from export.stage import WRITERS
 
@@ -19,11 +19,11 @@ def literals(annotation: Any) -> "tuple[Any, ...]":
 
 
 def test_every_target_has_a_runtime_a_runner_a_device_and_is_a_candidate() -> None:
-    targets = set(names.TARGETS)
-    assert set(OPENERS) == targets == set(CANDIDATES) == set(WRITERS)
-    assert sorted(target for served in names.RUNTIMES.values() for target in served) == sorted(targets)
-    assert {target for executed in names.EXECUTED.values() for target in executed} == targets
-    assert set(names.EXECUTED) == set(names.DEVICES)
+    every = set(targets.TARGETS)
+    assert set(OPENERS) == every == set(CANDIDATES) == set(WRITERS)
+    assert sorted(target for served in targets.RUNTIMES.values() for target in served) == sorted(every)
+    assert {target for executed in targets.EXECUTED.values() for target in executed} == every
+    assert set(targets.EXECUTED) == set(targets.DEVICES)
 
 
 def test_every_runner_is_where_the_table_says() -> None:

@@ -10,8 +10,8 @@ from compress.attacks.pgd import Model, random_start, strongest
 from compress.config import Training
 from compress.data import Dataset
 from compress.data.split import Split
-from compress.models import Classifier
-from compress.seeds import generator
+from compress.networks import Classifier
+from compress.numerics.seeds import generator
 
 
 def accuracy(model: Model, split: Split, batch_size: int) -> float:

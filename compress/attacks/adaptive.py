@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks.contract import Model, Task
-from compress.errors import CompressError
-from compress.seeds import generator
+from compress.numerics.seeds import generator
+from edge.core.errors import CompressError
 
 UserAttack = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
 

@@ -15,7 +15,7 @@ from compress.attacks.pgd import Model
 from compress.attacks.rounding import settle, tensors
 from compress.attacks.subjects import Subject
 from compress.config import AttackConfig
-from edge.progress import Progress
+from edge.core.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from compress.attacks.pgd import Model, random_start, step_size, strongest
 from compress.attacks.rounding import tensors
 from compress.config import AttackConfig
 from compress.data.split import to_float
-from compress.seeds import generator
-from edge.progress import Progress
+from compress.numerics.seeds import generator
+from edge.core.progress import Progress
 
 #: labels (B,) → loss
 LossOf = Callable[[Tensor], ImageLoss]

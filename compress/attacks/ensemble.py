@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress import precision as arithmetic
-from compress import ranks
 from compress.attacks import inside, judge, losses
 from compress.attacks.contract import Attack, Model, Task
 from compress.attacks.ensemble_result import Column, Result
 from compress.attacks.ensemble_state import Board, Chunk, Clean, Store
 from compress.attacks.presets import cost, gradient_free, users
 from compress.attacks.runs import logits_of
-from compress.errors import CompressError
-from edge.progress import Progress
+from compress.numerics import precision as arithmetic
+from compress.numerics import ranks
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 EXAMPLES = 32  # images on which the network searched on must answer as the one under test
 
@@ -58,7 +58,7 @@ def evaluate(
 
     `precision` ("auto", "float32", "bfloat16") is that of the search alone. Verdicts are float32, and an image whose
     margin the rounding may have decided is attacked a second time, on `model` itself. Between the processes of a group
-    (`compress.ranks`) the batches go round; batches, and with them verdicts, are those of one process.
+    (`compress.numerics.ranks`) the batches go round; batches, and with them verdicts, are those of one process.
     """
     device = torch.device(device)
     chosen = arithmetic.resolve(precision, device)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
 from compress.attacks.judge import REASONS
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 PLAN = "ensemble.json"
 CLEAN = "clean.npz"

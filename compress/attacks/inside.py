@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks.contract import Model
-from compress.models import Classifier
-from compress.models.folding import fold
-from compress.precision import BFLOAT16, FLOAT32, autocast
+from compress.networks import Classifier
+from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
+from compress.quantization.folding import fold
 
 #: Share of the spread of its logits by which the copy may miss the network; honest ones stay near 1 %.
 DISAGREEMENT = 0.05

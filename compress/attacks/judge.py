@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks.contract import Model
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 SLACK = 1e-6  # on eps: a float32 image cannot hold every sum x + eps
 NORMS = ("linf", "l2")

@@ -9,7 +9,7 @@ from compress.attacks.contract import Attack
 from compress.attacks.fab import FAB
 from compress.attacks.square import Square
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 TARGETS = 9
 EOT = 20

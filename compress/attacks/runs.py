@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress.attacks import ball, losses
 from compress.attacks.contract import Model, Task
-from edge.streams import uniform
+from edge.attacks.streams import uniform
 
 #: a task → candidates (B,C,H,W) and their verdicts (B,), > 0 where misclassified
 Run = Callable[[Task], tuple[Tensor, Tensor]]

@@ -11,7 +11,7 @@ from torch import Tensor
 from compress.attacks import ball, losses
 from compress.attacks.contract import Task
 from compress.attacks.runs import draw, logits_of
-from edge.square import SCHEDULE
+from edge.attacks.square import SCHEDULE
 
 BLOCK = 100  # queries between two looks at which images still stand
 
@@ -21,7 +21,7 @@ class Square:
     """Random search with squares that shrink along the paper's schedule, which spans `span` queries.
 
     With 5,000 queries and a span of 10,000, as in the standard ensemble, the search ends halfway down the schedule;
-    `edge.square` always goes all the way, as a span equal to the queries does here.
+    `edge.attacks.square` always goes all the way, as a span equal to the queries does here.
     """
 
     queries: int = 5000

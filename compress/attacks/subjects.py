@@ -9,9 +9,9 @@ from torch import Tensor
 
 from compress.attacks.pgd import Model
 from compress.data.split import to_float
-from compress.models import Classifier
-from compress.models.onnx_twin import GraphTwin
-from edge.runner import Runner
+from compress.networks import Classifier
+from compress.networks.graph.onnx_twin import GraphTwin
+from edge.runtimes.runner import Runner
 
 
 @dataclass(frozen=True)

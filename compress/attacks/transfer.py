@@ -13,8 +13,8 @@ from compress.attacks import ball, losses
 from compress.attacks.contract import Model, Task
 from compress.attacks.losses import ImageLoss
 from compress.attacks.runs import Run, draw, logits_of, random_start, stream, strongest_of
-from compress.errors import CompressError
-from edge.rays import rays
+from edge.attacks.rays import rays
+from edge.core.errors import CompressError
 
 STEP = 2.5  # of ε over the steps: enough to cross the ball from anywhere in it
 
@@ -111,7 +111,7 @@ class MomentumDiverse:
 
 @dataclass(frozen=True)
 class RayS:
-    """RayS (Chen & Gu 2020), L∞: `edge.rays` with a torch model."""
+    """RayS (Chen & Gu 2020), L∞: `edge.attacks.rays` with a torch model."""
 
     queries: int = 1000
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress import precision
 from compress.attacks import judge, losses
 from compress.attacks.apgd import ascend
 from compress.attacks.contract import Model, Task
@@ -19,6 +18,7 @@ from compress.attacks.ensemble import distributions
 from compress.attacks.ensemble_result import Result
 from compress.attacks.presets import gradient_free, users
 from compress.attacks.runs import random_start
+from compress.numerics import precision
 
 ROUNDING = 1e-4  # of an image's spread of logits: what the order of a sum may change
 ZERO_SHARE = 0.05

@@ -1,6 +1,6 @@
 """The white box of the protocol: the gradient part of an ensemble on one torch network, every attack on its own.
 
-Square and decisions are left to `edge.verify`, which asks the artifact itself.
+Square and decisions are left to `edge.verify.verify`, which asks the artifact itself.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from compress.attacks.contract import Attack
 from compress.attacks.ensemble import evaluate
 from compress.attacks.subjects import Subject
 from compress.config import AttackConfig
-from edge import checks
-from edge.statement import figure
+from edge.attacks import checks
+from edge.statement.statement import figure
 
 HERE = "torch on the workstation"
 

@@ -32,14 +32,16 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
     A FOLDER is a teacher, student or quantized stage, or the folder of a run, which stands for all of these in it.
     Dataset and radius are those of the first model that has them. The analysis of one run is put into its report.
     """
-    from compress import artifact, report
-    from compress.analyze import models, plan, read, run
-    from compress.artifact import MANIFEST
+    from compress import report
+    from compress.analysis import models
     from compress.cli import stage
     from compress.cli.show import head
     from compress.cli.show_analysis import lines
     from compress.config import AnalyzeConfig
-    from compress.errors import CompressError
+    from compress.stages.analyze import plan, read, run
+    from edge.core import artifact
+    from edge.core.artifact import MANIFEST
+    from edge.core.errors import CompressError
 
     own = shared.out is None
     if own and (len(folders) > 1 or (folders[0] / MANIFEST).is_file()):

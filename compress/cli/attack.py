@@ -44,7 +44,7 @@ def attack(
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import AttackConfig
-    from compress.errors import CompressError
+    from edge.core.errors import CompressError
 
     if student is None and not exported:
         raise CompressError("nothing to attack: give the folder of a student, or --exported DIR, or both")
@@ -60,4 +60,4 @@ def attack(
     if host:
         boards.check_device("jetson", [host])
         inputs |= {"host": host, "python": python}
-    make("compress.attack", settled, inputs, shared)
+    make("compress.stages.attack", settled, inputs, shared)

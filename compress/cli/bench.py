@@ -10,6 +10,7 @@ from compress import names
 from compress.cli import latency
 from compress.cli.lazy import Verb
 from compress.cli.options import DATA, FOLDER, Name, json_option, settings_option
+from edge.core import targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("artifacts", type=FOLDER, nargs=-1, required=True, metavar="EXPORTED|FILE.onnx...")
-@click.option("--device", type=Name("device", names.DEVICES), help="Where they are executed; default cpu.")
+@click.option("--device", type=Name("device", targets.DEVICES), help="Where they are executed; default cpu.")
 @click.option("--batch", metavar="N,N", help="Images a query; several: each is measured, the first is single-stream's.")
 @click.option("--warmup", type=int, help="Untimed queries first; default 50.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: all cores.")
@@ -54,9 +55,9 @@ def bench(
     """
     from compress import config
     from compress.cli.stage import parsed_settings
-    from compress.errors import CheckFailed
     from edge.bench import run
     from edge.bench.text import lines
+    from edge.core.errors import CheckFailed
 
     given = {**latency.settings(scenario, samples, seconds, fps, load), **latency.batches(batch), **flags}
     content = config.merged(

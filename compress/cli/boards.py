@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from compress import artifact, interrupt
-from compress.artifact import Stage
-from compress.errors import CompressError
+from edge.core import artifact, interrupt
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
 
 HOST_HELP = "Execute there, over the system's ssh, USER@BOARD; repeatable."
 PYTHON_HELP = "Python on the board that has numpy and the runtime; default its python3."

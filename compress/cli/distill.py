@@ -66,4 +66,4 @@ def distill(
     base = inherited(teachers[0], ["teacher", "student"], ["data", "threat"]) if teachers else {}
     settled = settle(StudentConfig, "student", shared, flags, base)
     given = {"teacher": teachers, "clean_teacher": clean_teacher}
-    make("compress.distill", settled, {role: folder for role, folder in given.items() if folder}, shared)
+    make("compress.stages.distill", settled, {role: folder for role, folder in given.items() if folder}, shared)

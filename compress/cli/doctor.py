@@ -5,15 +5,15 @@ from pathlib import Path
 
 import click
 
-from compress import names
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, json_option
+from edge.core import targets
 
 
 @click.command(
     cls=Verb, examples=["compress doctor", "compress doctor --device jetson --sysroot recorded-orin --strict --json"]
 )
-@click.option("--device", type=Name("device", names.DEVICES), help="Only the targets of this device.")
+@click.option("--device", type=Name("device", targets.DEVICES), help="Only the targets of this device.")
 @click.option("--sysroot", type=FOLDER, metavar="DIR", help="A tree recorded on another machine; default this one.")
 @click.option("--strict", is_flag=True, help="Exit 3 when a pair that is known not to work is installed.")
 @json_option()
@@ -22,10 +22,10 @@ def doctor(device: "str | None", sysroot: "Path | None", strict: bool, as_json: 
 
     Every package is imported in a process of its own, so that one that crashes takes nothing with it.
     """
-    from compress.errors import CheckFailed, CompressError
+    from edge.core.errors import CheckFailed, CompressError
     from edge.doctor import diagnose, examine
     from edge.doctor.text import lines
-    from export.torch_tensorrt_doctor import RULES, TARGETS
+    from export.targets.torch_tensorrt.doctor import RULES, TARGETS
 
     found = examine(sysroot or Path("/"))
     if device == "jetson" and found.jetson is None:

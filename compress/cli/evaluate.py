@@ -59,19 +59,21 @@ def evaluate(
     Dataset and radius are the model's where neither a flag nor --config gives them. A killed run resumes. Exit 3 when
     a validity check says that the figure is not to be trusted.
     """
-    from compress import ranks
     from compress.cli import stage
     from compress.cli.show import evaluation, head
     from compress.config import EvaluateConfig
-    from compress.evaluate import read
-    from compress.stages import TORCH_STAGES
+    from compress.folders import TORCH_STAGES
+    from compress.numerics import ranks
+    from compress.stages.evaluate import read
 
     flags["attack"] = list(attack) or None
     flags["curve"] = [eps.strip() for eps in curve.split(",")] if curve else None
     base = stage.inherited(model, TORCH_STAGES, ["data", "threat"])
     settled = stage.settle(EvaluateConfig, "evaluate", shared, flags, base)
     assert shared.out is not None  # click requires it
-    made, complete = stage.run("compress.evaluate", settled, {"model": model, "others": list(others)}, shared.out)
+    made, complete = stage.run(
+        "compress.stages.evaluate", settled, {"model": model, "others": list(others)}, shared.out
+    )
     if ranks.rank() > 0:  # the folder is rank 0's, and so is the word
         return
     figures = read(made)

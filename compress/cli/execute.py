@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import click
 
-from compress import names
 from compress.cli.main import main
-from compress.errors import CompressError
+from edge.core import choices
+from edge.core.errors import CompressError
 
 PROGRAM = "compress"
 COMPLETE = "_COMPRESS_COMPLETE"
@@ -46,7 +46,7 @@ def _invoke(args: Sequence[str]) -> int:
         return shell_complete(main, {}, PROGRAM, COMPLETE, instruction)
     try:
         with main.make_context(PROGRAM, list(args)) as context:
-            from compress import artifact  # here, so that `compress --help` does without it
+            from edge.core import artifact  # here, so that `compress --help` does without it
 
             artifact.COMMAND.set(artifact.command_line())
             main.invoke(context)
@@ -68,7 +68,7 @@ def usage_line(fault: click.ClickException) -> str:
     see = f"; see `{context.command_path} --help`" if context else ""
     if isinstance(fault, click.NoSuchOption):
         known = [name for param in context.command.get_params(context) for name in param.opts] if context else []
-        return f"no option {fault.option_name}{names.nearest(fault.option_name, known)}{see}"
+        return f"no option {fault.option_name}{choices.nearest(fault.option_name, known)}{see}"
     if isinstance(fault, click.MissingParameter) and fault.param:
         return f"{_label(fault.param)} is missing{see}"
     if isinstance(fault, click.BadParameter) and fault.param:

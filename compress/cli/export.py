@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress import names
 from compress.cli.engine import engine_options
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, stage_options
+from edge.core import targets
 
 if TYPE_CHECKING:
     from compress.config import ExportConfig
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("model", type=FOLDER)
-@click.option("--target", type=Name("target", names.TARGETS), help="Runtime to export for.")
-@click.option("--precision", type=Name("precision", names.PRECISIONS), help="Arithmetic of the file; default auto.")
+@click.option("--target", type=Name("target", targets.TARGETS), help="Runtime to export for.")
+@click.option("--precision", type=Name("precision", targets.PRECISIONS), help="Arithmetic of the file; default auto.")
 @click.option(
     "--all", "every", is_flag=True, help="Whatever can be made here, each to OUT/TARGET-PRECISION; one table."
 )
@@ -57,7 +57,7 @@ def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[st
     import json
 
     from compress.cli.show_candidates import lines
-    from compress.errors import CompressError
+    from edge.core.errors import CompressError
     from export import candidates
 
     if given:

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from compress.errors import CheckFailed
-from edge.gate import Outcome
-from edge.gate_formats import Case, github, junit
-from edge.gate_judgement import ALARM, REQUIREMENT, Judgement
-from edge.statement import fired
+from edge.core.errors import CheckFailed
+from edge.statement.gate import Outcome
+from edge.statement.gate_formats import Case, github, junit
+from edge.statement.gate_judgement import ALARM, REQUIREMENT, Judgement
+from edge.statement.statement import fired
 
 
 def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

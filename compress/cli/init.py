@@ -7,7 +7,7 @@ import click
 
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 @click.command(
@@ -18,7 +18,7 @@ from compress.errors import CompressError
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 def init(file: Path, schema: "Path | None", force: bool) -> None:
     """Write a starter config to FILE (compress.yaml): every key with its default and meaning."""
-    from compress.starter import json_schema, starter
+    from compress.config.starter import json_schema, starter
 
     written = {file: starter(file, schema)}
     if schema:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 SCENARIOS = ("single-stream", "offline", "camera")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from compress import names
-from compress.errors import CompressError
+from edge.core import choices
+from edge.core.errors import CompressError
 
 
 class _Examples(click.Command):
@@ -39,7 +39,8 @@ class Verb(_Examples):
             return super().invoke(ctx)
         if not self.processes:
             raise CompressError(f"{ctx.command_path} works as one process, torchrun started {started}; leave it out")
-        from compress import interrupt, ranks
+        from compress.numerics import ranks
+        from edge.core import interrupt
 
         interrupt.instead.append(ranks.instead)
         with ranks.started():
@@ -78,5 +79,5 @@ class LazyGroup(_Examples, click.Group):
     ) -> "tuple[str | None, click.Command | None, list[str]]":
         name = args[0]
         if name not in self.verbs and not ctx.resilient_parsing:
-            ctx.fail(f"no command {name!r}{names.nearest(name, list(self.verbs))} (known: {', '.join(self.verbs)})")
+            ctx.fail(f"no command {name!r}{choices.nearest(name, list(self.verbs))} (known: {', '.join(self.verbs)})")
         return super().resolve_command(ctx, args)

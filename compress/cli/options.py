@@ -10,7 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from compress import names
-from compress.errors import CompressError
+from edge.core import choices
+from edge.core.errors import CompressError
 
 FOLDER = click.Path(path_type=Path)  # whether it is a stage is for artifact.read to say, it knows the fix
 
@@ -24,7 +25,7 @@ class Name(click.Choice[str]):
 
     def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
         try:
-            return names.check(self.kind, value, tuple(self.choices))
+            return choices.known(self.kind, value, tuple(self.choices))
         except CompressError as fault:
             self.fail(str(fault), param, ctx)
 

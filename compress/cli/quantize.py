@@ -8,6 +8,7 @@ import click
 from compress import names
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, METHOD, Name, Shared, stage_options, training_options
+from edge.core import targets
 
 
 @click.command(
@@ -29,7 +30,7 @@ from compress.cli.options import FOLDER, METHOD, Name, Shared, stage_options, tr
 @click.option("--ranges", type=Name("ranges", names.RANGES), help="How the activations' ranges are found; default max.")
 @click.option(
     "--runtime",
-    type=Name("runtime", tuple(names.RUNTIMES)),
+    type=Name("runtime", tuple(targets.RUNTIMES)),
     help="Whose grid is fine-tuned through; default onnx.",
 )
 @click.option("--float-layer", "float_layers", multiple=True, metavar="NAME", help="A layer that stays floating point.")
@@ -58,14 +59,14 @@ def quantize(
     from compress.cli import stage
     from compress.cli.show import head, metric_lines, sensitivity_lines
     from compress.config import QuantizeConfig
-    from compress.quantization import sensitivity as record
+    from compress.stages import quantize_sensitivity as record
 
     flags |= {"float_layers": list(float_layers) or None, "sensitivity": sensitivity or None}
     settled = stage.settle(QuantizeConfig, "quantize", shared, flags, stage.inherited(student, ["student", "teacher"]))
     given = {"student": student, "teacher": teachers, "clean_teacher": clean_teacher}
     assert shared.out is not None  # click requires it
     inputs = {role: folder for role, folder in given.items() if folder}
-    made, complete = stage.run("compress.quantize", settled, inputs, shared.out)
+    made, complete = stage.run("compress.stages.quantize", settled, inputs, shared.out)
     measured = record.read(made)
     if shared.as_json:
         click.echo(stage.as_json(made, complete, **({"sensitivity": measured} if measured else {})))

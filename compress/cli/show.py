@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from compress.artifact import Stage
-from edge.readable import table
+from edge.core.artifact import Stage
+from edge.core.readable import table
 
 
 def head(stage: Stage, complete: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.readable import table
+from edge.core.readable import table
 
 
 def lines(found: Mapping[str, Any], picture: Path, report: "Path | None") -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge.readable import table
+from edge.core.readable import table
 from export.candidates import Row, Table
 
 TITLES = ["candidate", "size", "logits differ by", "same class", "clean (val)", "p50", "state"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edge.readable import table
+from edge.core.readable import table
 
 #: Labels are listed in full up to here.
 FEW = 20

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge.readable import table
+from edge.core.readable import table
 
 Statement = Mapping[str, Any]
 TITLES = ["artifact", "precision", "clean", "robust", "95 % interval", "agreement", "p50", "size"]

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import click
 import yaml
 
-from compress import artifact, config
+from compress import config
 from compress.cli.options import Shared
 from compress.cli.show import head, metric_lines
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 SHARED_KEYS = tuple(config.Common.model_fields)
 Config = TypeVar("Config", bound=config.Common)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress import names
 from compress.cli import boards, latency
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, require_options, stage_options
-from compress.errors import CompressError
+from edge.core import targets
+from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
     from compress.config import VerifyConfig
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.argument("exported", type=FOLDER, nargs=-1, required=True)
 @click.option("--attack-set", type=FOLDER, required=True, metavar="DIR", help="Attack set to replay.")
-@click.option("--device", type=Name("device", names.DEVICES), help="Where it is executed; default cpu.")
+@click.option("--device", type=Name("device", targets.DEVICES), help="Where it is executed; default cpu.")
 @boards.host_options(multiple=True)
 @require_options
 @click.option("--allow-alarm", "allow", multiple=True, metavar="NAME", help="Let this alarm, or warning, pass a gate.")
@@ -72,7 +72,7 @@ def verify(
     from compress.cli.show import head
     from compress.cli.show_verified import side_by_side
     from compress.config import VerifyConfig
-    from edge.gate_judgement import Judgement, Terms
+    from edge.statement.gate_judgement import Judgement, Terms
 
     terms = Terms.read(require, allow, against, margin, strict)
     timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
@@ -94,7 +94,7 @@ def verify(
         verified = boards.verify(there, attack_set, python)
     else:
         verified = [
-            stage.run("edge.verify", config.semantic(), {"exported": folder, "attack-set": attack_set}, out)
+            stage.run("edge.verify.verify", config.semantic(), {"exported": folder, "attack-set": attack_set}, out)
             for (_, folder, config), out in zip(asked, places, strict=True)
         ]
     found = [(made, complete, Judgement.of(made.path, terms)) for made, complete in verified]

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress import names
 from compress.config.shared import Strict
 from compress.config.values import Count, Positive, Radius, Time, enumerated, known
+from edge.core import targets
 
 
 class Batch(Strict):
@@ -48,7 +48,7 @@ class Export(Strict):
     """The file that is shipped."""
 
     opset: int = Field(20, ge=19, le=23, description="ONNX opset; TensorRT 10.0 to 10.8 stops at 20")
-    precision: Annotated[str, known("precision", names.PRECISIONS), enumerated(names.PRECISIONS)] = Field(
+    precision: Annotated[str, known("precision", targets.PRECISIONS), enumerated(targets.PRECISIONS)] = Field(
         "auto", description="arithmetic of the file"
     )
     batch: Batch = Field(Batch(), description="images of one call; of engines, not of ONNX")

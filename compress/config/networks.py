@@ -8,6 +8,7 @@ from compress import names
 from compress.config.shared import Strict
 from compress.config.training import Training, WithMethod, in_full
 from compress.config.values import Count, Method, Model, Positive, TeacherMethod, enumerated, known
+from edge.core import targets
 
 
 class Teacher(WithMethod):
@@ -78,7 +79,7 @@ class Quantize(Training):
     weight_ranges: Literal["max", "mse"] = Field(
         "max", description="how each output channel's range of weights is found"
     )
-    runtime: Annotated[str, known("runtime", names.RUNTIMES), enumerated(tuple(names.RUNTIMES))] = Field(
+    runtime: Annotated[str, known("runtime", targets.RUNTIMES), enumerated(tuple(targets.RUNTIMES))] = Field(
         "onnx", description="runtime whose grid the fine-tuning passes; any other can be exported for as well"
     )
     float_layers: list[str] = Field([], description="convolutions and linear layers that stay in floating point")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from compress import names
 from compress.config.faults import faults
 from compress.config.run import OBTAINED, Run
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 HOME = Path(__file__).parent.parent
 BUILT_IN = [HOME / "configs", HOME.parent / "configs"]  # of the installed package, of a checkout

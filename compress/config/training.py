@@ -8,8 +8,8 @@ from compress import names
 from compress.config.faults import faults
 from compress.config.shared import Strict
 from compress.config.values import Count, Data, Method, Model, Positive, Radius, Time, enumerated, known, seconds
-from compress.errors import CompressError
-from compress.options import METHOD_OPTIONS, filled
+from compress.methods.options import METHOD_OPTIONS, filled
+from edge.core.errors import CompressError
 
 
 class TrainAttack(Strict):

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from compress import names
-from compress.errors import CompressError
+from edge.core import choices, targets
+from edge.core.errors import CompressError
 
 
 def _fraction(value: Any) -> str:
@@ -32,7 +33,7 @@ def _from_zero(value: Any) -> str:
 def known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
     def check(name: str) -> str:
         try:
-            return names.check(kind, name, known)
+            return choices.known(kind, name, known)
         except CompressError as fault:
             raise ValueError(str(fault)) from None
 
@@ -104,8 +105,8 @@ Method = Annotated[
     ),
 ]
 TeacherMethod = Annotated[str, known("method", names.TEACHER_METHODS), enumerated(names.TEACHER_METHODS)]
-Target = Annotated[str, known("target", names.TARGETS), enumerated(names.TARGETS)]
-Device = Annotated[str, known("device", names.DEVICES), enumerated(names.DEVICES)]
+Target = Annotated[str, known("target", targets.TARGETS), enumerated(targets.TARGETS)]
+Device = Annotated[str, known("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

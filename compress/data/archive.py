@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from compress.data.faults import reading
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 def names_in(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from compress.data import SPLITS, Dataset, stratified_split
 from compress.data.digits import SHARES
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: Of an official train split, the validation part is a tenth, and no more than this many images.
 VALIDATION = 5000

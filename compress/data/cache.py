@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compress import artifact
 from compress.data import SPLITS, Dataset
+from edge.core import artifact
 
 FORMAT = 1  # raised whenever the same source files would give another dataset
 META = "meta.json"

@@ -16,7 +16,7 @@ from compress.data.cache import cached
 from compress.data.download import fetch
 from compress.data.faults import existing
 from compress.data.pickles import loads
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 SHAPE = (3, 32, 32)
 

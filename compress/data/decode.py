@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from compress.data.faults import FAULTS, reason
-from compress.errors import CompressError
-from edge.progress import Progress
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 GREY = ("1", "L", "LA")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from compress.data import Dataset, stratified_split
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 SHARES = {"train": 0.64, "val": 0.16, "test": 0.20}
 

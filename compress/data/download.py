@@ -8,8 +8,8 @@ from pathlib import Path
 
 from compress.data.cache import home
 from compress.data.faults import reason
-from compress.errors import CompressError
-from edge.progress import Progress
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60

@@ -21,7 +21,7 @@ from compress.data.assemble import integers
 from compress.data.cache import remembered
 from compress.data.faults import existing, reading
 from compress.data.npz import channels_first, on_grid
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: The arrays of an npz: images, labels.
 KEYS = (("image", "label"), ("images", "labels"), ("x_train", "y_train"))

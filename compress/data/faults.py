@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: What the standard library, NumPy and Pillow raise on bytes that are cut short or altered. An encrypted zip is a
 #: RuntimeError, a damaged PNG a SyntaxError.

@@ -14,7 +14,7 @@ from compress.data import Dataset
 from compress.data.assemble import assemble
 from compress.data.cache import cached
 from compress.data.faults import existing, reading
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 KIND = "idx"
 FILES = {  # number of dimensions by stem

@@ -16,7 +16,7 @@ from compress.data.assemble import assemble
 from compress.data.cache import cached
 from compress.data.decode import decode, split_option
 from compress.data.faults import existing
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 KIND = "imagefolder"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pnm")

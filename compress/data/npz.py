@@ -12,7 +12,7 @@ from compress.data import SPLITS, Dataset
 from compress.data.assemble import assemble
 from compress.data.cache import cached
 from compress.data.faults import existing, reading
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 KIND = "npz"
 CHANNELS = (1, 3)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from compress.data.faults import reason
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 def loads(content: bytes, where: str) -> Any:

@@ -13,8 +13,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from compress import __version__, artifact
-from compress.errors import CompressError
+from edge import __version__
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can hold

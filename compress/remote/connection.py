@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from compress import artifact
-from compress.errors import CheckFailed, CompressError
 from compress.remote import bootstrap, bundle, ssh
 from edge.board import frames
 from edge.board.frames import Channel, Closed, Header, Silent, checked
-from edge.progress import say
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
+from edge.core.progress import say
 
 BEAT_S = 10.0  # between two signs of life
 ANSWER_S = 60.0  # within which a board that is asked something quick answers

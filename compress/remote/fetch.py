@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CheckFailed, CompressError
 from compress.remote.connection import Connection
-from edge import page, statement_check
-from edge.attack_set import AttackSet
+from compress.report import page
 from edge.board.frames import Header, checked
 from edge.board.store import HEX
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CheckFailed, CompressError
 from edge.evidence import samples
-from edge.statement import STATEMENT, VERDICTS
-from edge.tensorrt.sidecar import ENGINE, SIDECAR
-from edge.verify import LATENCY
+from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.statement import checking
+from edge.statement.statement import STATEMENT, VERDICTS
+from edge.verify.attack_set import AttackSet
+from edge.verify.verify import LATENCY
 
 NEEDED = (artifact.MANIFEST, VERDICTS, STATEMENT, LATENCY)
 ENGINE_FILES = (ENGINE, SIDECAR)  # of an engine that only the device could build
@@ -46,7 +47,7 @@ def fetch(connection: Connection, job: str, exported: Stage, attacks: AttackSet,
         if samples.FILE in listed:
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
-        stated, _ = statement_check.check(into, shipped=shipped, attack_set=attacks.stage.path)
+        stated, _ = checking.check(into, shipped=shipped, attack_set=attacks.stage.path)
         _asked(stated["predicate"], exported, attacks)
         _same_images(into / VERDICTS, attacks)
         _timed(into / LATENCY)

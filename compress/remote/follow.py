@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from compress.errors import CompressError
-from edge.progress import Progress, say
+from edge.core.errors import CompressError
+from edge.core.progress import Progress, say
 
 TEXT_MOST = 500
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CompressError
-from edge import preprocess
 from edge.board import store
+from edge.core.errors import CompressError
+from edge.runtimes import preprocess
 
 FRAMES = "frames.npy"
 

@@ -17,14 +17,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CompressError
 from compress.remote import stages
 from compress.remote.connection import Connection, Link, Lost
 from edge.board.frames import BODY_MOST, checked
-from edge.progress import say
-from edge.runner import Runner
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import Runner
 
 REQUEST = 1 << 18  # bytes of images in a request, about: small enough that sending and computing overlap
 IN_FLIGHT = 8

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from typing import IO
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 SETTING = "COMPRESS_SSH"
 OPTIONS = (

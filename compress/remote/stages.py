@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CompressError
 from compress.remote.connection import Connection
 from edge.board.frames import CHUNK, checked
-from edge.progress import Progress
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 STORED_IN_S = 600.0  # a slow card takes its time to hash and sync what it was sent
 

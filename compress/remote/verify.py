@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
-from compress.errors import CompressError
 from compress.remote import bundle, fetch, pipeline, stages
 from compress.remote.connection import STOPPED_IN_S, Connection, Link, Lost
 from compress.remote.follow import Replay
-from edge import findings, page, statement
-from edge import verify as verification
-from edge.attack_set import AttackSet
+from compress.report import page
 from edge.board.frames import checked
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
 from edge.evidence import samples
-from edge.progress import say
+from edge.statement import statement
+from edge.verify import findings
+from edge.verify import verify as verification
+from edge.verify.attack_set import AttackSet
 
 FETCHED = "fetched"
 STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing

@@ -1,6 +1,6 @@
 """The report of a run, or of one verified artifact and what it was made from: read from stage folders alone.
 
-Standard library, numpy and `edge.page`: no torch, and nothing is computed anew.
+Standard library, numpy and `compress.report.page`: no torch, and nothing is computed anew.
 """
 
 import json
@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from compress.artifact import MANIFEST, Stage
-from compress.errors import CompressError
-from compress.report import analysis, rows
+from compress.report import analysis, page, rows
 from compress.report.rows import AttackSet
 from compress.report.sources import Sources, find
-from edge import gate, page
-from edge.statement import read as read_statement
+from edge.core import artifact
+from edge.core.artifact import MANIFEST, Stage
+from edge.core.errors import CompressError
+from edge.statement import gate
+from edge.statement.statement import read as read_statement
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
-    """The document that `edge.page.render` takes, from the folder of a run or of one verified stage.
+    """The document that `compress.report.page.render` takes, from the folder of a run or of one verified stage.
 
     Stages that are absent or unfinished are left out; one whose files are damaged raises, as `artifact.read` does.
     Of a verified stage the lineage is followed back as far as it still lies where it lay. `require` are gates such
@@ -110,7 +110,7 @@ def _samples(stage: Stage) -> "np.ndarray":
 
 
 def _evidence(stage: Stage, attack_set: "AttackSet | None") -> "dict[str, Any] | None":
-    """What `edge.page_images.choose` takes: the images of the attack set and this artifact's verdicts on them."""
+    """What `page_images.choose` takes: the images of the attack set and this artifact's verdicts on them."""
     if attack_set is None:
         return None
     with np.load(stage.file("verdicts.npz")) as verdicts:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from compress.artifact import Stage
 from compress.report.sources import Sources
+from edge.core.artifact import Stage
 
 
 def of(stage: "Stage | None") -> "dict[str, Any] | None":

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.artifact import Stage
 from compress.report.sources import Sources
-from edge.interval import clopper_pearson
+from edge.core.artifact import Stage
+from edge.core.interval import clopper_pearson
 
 LEVEL = 0.95
 Figure = dict[str, Any]

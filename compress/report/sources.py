@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compress import artifact
-from compress.artifact import MANIFEST, Stage
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.artifact import MANIFEST, Stage
+from edge.core.errors import CompressError
 
 
 @dataclass

@@ -9,8 +9,8 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress import names
-from compress.errors import CompressError
+from edge.core import choices
+from edge.core.errors import CompressError
 
 TABLE = Path(__file__).parent / "robustbench.csv"
 DATASETS = {"cifar10": 10, "cifar100": 100}
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def spec(self) -> str:
-        """The name that `compress.models.build` takes."""
+        """The name that `compress.networks.build` takes."""
         return self.model or f"{SCHEME}:{self.dataset}/{self.name}"
 
     @property
@@ -95,5 +95,5 @@ def find(text: str, dataset: "str | None" = None) -> Entry:
             if (entry.dataset, entry.name) == (place, name):
                 return entry
     known = [entry.name for entry in entries() if entry.dataset in wanted]
-    close = names.nearest(name, known)
+    close = choices.nearest(name, known)
     raise CompressError(f"{SCHEME}:{text}: no model of that name{close}; `compress teacher list` shows all")

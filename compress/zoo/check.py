@@ -12,13 +12,13 @@ from torch import Tensor
 from compress.attacks import ensemble, presets
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.models import Classifier
-from compress.models.base import Normalize
-from compress.models.onnx_classifier import OnnxClassifier
+from compress.networks import Classifier
+from compress.networks.base import Normalize
+from compress.networks.graph.classifier import OnnxClassifier
 from compress.zoo.catalog import NORMALIZATIONS, Entry
-from edge.interval import clopper_pearson
-from edge.square import square
+from edge.attacks.square import square
+from edge.core.errors import CompressError
+from edge.core.interval import clopper_pearson
 
 GAP = 0.02  # published and measured accuracy may differ by this much without an explanation
 EXPLAINED = 0.01  # what closes the gap to this is named as its cause

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress import models
-from compress.errors import CompressError
-from compress.models import preact, resnet_wide
-from compress.models.wideresnet import UNEQUAL
+from compress import networks
+from compress.networks import preactresnet, resnet_imagenet
+from compress.networks.wideresnet import UNEQUAL
 from compress.zoo.layouts import Layout, translations
 from compress.zoo.state import State
+from edge.core.errors import CompressError
 
 STEMS = ("conv1.weight", "features.0.0.weight", "layers.0.0.weight")
 HEADS = ("linear.weight", "fc.weight", "classifier.3.weight")
@@ -145,11 +145,11 @@ def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
     if ("PreAct" in layout.name) != pre_activated:
         return None
     if pre_activated:
-        return next((name for name, known in preact.DEPTHS.items() if known == depths), None)
+        return next((name for name, known in preactresnet.DEPTHS.items() if known == depths), None)
     if not depths[3]:
         return f"resnet{6 * depths[0] + 2}"
     bottleneck = "layer1.0.conv3.weight" in weights
-    return next((name for name, known in resnet_wide.DEPTHS.items() if known == (depths, bottleneck)), None)
+    return next((name for name, known in resnet_imagenet.DEPTHS.items() if known == (depths, bottleneck)), None)
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
@@ -166,7 +166,7 @@ def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict:
         return None, "it has no classifier or no convolution"
     classes, channels = int(head.shape[0]), int(stem.shape[1])
     with torch.device("meta"):
-        wanted = models.build(model, channels=channels, classes=classes).state_dict()
+        wanted = networks.build(model, channels=channels, classes=classes).state_dict()
     wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
     if wrong:
         name = wrong[0]

@@ -5,8 +5,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
-from compress.errors import CompressError
-from edge.progress import say
+from edge.core.errors import CompressError
+from edge.core.progress import say
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60

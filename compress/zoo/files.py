@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 ONNX_SUFFIX = ".onnx"
 

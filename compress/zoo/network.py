@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress import models
-from compress.errors import CompressError
-from compress.models import Classifier, foreign
+from compress import networks
+from compress.networks import Classifier, foreign
 from compress.zoo import catalog, detect, files, state
 from compress.zoo.sources import Source
 from compress.zoo.state import State
+from edge.core.errors import CompressError
 
 #: Checkpoints that hold several sets of weights, and which of them the published figures belong to.
 KEYS = {"Andriushchenko2020Understanding": "last"}
@@ -105,7 +105,7 @@ def constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
 
 def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> Imported:
     """A network that another package or the user's own module builds, with the weights of the given files, if any."""
-    made = models.build(model, channels=channels, classes=classes)
+    made = networks.build(model, channels=channels, classes=classes)
     if source.files:
         _load_into(made, source, key)
     weights = made.state_dict()
@@ -115,7 +115,7 @@ def _packaged(source: Source, model: str, channels: int, classes: int, key: "str
 def _published(source: Source, classes: "int | None", key: "str | None") -> Imported:
     """timm's or torchvision's network, with the given weights or those that the package publishes."""
     if source.files:
-        made = models.build(source.text, channels=3, classes=classes or 1000)
+        made = networks.build(source.text, channels=3, classes=classes or 1000)
         _load_into(made, source, key)
         return Imported(source.text, 3, classes or 1000, made.state_dict())
     net, mean, std = foreign.pretrained(source.text)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.errors import CompressError
 from compress.zoo import catalog
 from compress.zoo.catalog import Entry
+from edge.core.errors import CompressError
 
 PACKAGES = ("timm", "torchvision")
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"

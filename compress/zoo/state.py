@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: What wrappers put before every key; stripped only where every key has it, again and again.
 PREFIXES = (

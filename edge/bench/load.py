@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: Says that it runs, then computes until its parent is gone.
 BUSY = """

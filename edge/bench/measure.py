@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import CompressError
 from edge.bench import camera, figures, kept, load, memory, parts
 from edge.bench.ask import CAMERA, OFFLINE, SINGLE, Ask
 from edge.bench.clock import Clock, conditions, quiet
 from edge.bench.compare import Rounds
 from edge.bench.stream import Queries, Stream
-from edge.preprocess import Preprocess
-from edge.progress import Progress, say
-from edge.runner import Runner
+from edge.core.errors import CompressError
+from edge.core.progress import Progress, say
+from edge.runtimes.preprocess import Preprocess
+from edge.runtimes.runner import Runner
 
 CALL = "check, conversion to float32 in [0, 1], copy in, execution, copy out"
 INSIDE = f"one call of infer on uint8 images: {CALL}"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from edge.bench.stream import Stream
-from edge.runner import FULL_SCALE
+from edge.runtimes.runner import FULL_SCALE
 
 MOST = 200
 DEVICE = ("h2d_ms", "compute_ms", "d2h_ms")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress import artifact
-from compress.errors import CompressError
-from edge import preprocess
 from edge.bench.ask import Ask
 from edge.bench.measure import Subject, Timed, check, compared, measure
+from edge.core import artifact
+from edge.core.errors import CompressError
 from edge.evidence import Watch, samples
-from edge.runner import Runner, open_runner
-from edge.verify import executable
+from edge.runtimes import preprocess
+from edge.runtimes.runner import Runner, open_runner
+from edge.verify.verify import executable
 
 RESULT = "bench.json"
 NOISE = "seeded uniform noise"

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from edge.bench.clock import Clock
 from edge.bench.kept import Kept
-from edge.preprocess import Preprocess
-from edge.progress import Progress
-from edge.runner import Runner
+from edge.core.progress import Progress
+from edge.runtimes.preprocess import Preprocess
+from edge.runtimes.runner import Runner
 
 STEP = 100  # queries between two looks at the progress bar
 

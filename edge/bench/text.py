@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge.core.readable import table
 from edge.evidence.text import lines as evidence
-from edge.readable import table
-from edge.statement_latency import beside
+from edge.statement.latency import beside
 
 Result = Mapping[str, Any]
 TITLES = ["artifact", "scenario", "batch", "p50", "p90", "p99", "images/s", ""]

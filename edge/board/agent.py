@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from compress import __version__
-from compress.errors import CompressError
+from edge import __version__
 from edge.board import frames, job, store
 from edge.board.frames import Channel, Closed, Header, checked
+from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
     from edge.board.serving import Serving

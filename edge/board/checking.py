@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from compress.errors import CompressError
-from edge import golden
-from edge.attack_set import AttackSet
-from edge.runner import open_runner
+from edge.core import artifact
+from edge.core.errors import CompressError
+from edge.runtimes.runner import open_runner
+from edge.verify import golden
+from edge.verify.attack_set import AttackSet
 
 FROZEN = 100
 #: Share of frozen images whose prediction may differ: between machines a rounding may go the other way.

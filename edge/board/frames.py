@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 VERSION = 1
 MAGIC = b"RCB1"

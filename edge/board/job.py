@@ -22,10 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compress import artifact
-from compress.errors import CompressError
-from edge import progress
 from edge.board import needs, program, store
+from edge.core import artifact, progress
+from edge.core.errors import CompressError
 
 REQUEST, STATE, EVENTS, LOG = "request.json", "state.json", "events.jsonl", "log.txt"
 LOCK, RESULT, OWN = "lock", "verified", "own"
@@ -104,7 +103,7 @@ def run(name: str) -> int:
 
 
 def _verify(request: Request, folder: Path) -> None:
-    from edge import verify
+    from edge.verify import verify
 
     store.gather(request["files"], folder / OWN)
     os.chdir(folder / OWN)  # where modules and frames are looked for

@@ -3,8 +3,8 @@
 import platform
 from importlib.util import find_spec
 
-from compress.errors import CompressError
-from edge.tensorrt.library import remedy
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt.library import remedy
 
 MODULES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from compress import __version__
-from compress.errors import CompressError
-from edge import evidence, machine
+from edge import __version__, evidence
 from edge.board import reference
-from edge.runner import Runner
+from edge.core import machine
+from edge.core.errors import CompressError
+from edge.runtimes.runner import Runner
 
 BATCH, LARGEST = 4, 8
 TIMED = 200
@@ -66,17 +66,17 @@ def _open(scratch: Path, batch_size: int) -> Runner:
     content = resources.files("edge.board").joinpath(reference.FILE).read_bytes()
     if find_spec("tensorrt") is not None:
         return _engine(content, scratch, batch_size)
-    from edge.onnx_runner import OnnxRunner
+    from edge.runtimes.onnxruntime.runner import OnnxRunner
 
     return OnnxRunner(content, where="selftest", batch_size=batch_size, threads=machine.usable_cores())
 
 
 def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
     """Built by the board's TensorRT, once for both batch sizes."""
-    from edge.tensorrt import engines, library
-    from edge.tensorrt.cuda import Cuda
-    from edge.tensorrt.recipe import Recipe
-    from edge.tensorrt.runner import TensorRTRunner
+    from edge.runtimes.tensorrt import engines, library
+    from edge.runtimes.tensorrt.cuda import Cuda
+    from edge.runtimes.tensorrt.recipe import Recipe
+    from edge.runtimes.tensorrt.runner import TensorRTRunner
 
     how = Recipe("tensorrt", "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
     trt, cuda = library.load("tensorrt"), Cuda()

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import CompressError
 from edge.board import store
 from edge.board.frames import Header
-from edge.runner import Runner, open_runner
+from edge.core.errors import CompressError
+from edge.runtimes.runner import Runner, open_runner
 
 DTYPES = {"float32": np.float32, "uint8": np.uint8}
 IDENTITY = re.compile(r"[0-9a-f]{12,64}")

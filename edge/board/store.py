@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compress import artifact
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 HEX = re.compile(r"[0-9a-f]{64}")
 #: Of a stage's file: one path component that cannot be hidden.

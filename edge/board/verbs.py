@@ -7,12 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compress import artifact
-from compress.errors import CompressError
-from edge import verify as verification
-from edge.attack_set import about_of
 from edge.board import checking, selftesting, store
-from edge.gate_judgement import Judgement, Terms
+from edge.core import artifact
+from edge.core.errors import CompressError
+from edge.statement.gate_judgement import Judgement, Terms
+from edge.verify import verify as verification
+from edge.verify.attack_set import about_of
 
 DEFAULTS = "defaults.json"  # of a verification; the bundle holds what `compress verify` would use
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CompressError
-from edge import l4t, machine
+from edge.core import l4t, machine
+from edge.core.errors import CompressError
 from edge.doctor import packages
 from edge.doctor.found import Found, Gpu
 

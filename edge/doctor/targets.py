@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.doctor.found import Found
-from edge.tensorrt.library import remedy
+from edge.runtimes.tensorrt.library import remedy
 
 #: What writes the ONNX graph that every target starts from.
 EXPORTER = ("torch", "onnx", "onnxscript")

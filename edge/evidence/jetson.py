@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from edge import l4t
+from edge.core import l4t
 from edge.evidence import clocks, texts
 from edge.evidence.tree import Tree
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import edge
+from edge.core.progress import say
 from edge.evidence.samples import Samples
-from edge.progress import say
 
 INTERVAL_S = 0.05
 PATIENCE_S = 30.0  # for a process to start or to end on a busy board

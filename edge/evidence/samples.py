@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 FILE = "evidence.npz"
 TIMES, ABOUT = "monotonic_ns", "about"

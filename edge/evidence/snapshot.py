@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge import l4t, machine
+from edge.core import l4t, machine
 from edge.evidence import clocks, heat, jetson, load, nvml, power
 from edge.evidence.tree import LIVE, Tree
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import onnx
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CompressError
-from edge.runner import MODEL
-from edge.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.runtimes.runner import MODEL
+from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
 from export.inspection import contract, engine, execution, graph, lineage, torch_stage
 
 

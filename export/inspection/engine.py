@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.tensorrt.layers import LAYERS
-from edge.tensorrt.recipe import RECIPE
-from edge.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.runtimes.tensorrt.layers import LAYERS
+from edge.runtimes.tensorrt.recipe import RECIPE
+from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
 
 
 def describe(folder: Path) -> "dict[str, Any] | None":

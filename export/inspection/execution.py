@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: Operators that compute on 8-bit integers; everything else computes on floats.
 INTEGER = frozenset(

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
 
 
 def ancestors(stage: Stage, depth: int = 1, told: "set[str] | None" = None) -> Iterator[dict[str, Any]]:

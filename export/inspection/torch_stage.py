@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.artifact import Stage
+from edge.core.artifact import Stage
 from export.inspection.graph import spread
 
 ARCHITECTURE, WEIGHTS, QUANTIZER = "model.json", "weights.safetensors", "quantizer.json"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress import data, models
+from compress import data, networks
 from compress.attacks.contract import Attack, Task
 from compress.data.split import to_float
 
@@ -129,7 +129,7 @@ def waits(attack: Attack, at: Task) -> int:
 def check_no_trace(attack: Attack, norm: str = "linf") -> None:
     """Weights, statistics, modes, gradient fields and the images are after the attack what they were before."""
     torch.manual_seed(0)
-    model = models.build("resnet8", channels=1, classes=10).eval()
+    model = networks.build("resnet8", channels=1, classes=10).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(3, 1, 8, 8)
     kept, state = x.clone(), torch.get_rng_state()

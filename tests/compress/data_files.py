@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from compress import data
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 #: One letter for each container that imagefolder reads.
 CONTAINERS = ("folder", "tar", "tar.gz", "tar.xz", "zip")

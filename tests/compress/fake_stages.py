@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from compress import artifact
 from compress.cli.execute import execute
+from edge.core import artifact
 
 MODULES = {
-    "compress.teacher": "teacher",
-    "compress.distill": "student",
-    "compress.quantize": "quantized",
+    "compress.stages.teacher": "teacher",
+    "compress.stages.distill": "student",
+    "compress.stages.quantize": "quantized",
     "export.stage": "exported",
-    "compress.attack": "attack-set",
-    "edge.verify": "verified",
+    "compress.stages.attack": "attack-set",
+    "edge.verify.verify": "verified",
 }
 Call = Callable[[str], "tuple[int, str, str]"]
 CLEAN, ROBUST, N = 0.9, 0.5, 200

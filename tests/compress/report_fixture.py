@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import beta
 from sklearn.datasets import load_digits
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
 
 N, EPS, RADIUS = 60, "40/255", 40
 DATA = {"name": "digits", "fingerprint": "f" * 64, "split": "5" * 64}

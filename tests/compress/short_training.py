@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from compress import data, fit, models
-from compress.artifact import Work
+from compress import data, networks, training
 from compress.config import Training
 from compress.data import Dataset
 from compress.data.extra import Extra
-from compress.losses import methods
-from compress.losses.objective import Function, Objective
-from compress.losses.searches import from_labels
-from compress.losses.supervised import pgd_at
-from compress.models import Classifier
-from compress.options import PgdAt
+from compress.methods import registry
+from compress.methods.objective import Function, Objective
+from compress.methods.options import PgdAt
+from compress.methods.searches import from_labels
+from compress.methods.supervised import pgd_at
+from compress.networks import Classifier
+from edge.core.artifact import Work
 
 EPS = 0.15
 BRIEF = {
@@ -41,7 +41,7 @@ def few(train: int = 128, val: int = 64) -> Dataset:
 
 def fresh(seed: int = 0, name: str = "resnet8") -> Classifier:
     torch.manual_seed(seed)
-    return models.build(name, channels=1, classes=10)
+    return networks.build(name, channels=1, classes=10)
 
 
 def train(
@@ -61,14 +61,16 @@ def train(
     folder.mkdir(exist_ok=True)
     config = Training(**{**BRIEF, **changes})
     dataset = few() if dataset is None else dataset
-    objective = methods.build(method, options or {}, student, teacher) if objective is None else objective
+    objective = registry.build(method, options or {}, student, teacher) if objective is None else objective
     work = Work(folder)
-    return fit.fit(student, objective, teacher, dataset, config, eps=eps, seed=3, work=work, label="test", extra=extra)
+    return training.fit(
+        student, objective, teacher, dataset, config, eps=eps, seed=3, work=work, label="test", extra=extra
+    )
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The metrics of every epoch."""
-    return [json.loads(line) for line in (folder / fit.METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
 
 
 class PgdTraining(Function):

@@ -13,7 +13,7 @@ from torch import nn
 from compress.attacks import adaptive, presets
 from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import Result
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 EPS = 0.1
 NUMBER = itertools.count()

@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-import compress.analyze as analyze
-from compress import artifact, data, stages
-from compress.analyze import figure, measurement, models
-from compress.artifact import Plan, Work
-from compress.attack import choose
+import compress.stages.analyze as analyze
+from compress import data, folders
+from compress.analysis import figure, measurement, models
 from compress.cli.execute import execute
 from compress.config import AnalyzeConfig, parse
 from compress.data.split import to_float
-from compress.errors import CompressError
-from compress.models import folder
-from edge.progress import Progress
+from compress.networks import folder
+from compress.stages.attack import choose
+from edge.core import artifact
+from edge.core.artifact import Plan, Work
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 BRIEF: dict[str, Any] = {
     "data": "digits",
@@ -47,7 +48,7 @@ def sample(count: int = 60) -> measurement.Sample:
 def remade(source: Path, out: Path, *, scale: float) -> Path:
     """A stage like `source` with all its weights times `scale`: another identity, the same data."""
     stage = artifact.read(source)
-    model = stages.load(stage)
+    model = folders.load(stage)
     weights = {
         name: value * scale if value.is_floating_point() else value for name, value in model.state_dict().items()
     }
@@ -94,7 +95,7 @@ def test_the_figures_are_those_of_the_models(found: dict[str, Any], chain: Simpl
     assert [model["name"] for model in found["models"]] == ["teacher", "student", "quantized"]
     given = sample()
     for model in found["models"]:
-        net = stages.load(getattr(chain, model["name"]))
+        net = folders.load(getattr(chain, model["name"]))
         with torch.no_grad():
             logits = net(to_float(torch.from_numpy(given.images))).double()
         clean, low, high = model["radii"]
@@ -112,7 +113,7 @@ def test_the_figures_are_those_of_the_models(found: dict[str, Any], chain: Simpl
 
 
 def test_gaps_are_those_of_what_the_model_makes_of_the_attacked_images(chain: SimpleNamespace) -> None:
-    net, given, eps = stages.load(chain.student), sample(), 40 / 255
+    net, given, eps = folders.load(chain.student), sample(), 40 / 255
     options: dict[str, Any] = {"steps": 2, "seed": 0, "batch_size": 25}
     rows = measurement.measure(net, "s", given, measurement.draw(60, 3, 0), [0, eps], **options)
     clean, attacked = (
@@ -132,7 +133,7 @@ def test_gaps_are_those_of_what_the_model_makes_of_the_attacked_images(chain: Si
 
 
 def test_the_attack_does_not_depend_on_batches(chain: SimpleNamespace) -> None:
-    net = stages.load(chain.student)
+    net = folders.load(chain.student)
     seen = [
         measurement.observe(net, "s", sample(), 0.1, steps=2, seed=0, batch_size=size, bar=Progress("s", 60))
         for size in (7, 60)

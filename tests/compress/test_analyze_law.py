@@ -5,10 +5,10 @@ import pytest
 import scipy.stats
 import torch
 
-from compress.analyze import law, statistics
-from compress.analyze.correlation import interval, partial, pearson, spearman
-from compress.analyze.measurement import GAPS, Sample, draw, measure
-from compress.models import Classifier, Features
+from compress.analysis import law, statistics
+from compress.analysis.correlation import interval, partial, pearson, spearman
+from compress.analysis.measurement import GAPS, Sample, draw, measure
+from compress.networks import Classifier, Features
 
 RNG = np.random.default_rng
 

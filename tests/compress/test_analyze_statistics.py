@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from compress.analyze import statistics
-from compress.analyze.measurement import draw
+from compress.analysis import statistics
+from compress.analysis.measurement import draw
 
 N, D, K = 9, 4, 3
 

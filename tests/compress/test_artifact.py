@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
-from compress.artifact import Plan, Work
-from compress.errors import CompressError
+from edge.core import artifact
+from edge.core.artifact import Plan, Work
+from edge.core.errors import CompressError
 
 
 def plan(**config: object) -> Plan:

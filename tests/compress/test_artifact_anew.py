@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
+from edge.core import artifact
 
 PLAN = artifact.Plan("student", {"lr": 0.1}, 0, {"name": "digits"}, {})
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 import export.stage
-from compress import artifact, attack, stages
-from compress.artifact import Stage
+from compress import folders
 from compress.config import AttackConfig, ExportConfig, parse
 from compress.data import load
-from edge import golden, protocol
-from edge.attack_set import AttackSet
-from edge.tensorrt import cuda
+from compress.stages import attack
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.runtimes.tensorrt import cuda
+from edge.verify import golden, protocol
+from edge.verify.attack_set import AttackSet
 
 BRIEF = {"data": "digits", "images": 40, "ensemble": "none", "steps": 2, "restarts": 1}
 
@@ -44,7 +46,7 @@ def test_its_twin_is_on_the_grid_of_its_runtime(made: tuple[Stage, Stage], chain
     from compress.attacks.subjects import Subject
 
     images = load("digits").images[held.index]
-    twin = Subject("", "twin", "", stages.load(chain.quantized, runtime="tensorrt")).infer(images)
+    twin = Subject("", "twin", "", folders.load(chain.quantized, runtime="tensorrt")).infer(images)
     np.testing.assert_allclose(held.clean_logits[2], twin, atol=1e-5)
     np.testing.assert_array_equal(held.clean_logits[3], held.clean_logits[2])
     assert not np.allclose(held.clean_logits[1], held.clean_logits[2])  # the other runtime's grid

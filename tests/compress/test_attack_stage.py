@@ -12,14 +12,18 @@ import pytest
 from onnx import helper, numpy_helper
 
 import export.stage
-from compress import artifact, attack, data
-from compress.artifact import Stage
+from compress import data
 from compress.attacks import presets, twin_agreement
 from compress.cli.execute import execute
 from compress.config import AttackConfig, ExportConfig, VerifyConfig, parse
-from compress.errors import CompressError
-from edge import checks, golden, open_runner, verify
-from edge.attack_set import AttackSet
+from compress.stages import attack
+from edge import open_runner
+from edge.attacks import checks
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.verify import golden, verify
+from edge.verify.attack_set import AttackSet
 from tests.compress import graphs
 
 BRIEF = {"data": "digits", "images": 40, "ensemble": "none", "steps": 4, "restarts": 1}
@@ -199,7 +203,7 @@ def test_a_twin_that_disagrees_is_told_at_once(
 ) -> None:
     """A twin whose first two classes are swapped."""
     from compress.attacks import against
-    from compress.models import onnx_twin
+    from compress.networks.graph import onnx_twin
 
     stage, build = adopted(tmp_path, "e", graphs.linear_digits(scale=20)), onnx_twin.build
     swapped = onnx.load_model_from_string(graphs.linear_digits(scale=20))

@@ -10,8 +10,8 @@ from torch import Tensor
 from compress import names
 from compress.config import QuantizeConfig, Training, parse
 from compress.data import augment, colour
-from compress.errors import CompressError
-from compress.seeds import generator
+from compress.numerics.seeds import generator
+from edge.core.errors import CompressError
 
 NAMED = sorted(name for name, made in augment.AUGMENTATIONS.items() if made)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from compress import artifact, chain, config, layout
-from compress.errors import CompressError
+from compress import chain, config, layout
+from edge.core import artifact
+from edge.core.errors import CompressError
 from tests.compress.fake_stages import Fakes, install
 
 CONTENT = {"data": "digits", "baselines": {"normal": {"method": "normal"}, "rslad": {"method": "rslad"}}}

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from compress import artifact, config, distill, layout, names, quantize, teacher, train
+from compress import config, layout, names
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig, parse
-from compress.errors import CompressError
-from compress.starter import starter
+from compress.config.starter import starter
+from compress.stages import distill, quantize, teacher
+from compress.training import train
+from edge.core import artifact
+from edge.core.errors import CompressError
 from tests.conftest import BRIEF
 
 
@@ -30,13 +33,13 @@ def test_student_and_its_int8_twin_learn_from_both_teachers(
     chain: SimpleNamespace, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = train.fit.fit
+    real = train.training.fit
 
     def watched(*args: Any, **given: Any) -> Any:
         asked.append((args[2], given["clean_teacher"]))
         return real(*args, **given)
 
-    monkeypatch.setattr(train.fit, "fit", watched)
+    monkeypatch.setattr(train.training, "fit", watched)
     made = distill.run(student("mtard"), {"teacher": chain.teacher, "clean_teacher": natural}, tmp_path / "s")
     assert set(made.manifest["plan"]["inputs"]) == {"teacher", "clean_teacher"}
     assert made.input_path("clean_teacher") == natural.resolve()
@@ -118,9 +121,9 @@ def test_a_run_makes_a_second_teacher_when_a_student_has_one() -> None:
 
 def test_its_section_is_trained_or_imported() -> None:
     trained = steps(student={"method": "mtard"}, clean_teacher={"model": "resnet20", "epochs": 7})["clean-teacher"]
-    assert (trained.module, trained.config.model, trained.config.epochs) == ("compress.teacher", "resnet20", 7)
+    assert (trained.module, trained.config.model, trained.config.epochs) == ("compress.stages.teacher", "resnet20", 7)
     imported = steps(student={"method": "mtard"}, clean_teacher={"source": "t.pt"})["clean-teacher"]
-    assert (imported.module, imported.config.source) == ("compress.teacher_import", "t.pt")
+    assert (imported.module, imported.config.source) == ("compress.stages.teacher_import", "t.pt")
 
 
 def test_faults_of_its_section_are_told_by_name() -> None:

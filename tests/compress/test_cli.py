@@ -205,9 +205,9 @@ def run(config, inputs, out, *, replace=False):
     plan = artifact.Plan("teacher", {}, 0, {}, {})
     return artifact.build(out, plan, make, keep=("half",))
 
-stage = types.ModuleType("compress.teacher")
+stage = types.ModuleType("compress.stages.teacher")
 stage.run = run
-sys.modules["compress.teacher"] = stage
+sys.modules["compress.stages.teacher"] = stage
 __main__.entry()
 """
 

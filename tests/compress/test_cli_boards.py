@@ -9,8 +9,8 @@ import pytest
 
 from compress.cli import boards
 from compress.cli.execute import execute
-from compress.errors import CompressError
 from compress.remote import ssh
+from edge.core.errors import CompressError
 from tests.edge.stages import World
 
 

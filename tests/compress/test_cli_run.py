@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress import artifact
+from edge.core import artifact
 from tests.compress.fake_stages import Call, Fakes, caller, install
 
 CONFIG = "data: digits\nbaselines: {normal: {method: normal}}\nrequire: ['clean>=0.8']\n"

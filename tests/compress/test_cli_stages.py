@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compress import artifact
+from edge.core import artifact
 from tests.compress.fake_stages import Call, Fakes, caller, install
 
 

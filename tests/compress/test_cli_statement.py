@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.artifact import file_sha256
+from edge.core.artifact import file_sha256
 from edge.evidence.judge import NAMES as WARNINGS
 from tests.compress.fake_stages import Call, caller
 from tests.edge.stages import World

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from compress import artifact, config, layout, models
+from compress import config, layout, networks
+from edge.core import artifact
 from tests.compress.fake_stages import Call, caller
 
 
@@ -16,7 +17,7 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     """Run a command line in a folder that holds net.pt, a resnet8 for digits: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    torch.save({"state_dict": models.build("resnet8", channels=1, classes=10).state_dict()}, "net.pt")
+    torch.save({"state_dict": networks.build("resnet8", channels=1, classes=10).state_dict()}, "net.pt")
     return caller(capsys)
 
 
@@ -83,7 +84,7 @@ def test_a_run_may_import_its_teacher(call: Call) -> None:
     assert out.splitlines()[0].split() == ["teacher", "to", "do"]
     settled = config.load("quickstart", {"teacher": {"source": "net.pt", "images": 40}})
     first = layout.steps(settled)[0]
-    assert first.module == "compress.teacher_import" and first.config.images == 40
+    assert first.module == "compress.stages.teacher_import" and first.config.images == 40
     assert (first.config.data, first.config.threat.eps) == ("digits", "40/255")
 
 

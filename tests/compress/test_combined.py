@@ -6,13 +6,13 @@ from torch import Tensor
 
 from compress import config, names
 from compress.config import TrainAttack
-from compress.errors import CompressError
-from compress.fit import Guide
-from compress.losses import methods
-from compress.losses.addition import Addition, Combined
-from compress.losses.batch import Views
-from compress.options import filled
-from compress.seeds import generator
+from compress.methods import registry
+from compress.methods.addition import Addition, Combined
+from compress.methods.batch import Views
+from compress.methods.options import filled
+from compress.numerics.seeds import generator
+from compress.training import Guide
+from edge.core.errors import CompressError
 from tests.compress.short_training import fresh, same
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 
@@ -123,7 +123,7 @@ def test_building_a_method_leaves_the_student_as_it_is(method: str) -> None:
     student, teacher = fresh(), fresh(seed=1)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     x = torch.rand(8, 1, 8, 8, generator=generator(0))
-    methods.build(method, {}, student, Guide(teacher.eval()), [x, x], images=16)
+    registry.build(method, {}, student, Guide(teacher.eval()), [x, x], images=16)
     assert same(before, student.state_dict()) and student.training and not teacher.training
 
 

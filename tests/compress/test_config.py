@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from compress import config, names
 from compress.config.faults import model_in
-from compress.errors import CompressError
-from compress.options import METHOD_OPTIONS
+from compress.methods.options import METHOD_OPTIONS
+from edge.core.errors import CompressError
 
 
 def fault(content: dict[str, Any], kind: type[BaseModel] = config.Run) -> list[str]:

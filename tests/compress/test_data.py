@@ -6,7 +6,7 @@ import pytest
 from compress import data, names
 from compress.data import stratified_split
 from compress.data.assemble import assemble
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 def test_digits_are_the_real_ones_on_the_grid() -> None:

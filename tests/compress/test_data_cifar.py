@@ -18,7 +18,7 @@ from compress import data
 from compress.data import cifar as source
 from compress.data.download import fetch
 from compress.data.pickles import loads
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 from tests.compress.data_files import pack, pixels, refusal
 
 N = 20

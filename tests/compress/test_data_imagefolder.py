@@ -10,7 +10,7 @@ from PIL import Image
 
 from compress import data
 from compress.data.decode import decode
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 from tests.compress.data_files import CONTAINERS, encoded, pack, pixels, refusal, tree
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress import interrupt
-from compress.fit import Guide, diagnose
-from compress.fit.diagnose import Diagnosis, Seen, shares, spectrum
-from compress.losses import methods
-from compress.losses.batch import Batch
-from compress.models import Classifier
+from compress.methods import registry
+from compress.methods.batch import Batch
+from compress.networks import Classifier
+from compress.training import Guide, diagnose
+from compress.training.diagnose import Diagnosis, Seen, shares, spectrum
+from edge.core import interrupt
 from tests.compress.short_training import PgdTraining, fresh, rows, same, train
 from tests.compress.test_fit_resume import AtStep, asked
 from tests.compress.tiny_networks import Tiny, batch, objective
@@ -83,7 +83,7 @@ def test_weights_are_the_same_bits_with_and_without(tmp_path: Path, method: str,
     for every in (0, 1, 3):
         student, teacher = fresh(), Guide(fresh(5).eval().requires_grad_(False))
         torch.manual_seed(0)
-        made = methods.build(method, options, student, teacher, [torch.ones(8, 1, 8, 8)], images=128)
+        made = registry.build(method, options, student, teacher, [torch.ones(8, 1, 8, 8)], images=128)
         torch.manual_seed(1)
         train(tmp_path / str(every), student, objective=made, teacher=teacher, diagnose=every, **FULL)
         found[every], seen[every] = student, (torch.random.get_rng_state(), rows(tmp_path / str(every)))

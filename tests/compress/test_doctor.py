@@ -13,14 +13,14 @@ import tomllib
 
 from compress.cli.execute import execute
 from compress.names import TARGETS as NAMES
-from edge import l4t
+from edge.core import l4t
 from edge.doctor import examine, packages
 from edge.doctor.diagnosis import Diagnosis, diagnose
 from edge.doctor.found import Found, Gpu, Module, release
 from edge.doctor.packages import MODULES
 from edge.doctor.rules import MINIMA
 from edge.doctor.text import lines
-from export.torch_tensorrt_doctor import RULES, TARGETS
+from export.targets.torch_tensorrt.doctor import RULES, TARGETS
 
 ROOT = Path(__file__).parents[2]
 H100 = Gpu("580.65.06", "13.0", ({"name": "NVIDIA H100", "sm": "9.0", "memory_bytes": 80 << 30},))

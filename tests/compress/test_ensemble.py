@@ -13,14 +13,15 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from compress import artifact, precision
 from compress.attacks import ensemble_state, judge, presets
 from compress.attacks.apgd import APGD
 from compress.attacks.contract import Attack, Model, Task
 from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import Count, Result
 from compress.attacks.square import Square
-from compress.errors import CompressError
+from compress.numerics import precision
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 
 def plane(seed: int = 0, n: int = 200) -> tuple[Model, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from compress import evaluate
 from compress.config import EvaluateConfig, parse
+from compress.stages import evaluate
 from tests.compress.rank_programs import ensemble_run
 from tests.compress.test_ranks import PROGRAMS, environment
 

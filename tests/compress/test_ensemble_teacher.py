@@ -9,16 +9,17 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from compress import artifact, distill, quantize, teacher
-from compress.artifact import Stage
 from compress.cli.distill import distill as verb
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
-from compress.errors import CompressError
-from compress.fit import Guide
-from compress.losses import methods
-from compress.models import Features
-from compress.models.ensemble import Ensemble
-from compress.stages import load, load_role, numbered
+from compress.folders import load, load_role, numbered
+from compress.methods import registry
+from compress.networks import Features
+from compress.networks.ensemble import Ensemble
+from compress.stages import distill, quantize, teacher
+from compress.training import Guide
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
 from tests.compress.tiny_networks import Tiny, batch
 
 SHARED = {"data": "digits", "threat": {"eps": "40/255"}, "precision": "float32"}
@@ -80,7 +81,7 @@ def test_a_method_takes_an_ensemble_for_its_teacher() -> None:
     student, members = Tiny(4, 9), [Tiny(3, 1), Tiny(5, 2)]
     given, x_adv = batch(Ensemble(members))
     options = {"projection": "learned"}
-    method = methods.build("vgap", options, student, Ensemble(members), [given.x], images=7).double()
+    method = registry.build("vgap", options, student, Ensemble(members), [given.x], images=7).double()
     parts = method.parts(student, given, x_adv)
     mean = torch.stack([member(given.x).softmax(1) for member in members]).mean(0)
     kl = (mean * (mean.log() - student(given.x).log_softmax(1))).sum(1).mean()

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import data, evaluate, stages
+from compress import data, folders
 from compress.config import EvaluateConfig, parse
 from compress.data.corruptions import CORRUPTIONS, corrupted
-from compress.errors import CheckFailed, CompressError
+from compress.stages import evaluate
+from edge.core.errors import CheckFailed, CompressError
 
 BRIEF: dict[str, Any] = {"data": "digits", "threat": {"eps": "24/255"}, "images": 40, "attack": ["pgd-5", "square-20"]}
 
@@ -60,7 +61,7 @@ def test_every_adversarial_image_is_there_and_does_what_its_verdict_says(
     assert table["adversarial"].shape == clean.shape
     assert np.abs(table["adversarial"] - clean).max() <= 24 / 255 + 1e-6
     with torch.no_grad():
-        wrong = stages.load(chain.student)(torch.from_numpy(table["adversarial"])).argmax(1).numpy() != table["labels"]
+        wrong = folders.load(chain.student)(torch.from_numpy(table["adversarial"])).argmax(1).numpy() != table["labels"]
     assert (wrong[table["broken_by"] >= 0]).all()
     assert not wrong[table["robust"]].any()
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import data, fit, interrupt
+from compress import data, training
 from compress.data import Dataset, extra
 from compress.data.extra import Extra
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.fit.supply import Supply
-from compress.losses.batch import Batch
-from compress.models import Classifier
-from compress.seeds import generator
+from compress.methods.batch import Batch
+from compress.networks import Classifier
+from compress.numerics.seeds import generator
+from compress.training.supply import Supply
+from edge.core import interrupt
+from edge.core.errors import CompressError
 from tests.compress.short_training import PgdTraining, few, fresh, rows, same, train
 from tests.compress.test_fit_resume import AtStep, asked
 
@@ -286,11 +287,11 @@ def test_a_stopped_run_with_extra_images_ends_in_the_same_bits(tmp_path: Path, s
 
 
 def test_a_memory_of_images_has_room_for_both_kinds(tmp_path: Path) -> None:
-    from compress.losses import methods
+    from compress.methods import registry
 
     student, teacher, clean = fresh(), fresh(5).eval().requires_grad_(False), [torch.rand(8, 1, 8, 8)]
     options = {"negatives": "bank", "bank_negatives": 16}
-    objective = methods.build("gacd", options, student, teacher, clean, images=128 + 50)
+    objective = registry.build("gacd", options, student, teacher, clean, images=128 + 50)
     before = objective.additions[0].bank.rows.clone()
     train(tmp_path, student, objective=objective, teacher=teacher, extra=mixed())
     moved = (objective.additions[0].bank.rows != before).any(1)
@@ -300,7 +301,7 @@ def test_a_memory_of_images_has_room_for_both_kinds(tmp_path: Path) -> None:
 def test_swa_finds_its_statistics_on_training_images_alone(tmp_path: Path) -> None:
     student = fresh()
     found = train(tmp_path, student, extra=mixed(), average="swa", swa_start=0.0)
-    assert found["epochs"] == 2 and fit.METRICS in {path.name for path in tmp_path.iterdir()}
+    assert found["epochs"] == 2 and training.METRICS in {path.name for path in tmp_path.iterdir()}
     with torch.no_grad():
         clean = torch.cat([student.conv1(x) for x in Split.of(few(), "train", CPU).clean(32)])
     torch.testing.assert_close(student.bn1.running_mean, clean.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)

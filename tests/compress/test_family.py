@@ -14,15 +14,15 @@ from compress import names
 from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import pgd, random_start, step_size
 from compress.config import TrainAttack
-from compress.losses.batch import Batch, Views
-from compress.losses.dgad import put_right
-from compress.losses.fair_ard import class_weights
-from compress.losses.kl import divergences, tempered
-from compress.losses.mart import boosted_cross_entropy
-from compress.losses.saad import from_corrected_teacher
-from compress.losses.searches import from_teacher, from_teacher_there
-from compress.options import METHOD_OPTIONS
-from compress.seeds import generator
+from compress.methods.batch import Batch, Views
+from compress.methods.dgad import put_right
+from compress.methods.fair_ard import class_weights
+from compress.methods.kl import divergences, tempered
+from compress.methods.mart import boosted_cross_entropy
+from compress.methods.options import METHOD_OPTIONS
+from compress.methods.saad import from_corrected_teacher
+from compress.methods.searches import from_teacher, from_teacher_there
+from compress.numerics.seeds import generator
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 
 Row = list[float]

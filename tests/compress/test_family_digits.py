@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from compress import fit, names
-from compress.artifact import Work
+from compress import names, training
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Training
 from compress.data.split import Split
-from compress.losses import methods
-from compress.models import Classifier
+from compress.methods import registry
+from compress.networks import Classifier
+from edge.core.artifact import Work
 from tests.compress.short_training import few, fresh
 
 EPS = 40 / 255
@@ -36,10 +36,10 @@ def trained(method: str, *, seed: int = 1, epochs: int = 6) -> Classifier:
     brief = {"epochs": epochs, "batch_size": 64, "attack": {"steps": 2}, "validate_steps": 1}
     config = Training(precision="float32", **brief)
     clean = Split.of(dataset, "train", CPU).clean(64)
-    objective = methods.build(method, OPTIONS.get(method, {}), student, teachers[0], clean, images=512)
+    objective = registry.build(method, OPTIONS.get(method, {}), student, teachers[0], clean, images=512)
     with TemporaryDirectory() as folder:
         given = {"eps": EPS, "seed": 3, "work": Work(Path(folder)), "label": method, "clean_teacher": teachers[1]}
-        fit.fit(student, objective, teachers[0], dataset, config, **given)
+        training.fit(student, objective, teachers[0], dataset, config, **given)
     return student.eval()
 
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import fit, names
-from compress.artifact import Work
+from compress import names, training
 from compress.config import TrainAttack, Training
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.fit import schedule
-from compress.losses import methods
-from compress.losses.batch import Batch
-from compress.losses.objective import Objective
-from compress.models import Classifier, Features
-from compress.models.onnx_classifier import OnnxClassifier
-from compress.options import METHOD_OPTIONS
-from compress.seeds import generator
+from compress.methods import registry
+from compress.methods.batch import Batch
+from compress.methods.objective import Objective
+from compress.methods.options import METHOD_OPTIONS
+from compress.networks import Classifier, Features
+from compress.networks.graph.classifier import OnnxClassifier
+from compress.numerics.seeds import generator
+from compress.training import schedule
+from edge.core.artifact import Work
+from edge.core.errors import CompressError
 from tests.compress.short_training import few, fresh
 from tests.compress.tiny_networks import Tiny, batch, objective
 
@@ -35,7 +35,7 @@ def built(method: str, student: Classifier, found: Batch) -> Objective:
     options = {
         name: 0.4 for name in ("label_weight", "adversarial_weight") if name in own
     }  # so that all terms are there
-    made = methods.build(method, options, student, found.teacher, [found.x], images=len(found.y))
+    made = registry.build(method, options, student, found.teacher, [found.x], images=len(found.y))
     return made.to(found.x.dtype)
 
 
@@ -185,8 +185,8 @@ def test_training_selects_without_a_test_split(tmp_path: Path) -> None:
     without = replace(digits, splits={name: split for name, split in digits.splits.items() if name != "test"})
     student, teacher = fresh(1), fresh(0).eval().requires_grad_(False)
     config = Training(precision="float32", epochs=2, batch_size=32, attack={"steps": 1}, validate_steps=1)
-    made = methods.build("adaad", {}, student, teacher)
-    found = fit.fit(student, made, teacher, without, config, eps=0.1, seed=0, work=Work(tmp_path), label="x")
+    made = registry.build("adaad", {}, student, teacher)
+    found = training.fit(student, made, teacher, without, config, eps=0.1, seed=0, work=Work(tmp_path), label="x")
     assert found["best_epoch"] in (1, 2) and found["validation"]["n"] == len(digits.splits["val"])
 
 

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from compress import artifact, data, fit
+from compress import data, training
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.data.augment import crop_flip
 from compress.data.split import Split
-from compress.errors import CheckFailed, CompressError
-from compress.losses.batch import Batch
-from compress.losses.supervised import CleanTraining
-from compress.models import Classifier
-from compress.options import Normal
-from compress.seeds import generator
+from compress.methods.batch import Batch
+from compress.methods.options import Normal
+from compress.methods.supervised import CleanTraining
+from compress.networks import Classifier
+from compress.numerics.seeds import generator
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
 from tests.compress import short_training
 from tests.compress.short_training import fresh, rows, same
 
@@ -50,7 +51,7 @@ def test_resuming_after_a_stop_at_any_epoch_ends_in_the_same_bits(
 
         def write_then_stop(path: Path, content: object, stop: int = stop, write: object = write) -> None:
             write(path, content)
-            if path.name == fit.CHECKPOINT and torch.load(path, weights_only=True)["state"]["epoch"] == stop:
+            if path.name == training.CHECKPOINT and torch.load(path, weights_only=True)["state"]["epoch"] == stop:
                 raise Stopped
 
         with monkeypatch.context() as patch:
@@ -180,7 +181,7 @@ def test_catastrophic_overfitting_stops_training_at_the_best_epoch(
     lines = [line for line in capsys.readouterr().err.splitlines() if "catastrophic overfitting" in line]
     assert len(lines) == 1 and f"in epoch {len(seen)}" in lines[0] and f"kept epoch {found['best_epoch']}" in lines[0]
 
-    path = tmp_path / "w" / fit.METRICS
+    path = tmp_path / "w" / training.METRICS
     before, again = path.read_text(), fresh(seed=99)
     assert train(tmp_path / "w", again, "n-fgsm", **COLLAPSE) == found  # killed after its last checkpoint: still over
     assert path.read_text() == before
@@ -214,7 +215,7 @@ def test_collapse_is_told_from_other_falls(sequence: "list[tuple[float, float]]"
     when = None
     for epoch, (clean, robust) in enumerate(sequence):
         found = {"clean": clean, "robust": robust}
-        if when is None and fit.collapsed(best, found, chance=0.1):
+        if when is None and training.collapsed(best, found, chance=0.1):
             when = epoch
         if not best or robust >= best["robust"]:
             best = found
@@ -227,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_term_epoch_and_step(tmp_path:
         student.linear.bias[0] = float("nan")
     with pytest.raises(CheckFailed, match=r"epoch 1, step 1: adversarial is not finite"):
         train(tmp_path / "w", student)
-    assert not (tmp_path / "w" / fit.CHECKPOINT).exists()
+    assert not (tmp_path / "w" / training.CHECKPOINT).exists()
 
 
 def test_a_batch_larger_than_the_split_is_refused(tmp_path: Path) -> None:
@@ -237,18 +238,18 @@ def test_a_batch_larger_than_the_split_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     train(tmp_path / "w", fresh(), epochs=1)
-    path = tmp_path / "w" / fit.CHECKPOINT
+    path = tmp_path / "w" / training.CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CompressError, match="unreadable checkpoint"):
         train(tmp_path / "w", fresh(), epochs=1)
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
-    rates = [fit.rate(step, 100, 0.1) for step in range(100)]
+    rates = [training.rate(step, 100, 0.1) for step in range(100)]
     assert rates[0] < 0.2 and max(rates) == pytest.approx(1.0, abs=0.1) and rates[-1] < 0.001
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
-    assert fit.rate(0, 10, 0.0) == 1.0
+    assert training.rate(0, 10, 0.0) == 1.0
 
 
 def test_robust_accuracy_of_a_linear_model_is_the_analytic_one() -> None:

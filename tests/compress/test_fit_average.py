@@ -8,8 +8,8 @@ import torch
 from compress.attacks.accuracy import accuracy
 from compress.config import Training
 from compress.data.split import Split
-from compress.fit import average
-from compress.fit.average import Average, copied
+from compress.training import average
+from compress.training.average import Average, copied
 from tests.compress.short_training import BRIEF, few, fresh, same, train
 
 

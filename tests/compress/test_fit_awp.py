@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from compress.fit import awp
-from compress.fit.average import copied
+from compress.training import awp
+from compress.training.average import copied
 from tests.compress.short_training import fresh, same, train
 
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from compress import fit, interrupt
-from compress.errors import CompressError
-from compress.fit import budget
-from compress.fit.budget import Clock
+from compress import training
+from compress.training import budget
+from compress.training.budget import Clock
+from edge.core import interrupt
+from edge.core.errors import CompressError
 from tests.compress.short_training import fresh, train
 from tests.compress.test_fit_resume import AtStep, asked
 
@@ -32,7 +33,7 @@ def test_training_ends_on_time_with_its_schedule_complete(tmp_path: Path, monkey
     ticks = itertools.count(step=5.0)
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     found = train(tmp_path, fresh(), epochs=10_000, budget="1000s")
-    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert 500 < found["seconds"] < 1100 and found["budget_seconds"] == 1000
     assert 1 <= len(rows) == found["epochs"] < 30
     assert rows[-1]["lr"] < 0.05 * 0.1 < rows[0]["lr"]
@@ -42,7 +43,7 @@ def test_training_ends_on_time_with_its_schedule_complete(tmp_path: Path, monkey
 def test_what_was_spent_before_a_kill_counts(tmp_path: Path) -> None:
     with pytest.raises(interrupt.Interrupted):
         train(tmp_path, fresh(), epochs=10_000, budget="60s", objective=AtStep(6, asked()))
-    path = tmp_path / fit.CHECKPOINT
+    path = tmp_path / training.CHECKPOINT
     content = torch.load(path, weights_only=True)
     assert content["state"]["spent"] > 0
     content["state"]["spent"] = 60.0  # all of it, so no matter how fast the machine is
@@ -60,5 +61,5 @@ def test_a_budget_shorter_than_an_epoch_is_refused_after_a_few_steps(tmp_path: P
 
 def test_all_the_epochs_may_be_done_before_the_time_is_up(tmp_path: Path) -> None:
     found = train(tmp_path, fresh(), epochs=2, budget="2h")
-    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert found["epochs"] == len(rows) == 2 and rows[-1]["lr"] < 0.05 * 0.2

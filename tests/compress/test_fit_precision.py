@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import precision
 from compress.attacks import losses
 from compress.attacks.accuracy import robust_accuracy
 from compress.config import QuantizeConfig, parse
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.fit import Guide, Passes, fit, speed
-from compress.fit.average import copied
-from compress.losses import methods
-from compress.losses.batch import Batch
-from compress.losses.objective import Search
-from compress.models import Classifier, Features
+from compress.methods import registry
+from compress.methods.batch import Batch
+from compress.methods.objective import Search
+from compress.networks import Classifier, Features
+from compress.numerics import precision
+from compress.training import Guide, Passes, fit, speed
+from compress.training.average import copied
+from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, same, train
 
 
@@ -86,9 +86,9 @@ def test_digits_are_too_small_to_be_measured(tmp_path: Path) -> None:
 @pytest.mark.skipif(not precision.has_bfloat16("cpu"), reason="bfloat16 is emulated here, so never measured")
 def test_a_measurement_decides_and_leaves_no_trace() -> None:
     torch.manual_seed(0)
-    from compress import models
+    from compress import networks
 
-    network = models.build("resnet8", channels=3, classes=10)
+    network = networks.build("resnet8", channels=3, classes=10)
     passes, before = Passes(network), copied(network)
     y = torch.zeros(4, dtype=torch.int64)
     found = speed.fastest(passes, Search(passes, losses.cross_entropy(y)), images(4, 3, 32), steps=2)
@@ -106,7 +106,7 @@ def test_mixed_arithmetic_is_spelled_out_and_layouts_are_given() -> None:
 
 
 def test_a_resumed_run_computes_as_it_began(tmp_path: Path) -> None:
-    from compress import interrupt
+    from edge.core import interrupt
     from tests.compress.test_fit_resume import AtStep, asked
 
     with pytest.raises(interrupt.Interrupted):
@@ -130,7 +130,7 @@ def test_the_teacher_is_asked_once_about_each_batch_of_images(tmp_path: Path) ->
     inside = Counting(fresh(1).eval().requires_grad_(False))
     teacher, student = Guide(inside), fresh()
     options = {"lambda_cov": 0.1, "lambda_gram": 0.1, "host": "rslad"}
-    objective = methods.build("vgap", options, student, teacher, [images(64)])
+    objective = registry.build("vgap", options, student, teacher, [images(64)])
     inside.passes = 0
     train(tmp_path, student, objective=objective, teacher=teacher, epochs=1, lr=1e-3, awp={"gamma": 0.01})
     assert inside.passes == 4 * 2  # steps × (clean, adversarial), though awp computes the loss twice
@@ -141,7 +141,7 @@ def test_the_teacher_is_asked_once_about_each_batch_of_images(tmp_path: Path) ->
 
 
 def test_fake_quantizers_stay_in_float32(tmp_path: Path) -> None:
-    from compress.artifact import Work
+    from edge.core.artifact import Work
 
     config = parse(QuantizeConfig, {"data": "digits", "precision": "bfloat16"}, "test")
     student = fresh()

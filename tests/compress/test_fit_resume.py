@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from compress import fit, interrupt
-from compress.errors import CheckFailed
-from compress.fit.average import copied
-from compress.losses.batch import Batch
-from compress.losses.objective import Search
-from compress.models import Classifier
+from compress import training
+from compress.methods.batch import Batch
+from compress.methods.objective import Search
+from compress.networks import Classifier
+from compress.training.average import copied
+from edge.core import interrupt
+from edge.core.errors import CheckFailed
 from tests.compress.short_training import PgdTraining, fresh, same, train
 
 #: Everything with a state of its own.
@@ -57,13 +58,13 @@ def test_asked_to_stop_anywhere_the_resumed_run_ends_in_the_same_bits(
                 folder, fresh(seed=done), objective=AtStep(stop, asked()), **changes
             )  # resumed: whatever it starts from
         done += stop
-        state = torch.load(folder / fit.CHECKPOINT, weights_only=True)["state"]
+        state = torch.load(folder / training.CHECKPOINT, weights_only=True)["state"]
         assert 4 * state["epoch"] + state["step"] == done  # that step was ended and kept
     resumed = fresh(seed=99)
     found = train(folder, resumed, **changes)
     assert same(whole.state_dict(), resumed.state_dict()) and "bit_identical" not in found
     rows = [
-        [json.loads(line) for line in (at / fit.METRICS).read_text().splitlines()]
+        [json.loads(line) for line in (at / training.METRICS).read_text().splitlines()]
         for at in (tmp_path / "whole", folder)
     ]
     timeless = [
@@ -74,11 +75,13 @@ def test_asked_to_stop_anywhere_the_resumed_run_ends_in_the_same_bits(
 
 def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
     seen = []
-    path = tmp_path / "w" / fit.CHECKPOINT
+    path = tmp_path / "w" / training.CHECKPOINT
     look = AtStep(3, lambda: seen.append(torch.load(path, weights_only=True)["state"]["step"]))
     train(tmp_path / "w", fresh(), objective=look, checkpoint_minutes=1e-9)
     assert seen == [2]
-    never = AtStep(3, lambda: seen.append(path.with_name("x").exists() or (tmp_path / "v" / fit.CHECKPOINT).exists()))
+    never = AtStep(
+        3, lambda: seen.append(path.with_name("x").exists() or (tmp_path / "v" / training.CHECKPOINT).exists())
+    )
     train(tmp_path / "v", fresh(), objective=never)
     assert seen == [2, False]
 
@@ -92,7 +95,7 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(tmp_path: P
 
     with pytest.raises(CheckFailed, match=r"epoch 2, step 1: adversarial is not finite"):
         train(tmp_path / "w", student, objective=AtStep(5, spoil), checkpoint_minutes=1e-9)
-    content = torch.load(tmp_path / "w" / fit.CHECKPOINT, weights_only=True)
+    content = torch.load(tmp_path / "w" / training.CHECKPOINT, weights_only=True)
     assert (content["state"]["epoch"], content["state"]["step"]) == (1, 0)
     assert all(bool(value.isfinite().all()) for value in content["student"].values())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress.config import Training
-from compress.fit import rate, schedule
+from compress.training import rate, schedule
 
 TOTAL = 200
 

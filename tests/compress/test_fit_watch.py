@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import fit
-from compress.artifact import Work
+from compress import training
 from compress.config import Training
-from compress.errors import CheckFailed, CompressError
-from compress.fit import memory, watch
-from compress.losses import methods
-from compress.losses.batch import Batch
-from compress.losses.supervised import CleanTraining
-from compress.models import Classifier
-from compress.options import Normal
+from compress.methods import registry
+from compress.methods.batch import Batch
+from compress.methods.options import Normal
+from compress.methods.supervised import CleanTraining
+from compress.networks import Classifier
+from compress.training import memory, watch
+from edge.core.artifact import Work
+from edge.core.errors import CheckFailed, CompressError
 from tests.compress.short_training import BRIEF, EPS, PgdTraining, few, fresh, same, train
 
 FINE, NAN, INF = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
@@ -72,8 +72,10 @@ def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measu
     measure = lambda: seen.append({k: v.clone() for k, v in student.state_dict().items()}) or {"clean": len(seen)}  # noqa: E731
     data, objective = few(512, 128), Spoiled(after=5 * 16)
     work = Work(tmp_path)
-    found = fit.fit(student, objective, None, data, config, eps=0.05, seed=3, work=work, label="test", measure=measure)
-    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    found = training.fit(
+        student, objective, None, data, config, eps=0.05, seed=3, work=work, label="test", measure=measure
+    )
+    rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert found["best_epoch"] < 7 and rows[-1]["validation_robust"] < found["validation"]["robust"] / 2
     over = found["robust_overfitting"]
     assert over == {"since": found["best_epoch"] + 1, "best": found["validation"]["robust"]}
@@ -81,16 +83,16 @@ def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measu
     assert len(lines) == 1 and f"in epoch {found['best_epoch']}" in lines[0]
     assert found["test_last"] == {"clean": 1} and found["test"] == {"clean": 2}  # first the last, then what is kept
     assert same(seen[1], student.state_dict()) and not same(seen[0], seen[1])
-    last = torch.load(tmp_path / fit.CHECKPOINT, weights_only=True)["student"]
+    last = torch.load(tmp_path / training.CHECKPOINT, weights_only=True)["student"]
     assert same(seen[0], last)
 
 
 def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) -> None:
     student, seen = fresh(), []
     config = Training(**{**BRIEF, "epochs": 1})
-    objective = methods.build("normal", {}, student, None, [])
+    objective = registry.build("normal", {}, student, None, [])
     measure = lambda: seen.append(1) or {"clean": 0.5}  # noqa: E731
-    found = fit.fit(
+    found = training.fit(
         student, objective, None, few(), config, eps=EPS, seed=3, work=Work(tmp_path), label="t", measure=measure
     )
     assert found["test"] == found["test_last"] == {"clean": 0.5} and len(seen) == 1
@@ -136,7 +138,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
 
 def test_rows_tell_the_speed(tmp_path: Path) -> None:
     train(tmp_path, fresh(), "normal", epochs=1)
-    (row,) = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    (row,) = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert row["images_per_s"] > 0 and 128 / row["images_per_s"] <= row["seconds"] + 0.01
 
 
@@ -153,9 +155,9 @@ def test_without_tensorboard_one_line_says_so(
 def test_the_metrics_as_tensorboard_events(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     student, work = fresh(), Work(tmp_path)
-    objective, config = methods.build("normal", {}, student, None, []), Training(**{**BRIEF, "tensorboard": True})
-    fit.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
-    rows = [json.loads(line) for line in (tmp_path / fit.METRICS).read_text().splitlines()]
+    objective, config = registry.build("normal", {}, student, None, []), Training(**{**BRIEF, "tensorboard": True})
+    training.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
+    rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     points = [(point.step, point.value) for point in events.Scalars("validation_clean")]
     assert points == [(row["epoch"], pytest.approx(row["validation_clean"])) for row in rows]

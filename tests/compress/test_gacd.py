@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.errors import CompressError
-from compress.losses.batch import Batch
-from compress.losses.gacd import GuidedContrast
-from compress.losses.objective import Objective
-from compress.seeds import generator
+from compress.methods.batch import Batch
+from compress.methods.gacd import GuidedContrast
+from compress.methods.objective import Objective
+from compress.numerics.seeds import generator
+from edge.core.errors import CompressError
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 
 
@@ -131,7 +131,7 @@ def test_heads_are_trained_and_the_teacher_is_not() -> None:
 
 def test_a_bank_larger_than_memory_is_refused() -> None:
     student, teacher = Tiny(3, seed=2), Tiny(5, seed=1)
-    from compress.losses import methods
+    from compress.methods import registry
 
     with pytest.raises(CompressError, match=r"bank needs .* GiB for 100,000,000,000 images"):
-        methods.build("gacd", {"negatives": "bank"}, student, teacher, [batch(teacher)[0].x], images=10**11)
+        registry.build("gacd", {"negatives": "bank"}, student, teacher, [batch(teacher)[0].x], images=10**11)

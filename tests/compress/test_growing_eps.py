@@ -9,10 +9,10 @@ from torch import Tensor
 from compress.attacks.accuracy import robust_accuracy
 from compress.config import TeacherConfig, TrainAttack, Training, parse
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.losses.batch import Batch
-from compress.losses.objective import Search
-from compress.models import Classifier
+from compress.methods.batch import Batch
+from compress.methods.objective import Search
+from compress.networks import Classifier
+from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, rows, same, train
 
 

@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress import models, precision
+from compress import networks
 from compress.attacks import inside, presets
 from compress.attacks.contract import Model, Task
 from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import Result
 from compress.attacks.inside import Inside, prepare
-from compress.errors import CompressError
-from compress.models import Classifier
+from compress.networks import Classifier
+from compress.numerics import precision
+from edge.core.errors import CompressError
 
 
 def network(name: str = "resnet8", seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    net = models.build(name, channels=3, classes=10)
+    net = networks.build(name, channels=3, classes=10)
     for part in net.modules():  # statistics as after training, so that folding has something to fold
         if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             part.running_mean.normal_(0, 0.1)

@@ -13,11 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import artifact
 from compress.cli.execute import execute
 from compress.cli.show_inspected import lines
-from compress.errors import CompressError
-from compress.models import folder
+from compress.networks import folder
+from edge.core import artifact
+from edge.core.errors import CompressError
 from export.inspection import inspect
 from export.inspection.graph import describe
 

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from compress import models
-from compress.errors import CompressError
-from compress.models import folder, folding, int8
-from compress.models.base import Activation
+from compress import networks
+from compress.networks import folder
+from compress.networks.base import Activation
+from compress.quantization import folding, int8
+from edge.core.errors import CompressError
 
 
-def student(name: str = "resnet8") -> models.Classifier:
+def student(name: str = "resnet8") -> networks.Classifier:
     torch.manual_seed(0)
-    model = models.build(name, channels=1, classes=10)
+    model = networks.build(name, channels=1, classes=10)
     model.train()(torch.rand(64, 1, 8, 8))
     return model.eval()
 
@@ -27,7 +28,7 @@ def images(n: int = 32, seed: int = 1) -> torch.Tensor:
 def test_a_reloaded_twin_is_exact() -> None:
     twin = student()
     layout = int8.quantize(twin, [images()])
-    again = models.build("resnet8", channels=1, classes=10)
+    again = networks.build("resnet8", channels=1, classes=10)
     int8.restore(again, layout, twin.state_dict())
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
@@ -52,7 +53,7 @@ def test_a_state_without_ranges_or_of_another_network_is_one_line(
     if value is None:
         del weights[name]
     with pytest.raises(CompressError, match=f"^runs/q: .*{fault}.*; quantize again$"):
-        int8.restore(models.build("resnet8", channels=1, classes=10), layout, weights, "runs/q")
+        int8.restore(networks.build("resnet8", channels=1, classes=10), layout, weights, "runs/q")
 
 
 def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "quantizer.json").write_text(json.dumps({"bits": 8, "unsigned": layout["unsigned"]}))
     read = int8.read_layout(tmp_path)
     assert read == layout
-    again = models.build("resnet8", channels=1, classes=10)
+    again = networks.build("resnet8", channels=1, classes=10)
     int8.restore(again, read, old)
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
@@ -135,9 +136,9 @@ FAMILIES = {
 }
 
 
-def family(name: str) -> tuple[models.Classifier, torch.Tensor]:
+def family(name: str) -> tuple[networks.Classifier, torch.Tensor]:
     torch.manual_seed(0)
-    model = models.build(name, channels=FAMILIES[name], classes=10).eval()
+    model = networks.build(name, channels=FAMILIES[name], classes=10).eval()
     side = 64 if "v3" in name else 16
     return model, torch.rand(2, FAMILIES[name], side, side)
 

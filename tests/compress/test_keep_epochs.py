@@ -7,14 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compress import artifact, fit, interrupt, teacher
-from compress.artifact import Work
+from compress import training
 from compress.attacks.accuracy import accuracy
 from compress.config import TeacherConfig, Training
 from compress.data.split import Split
-from compress.fit import checkpoint
-from compress.losses import methods
-from compress.models.folder import read_weights
+from compress.methods import registry
+from compress.networks.folder import read_weights
+from compress.stages import teacher
+from compress.training import checkpoint
+from edge.core import artifact, interrupt
+from edge.core.artifact import Work
 from tests.compress.short_training import BRIEF, EPS, few, fresh, rows, same, train
 from tests.compress.test_fit_resume import AtStep, asked
 
@@ -49,12 +51,12 @@ def test_a_stage_has_them_as_records_and_a_resumed_one_has_all(tmp_path: Path, m
     shared = {"data": "digits", "threat": {"eps": "40/255"}, "model": "resnet8", "method": "pgd-at"}
     config = TeacherConfig(**{**BRIEF, **shared, "batch_size": 256, "keep_epochs": True})
     whole = teacher.run(config, {}, tmp_path / "whole")
-    assert {*NAMES, fit.METRICS} == set(whole.manifest["records"])
-    build = methods.build
-    monkeypatch.setattr(methods, "build", lambda *args, **more: AtStep(6, asked()))  # in the second epoch of 4 steps
+    assert {*NAMES, training.METRICS} == set(whole.manifest["records"])
+    build = registry.build
+    monkeypatch.setattr(registry, "build", lambda *args, **more: AtStep(6, asked()))  # in the second epoch of 4 steps
     with pytest.raises(interrupt.Interrupted):
         teacher.run(config, {}, tmp_path / "stopped")
-    monkeypatch.setattr(methods, "build", build)
+    monkeypatch.setattr(registry, "build", build)
     stopped = teacher.run(config, {}, tmp_path / "stopped")
     assert stopped.identity == whole.identity == teacher.run(config, {}, tmp_path / "stopped").identity
     hashes = [{name: stage.manifest["records"][name]["sha256"] for name in NAMES} for stage in (whole, stopped)]
@@ -69,12 +71,12 @@ def test_epochs_before_they_were_wanted_are_not_there(tmp_path: Path) -> None:
         train(tmp_path, fresh(), objective=AtStep(5, asked()))
     work, student = Work(tmp_path), fresh()
     config: Any = Training(**{**BRIEF, "keep_epochs": True})
-    objective = methods.build("pgd-at", {}, student)
-    fit.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
-    assert work.records == [fit.METRICS, NAMES[1]]
+    objective = registry.build("pgd-at", {}, student)
+    training.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
+    assert work.records == [training.METRICS, NAMES[1]]
 
 
 def test_a_killed_attempt_leaves_exactly_what_the_next_one_reads() -> None:
     plain, keeping = Training(epochs=2), Training(epochs=2, keep_epochs=True)
-    assert fit.kept(plain) == fit.KEEP and fit.kept(keeping) == (*fit.KEEP, *NAMES)
+    assert training.kept(plain) == training.KEEP and training.kept(keeping) == (*training.KEEP, *NAMES)
     assert checkpoint.epoch_files(0) == [] and checkpoint.epoch_files(10_000)[-1] == "epoch-10000.safetensors"

@@ -11,10 +11,10 @@ from compress import names
 from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import random_start
 from compress.config import TrainAttack
-from compress.losses import methods
-from compress.losses.kl import divergences, kl
-from compress.options import METHOD_OPTIONS
-from compress.seeds import generator
+from compress.methods import registry
+from compress.methods.kl import divergences, kl
+from compress.methods.options import METHOD_OPTIONS
+from compress.numerics.seeds import generator
 from tests.compress.tiny_networks import Tiny, alone, batch, naive_kl, objective, values
 
 
@@ -69,10 +69,10 @@ def test_adversarial_training_mixes_as_it_says() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
     ce = nn.functional.cross_entropy
-    mixed = methods.build("pgd-at", {"clean_weight": 0.25}, student, None, []).parts(student, found, x_adv)
+    mixed = registry.build("pgd-at", {"clean_weight": 0.25}, student, None, []).parts(student, found, x_adv)
     assert float(mixed["clean"].detach()) == pytest.approx(0.25 * float(ce(student(found.x), found.y).detach()))
     assert float(mixed["adversarial"].detach()) == pytest.approx(0.75 * float(ce(student(x_adv), found.y).detach()))
-    assert set(methods.build("pgd-at", {}, student, None, []).parts(student, found, x_adv)) == {"adversarial"}
+    assert set(registry.build("pgd-at", {}, student, None, []).parts(student, found, x_adv)) == {"adversarial"}
 
 
 EPS = 0.1
@@ -81,10 +81,10 @@ EPS = 0.1
 def test_trades_without_weight_is_plain_cross_entropy_and_costs_nothing_where_predictions_agree() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
-    plain = methods.build("normal", {}, student, None, []).parts(student, found, x_adv)
-    bare = methods.build("trades", {"beta": 0.0}, student, None, []).parts(student, found, x_adv)
+    plain = registry.build("normal", {}, student, None, []).parts(student, found, x_adv)
+    bare = registry.build("trades", {"beta": 0.0}, student, None, []).parts(student, found, x_adv)
     assert set(bare) == {"clean"} and torch.equal(bare["clean"], plain["clean"])
-    same = methods.build("trades", {}, student, None, []).parts(student, found, found.x)
+    same = registry.build("trades", {}, student, None, []).parts(student, found, found.x)
     assert abs(float(same["stability"].detach())) < 1e-12
 
 
@@ -97,14 +97,14 @@ def test_trades_against_naive_loops() -> None:
         math.log(sum(map(math.exp, row))) - row[y] for row, y in zip(clean.tolist(), found.y.tolist(), strict=True)
     ]
     want = {"clean": sum(losses) / len(losses), "stability": 6 * naive_kl(clean, adversarial)}
-    parts = methods.build("trades", {}, student, None, []).parts(student, found, x_adv)
+    parts = registry.build("trades", {}, student, None, []).parts(student, found, x_adv)
     assert {name: float(part.detach()) for name, part in parts.items()} == pytest.approx(want)
 
 
 def test_trades_attacks_the_divergence_from_clean_predictions_that_stay_fixed() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
-    made = methods.build("trades", {}, student, None, [])
+    made = registry.build("trades", {}, student, None, [])
     leaf = x_adv.clone().requires_grad_()
     search = made.search(student, found)
     value = search.loss(search.model(leaf))
@@ -124,7 +124,7 @@ def test_n_fgsm_without_noise_is_fgsm() -> None:
     found, _ = batch(student)
     leaf = found.x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(student(leaf), found.y), [leaf])
-    made = methods.build("n-fgsm", {"noise": 0.0, "alpha": 1.0}, student, None, [])
+    made = registry.build("n-fgsm", {"noise": 0.0, "alpha": 1.0}, student, None, [])
     x_adv = made.adversarial(student, found, TrainAttack(steps=7), eps=EPS, draw=generator(0))  # steps are not used
     torch.testing.assert_close(x_adv, (found.x + EPS * gradient.sign()).clamp(0, 1))
 
@@ -132,7 +132,7 @@ def test_n_fgsm_without_noise_is_fgsm() -> None:
 def test_n_fgsm_steps_once_from_the_noisy_image_and_is_not_projected_back() -> None:
     student = Tiny(3, seed=2)
     found, _ = batch(student, 400)
-    made = methods.build("n-fgsm", {}, student, None, [])
+    made = registry.build("n-fgsm", {}, student, None, [])
     x_adv = made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0))
     assert torch.equal(x_adv, made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0)))
     noise = 2 * EPS * (2 * torch.rand(found.x.shape, generator=generator(0)) - 1)
@@ -148,7 +148,7 @@ def test_n_fgsm_steps_once_from_the_noisy_image_and_is_not_projected_back() -> N
 
 def test_which_methods_take_a_single_step() -> None:
     once, often = TrainAttack(steps=1), TrainAttack(steps=2)
-    made = {name: methods.build(name, {}, Tiny(3, 1), None, []) for name in names.TEACHER_METHODS}
+    made = {name: registry.build(name, {}, Tiny(3, 1), None, []) for name in names.TEACHER_METHODS}
     assert {name for name, method in made.items() if method.single_step(once)} == {*made} - {"normal"}
     assert {name for name, method in made.items() if method.single_step(often)} == {"n-fgsm"}
 
@@ -158,8 +158,8 @@ def test_options_name_every_default() -> None:
 
 
 def test_options_of_every_method_and_methods_of_every_option() -> None:
-    assert {*methods.HOSTS, *methods.ADDITIONS} == set(names.METHODS) == set(METHOD_OPTIONS)
-    assert set(methods.HOSTS) == set(names.HOSTS) and set(methods.ADDITIONS) == set(names.ADDITIONS)
+    assert {*registry.HOSTS, *registry.ADDITIONS} == set(names.METHODS) == set(METHOD_OPTIONS)
+    assert set(registry.HOSTS) == set(names.HOSTS) and set(registry.ADDITIONS) == set(names.ADDITIONS)
 
 
 @pytest.mark.parametrize("method", names.METHODS)

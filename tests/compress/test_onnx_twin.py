@@ -9,15 +9,16 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from compress import artifact, data
+from compress import data
 from compress.data.split import to_float
-from compress.errors import CompressError
-from compress.models import onnx_twin
-from compress.models.base import Classifier, Features
-from compress.models.onnx_twin_ops import OPERATORS
-from compress.stages import load
+from compress.folders import load
+from compress.networks.base import Classifier, Features
+from compress.networks.graph import onnx_twin
+from compress.networks.graph.operators import OPERATORS
 from edge import open_runner
-from export import onnx_float
+from edge.core import artifact
+from edge.core.errors import CompressError
+from export.targets.onnx import float32
 from tests.compress import graphs
 from tests.compress.graphs import one
 
@@ -255,7 +256,7 @@ class Unusual(Classifier):
 def test_a_network_of_unusual_operators() -> None:
     torch.manual_seed(0)
     model = Unusual().eval().requires_grad_(False)
-    proto, _ = onnx_float.emit(model, torch.zeros(1, 8, 8), 20)
+    proto, _ = float32.emit(model, torch.zeros(1, 8, 8), 20)
     twin = onnx_twin.build(proto.SerializeToString(), where="unusual")
     x, y = torch.rand(5, 1, 8, 8), torch.arange(5)
     torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from compress.models import onnx_twin
+from compress.networks.graph import onnx_twin
 from tests.compress import graphs
 
 RNG = np.random.default_rng(0)

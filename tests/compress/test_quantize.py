@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from compress import artifact, config, layout, quantize
+from compress import config, layout
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, parse
 from compress.data import load as load_dataset
 from compress.data.split import Split
-from compress.errors import CheckFailed, CompressError
-from compress.models import Classifier, folder, int8
-from compress.quantization import fallback, sensitivity
-from compress.quantization.judge import Judge, Verdict
-from compress.quantization.sensitivity import Row, Sensitivity, Subject
-from compress.stages import load
+from compress.folders import load
+from compress.networks import Classifier, folder
+from compress.quantization import int8
+from compress.stages import quantize, quantize_fallback, quantize_sensitivity
+from compress.stages.quantize_judge import Judge, Verdict
+from compress.stages.quantize_sensitivity import Row, Sensitivity, Subject
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
 from tests.conftest import BRIEF
 
 QUICK = {**BRIEF, "epochs": 1, "calibration_images": 64}
@@ -186,7 +188,7 @@ class Planned:
 def test_sensitivity_asks_each_layer_alone_in_int8_and_alone_in_float(subject: Subject) -> None:
     cost = {"conv1": 3, "layer2.0.conv1": 20, "linear": 1}
     judge: Any = Planned(subject, cost)
-    found = sensitivity.measure(subject, judge, ["linear"])
+    found = quantize_sensitivity.measure(subject, judge, ["linear"])
     assert (found.in_float.stood, found.in_int8.stood) == (90, 67)
     assert found.ranking[:2] == ["layer2.0.conv1", "conv1"] and "linear" not in found.ranking
     rows = {row.layer: row for row in found.rows}
@@ -217,9 +219,9 @@ def test_fallback_takes_the_fewest_layers_in_order(subject: Subject, allowed: fl
 
     def measured() -> Sensitivity:
         calls.append(1)
-        return sensitivity.measure(subject, judge)
+        return quantize_sensitivity.measure(subject, judge)
 
-    chosen, found = fallback.fall_back(subject, judge, allowed, [], measured)
+    chosen, found = quantize_fallback.fall_back(subject, judge, allowed, [], measured)
     want = [name for name in subject.layers if cost.get(name)] if isinstance(in_float, str) else in_float
     assert chosen == want == found["float_layers"]
     assert len(calls) == bool(want), "no layer is asked about where nothing is lost"
@@ -231,7 +233,7 @@ def test_fallback_takes_the_fewest_layers_in_order(subject: Subject, allowed: fl
 def test_fallback_that_leaves_nothing_in_int8_fails(subject: Subject) -> None:
     judge: Any = Planned(subject, dict.fromkeys(subject.layers, 2))
     with pytest.raises(CheckFailed, match=r"still 2.00 with every layer but \S+ in floating point; nothing was kept"):
-        fallback.fall_back(subject, judge, 1.0, [], lambda: sensitivity.measure(subject, judge))
+        quantize_fallback.fall_back(subject, judge, 1.0, [], lambda: quantize_sensitivity.measure(subject, judge))
 
 
 def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
@@ -252,7 +254,9 @@ def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
     # the table of what each layer costs, the most sensitive first
     table = out[out.index("robust validation accuracy of the float network") :].splitlines()
     assert table[2].split()[0] == "layer2.0.conv2" and len(table) == 2 + len(int8.layers(load(made)))
-    assert json.loads((made.path / sensitivity.RECORD).read_text())["most_sensitive_first"][0] == "layer2.0.conv2"
+    assert (
+        json.loads((made.path / quantize_sensitivity.RECORD).read_text())["most_sensitive_first"][0] == "layer2.0.conv2"
+    )
     assert made.metrics["test"]["robust"] > artifact.read(tmp_path / "plain").metrics["test"]["robust"] + 0.05
     code, out, _ = call(f"{line} --max-robust-drop 5 --json --out {tmp_path / 'q'}", capsys)
     assert json.loads(out)["sensitivity"]["split"] == "val" and json.loads(out)["complete_already"]

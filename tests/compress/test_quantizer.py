@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.models.quantizer import FakeQuantize, Quantizer
+from compress.quantization.quantizer import FakeQuantize, Quantizer
 
 
 def quantizer(amax: "float | list[float]", *, unsigned: bool = False) -> Quantizer:

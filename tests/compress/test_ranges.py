@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import models, names
-from compress.errors import CompressError
-from compress.models import calibration, int8, ranges
-from compress.models.calibration import Ranges
-from compress.models.ranges import BINS, ENTROPY_BINS, Histogram
+from compress import names, networks
+from compress.quantization import calibration, int8, ranges
+from compress.quantization.calibration import Ranges
+from compress.quantization.ranges import BINS, ENTROPY_BINS, Histogram
+from edge.core.errors import CompressError
 
 
 def drawn(kind: str, n: int = 20_000) -> Tensor:
@@ -123,9 +123,9 @@ def test_weights_by_mse_against_a_search_in_each_channel() -> None:
         assert errors[round(found, 2)] <= min(errors.values()) * (1 + 1e-4)
 
 
-def network() -> models.Classifier:
+def network() -> networks.Classifier:
     torch.manual_seed(0)
-    return models.build("resnet8", channels=1, classes=10)
+    return networks.build("resnet8", channels=1, classes=10)
 
 
 def images(n: int = 48, seed: int = 1) -> Tensor:

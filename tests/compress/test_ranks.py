@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress import models, names, ranks
-from compress.errors import CompressError
-from compress.models.sharded import exchange, sharded
-from compress.models.sync_batchnorm import synchronise
-from compress.ranks import group
+from compress import names, networks
+from compress.networks.sharded import exchange, sharded
+from compress.networks.sync_batchnorm import synchronise
+from compress.numerics import ranks
+from compress.numerics.ranks import group
+from edge.core.errors import CompressError
 from tests.compress.rank_programs import cases
 
 PROGRAMS = Path(__file__).parent / "rank_programs"
@@ -120,7 +121,7 @@ def test_ranks_above_zero_print_nothing(computed: dict[str, Any]) -> None:
 
 
 def test_one_rank_is_the_identity() -> None:
-    network = models.build("resnet8", channels=1, classes=10)
+    network = networks.build("resnet8", channels=1, classes=10)
     kinds = [type(module) for module in network.modules()]
     x, value = torch.rand(3, 2), object()
     with ranks.started():
@@ -136,7 +137,7 @@ def test_one_rank_is_the_identity() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 1000])
 def test_shares_are_even_and_complete(world: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.ranks import rows as module
+    from compress.numerics.ranks import rows as module
 
     monkeypatch.setattr(module, "world", lambda: world)
     counts = ranks.shares(rows)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress import artifact, report
-from compress.errors import CompressError
+from compress import report
+from edge.core import artifact
+from edge.core.errors import CompressError
 from tests.compress.page_reader import Page
 from tests.compress.report_fixture import ATTACKS, GRADIENT_FREE, make_run, network
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from compress import signing
-from compress.errors import CheckFailed, CompressError
-from edge import statement_check, verify
+from edge.core.errors import CheckFailed, CompressError
+from edge.statement import checking
+from edge.verify import verify
 from tests.edge.stages import World, config
 
 
@@ -40,7 +41,7 @@ def root(original: Path, tmp_path: Path) -> Path:
 def check(root: Path, key: str = "key.pub") -> str:
     """As `compress statement check` does it: the signature first, then everything that it binds."""
     found = signing.check(root / "verified", root / key)
-    statement_check.check(root / "verified")
+    checking.check(root / "verified")
     return found
 
 

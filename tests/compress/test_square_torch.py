@@ -10,7 +10,7 @@ from pyautoattack.square import SquareAttack
 from compress.attacks.contract import Task
 from compress.attacks.runs import draw, stream
 from compress.attacks.square import Square, _hill
-from edge.square import side, square
+from edge.attacks.square import side, square
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, with_classes, wrong
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from compress import artifact, attack, data, distill, quantize, teacher
+from compress import data
 from compress.config import AttackConfig, QuantizeConfig, StudentConfig, TeacherConfig, parse
-from compress.errors import CompressError
-from compress.models.base import parameters
-from compress.stages import load
-from edge import checks, open_runner
+from compress.folders import load
+from compress.networks.base import parameters
+from compress.stages import attack, distill, quantize, teacher
+from edge import open_runner
+from edge.attacks import checks
+from edge.core import artifact
+from edge.core.errors import CompressError
 from tests.conftest import BRIEF
 
 

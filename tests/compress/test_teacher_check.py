@@ -12,15 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compress import artifact, distill, stages, teacher, teacher_import
+from compress import folders
 from compress.attacks.accuracy import robust_accuracy
 from compress.config import ImportConfig, StudentConfig, TeacherConfig, parse
 from compress.data.split import Split
-from compress.errors import CompressError
-from compress.models.base import Classifier, Features, Normalize
+from compress.networks.base import Classifier, Features, Normalize
+from compress.stages import distill, teacher, teacher_import
 from compress.zoo import check
 from compress.zoo.catalog import NORMALIZATIONS, Entry
 from compress.zoo.network import constants
+from edge.core import artifact
+from edge.core.errors import CompressError
 
 MEAN, STD = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALIZATIONS["cifar10"])
 
@@ -149,7 +151,7 @@ def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("normal")
     config = {**BRIEF, "epochs": 2, "batch_size": 32, "model": "resnet18", "method": "normal", "lr": 0.02}
     teacher.run(parse(TeacherConfig, config, "test"), {}, root / "trained")
-    weights = {f"module.{k}": v for k, v in stages.load(root / "trained").state_dict().items()}
+    weights = {f"module.{k}": v for k, v in folders.load(root / "trained").state_dict().items()}
     torch.save({"state_dict": weights, "epoch": 2}, root / "resnet18.pth.tar")
     return root / "resnet18.pth.tar"
 
@@ -182,13 +184,13 @@ def test_an_unmeasured_teacher_is_refused(normal: Path, tmp_path: Path) -> None:
 
 def test_a_head_or_input_of_other_data_is_refused(chain: SimpleNamespace, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    from compress import models
+    from compress import networks
 
     for name, channels, classes, said in (
         ("classes", 1, 100, "its head gives 100 classes, digits has 10"),
         ("colour", 3, 10, "takes images of 3 channels, digits has 1"),
     ):
-        net = models.build("resnet8", channels=channels, classes=classes)
+        net = networks.build("resnet8", channels=channels, classes=classes)
         torch.save(net.state_dict(), tmp_path / f"{name}.pt")
         with pytest.raises(CompressError, match=said):
             bring_in(tmp_path / f"{name}.pt", tmp_path / name, data="digits")
@@ -196,9 +198,9 @@ def test_a_head_or_input_of_other_data_is_refused(chain: SimpleNamespace, tmp_pa
 
 
 def test_an_imported_teacher_of_other_classes_cannot_teach(tmp_path: Path) -> None:
-    from compress import models
+    from compress import networks
 
-    net = models.build("resnet8", channels=1, classes=7)
+    net = networks.build("resnet8", channels=1, classes=7)
     torch.save(net.state_dict(), tmp_path / "seven.pt")
     bring_in(tmp_path / "seven.pt", tmp_path / "t", image_size=8)
     config = {**BRIEF, "model": "resnet8", "method": "rslad", "teacher_floor": 0}
@@ -212,8 +214,8 @@ def test_an_onnx_file_teaches_by_its_logits(chain: SimpleNamespace, tmp_path: Pa
     test = stage.metrics["test"]
     assert (test["attack"], test["steps"]) == ("square", 30) and stage.metrics["model"] == "onnx"
     x = torch.rand(5, 1, 8, 8)
-    float_student = stages.load(chain.student)
-    torch.testing.assert_close(stages.load(tmp_path / "t")(x), float_student(x), atol=1e-4, rtol=1e-4)
+    float_student = folders.load(chain.student)
+    torch.testing.assert_close(folders.load(tmp_path / "t")(x), float_student(x), atol=1e-4, rtol=1e-4)
     config = {**BRIEF, "model": "resnet8", "teacher_floor": 0}
     for method, refused in (("vgap", True), ("rslad", False)):
         parsed = parse(StudentConfig, {**config, "method": method}, "test")

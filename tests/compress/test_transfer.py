@@ -8,8 +8,8 @@ from compress.attacks.contract import Attack
 from compress.attacks.pgd import strongest
 from compress.attacks.runs import random_start, stream
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS, _shrink
-from compress.errors import CompressError
-from edge.rays import rays
+from edge.attacks.rays import rays
+from edge.core.errors import CompressError
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, with_classes, wrong
 
 GRADIENT: list[Attack] = [PGD(steps=8, restarts=2), MarginPGD(steps=8), MomentumDiverse(steps=8)]

@@ -16,7 +16,7 @@ from compress.attacks.ensemble import evaluate
 from compress.attacks.pgd import pgd, random_start
 from compress.attacks.validity import Check
 from compress.data.split import to_float
-from compress.seeds import generator
+from compress.numerics.seeds import generator
 
 EPS = 24 / 255
 N = 60

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.errors import CompressError
-from compress.losses import methods
-from compress.losses.levels import ENOUGH
-from compress.losses.statistics import covariance, gap, gram, misfit, principal_directions, within
-from compress.losses.vgap import VarianceGap
-from compress.models import Features
-from compress.seeds import generator
+from compress.methods import registry
+from compress.methods.levels import ENOUGH
+from compress.methods.statistics import covariance, gap, gram, misfit, principal_directions, within
+from compress.methods.vgap import VarianceGap
+from compress.networks import Features
+from compress.numerics.seeds import generator
+from edge.core.errors import CompressError
 from tests.compress.tiny_networks import (
     Tiny,
     batch,
@@ -274,5 +274,5 @@ def test_directions_come_from_no_more_images_than_they_need() -> None:
                 drawn.append(number)
                 yield torch.rand(500, 1, 2, 2, dtype=torch.float64, generator=generator(number))
 
-    made = methods.build("vgap", {}, Tiny(3, 1), Tiny(5, 2), Clean())
+    made = registry.build("vgap", {}, Tiny(3, 1), Tiny(5, 2), Clean())
     assert max(drawn) == ENOUGH // 500 - 1 and made.additions[0].projections.levels == 1

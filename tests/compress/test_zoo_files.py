@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import CompressError
 from compress.zoo import files, state
+from edge.core.errors import CompressError
 
 RAN = Path("ran")
 

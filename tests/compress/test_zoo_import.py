@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress import stages, teacher_import
+from compress import folders
 from compress.config import ImportConfig, parse
-from compress.errors import CompressError
+from compress.stages import teacher_import
 from compress.zoo import catalog
 from compress.zoo.fetch import fetch
+from edge.core.errors import CompressError
 from tests.compress import zoo_nets
 
 
@@ -24,7 +25,7 @@ def imported(path: Path, **options: Any) -> nn.Module:
     """The network of a checkpoint file after `compress teacher import` and `stages.load`."""
     config = parse(ImportConfig, {"source": str(path), **options}, "test")
     teacher_import.run(config, {}, path.parent / "teacher")
-    return stages.load(path.parent / "teacher")
+    return folders.load(path.parent / "teacher")
 
 
 def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
@@ -71,7 +72,7 @@ def test_every_family_computes_what_its_own_code_computes(
     torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "net.pt")
     ours = imported(tmp_path / "net.pt", **({} if certain else {"arch": model}))
     assert_same(ours, theirs)
-    from compress.models import folder
+    from compress.networks import folder
 
     assert set(folder.read_architecture(tmp_path / "teacher")["model"].split("+")) == set(model.split("+"))
 
@@ -198,13 +199,13 @@ def test_the_catalogue_holds_both_zoos() -> None:
 
 
 def test_native_entries_have_the_published_number_of_parameters() -> None:
-    from compress import models
-    from compress.models.base import parameters
+    from compress import networks
+    from compress.networks.base import parameters
 
     for entry in catalog.entries():
         if entry.native:
             with torch.device("meta"):
-                built = models.build(entry.model, channels=3, classes=entry.classes)
+                built = networks.build(entry.model, channels=3, classes=entry.classes)
             assert parameters(built) == entry.parameters, entry.source
             assert ("normalize" in entry.model) == bool(entry.normalization), entry.source
 
@@ -218,7 +219,7 @@ def test_an_entry_is_imported_from_robustbenchs_own_folder_layout(tmp_path: Path
     torch.save({"last": theirs.state_dict(), "best": worse}, path)  # its published figures are of `last`
     source = {"source": "robustbench:Andriushchenko2020Understanding", "models": str(tmp_path)}
     teacher_import.run(parse(ImportConfig, source, "test"), {}, tmp_path / "teacher")
-    assert_same(stages.load(tmp_path / "teacher"), theirs)
+    assert_same(folders.load(tmp_path / "teacher"), theirs)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_a_factory_of_the_users_own_is_a_teacher(tmp_path: Path, monkeypatch: An
     torch.save({"state_dict": net.state_dict()}, tmp_path / "w.pt")
     config = {"source": "my_nets_for_this_test:make", "weights": str(tmp_path / "w.pt")}
     teacher_import.run(parse(ImportConfig, config, "test"), {}, tmp_path / "teacher")
-    model = stages.load(tmp_path / "teacher")
+    model = folders.load(tmp_path / "teacher")
     assert_same(model, net)
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.forward_features(x).pooled, net[1](x.flatten(1)))

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from compress.losses import methods
-from compress.losses.batch import Batch
-from compress.losses.objective import Objective
-from compress.models import Classifier, Features
+from compress.methods import registry
+from compress.methods.batch import Batch
+from compress.methods.objective import Objective
+from compress.networks import Classifier, Features
 
 
 class Tiny(Classifier):
@@ -40,7 +40,7 @@ def objective(
     student: Classifier, teacher: "Classifier | None", method: "str | list[str]" = "vgap", **options: object
 ) -> Objective:
     clean = [batch(Tiny(3, 0), 40)[0].x]
-    return methods.build(method, options, student, teacher, clean, images=40).double()
+    return registry.build(method, options, student, teacher, clean, images=40).double()
 
 
 def values(objective: Objective, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, float]:

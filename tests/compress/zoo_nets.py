@@ -1,6 +1,6 @@
 """Published code's networks under their own parameter names, written here as plainly as possible: the oracle.
 
-Nothing of `compress.models` is used: what these compute is what an imported network must compute.
+Nothing of `compress.networks` is used: what these compute is what an imported network must compute.
 """
 
 from collections.abc import Callable

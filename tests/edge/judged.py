@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from edge import statement
+from edge.core import artifact
+from edge.statement import statement
 from tests.compress.fake_stages import statement as fixture
 
 

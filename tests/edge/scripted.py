@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from edge.runner import Runner
+from edge.runtimes.runner import Runner
 
 
 class FakeClock:

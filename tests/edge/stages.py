@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
-from edge import checks, golden
-from edge.attack_set import FORMAT, array_sha256
+from edge.attacks import checks
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.verify import golden
+from edge.verify.attack_set import FORMAT, array_sha256
 from tests.edge import linear
 
 DATA = {"name": "digits", "fingerprint": "f" * 64, "split": "5" * 64}

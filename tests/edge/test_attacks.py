@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import checks
-from edge.ball import Ball, Found, turn
-from edge.rays import rays
-from edge.square import SCHEDULE, side, square
+from edge.attacks import checks
+from edge.attacks.ball import Ball, Found, turn
+from edge.attacks.rays import rays
+from edge.attacks.square import SCHEDULE, side, square
 from tests.edge import linear
 
 RNG = np.random.default_rng(3)

@@ -12,7 +12,7 @@ from edge.bench import figures
 from edge.bench.clock import Clock, conditions, quiet
 from edge.bench.kept import Kept
 from edge.bench.stream import Queries, Stream
-from edge.preprocess import Preprocess
+from edge.runtimes.preprocess import Preprocess
 from tests.edge.scripted import FakeClock, Scripted, images
 
 

@@ -14,13 +14,14 @@ import jsonschema
 import numpy as np
 import pytest
 
-from compress.errors import CompressError
-from edge import bench, open_runner, statement
+from edge import bench, open_runner
 from edge.bench import load, run
 from edge.bench.compare import Rounds
 from edge.bench.measure import AGAIN, ROUNDS
-from edge.preprocess import Preprocess
-from edge.runner import Runner
+from edge.core.errors import CompressError
+from edge.runtimes.preprocess import Preprocess
+from edge.runtimes.runner import Runner
+from edge.statement import statement
 from tests.edge import linear
 from tests.edge.scripted import FakeClock, Scripted, images
 from tests.edge.test_light import HEAVY, imported
@@ -322,7 +323,7 @@ def test_a_run_writes_result_and_samples_at_once(graph: Path, tmp_path: Path) ->
 
 
 def test_images_and_noise_as_queries(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge.onnx_runner import OnnxRunner
+    from edge.runtimes.onnxruntime.runner import OnnxRunner
 
     seen: set[bytes] = set()
     infer = OnnxRunner.infer
@@ -337,7 +338,7 @@ def test_images_and_noise_as_queries(graph: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_measurement_needs_nothing_heavy() -> None:
-    assert not imported("import edge.bench.run, edge.preprocess_parity") & (HEAVY | {"onnxruntime"})
+    assert not imported("import edge.bench.run, edge.verify.preprocess_parity") & (HEAVY | {"onnxruntime"})
 
 
 def test_faults_of_a_run_are_one_line(graph: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from edge import gate, statement, statement_schema, verify
+from edge.statement import gate, schema, statement
+from edge.verify import verify
 from tests.edge.stages import World, config
 
 
@@ -22,7 +23,7 @@ def run(world: World, out: str, **more: object) -> "tuple[dict, dict[str, np.nda
     inputs = {"exported": world.stages["onnx"].path, "attack-set": attacks.path}
     stage = verify.run(config(**more), inputs, world.root / out)
     stated = statement.read(stage.path)
-    jsonschema.Draft202012Validator(statement_schema.load(2)).validate(stated)
+    jsonschema.Draft202012Validator(schema.load(2)).validate(stated)
     return stated, dict(np.load(stage.file("verdicts.npz")))
 
 
@@ -54,7 +55,7 @@ def test_a_budget_that_lasts_changes_nothing(world: World) -> None:
 
 def test_the_time_is_shared_out_among_the_attacks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 100 s with a clock that stands still, the first of two attacks gets half, the second all that is left."""
-    from edge import verdicts
+    from edge.verify import verdicts
 
     given = []
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.errors import CompressError
-from edge.checks import admissible, wrong
+from edge.attacks.checks import admissible, wrong
+from edge.core.errors import CompressError
 
 GREY = st.integers(0, 255)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.errors import CompressError
-from edge import compare_text
-from edge.compare import Judged, compare
-from edge.gate_formats import FAILED, PASSED, SKIPPED
-from edge.gate_judgement import Judgement, Terms
+from edge.core.errors import CompressError
+from edge.statement import compare_text
+from edge.statement.compare import Judged, compare
+from edge.statement.gate_formats import FAILED, PASSED, SKIPPED
+from edge.statement.gate_judgement import Judgement, Terms
 from tests.edge.judged import folder
 
 N = 1000

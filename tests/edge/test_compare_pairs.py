@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from edge.compare_pairs import Pairs, interval, mcnemar, score
+from edge.statement.compare_pairs import Pairs, interval, mcnemar, score
 
 Z = stats.norm.ppf(0.975)
 

@@ -8,9 +8,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-import edge.statement
-from compress.errors import CompressError
-from edge import alarms, gate, gate_formats, gate_judgement, statement_schema
+import edge.statement.statement
+from edge.core.errors import CompressError
+from edge.statement import alarms, gate, gate_formats, gate_judgement, schema
 from tests.compress.fake_stages import statement
 
 LOW, HIGH = 0.45, 0.55  # of the fixture's robust figure, 0.5
@@ -169,7 +169,7 @@ def undecided() -> dict[str, Any]:
     """40 of 200 images are open: between 60 and 100 stand."""
     stated = copy.deepcopy(statement())
     figures = stated["predicate"]["figures"]
-    low, high = edge.statement.figure(60, 200), edge.statement.figure(100, 200)
+    low, high = edge.statement.statement.figure(60, 200), edge.statement.statement.figure(100, 200)
     open_ = {"budget_seconds": 60.0, "undecided": 40, "if_all_fall": low, "if_all_stand": high}
     figures |= {"robust": None, "upper_bound": high, "inconclusive": open_}
     return stated
@@ -178,7 +178,7 @@ def undecided() -> dict[str, Any]:
 @pytest.mark.parametrize(("text", "passed"), [("robust>=0.23", True), ("robust>=0.25", False), ("robust<=0.6", True)])
 def test_of_an_inconclusive_figure_the_pessimistic_bound_is_judged(text: str, passed: bool) -> None:
     stated = undecided()
-    jsonschema.Draft202012Validator(statement_schema.load(2)).validate(
+    jsonschema.Draft202012Validator(schema.load(2)).validate(
         stated | {"predicate": {**stated["predicate"], **whole_machine(stated)}}
     )
     (outcome,) = gate.judge(stated, [gate.parse(text)])
@@ -205,6 +205,6 @@ def test_what_is_not_covered_stays_a_bound_whatever_the_budget() -> None:
 
 
 def test_the_text_says_both_bounds() -> None:
-    said = edge.statement.text(undecided())
+    said = edge.statement.statement.text(undecided())
     assert "inconclusive, 40 images undecided when the budget of 60 s ended: 30.0% (60 of 200" in said
     assert "if all of them fall, 50.0% (100 of 200" in said

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.gate_formats import FAILED, PASSED, SKIPPED, Case, github, junit
+from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, Case, github, junit
 
 TEXT = st.text(alphabet="ab%:,=\r\n 025ADC€")
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CompressError
-from edge import golden, open_runner, verify
-from edge.attack_set import ARRAYS, AttackSet, array_sha256
+from edge import open_runner
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.verify import golden, verify
+from edge.verify.attack_set import ARRAYS, AttackSet, array_sha256
 from tests.edge import linear
 from tests.edge.stages import World, config, exported
 

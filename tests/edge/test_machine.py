@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.machine import ISA, state, usable_cores
+from edge.core.machine import ISA, state, usable_cores
 
 X86 = {
     "proc/cpuinfo": "".join(

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import page, page_images, png, readable, svg
-from edge.markup import Column, Html, element, table
+from compress.report import page, page_images, png, svg
+from compress.report.markup import Column, Html, element, table
+from edge.core import readable
 from tests.compress.page_reader import Page, decode
 from tests.compress.report_fixture import N, loose_statement, samples_ns
 

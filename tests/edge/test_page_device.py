@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import page, svg_time
+from compress.report import page, svg_time
 from edge.evidence import Samples, judge, snapshot, summary
 from edge.evidence.text import details, energy
 from tests.edge import boards

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from edge import statement, svg
-from edge.markup import join
-from edge.page_latency import scenarios
+from compress.report import svg
+from compress.report.markup import join
+from compress.report.page_latency import scenarios
+from edge.statement import statement
 from tests.compress.page_reader import Page
 from tests.compress.report_fixture import loose_statement
 

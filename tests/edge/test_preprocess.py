@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.artifact import Stage
-from compress.errors import CompressError
-from edge import open_runner, preprocess, preprocess_parity, statement, verify
-from edge.statement_schema import fault, load
+from edge import open_runner
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.runtimes import preprocess
+from edge.statement import statement
+from edge.statement.schema import fault, load
+from edge.verify import preprocess_parity, verify
 from tests.edge import linear
 from tests.edge.stages import World, config
 
@@ -153,7 +156,7 @@ def test_files_of_frames_that_are_none(tmp_path: Path, array: "np.ndarray | None
 
 def test_the_example_of_the_docs_gives_images_back(here: Path) -> None:
     """Where colour is constant over 2×2 pixels, which NV12 shares a colour among, to the rounding of its 8 bits."""
-    text = (Path(preprocess.__file__).parent.parent / "docs" / "latency.md").read_text()
+    text = (Path(preprocess.__file__).parents[2] / "docs" / "latency.md").read_text()
     (here / "nv12.py").write_text(text.partition("```python\n")[2].partition("```")[0])
     found = preprocess.load("nv12:to_rgb")
     blocks = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8).repeat(2, 2).repeat(2, 3)

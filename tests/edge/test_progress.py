@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from edge import progress
-from edge.progress import ERASE, Progress, say
+from edge.core import progress
+from edge.core.progress import ERASE, Progress, say
 
 
 class Screen(io.StringIO):

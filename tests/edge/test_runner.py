@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from compress import artifact
-from compress.errors import CheckFailed, CompressError
 from edge import open_runner
-from edge.machine import usable_cores
-from edge.onnx_runner import OnnxRunner
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
+from edge.core.machine import usable_cores
+from edge.runtimes.onnxruntime.runner import OnnxRunner
 from tests.edge import linear
 from tests.edge.stages import exported
 

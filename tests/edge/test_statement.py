@@ -10,14 +10,14 @@ import jsonschema
 import pytest
 from scipy import stats
 
-import edge.statement
-from compress.errors import CompressError
-from edge import gate, statement_schema
-from edge.statement import build, figure, read, text
-from edge.statement_text import details
+import edge.statement.statement
+from edge.core.errors import CompressError
+from edge.statement import gate, schema
+from edge.statement.details import details
+from edge.statement.statement import build, figure, read, text
 from tests.compress.fake_stages import statement
 
-SCHEMA = json.loads(Path(edge.statement.__file__).with_name("statement.schema.json").read_text())
+SCHEMA = json.loads(Path(edge.statement.statement.__file__).with_name("statement.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -220,8 +220,8 @@ def test_a_statement_of_version_1_is_read_and_shown(tmp_path: Path) -> None:
     predicate = old["predicate"]
     predicate["version"] = 1
     del predicate["figures"]["inconclusive"], predicate["verdicts"], predicate["attack_set"]
-    assert statement_schema.fault(old, statement_schema.load(1)) is None
-    assert statement_schema.fault(old, SCHEMA) is not None
+    assert schema.fault(old, schema.load(1)) is None
+    assert schema.fault(old, SCHEMA) is not None
     (tmp_path / "statement.json").write_text(json.dumps(old))
     assert read(tmp_path / "statement.json") == read(tmp_path) == old
     assert "version 1" in details(old) and "50.0%" in text(old)

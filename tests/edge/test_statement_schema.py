@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import statement_schema
+from edge.statement import schema
 from tests.edge.test_statement import whole
 
-VERSIONS = {version: statement_schema.load(version) for version in statement_schema.FILES}
+VERSIONS = {version: schema.load(version) for version in schema.FILES}
 ORACLE = jsonschema.Draft202012Validator(VERSIONS[2])
 KNOWN = {
     *("$ref", "$schema", "$id", "$defs", "title", "description", "type", "const", "enum", "pattern", "minimum"),
@@ -76,14 +76,14 @@ def test_it_says_what_jsonschema_says(place: tuple[Any, ...], value: Any, how: s
         above[place[-1]] = value
     else:
         del above[place[-1]]
-    fault = statement_schema.fault(stated, VERSIONS[2])
+    fault = schema.fault(stated, VERSIONS[2])
     assert (fault is None) == ORACLE.is_valid(stated), (fault, json.dumps(stated)[:200])
 
 
 def test_the_place_of_a_fault_is_named() -> None:
     stated = whole()
     stated["predicate"]["data"]["n"] = 0
-    assert statement_schema.fault(stated, VERSIONS[2]) == "predicate.data.n: 0 is less than 1"
+    assert schema.fault(stated, VERSIONS[2]) == "predicate.data.n: 0 is less than 1"
     stated = whole()
     stated["predicate"]["figures"]["clean"]["value"] = "high"
-    assert str(statement_schema.fault(stated, VERSIONS[2])).startswith('predicate.figures.clean.value: "high" is no')
+    assert str(schema.fault(stated, VERSIONS[2])).startswith('predicate.figures.clean.value: "high" is no')

@@ -10,15 +10,17 @@ import jsonschema
 import numpy as np
 import pytest
 
-from compress import artifact
-from compress.artifact import Stage
-from compress.errors import CheckFailed, CompressError
-from edge import checks, gate, statement, verify
+from edge.attacks import checks
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CheckFailed, CompressError
+from edge.statement import gate, statement
+from edge.verify import verify
 from tests.compress.page_reader import Page
 from tests.edge import linear
 from tests.edge.stages import DATA, EPS, RADIUS, World, config, exported
 
-SCHEMA = json.loads(Path(verify.__file__).with_name("statement.schema.json").read_text())
+SCHEMA = json.loads(Path(statement.__file__).with_name("statement.schema.json").read_text())
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_the_differential_counts_candidates(world: World) -> None:
 
 
 def test_latency_is_of_uint8_images_at_its_own_batch_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge.onnx_runner import OnnxRunner
+    from edge.runtimes.onnxruntime.runner import OnnxRunner
 
     seen: list[tuple[int, Any]] = []
     infer = OnnxRunner.infer

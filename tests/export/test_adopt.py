@@ -10,12 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import export.stage
-from compress import artifact, data
-from compress.artifact import Stage
+from compress import data
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
-from compress.errors import CompressError
 from edge import open_runner
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
 from export import adopt
 from tests.compress import graphs
 

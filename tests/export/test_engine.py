@@ -13,15 +13,16 @@ import pytest
 import torch
 
 import export.stage
-from compress import artifact
-from compress.artifact import Stage
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
 from compress.data.split import to_float
-from compress.errors import CompressError
-from compress.stages import load
-from edge.tensorrt import cuda, library, preflight, recipe, sidecar
-from export import engine, graph
+from compress.folders import load
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import cuda, library, preflight, recipe, sidecar
+from export.targets.onnx import graph
+from export.targets.tensorrt import engine_target
 from tests.edge.tensorrt import fake, graphs, parts
 from tests.edge.tensorrt.graphs import CONVS
 from tests.export import untrained
@@ -186,8 +187,8 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
             with torch.no_grad():
                 return model(to_float(torch.from_numpy(images))).numpy() + np.float32(off)
 
-    monkeypatch.setattr(engine, "TensorRTRunner", Runner)
-    monkeypatch.setattr(engine, "Cuda", lambda: None)
+    monkeypatch.setattr(engine_target, "TensorRTRunner", Runner)
+    monkeypatch.setattr(engine_target, "Cuda", lambda: None)
     cache = tmp_path / "timings"
     made = exported(student, tmp_path / "e", "tensorrt", engine={"rebuilds": 3, "timing_cache": str(cache)})
     assert made.metrics["executed"] and made.metrics["engine_parity"]["batch_sizes"] == [1, 64]
@@ -201,11 +202,11 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
 
 def test_nodes_meant_for_int8_are_those_whose_operands_both_come_out_of_integers() -> None:
     for kind, int8 in (("float32", ()), ("fp16", ()), ("int8", CONVS)):
-        assert engine.nodes(onnx.load_model_from_string(graphs.graph(kind))) == (CONVS, int8)
+        assert engine_target.nodes(onnx.load_model_from_string(graphs.graph(kind))) == (CONVS, int8)
     proto = onnx.load_model_from_string(graphs.graph("int8"))
     conv = next(node for node in proto.graph.node if node.name == "conv2")
     conv.input[0] = "r1"  # its image side left float
-    assert engine.nodes(proto) == (CONVS, ("conv1", "fc"))
+    assert engine_target.nodes(proto) == (CONVS, ("conv1", "fc"))
 
 
 def test_the_command_line_reaches_every_setting(student: Stage, tmp_path: Path) -> None:

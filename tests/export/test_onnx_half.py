@@ -6,8 +6,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.errors import CompressError
-from export import onnx_half
+from edge.core.errors import CompressError
+from export.targets.onnx import half
 from tests.compress import graphs
 
 
@@ -36,8 +36,8 @@ def small() -> onnx.ModelProto:
 def converted(kind: str) -> onnx.ModelProto:
     proto = small()
     if kind == "bf16":
-        proto.opset_import[0].version = onnx_half.LEAST_OPSET[kind]
-    onnx_half.convert(proto, kind, {"conv": "stem.conv"})
+        proto.opset_import[0].version = half.LEAST_OPSET[kind]
+    half.convert(proto, kind, {"conv": "stem.conv"})
     return proto
 
 
@@ -45,7 +45,7 @@ def converted(kind: str) -> onnx.ModelProto:
 def test_everything_between_the_ends_has_the_type_and_integers_stay(kind: str) -> None:
     proto = converted(kind)
     onnx.checker.check_model(proto, full_check=True)
-    number = onnx_half.KINDS[kind][0]
+    number = half.KINDS[kind][0]
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     types = {entry.name: entry.type.tensor_type.elem_type for entry in inferred.graph.value_info}
     assert {types[name] for name in ("a", "b", "c", "d", "top")} == {number}
@@ -67,7 +67,7 @@ def test_fp16_computes_what_float32_does_to_its_rounding() -> None:
 def test_weights_are_the_nearest_of_the_type(kind: str) -> None:
     (weight,) = (entry for entry in converted(kind).graph.initializer if entry.name == "w")
     (plain,) = (entry for entry in small().graph.initializer if entry.name == "w")
-    want = torch.from_numpy(numpy_helper.to_array(plain).copy()).to(onnx_half.KINDS[kind][1]).float().numpy()
+    want = torch.from_numpy(numpy_helper.to_array(plain).copy()).to(half.KINDS[kind][1]).float().numpy()
     np.testing.assert_array_equal(numpy_helper.to_array(weight).astype(np.float32), want)
     assert np.abs(want - numpy_helper.to_array(plain)).max() > 0
 
@@ -77,5 +77,5 @@ def test_a_weight_beyond_the_range_is_named_with_its_layer() -> None:
     weight = proto.graph.initializer[0]
     weight.CopyFrom(numpy_helper.from_array(np.full((2, 3, 3, 3), 7e4, np.float32), "w"))
     with pytest.raises(CompressError, match=r"layer stem\.conv: holds a weight of 7e\+04, fp16 ends at 65504"):
-        onnx_half.convert(proto, "fp16", {"conv": "stem.conv"})
-    onnx_half.convert(proto, "bf16", {})  # whose range is float32's
+        half.convert(proto, "fp16", {"conv": "stem.conv"})
+    half.convert(proto, "bf16", {})  # whose range is float32's

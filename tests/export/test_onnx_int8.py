@@ -10,10 +10,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from compress import models
-from compress.models import int8
-from compress.models.folding import fold
-from export import onnx_float, onnx_int8, onnx_integer
+from compress import networks
+from compress.quantization import int8
+from compress.quantization.folding import fold
+from export.targets.onnx import float32, integer, qdq
 
 
 def images(n: int, seed: int = 1) -> torch.Tensor:
@@ -21,10 +21,10 @@ def images(n: int, seed: int = 1) -> torch.Tensor:
     return levels.float() / 255
 
 
-def made(name: str) -> tuple[models.Classifier, onnx.ModelProto]:
+def made(name: str) -> tuple[networks.Classifier, onnx.ModelProto]:
     """A twin and the graph emitted from it."""
     torch.manual_seed(0)
-    twin = models.build(name, channels=1, classes=10)
+    twin = networks.build(name, channels=1, classes=10)
     for _ in range(3):
         twin.train()(images(64))
     layout = int8.quantize(twin, [images(64)])
@@ -32,20 +32,20 @@ def made(name: str) -> tuple[models.Classifier, onnx.ModelProto]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[models.Classifier, onnx.ModelProto]:
+def pair() -> tuple[networks.Classifier, onnx.ModelProto]:
     return made("resnet8")
 
 
-def emit(name: str, twin: models.Classifier, layout: dict) -> onnx.ModelProto:
-    plain = models.build(name, channels=1, classes=10)
+def emit(name: str, twin: networks.Classifier, layout: dict) -> onnx.ModelProto:
+    plain = networks.build(name, channels=1, classes=10)
     fold(plain)
-    plain.load_state_dict(onnx_int8.float_weights(twin))
-    proto, origin = onnx_float.emit(plain, torch.zeros(1, 8, 8), 20)
-    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(twin, layout))
+    plain.load_state_dict(qdq.float_weights(twin))
+    proto, origin = float32.emit(plain, torch.zeros(1, 8, 8), 20)
+    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
     return proto
 
 
-def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[models.Classifier, onnx.ModelProto]) -> None:
+def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[networks.Classifier, onnx.ModelProto]) -> None:
     _, proto = pair
     onnx.checker.check_model(proto, full_check=True)
     batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
@@ -53,7 +53,7 @@ def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[models.Classifier, o
 
 
 def test_the_reference_evaluator_computes_what_the_twin_computes(
-    pair: tuple[models.Classifier, onnx.ModelProto],
+    pair: tuple[networks.Classifier, onnx.ModelProto],
 ) -> None:
     twin, proto = pair
     x = images(16, seed=2)
@@ -73,21 +73,21 @@ def test_every_layer_runs_in_integers(name: str) -> None:
     twin, proto = made(name)
     content = proto.SerializeToString()
     before = Counter(node.op_type for node in proto.graph.node)
-    after = Counter(node.op_type for node in onnx_integer.optimised(content).graph.node)
+    after = Counter(node.op_type for node in integer.optimised(content).graph.node)
     assert after["QLinearConv"] == before["Conv"] > 0 and after["QGemm"] == before["Gemm"] == 1
     assert after["Conv"] == after["FusedConv"] == after["Gemm"] == 0
     assert before["Add"] == 3 and (after["QLinearAdd"], after["Add"]) == ((3, 0) if name == "resnet8" else (0, 3))
-    found = onnx_integer.layers(content)
+    found = integer.layers(content)
     assert sorted(found.integer) == sorted(int8.layers(twin)) and found.floating == []
 
 
 def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_reads() -> None:
     torch.manual_seed(0)
-    twin = models.build("resnet8", channels=1, classes=10)
+    twin = networks.build("resnet8", channels=1, classes=10)
     layout = int8.leave_float(twin, int8.quantize(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
-    found = onnx_integer.layers(content)
+    found = integer.layers(content)
     assert sorted(found.floating) == ["conv1", "layer2.0.conv1", "layer2.0.conv2"] and len(found.integer) == 5
     x = images(16, seed=2)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -96,7 +96,7 @@ def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_rea
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
 
 
-def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[models.Classifier, onnx.ModelProto]) -> None:
+def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[networks.Classifier, onnx.ModelProto]) -> None:
     twin, proto = pair
     stored = {entry.name: entry for entry in proto.graph.initializer}
     levels = numpy_helper.to_array(stored["conv1.weight_int8"])
@@ -112,7 +112,7 @@ def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[models.Class
 
 
 def test_nothing_of_the_source_or_the_machine_is_in_the_bytes(
-    pair: tuple[models.Classifier, onnx.ModelProto],
+    pair: tuple[networks.Classifier, onnx.ModelProto],
 ) -> None:
     _, proto = pair
     content = proto.SerializeToString()
@@ -123,7 +123,7 @@ def test_nothing_of_the_source_or_the_machine_is_in_the_bytes(
 def test_equal_weights_give_equal_bytes() -> None:
     def once() -> bytes:
         torch.manual_seed(0)
-        twin = models.build("resnet8", channels=1, classes=10)
+        twin = networks.build("resnet8", channels=1, classes=10)
         layout = int8.quantize(twin, [images(32)])
         return emit("resnet8", twin, layout).SerializeToString(deterministic=True)
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from compress import artifact, stages
-from compress.artifact import Stage
-from compress.models import int8, onnx_twin
-from export import graph, onnx_half
-from export.graph import Graph
+from compress import folders
+from compress.networks.graph import onnx_twin
+from compress.quantization import int8
+from edge.core import artifact
+from edge.core.artifact import Stage
+from export.targets.onnx import graph, half
+from export.targets.onnx.graph import Graph
 from tests.export import untrained
 
 
@@ -89,14 +91,14 @@ def test_the_operators_compute_what_the_twin_computes(made: Graph) -> None:
 def test_the_twin_is_that_of_the_runtime(source: Stage, made: Graph) -> None:
     x = untrained.images(16)
     with torch.no_grad():
-        of_onnx, of_tensorrt = (stages.load(source, runtime=name)(x) for name in ("onnx", "tensorrt"))
+        of_onnx, of_tensorrt = (folders.load(source, runtime=name)(x) for name in ("onnx", "tensorrt"))
         assert torch.equal(made.twin(x), of_tensorrt) and not torch.equal(of_onnx, of_tensorrt)
 
 
 def test_a_scale_that_half_cannot_hold_is_raised_to_its_smallest_normal_number() -> None:
     least = np.float32(2.0**-14)
     scales = np.array([1e-9, 3e-8, 2e-5, 6.2e-5, 0.01, 3.0], np.float32)
-    found = onnx_half.rounded(scales)
+    found = half.rounded(scales)
     assert found.dtype == np.float32 and (found[:3] == least).all()
     np.testing.assert_allclose(found[3:], scales[3:], rtol=2**-11)
     assert (found.astype(np.float16).astype(np.float32) == found).all(), "nothing is lost on the way into the file"

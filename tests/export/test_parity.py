@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import CheckFailed
-from export import onnx_range, parity
+from edge.core.errors import CheckFailed
+from export import parity
+from export.targets.onnx import overflow
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (256, 1, 2, 2), np.uint8)
 
@@ -101,7 +102,7 @@ def test_magnitudes_by_layer_as_a_loop_finds_them() -> None:
             return x / 0.0 - x / 0.0  # not a number
 
     net = Net()
-    found = onnx_range.magnitudes(net, IMAGES)
+    found = overflow.magnitudes(net, IMAGES)
     with torch.no_grad():
         want = max(float(net.first(image[None].float() / 255).abs().max()) for image in torch.from_numpy(IMAGES))
     assert list(found) == ["first", "second"] and found["first"] == pytest.approx(want, rel=1e-6)

@@ -12,13 +12,14 @@ import pytest
 from onnx import TensorProto
 
 import export.stage
-from compress import data, names
-from compress.artifact import Stage
+from compress import data
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
-from compress.errors import CheckFailed, CompressError
-from compress.models import Classifier
+from compress.networks import Classifier
 from edge import open_runner
+from edge.core import targets
+from edge.core.artifact import Stage
+from edge.core.errors import CheckFailed, CompressError
 from tests.export import untrained
 
 
@@ -57,7 +58,7 @@ def kinds(stage: Stage) -> set[int]:
 
 
 def test_every_target_has_a_writer() -> None:
-    assert set(export.stage.WRITERS) == set(names.TARGETS)
+    assert set(export.stage.WRITERS) == set(targets.TARGETS)
 
 
 def test_int8_is_executed_in_integers_and_says_nearly_the_same(made: dict[str, Stage]) -> None:
@@ -137,7 +138,7 @@ def test_overflow_of_half_precision_is_named_with_its_layer(tmp_path: Path) -> N
 
 
 def test_parity_that_fails_keeps_nothing(student: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = export.graph.onnx_float.emit
+    real = export.targets.onnx.graph.float32.emit
 
     def wrong(*args: Any) -> Any:
         proto, modules = real(*args)
@@ -145,7 +146,7 @@ def test_parity_that_fails_keeps_nothing(student: Stage, tmp_path: Path, monkeyp
         weight.raw_data = (-np.frombuffer(weight.raw_data, np.float32)).tobytes()
         return proto, modules
 
-    monkeypatch.setattr(export.graph.onnx_float, "emit", wrong)
+    monkeypatch.setattr(export.targets.onnx.graph.float32, "emit", wrong)
     refused(student, tmp_path / "e", "the exported float32 file and the torch model disagree", CheckFailed)
 
 

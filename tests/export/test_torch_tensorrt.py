@@ -16,13 +16,14 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from compress import artifact, models
+from compress import networks
 from compress.cli.main import main
 from compress.config import ExportConfig, parse
-from compress.errors import CompressError
-from compress.models import int8
-from export import torch_tensorrt, torch_tensorrt_runner, torch_tensorrt_versions
-from export.torch_tensorrt_module import Operator, export, kernels, prepare
+from compress.quantization import int8
+from edge.core import artifact
+from edge.core.errors import CompressError
+from export.targets.torch_tensorrt import program_runner, program_target, versions
+from export.targets.torch_tensorrt.preparation import Operator, export, kernels, prepare
 
 IMAGE = (1, 8, 8)
 
@@ -32,10 +33,10 @@ def images(n: int, seed: int = 1) -> Tensor:
 
 
 @functools.cache
-def network(name: str = "resnet8") -> models.Classifier:
+def network(name: str = "resnet8") -> networks.Classifier:
     """Random weights, statistics that fit such images. No test changes it."""
     torch.manual_seed(0)
-    model = models.build(name, channels=1, classes=10)
+    model = networks.build(name, channels=1, classes=10)
     with torch.no_grad():
         for seed in range(5):
             model.train()(images(64, seed))
@@ -43,7 +44,7 @@ def network(name: str = "resnet8") -> models.Classifier:
 
 
 @functools.cache
-def quantized(name: str = "resnet8") -> models.Classifier:
+def quantized(name: str = "resnet8") -> networks.Classifier:
     """The twin of the runtime tensorrt."""
     twin = copy.deepcopy(network(name))
     layout = int8.quantize(twin, [images(64)])
@@ -181,7 +182,7 @@ def test_the_int8_program_holds_one_operator_a_quantizer_and_says_what_the_twin_
 def test_every_operator_of_a_program_is_told_with_its_layer() -> None:
     """Nothing is compiled here, so everything stays in torch."""
     program = export(prepare(network("cnn"), "fp16"), IMAGE, (1, 64))
-    told = torch_tensorrt.in_torch(program.run_decompositions().module(), program)
+    told = program_target.in_torch(program.run_decompositions().module(), program)
     convolutions = [line.partition(": ")[0] for line in told if line.endswith(": convolution")]
     layers = [
         name for name, layer in prepare(network("cnn"), "float32").named_modules() if isinstance(layer, nn.Conv2d)
@@ -196,7 +197,7 @@ def test_every_operator_of_a_program_is_told_with_its_layer() -> None:
 def test_the_command_refuses_in_one_line_and_leaves_nothing(
     chain: SimpleNamespace, tmp_path: Path, target: str
 ) -> None:
-    wrong = torch_tensorrt_versions.fault(target, torch_tensorrt_versions.installed(target))
+    wrong = versions.fault(target, versions.installed(target))
     if wrong is None:
         pytest.skip(f"{target} is installed and fits this torch")
     out = tmp_path / "out"
@@ -220,7 +221,7 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(
 def test_what_torch_tensorrt_cannot_be_told_is_refused_first(engine: dict[str, Any], words: str) -> None:
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt", "engine": engine}, "test")
     with pytest.raises(CompressError, match=words):
-        torch_tensorrt.write(None, None, None, config)  # type: ignore[arg-type]
+        program_target.write(None, None, None, config)  # type: ignore[arg-type]
 
 
 def test_how_a_program_is_stored_decides_about_programs_alone() -> None:
@@ -250,7 +251,7 @@ def stage(folder: Path, program: bytes) -> artifact.Stage:
 def test_a_program_runs_on_a_gpu_only(tmp_path: Path) -> None:
     made = stage(tmp_path / "e", b"program")
     with pytest.raises(CompressError, match="runs on --device cuda, not on cpu"):
-        torch_tensorrt_runner.open_stage(made, batch_size=4, threads=0, device="cpu")
+        program_runner.open_stage(made, batch_size=4, threads=0, device="cpu")
 
 
 def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
@@ -259,18 +260,18 @@ def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
     def load(target: str) -> Any:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(torch_tensorrt_runner.torch_tensorrt_library, "load", load)
+    monkeypatch.setattr(program_runner.package, "load", load)
     made = stage(tmp_path / "e", b"program")
     (tmp_path / "e" / "program.ep").write_bytes(b"another")
     with pytest.raises(CompressError, match=r"program\.ep has sha256 .* the manifest says"):
-        torch_tensorrt_runner.open_stage(made, batch_size=4, threads=0, device="cuda")
+        program_runner.open_stage(made, batch_size=4, threads=0, device="cuda")
 
 
 @pytest.mark.parametrize("program", ["ep", "aoti"])
 def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(torch_tensorrt_runner.torch_tensorrt_library, "load", lambda target: None)
+    monkeypatch.setattr(program_runner.package, "load", lambda target: None)
     with pytest.raises(CompressError, match=r"e: the program does not load here .* export it again") as caught:
-        torch_tensorrt_runner.TorchTensorRTRunner(
+        program_runner.TorchTensorRTRunner(
             np.random.default_rng(0).bytes(500),
             where="e",
             file="program.ep",
@@ -285,21 +286,21 @@ def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_runner_takes_any_number_of_images_in_calls_of_its_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program without engines, on the processor: loading, padding, types and shapes are those of any program."""
-    monkeypatch.setattr(torch_tensorrt_runner.torch_tensorrt_library, "load", lambda target: None)
-    monkeypatch.setattr(torch_tensorrt_runner.torch_tensorrt_library, "DEVICE", "cpu")
+    monkeypatch.setattr(program_runner.package, "load", lambda target: None)
+    monkeypatch.setattr(program_runner.package, "DEVICE", "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     model, stored = network(), io.BytesIO()
     torch.export.save(export(prepare(model, "fp16"), IMAGE, (8, 8)), stored)
     options = {"file": "program.ep", "target": "torch-tensorrt", "program": "ep", "batch_size": 8, "input_shape": IMAGE}
     levels = (images(21) * 255).round().to(torch.uint8).numpy()
-    with torch_tensorrt_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=10, **options) as runner:
+    with program_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=10, **options) as runner:
         got = runner.infer(levels)
         assert np.array_equal(got, runner.infer(images(21).numpy()))
         assert runner.sha256 == artifact.bytes_sha256(stored.getvalue()) and runner.open_ms > 0
         assert (runner.file, runner.size) == ("program.ep", len(stored.getvalue()))
     assert got.shape == (21, 10) and gap(torch.from_numpy(got), model(images(21))) < 1e-2
     with (
-        torch_tensorrt_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=9, **options) as runner,
+        program_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=9, **options) as runner,
         pytest.raises(CompressError, match=r"e: gives logits \(8, 10\) for 8 images"),
     ):
         runner.infer(levels)

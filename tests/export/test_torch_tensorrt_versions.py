@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.errors import CompressError
-from export import torch_tensorrt_versions as versions
-from export.torch_tensorrt_versions import PAIRS, TORCH_TENSORRT, TORCH_TENSORRT_RTX, Installed
+from edge.core.errors import CompressError
+from export.targets.torch_tensorrt import versions
+from export.targets.torch_tensorrt.versions import PAIRS, TORCH_TENSORRT, TORCH_TENSORRT_RTX, Installed
 
 GOOD = {
     TORCH_TENSORRT: Installed("2.13.0+cu130", True, "2.13.0", None, "11.0.0.114"),
@@ -118,8 +118,7 @@ def test_int8_is_refused_where_the_builder_lacks_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_table_needs_the_standard_library_alone() -> None:
-    code = (
-        "import sys, export.torch_tensorrt_versions; print(*({'torch', 'numpy', 'onnx', 'pydantic'} & {*sys.modules}))"
-    )
+    heavy = "{'torch', 'numpy', 'onnx', 'pydantic'}"
+    code = f"import sys, export.targets.torch_tensorrt.versions; print(*({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress import artifact, data, models
-from compress.artifact import Stage, Work
+from compress import data, networks
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig, parse
 from compress.data.split import to_float
-from compress.models import Classifier, folder, int8
-from compress.stages import lineage, plan_of
+from compress.folders import lineage, plan_of
+from compress.networks import Classifier, folder
+from compress.quantization import int8
+from edge.core import artifact
+from edge.core.artifact import Stage, Work
 
 
 def images(n: int = 128, split: str = "train") -> Tensor:
@@ -20,7 +22,7 @@ def images(n: int = 128, split: str = "train") -> Tensor:
 
 def network(name: str) -> Classifier:
     torch.manual_seed(0)
-    return settled(models.build(name, channels=1, classes=10), images())
+    return settled(networks.build(name, channels=1, classes=10), images())
 
 
 def settled(model: Classifier, x: Tensor) -> Classifier:

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress import artifact
 from compress.remote import bundle
-from edge import statement
+from edge.core import artifact
+from edge.statement import statement
 from tests.edge.stages import EPS, World
 from tests.slow import loopback
 

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from compress import artifact
 from compress.remote import bundle
-from edge import open_runner, statement
+from edge import open_runner
+from edge.core import artifact
+from edge.statement import statement
 from tests.edge.stages import EPS, World
 from tests.slow import loopback
 from tests.slow.loopback import Board

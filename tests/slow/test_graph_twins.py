@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress import models
-from compress.models import int8, onnx_twin
-from compress.models.folding import fold
-from edge.onnx_runner import OnnxRunner
-from export import onnx_float, onnx_int8
+from compress import networks
+from compress.networks.graph import onnx_twin
+from compress.quantization import int8
+from compress.quantization.folding import fold
+from edge.runtimes.onnxruntime.runner import OnnxRunner
+from export.targets.onnx import float32, qdq
 from tests.slow.families import FAMILIES
 
 pytestmark = pytest.mark.slow
@@ -19,10 +20,10 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
     return torch.randint(0, 256, (64, *shape), generator=torch.Generator().manual_seed(seed)).float() / 255
 
 
-def built(name: str) -> models.Classifier:
+def built(name: str) -> networks.Classifier:
     """A network whose statistics fit such images and whose logits lie apart."""
     torch.manual_seed(0)
-    model = models.build(name, channels=FAMILIES[name][0], classes=10)
+    model = networks.build(name, channels=FAMILIES[name][0], classes=10)
     with torch.no_grad():
         for _ in range(20):
             model.train()(images(FAMILIES[name]))
@@ -51,7 +52,7 @@ def compared(name: str, content: bytes, original: nn.Module) -> tuple[float, flo
 @pytest.mark.parametrize("name", FAMILIES)
 def test_float(name: str) -> None:
     model = built(name)
-    proto, _ = onnx_float.emit(model, torch.zeros(FAMILIES[name]), 20)
+    proto, _ = float32.emit(model, torch.zeros(FAMILIES[name]), 20)
     same, gap, alike = compared(name, proto.SerializeToString(), model)
     assert same >= 0.99 and gap <= 1e-3 and float(alike.min()) > 0.999
 
@@ -60,11 +61,11 @@ def test_float(name: str) -> None:
 def test_int8(name: str) -> None:
     twin = built(name)
     layout = int8.quantize(twin, [images(FAMILIES[name])])
-    plain = models.build(name, channels=FAMILIES[name][0], classes=10)
+    plain = networks.build(name, channels=FAMILIES[name][0], classes=10)
     fold(plain)
-    plain.load_state_dict(onnx_int8.float_weights(twin))
-    proto, origin = onnx_float.emit(plain, torch.zeros(FAMILIES[name]), 20)
-    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(twin, layout))
+    plain.load_state_dict(qdq.float_weights(twin))
+    proto, origin = float32.emit(plain, torch.zeros(FAMILIES[name]), 20)
+    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
     same, gap, alike = compared(name, proto.SerializeToString(), twin)
     # int32 biases are the file's alone: levels and ReLUs flip, the more the deeper
     assert same >= 0.98 and gap <= 0.05 and float(alike.median()) > 0.8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
+from edge.core import artifact
 
 pytestmark = pytest.mark.slow
 

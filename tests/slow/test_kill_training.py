@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
 from compress.cli.execute import execute
+from edge.core import artifact
 
 pytestmark = pytest.mark.slow
 

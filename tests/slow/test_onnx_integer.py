@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress import models
-from compress.models import int8
-from compress.models.folding import fold
-from edge.onnx_runner import OnnxRunner
-from export import onnx_float, onnx_int8, onnx_integer
+from compress import networks
+from compress.quantization import int8
+from compress.quantization.folding import fold
+from edge.runtimes.onnxruntime.runner import OnnxRunner
+from export.targets.onnx import float32, integer, qdq
 
 pytestmark = pytest.mark.slow
 
@@ -40,19 +40,19 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def test_every_layer_is_executed_in_integers(name: str) -> None:
     shape, floats = FAMILIES[name]
     torch.manual_seed(0)
-    twin = models.build(name, channels=shape[0], classes=10)
+    twin = networks.build(name, channels=shape[0], classes=10)
     with torch.no_grad():
         for _ in range(3):
             twin.train()(images(shape))
     layout = int8.quantize(twin.eval(), [images(shape)])
-    plain = models.build(name, channels=shape[0], classes=10)
+    plain = networks.build(name, channels=shape[0], classes=10)
     fold(plain)
-    plain.load_state_dict(onnx_int8.float_weights(twin))
-    proto, origin = onnx_float.emit(plain, torch.zeros(shape), 20)
-    onnx_int8.insert(proto, origin, onnx_int8.Scales.of(twin, layout))
+    plain.load_state_dict(qdq.float_weights(twin))
+    proto, origin = float32.emit(plain, torch.zeros(shape), 20)
+    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
     content = proto.SerializeToString()
-    found = onnx_integer.layers(content)
-    operators = Counter(node.op_type for node in onnx_integer.optimised(content).graph.node)
+    found = integer.layers(content)
+    operators = Counter(node.op_type for node in integer.optimised(content).graph.node)
     print(f"{name}: {dict(operators)}")
     assert found.floating == [] and sorted(found.integer) == sorted(int8.layers(twin))
     assert {*operators} - EVERYWHERE - SHAPES <= floats, "what is not integer is listed"

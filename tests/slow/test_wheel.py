@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
+from edge.core import artifact
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +65,9 @@ def test_the_edge_package_imports_on_python_3_10_with_numpy_and_a_runtime_alone(
     subprocess.run([str(python_3_10()), "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "onnxruntime"], check=True)
-    code = "import edge, edge.verify, edge.gate, edge.page, edge.statement, edge.onnx_runner; print('imported')"
+    modules = (
+        "edge, edge.verify.verify, edge.statement.gate, edge.statement.statement, edge.runtimes.onnxruntime.runner"
+    )
+    code = f"import {modules}; print('imported')"
     done = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "imported"

@@ -70,7 +70,7 @@ def stand_in() -> Any:
     importlib.import_module("tensorrt").Runtime = Runtime
     compiler = importlib.import_module("torch_tensorrt.dynamo._compiler")
     compiler.to_torch_device = lambda device: torch.device("cpu")
-    own = importlib.import_module("export.torch_tensorrt_library")
+    own = importlib.import_module("export.targets.torch_tensorrt.package")
     own.DEVICE = "cpu"
     own.load = lambda target: library
     return library
@@ -89,14 +89,14 @@ def images(shape: tuple[int, ...], n: int = 64) -> Tensor:
 
 def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[str, Any]:
     """One network with random weights, up to its engines."""
-    from compress import models
+    from compress import networks
     from compress.config import ExportConfig, parse
-    from compress.models import int8
-    from export import torch_tensorrt
-    from export.torch_tensorrt_module import export, kernels, prepare
+    from compress.quantization import int8
+    from export.targets.torch_tensorrt import program_target
+    from export.targets.torch_tensorrt.preparation import export, kernels, prepare
 
     torch.manual_seed(0)
-    model = models.build(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
+    model = networks.build(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
     if precision == "int8":
         layout = int8.quantize(model, [images(shape)])
         int8.lay_out(model, int8.for_runtime(layout, "tensorrt"))
@@ -105,13 +105,13 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     library, started = stand_in(), time.perf_counter()
     with kernels():
         program = export(prepare(model, floats), shape, (config.batch.min, config.batch.max))
-    compiled = torch_tensorrt.compiled_program(library, program, shape, floats, config, Path("timing.cache"))
+    compiled = program_target.compiled_program(library, program, shape, floats, config, Path("timing.cache"))
     engines = [child.serialized_engine for _, child in compiled.named_children() if hasattr(child, "serialized_engine")]
     return {
         "engines": len(engines),
         "bytes": sum(map(len, engines)),
         "weights": sum(value.numel() for value in model.parameters()),
-        "in_torch": torch_tensorrt.in_torch(compiled, program),
+        "in_torch": program_target.in_torch(compiled, program),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -120,13 +120,14 @@ def written(source: str, out: str, precision: str) -> dict[str, Any]:
     """The whole stage, and its runner over it; the engine answers as the network that it was built from."""
     import numpy as np
 
-    from compress import artifact, stages
+    from compress import folders
     from compress.config import ExportConfig, parse
+    from edge.core import artifact
     from export import stage
-    from export.torch_tensorrt_runner import open_stage
+    from export.targets.torch_tensorrt.program_runner import open_stage
 
     stand_in()
-    twin = stages.load(source, runtime="tensorrt")
+    twin = folders.load(source, runtime="tensorrt")
     answer_as(twin)
     data = {"data": "digits", "target": "torch-tensorrt-rtx", "precision": precision, "batch": {"max": 16}}
     made = stage.run(parse(ExportConfig, data, "test"), {"model": source}, out)

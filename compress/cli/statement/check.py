@@ -8,7 +8,7 @@ import click
 
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, json_option
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 @click.command(
@@ -40,8 +40,8 @@ def check(
     against hash and figures, the attack set's files, and the signature.
     """
     from compress import signing
-    from edge import statement_check
-    from edge.statement_check import Checked
+    from edge.statement import checking
+    from edge.statement.checking import Checked
 
     if (identity is None) != (provider is None) or (key and identity):
         raise CompressError("a signer is given by --key FILE, or by --identity NAME with --provider URL")
@@ -51,7 +51,7 @@ def check(
         signature = Checked("signature", signing.check(folder, key), skipped=key is None)
     else:
         signature = Checked("signature", "none was made", skipped=True)
-    _, found = statement_check.check(folder, shipped=shipped, attack_set=attack_set)
+    _, found = checking.check(folder, shipped=shipped, attack_set=attack_set)
     rows = [signature, *found]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "checked": [asdict(row) for row in rows]}, ensure_ascii=False))

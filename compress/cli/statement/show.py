@@ -14,8 +14,8 @@ from compress.cli.options import FOLDER, json_option
 @json_option()
 def show(where: Path, as_json: bool) -> None:
     """Print a statement as text: figures, attacks, protocol, alarms, machine, lineage, bound files."""
-    from edge import statement
-    from edge.statement_text import details
+    from edge.statement import statement
+    from edge.statement.details import details
 
     stated = statement.read(where)
     click.echo(json.dumps(stated, ensure_ascii=False) if as_json else details(stated))

@@ -6,7 +6,7 @@ import click
 
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER
-from compress.errors import CompressError
+from edge.core.errors import CompressError
 
 
 @click.command(cls=Verb, examples=["compress statement sign runs/exported-cpu-verified --key signing.key"])
@@ -20,12 +20,12 @@ from compress.errors import CompressError
 def sign(folder: Path, key: "Path | None", keyless: bool, shipped: "Path | None", attack_set: "Path | None") -> None:
     """Check a verified folder, then sign its statement and all its files."""
     from compress import signing
-    from edge import statement_check
+    from edge.statement import checking
 
     if (key is None) == (not keyless):
         raise CompressError(
             "a signature needs one of --key FILE and --keyless; `compress statement keygen` makes a key"
         )
-    statement_check.check(folder, shipped=shipped, attack_set=attack_set)
+    checking.check(folder, shipped=shipped, attack_set=attack_set)
     made = signing.sign(folder, key) if key else signing.sign_keyless(folder)
     click.echo("\n".join(map(str, made)))

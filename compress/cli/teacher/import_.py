@@ -38,4 +38,4 @@ def import_(shared: Shared, **flags: Any) -> None:
     """
     from compress.cli.stage import make, settle_import
 
-    make("compress.teacher_import", settle_import(shared, flags), {}, shared)
+    make("compress.stages.teacher_import", settle_import(shared, flags), {}, shared)

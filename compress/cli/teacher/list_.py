@@ -19,7 +19,7 @@ def list_(dataset: "str | None", as_json: bool) -> None:
     Accuracies as that leaderboard publishes them. Native: built here; otherwise the robustbench package builds it.
     """
     from compress.zoo.catalog import entries
-    from edge.readable import table
+    from edge.core.readable import table
 
     chosen = [entry for entry in entries() if dataset in (None, entry.dataset)]
     if as_json:

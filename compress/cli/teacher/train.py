@@ -33,4 +33,4 @@ def train(shared: Shared, **flags: Any) -> None:
     from compress.config import TeacherConfig
 
     settled = settle(TeacherConfig, "teacher", shared, flags)
-    make("compress.teacher", settled, {}, shared)
+    make("compress.stages.teacher", settled, {}, shared)

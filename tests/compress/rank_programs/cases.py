@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from compress import models, names, ranks
+from compress import names, networks
 from compress.config import TrainAttack
-from compress.losses import methods
-from compress.losses.batch import Batch, Views
-from compress.losses.objective import Objective, Terms
-from compress.models import Classifier
-from compress.models.sharded import exchange, sharded
-from compress.models.sync_batchnorm import synchronise
-from compress.seeds import generator
+from compress.methods import registry
+from compress.methods.batch import Batch, Views
+from compress.methods.objective import Objective, Terms
+from compress.networks import Classifier
+from compress.networks.sharded import exchange, sharded
+from compress.networks.sync_batchnorm import synchronise
+from compress.numerics import ranks
+from compress.numerics.seeds import generator
 
 Case = Callable[[], dict[str, Tensor]]
 
@@ -107,7 +108,7 @@ def norm(name: str) -> dict[str, Tensor]:
 def trained(seed: int) -> Classifier:
     """With BatchNorm statistics that fit: features that hardly vary make relative misfits huge."""
     torch.manual_seed(seed)
-    found = models.build("resnet8", channels=1, classes=10)
+    found = networks.build("resnet8", channels=1, classes=10)
     with torch.no_grad():
         for turn in range(10):
             found(batch(16, turn)[0])
@@ -132,7 +133,7 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
     pupil, guide, other = (sharded(each) for each in (student, *(t.eval().requires_grad_(False) for t in teachers)))
     clean = [batch(20, turn)[0] for turn in (3, 4, 5, 6)]
     torch.manual_seed(0)  # for what an objective learns itself
-    objective = methods.build(method, options, pupil, guide, clean, images=80)
+    objective = registry.build(method, options, pupil, guide, clean, images=80)
     weights = [*student.parameters(), *objective.parameters()]
     found: dict[str, Tensor] = {}
     for turn in range(2):

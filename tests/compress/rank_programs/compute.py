@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from compress import ranks
-from compress.artifact import Plan, Work
+from compress.numerics import ranks
+from edge.core.artifact import Plan, Work
 from tests.compress.rank_programs.cases import cases
 
 OUT = Path(sys.argv[1])

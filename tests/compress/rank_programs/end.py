@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from compress import ranks
-from compress.errors import CheckFailed, CompressError
+from compress.numerics import ranks
+from edge.core.errors import CheckFailed, CompressError
 
 
 def main(how: str, folder: Path) -> None:
@@ -37,10 +37,10 @@ def main(how: str, folder: Path) -> None:
 
 def descend() -> None:
     """A training step without end, of which most exchanges are in the backward pass."""
-    from compress import models
-    from compress.models.sharded import sharded
+    from compress import networks
+    from compress.networks.sharded import sharded
 
-    network = sharded(models.build("resnet8", channels=1, classes=10))
+    network = sharded(networks.build("resnet8", channels=1, classes=10))
     while True:
         network(torch.rand(8, 1, 8, 8)).sum().backward()
 

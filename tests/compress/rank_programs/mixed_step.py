@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import fit, ranks
+from compress import training
 from compress.data.extra import Extra
-from compress.losses.batch import Views
-from compress.losses.kl import divergences
-from compress.losses.objective import Objective, Terms
-from compress.losses.supervised import cross_entropy
-from compress.models.ensemble import Ensemble
-from compress.models.sharded import sharded
+from compress.methods.batch import Views
+from compress.methods.kl import divergences
+from compress.methods.objective import Objective, Terms
+from compress.methods.supervised import cross_entropy
+from compress.networks.ensemble import Ensemble
+from compress.networks.sharded import sharded
+from compress.numerics import ranks
 from tests.compress.short_training import fresh, rows, train
 
 
@@ -35,7 +36,7 @@ def trained(folder: Path) -> dict[str, Any]:
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
     extra = Extra("npz:x", images, None, "", fraction=0.4)
     members = Ensemble([fresh(5), fresh(6)]).eval().requires_grad_(False)
-    student, teacher = fresh(), fit.Guide(sharded(members))
+    student, teacher = fresh(), training.Guide(sharded(members))
     changes = {"epochs": 1, "diagnose": 2, "batch_size": 21, "keep_epochs": True}
     train(folder, student, objective=Taught(), teacher=teacher, extra=extra, **changes)
     return {"weights": student.state_dict(), "rows": rows(folder) if ranks.rank() == 0 else []}

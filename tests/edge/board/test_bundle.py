@@ -36,8 +36,8 @@ def test_its_bytes_are_a_function_of_the_sources() -> None:
 
 def test_it_holds_what_it_imports_and_nothing_heavy() -> None:
     files = names()
-    assert {"edge/statement.schema.json", "edge/page.css", "edge/board/network.onnx", bundle.DEFAULTS} <= set(files)
-    assert "compress/interrupt.py" in files and "compress/config/__init__.py" not in files
+    assert {"edge/statement/statement.schema.json", "edge/board/network.onnx", bundle.DEFAULTS} <= set(files)
+    assert "edge/core/interrupt.py" in files and "compress/config/__init__.py" not in files
     assert not [name for name in files if "__pycache__" in name or name.startswith("compress/remote")]
     for name, source in files.items():
         for node in ast.walk(ast.parse(source)) if name.endswith(".py") else ():

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.errors import CompressError
 from edge.board import checking
+from edge.core.errors import CompressError
 from tests.edge.stages import World
 
 
@@ -30,7 +30,7 @@ def test_one_that_computes_something_else_fails(tmp_path: Path) -> None:
 
 
 def test_the_frozen_images_are_half_clean_and_from_every_attack(world: World) -> None:
-    from edge.attack_set import AttackSet
+    from edge.verify.attack_set import AttackSet
 
     attacks = AttackSet.read(world.stages["attack-set"])
     place = attacks.place(world.stages["exported"].identity)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.errors import CompressError
 from edge.board import frames
 from edge.board.frames import Channel, Closed, checked
+from edge.core.errors import CompressError
 from tests.edge.board import wire
 
 VALUES = st.recursive(

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import artifact
-from compress.errors import CheckFailed, CompressError
 from compress.remote.connection import Link
 from compress.remote.verify import Remote
-from edge import statement, verify
-from edge.attack_set import AttackSet
 from edge.board import job, store
+from edge.core import artifact
+from edge.core.errors import CheckFailed, CompressError
+from edge.statement import statement
+from edge.verify import verify
+from edge.verify.attack_set import AttackSet
 from tests.edge.board import wire
 from tests.edge.stages import World, config
 

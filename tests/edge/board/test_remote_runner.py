@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.errors import CompressError
 from compress.remote import runner as module
 from compress.remote.connection import Connection, Link
 from compress.remote.runner import RemoteRunner, open_url
 from edge import open_runner
 from edge.board import store
-from edge.runner import Runner
+from edge.core.errors import CompressError
+from edge.runtimes.runner import Runner
 from tests.edge.board import wire
 from tests.edge.stages import World
 

@@ -47,9 +47,9 @@ def test_the_runtime_computes_what_numpy_computes(tmp_path: Path) -> None:
 
 
 def test_tensorrts_parser_takes_it() -> None:
-    from edge.tensorrt import library
-    from edge.tensorrt.build import build
-    from edge.tensorrt.recipe import Recipe
+    from edge.runtimes.tensorrt import library
+    from edge.runtimes.tensorrt.build import build
+    from edge.runtimes.tensorrt.recipe import Recipe
 
     if not os.environ.get("CI"):
         pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx-cu13")

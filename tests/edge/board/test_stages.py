@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from compress import artifact
-from compress.errors import CompressError
 from compress.remote import stages
 from edge.board import store
 from edge.board.frames import CHUNK
+from edge.core import artifact
+from edge.core.errors import CompressError
 from tests.edge.board import wire
 from tests.edge.stages import World
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import statement_schema
 from edge.evidence import Sampler, judge, snapshot
+from edge.statement import schema
 from tests.edge import boards
 
 EXPECTED: dict[str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "unread": ["jetson_clocks", "utilisation of the GPU"],
     },
 }
-SCHEMA = statement_schema.load(2)
+SCHEMA = schema.load(2)
 
 
 @pytest.fixture(scope="module", params=boards.BOARDS)
@@ -79,7 +79,7 @@ def checked(root: Path) -> dict[str, Any]:
     """The snapshot, of the form that a statement must have."""
     found = snapshot(root)
     json.dumps(found, allow_nan=False)
-    assert statement_schema.fault(found, {**SCHEMA, **SCHEMA["$defs"]["machine"]}) is None
+    assert schema.fault(found, {**SCHEMA, **SCHEMA["$defs"]["machine"]}) is None
     return found
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.tensorrt.journal import listen
-from edge.tensorrt.library import Library, numbers
+from edge.runtimes.tensorrt.journal import listen
+from edge.runtimes.tensorrt.library import Library, numbers
 
 SHAPE, CLASSES = (1, 4, 4), 3
 ENQUEUED: list[int] = []

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from edge.tensorrt import library
-from edge.tensorrt.cuda import Device
-from edge.tensorrt.library import Library
-from edge.tensorrt.recipe import Recipe
+from edge.runtimes.tensorrt import library
+from edge.runtimes.tensorrt.cuda import Device
+from edge.runtimes.tensorrt.library import Library
+from edge.runtimes.tensorrt.recipe import Recipe
 from tests.edge.tensorrt.graphs import CONVS
 
 ORIN = Device("Orin", "8.7", 8 << 30, 4 << 30, integrated=True, driver="12.6", runtime="12.6")

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from compress.errors import CompressError
-from edge.tensorrt import build as building
-from edge.tensorrt import monitor, preflight
-from edge.tensorrt.build import build
-from edge.tensorrt.library import Library
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import build as building
+from edge.runtimes.tensorrt import monitor, preflight
+from edge.runtimes.tensorrt.build import build
+from edge.runtimes.tensorrt.library import Library
 from tests.edge.tensorrt import parts
 from tests.edge.tensorrt.graphs import CONVS, graph, unsupported
 from tests.edge.tensorrt.parts import recipe_of

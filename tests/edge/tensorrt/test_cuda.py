@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.errors import CompressError
-from edge.tensorrt import cuda as module
-from edge.tensorrt.cuda import SIGNATURES, Cuda
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import cuda as module
+from edge.runtimes.tensorrt.cuda import SIGNATURES, Cuda
 
 
 def test_the_device_is_read(cudart: ctypes.CDLL) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
-from compress.errors import CompressError
-from edge.tensorrt import engines, recipe, sidecar
-from edge.tensorrt.engines import of_stage, ready
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import engines, recipe, sidecar
+from edge.runtimes.tensorrt.engines import of_stage, ready
 from tests.edge.tensorrt import fake
 from tests.edge.tensorrt.parts import ORIN, RTX_3090, recipe_of
 

@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from edge.tensorrt import layers
+from edge.runtimes.tensorrt import layers
 
 VECTORISED = "Thirty-two wide channel vectorized row major Int8 format"
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress.errors import CompressError
-from edge.tensorrt import library as module
-from edge.tensorrt.build import _dla, _level, build
-from edge.tensorrt.library import load, numbers, remedy, wrap
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import library as module
+from edge.runtimes.tensorrt.build import _dla, _level, build
+from edge.runtimes.tensorrt.library import load, numbers, remedy, wrap
 from tests.edge.tensorrt import fake, parts
 from tests.edge.tensorrt.parts import recipe_of
 

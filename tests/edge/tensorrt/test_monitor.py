@@ -2,9 +2,9 @@
 
 import pytest
 
-from edge.progress import Progress
-from edge.tensorrt import monitor
-from edge.tensorrt.monitor import Phases
+from edge.core.progress import Progress
+from edge.runtimes.tensorrt import monitor
+from edge.runtimes.tensorrt.monitor import Phases
 
 
 def test_nested_phases_are_shares_of_the_step_that_holds_them() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from compress.errors import CompressError
-from edge.tensorrt import preflight, sidecar
-from edge.tensorrt.cuda import Device
-from edge.tensorrt.preflight import Unfit, check, written_by
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import preflight, sidecar
+from edge.runtimes.tensorrt.cuda import Device
+from edge.runtimes.tensorrt.preflight import Unfit, check, written_by
 from tests.edge.tensorrt import fake, parts
 from tests.edge.tensorrt.parts import ORIN, RTX_3090, recipe_of
 
@@ -110,7 +110,7 @@ def test_what_is_no_sidecar_is_refused(content: str) -> None:
 
 
 def test_an_engine_of_tensorrt_rtx_is_for_the_capabilities_that_it_names() -> None:
-    from edge.tensorrt.build import build
+    from edge.runtimes.tensorrt.build import build
     from tests.edge.tensorrt.graphs import graph
 
     rtx = parts.rtx()

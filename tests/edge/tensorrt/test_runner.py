@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import artifact
-from compress.errors import CompressError
-from edge.tensorrt import sidecar
-from edge.tensorrt.cuda import Cuda
-from edge.tensorrt.engines import Engine
-from edge.tensorrt.runner import TensorRTRunner, _context, _opened, within
+from edge.core import artifact
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import sidecar
+from edge.runtimes.tensorrt.cuda import Cuda
+from edge.runtimes.tensorrt.engines import Engine
+from edge.runtimes.tensorrt.runner import TensorRTRunner, _context, _opened, within
 from tests.edge.tensorrt import fake
 from tests.edge.tensorrt.parts import ORIN, recipe_of
 

@@ -7,12 +7,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from compress import artifact
-from compress.artifact import Plan, Stage, Work
-from compress.errors import CompressError
-from edge import statement, statement_check, verify
-from edge.tensorrt import library, preflight, recipe, runner, sidecar
-from edge.tensorrt.cuda import Cuda
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import library, preflight, recipe, runner, sidecar
+from edge.runtimes.tensorrt.cuda import Cuda
+from edge.statement import checking, statement
+from edge.verify import verify
 from tests.edge import linear
 from tests.edge.stages import DATA, World, config, exported
 from tests.edge.tensorrt import fake
@@ -77,11 +78,11 @@ def test_a_deferred_engine_is_what_is_stated_kept_and_checked(world: World, monk
         "within tolerance",
     )
     assert len(fake.BUILT) == 1  # for golden images, attacks and latency together
-    _, rows = statement_check.check(made.path)
+    _, rows = checking.check(made.path)
     assert any("engine.plan is the statement's subject" in row.found for row in rows)
     made.file("engine.plan").write_bytes(b"other")
     with pytest.raises(CompressError, match=r"engine.plan: has sha256"):
-        statement_check.check(made.path)
+        checking.check(made.path)
 
 
 def test_hybrid_images_of_another_engine_cover_nothing(world: World) -> None:
@@ -101,7 +102,7 @@ def test_a_stages_own_engine_that_fits_is_executed_and_not_kept_twice(world: Wor
     assert "engine.plan" not in made.manifest["payload"] and not fake.BUILT
     said = statement.read(made.path)["predicate"]
     assert not said["artifact"]["origin"]["here"] and said["artifact"]["file"] == "engine.plan"
-    statement_check.check(made.path)
+    checking.check(made.path)
 
 
 def test_an_engine_of_another_version_is_built_anew_and_that_is_said(

@@ -12,8 +12,8 @@ sys.setdlopenflags(os.RTLD_LAZY)
 
 import tensorrt_bindings  # type: ignore[import-not-found]  # noqa: E402
 
-from edge.progress import Progress  # noqa: E402
-from edge.tensorrt import library, monitor  # noqa: E402
+from edge.core.progress import Progress  # noqa: E402
+from edge.runtimes.tensorrt import library, monitor  # noqa: E402
 
 
 def main() -> None:

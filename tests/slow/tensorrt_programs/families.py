@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import export.stage
-from compress.artifact import Stage
 from compress.config import ExportConfig, parse
+from edge.core.artifact import Stage
 from tests.export import untrained
 
 FAMILIES = ("resnet8", "resnet18", "preactresnet18", "wrn-10-4", "mobilenetv2-0.5", "mobilenetv3-small", "cnn")

@@ -1,4 +1,4 @@
-"""Every class, flag, member and method of TensorRT that `edge/tensorrt` touches, read off its source."""
+"""Every class, flag, member and method of TensorRT that `edge/runtimes/tensorrt` touches, read off its source."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent.parent.parent / "edge" / "tensorrt"
+SOURCE = Path(__file__).parents[3] / "edge" / "runtimes" / "tensorrt"
 
 #: What a name stands for in a file; a whole module's attributes are its classes and enumerations.
 MODULE = ""

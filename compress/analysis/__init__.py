@@ -1,0 +1,1 @@
+"""The variance gap law: statistics of features, their correlation with robust accuracy, the figure."""

@@ -1,0 +1,125 @@
+"""From a stage folder to what is in it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from compress import data, names
+from compress.config import Common
+from compress.data import Dataset, extra
+from compress.networks import Classifier, folder
+from compress.networks.ensemble import Ensemble
+from compress.networks.graph.classifier import OnnxClassifier
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage
+from edge.core.errors import CompressError
+from edge.runtimes.runner import MODEL
+
+TORCH_STAGES = ("teacher", "student", "quantized")
+
+
+def load(where: "Path | str | Stage", runtime: str = "onnx") -> Classifier:
+    """The torch module of a teacher, student or quantized stage, in evaluation mode, gradients by weights off.
+
+    float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of `runtime` (`targets.RUNTIMES`).
+    """
+    stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
+    architecture = folder.read_architecture(stage.path)
+    if architecture["model"] == folder.ONNX:
+        return OnnxClassifier(stage.file(MODEL)).eval()
+    if stage.kind == "quantized":
+        from compress.quantization import int8
+
+        model, weights = folder.build(architecture), folder.read_weights(stage.path)
+        int8.restore(model, int8.for_runtime(int8.read_layout(stage.path), runtime), weights, stage.path)
+    else:
+        model = folder.load(architecture, stage.path)
+    return model.eval().requires_grad_(False)
+
+
+def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
+    """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
+    added = _extra(config)
+    return Plan(
+        stage=kind,
+        config=config.semantic(),
+        seed=config.seed,
+        data=data.load(config.data).as_plan() | ({"extra": extra.load(added).fingerprint} if added else {}),
+        inputs={role: stage.identity for role, stage in inputs.items()},
+    )
+
+
+def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
+    """Where a stage's inputs lie, by role, and where its dataset and extra images do if they have a path."""
+    named = {"data": config.data, "extra": _extra(config)}
+    paths = {role: names.dataset(name)[1] for role, name in named.items() if name}
+    return {role: stage.path for role, stage in stages.items()} | {
+        role: Path(path).expanduser() for role, path in paths.items() if path
+    }
+
+
+def _extra(config: Common) -> "str | None":
+    """Where the extra images of a stage that trains on some come from, KIND:PATH."""
+    section = getattr(config, "extra", None)
+    return None if section is None else section.path
+
+
+def numbered(role: str, roles: Iterable[str]) -> list[str]:
+    """Of `roles` those that bear this one's name, in their order: teacher, teacher-2, …"""
+    return sorted((one for one in roles if re.fullmatch(rf"{role}(-\d+)?", one)), key=lambda one: (len(one), one))
+
+
+def read_role(role: str, given: "Path | str | Sequence[Path | str]", kinds: Sequence[str]) -> dict[str, Stage]:
+    """The stage in one folder or those in several, by the roles that `numbered` lists."""
+    folders = [given] if isinstance(given, Path | str) else given
+    found: dict[str, Stage] = {}
+    for number, where in enumerate(folders, 1):
+        stage = artifact.read(where, kinds)
+        if any(stage.identity == other.identity for other in found.values()):
+            raise CompressError(f"{stage.path}: the same {role} is given twice; name each once")
+        found[role if number == 1 else f"{role}-{number}"] = stage
+    return found
+
+
+def load_role(role: str, stages: Mapping[str, Stage]) -> "Classifier | None":
+    """The network of that role, the ensemble of several, None where there is none."""
+    members = [load(stages[one]) for one in numbered(role, stages)]
+    return Ensemble(members).eval() if len(members) > 1 else next(iter(members), None)
+
+
+def load_data(name: str, *stages: Stage) -> Dataset:
+    """The dataset of that name, once every stage was found to be made from the same images and split."""
+    dataset = data.load(name)
+    want = dataset.as_plan()
+    for stage in stages:
+        if "source" in stage.config:  # imported: its weights come from no split of ours
+            _fits(stage, dataset)
+            continue
+        got = stage.data
+        for key, what in (("name", "dataset"), ("fingerprint", "images"), ("split", "split")):
+            if got[key] != want[key]:
+                raise CompressError(
+                    f"{stage.path}: made from another {what} ({got[key]:.12}, here {want[key]:.12}); "
+                    f"use stages of one dataset and split"
+                )
+    return dataset
+
+
+def _fits(teacher: Stage, dataset: Dataset) -> None:
+    """Whether an imported network takes these images and tells these classes apart."""
+    about = folder.read_architecture(teacher.path)
+    known, here = about["classes"], list(dataset.classes)
+    if len(known) != len(here):
+        raise CompressError(
+            f"{teacher.path}: tells {len(known)} classes apart, {dataset.name} has {len(here)}; use the data it is for"
+        )
+    if known != here and set(known) == set(here):
+        raise CompressError(
+            f"{teacher.path}: its classes stand in another order ({known[0]}, {known[1]}, …) than those of "
+            f"{dataset.name} ({here[0]}, {here[1]}, …); bring the dataset into that order"
+        )
+    if about["input"] != list(dataset.images.shape[1:]):
+        raise CompressError(
+            f"{teacher.path}: imported for images {tuple(about['input'])}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}; import it again with this data"
+        )

@@ -1,0 +1,80 @@
+"""A memory of the student's embeddings of all training images, from which negatives are drawn."""
+
+import os
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.methods.options import Gacd
+from compress.numerics.seeds import generator
+from edge.core.errors import CompressError
+
+
+class Bank(nn.Module):
+    """z_S of each of n training images, (n,W), as last seen with momentum; random directions until then."""
+
+    def __init__(self, options: Gacd, images: int, like: Tensor) -> None:
+        """`like` has the device and the type that the memory gets."""
+        super().__init__()
+        self.options, self.images = options, images
+        _check(images, options.width, like)
+        start = torch.randn(images, options.width, generator=generator("bank"))
+        self.register_buffer("rows", functional.normalize(start, dim=1).to(like))
+        self.register_buffer("labels", torch.full((images,), -1, device=like.device))
+        self.register_buffer("z", torch.zeros((), device=like.device, dtype=like.dtype))
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
+        self._z: Tensor | None = None
+
+    def contrast(self, anchor: Tensor, positive: Tensor, y: Tensor, index: Tensor, draw: torch.Generator) -> Tensor:
+        """ℓ of each image, (B,), for embeddings (B,W) of images `index` with labels y (compress/methods/gacd.py)."""
+        options, rows, labels = self.options, self.get_buffer("rows"), self.get_buffer("labels")
+        count, noise = options.bank_negatives, options.bank_negatives / self.images
+        drawn = torch.randint(self.images, (count,), generator=draw).to(rows.device)
+        allowed = drawn[None] != index[:, None]
+        if options.mask_same_class:
+            allowed &= labels[drawn][None] != y[:, None]
+        h_positive = ((anchor * positive).sum(1) / options.temperature).exp()
+        h = (anchor @ rows[drawn].T / options.temperature).exp()
+        p_positive, p = (each / self._scale(h.detach()) for each in (h_positive, h))
+        attracted = -(p_positive / (p_positive + noise)).log()
+        repelled = -(noise / (p + noise)).log() * allowed
+        return attracted + repelled.sum(1)
+
+    def see(self, index: Tensor, y: Tensor, rows: Tensor) -> None:
+        """What the step found for the images `index` (B,): labels (B,), embeddings of length 1 (B,W)."""
+        self._seen = (index, y, rows.detach())
+
+    def keep(self) -> None:
+        """Into the memory with it."""
+        if self._z is not None:
+            self.get_buffer("z").copy_(self._z)
+        if self._seen is None:
+            return
+        index, y, new = self._seen
+        rows, momentum = self.get_buffer("rows"), self.options.bank_momentum
+        rows[index] = functional.normalize(momentum * rows[index] + (1 - momentum) * new.to(rows), dim=1)
+        self.get_buffer("labels")[index] = y
+        self._seen = self._z = None
+
+    def _scale(self, h: Tensor) -> Tensor:
+        """Z: estimated on the first batch, constant from then on."""
+        z = self.get_buffer("z")
+        if float(z) > 0:
+            return z
+        self._z = self.images * h.mean()
+        return self._z
+
+
+def _check(images: int, width: int, like: Tensor) -> None:
+    needed = images * width * like.element_size()
+    free = (
+        torch.cuda.mem_get_info(like.device)[0]
+        if like.is_cuda
+        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    if needed > free:
+        raise CompressError(
+            f"options.negatives: bank needs {needed / 2**30:,.1f} GiB for {images:,} images × {width} dimensions, "
+            f"{free / 2**30:,.1f} GiB are free; give a smaller width, or negatives: batch"
+        )

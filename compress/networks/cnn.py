@@ -1,0 +1,37 @@
+"""A small plain convolutional network: four 3×3 convolutions with BatchNorm, no shortcuts."""
+
+from torch import Tensor, nn
+
+from compress.networks.base import Activation, Classifier, Features, checked, conv3x3, initialise, preprocessing
+
+FLAGS = frozenset({"normalize"})
+#: Channels and stride of each convolution.
+LAYERS = ((32, 1), (64, 2), (64, 1), (128, 2))
+
+
+class CNN(Classifier):
+    """32, 64, 64 and 128 channels, pooled over the whole image."""
+
+    def __init__(self, *, channels: int, classes: int, flags: "frozenset[str]") -> None:
+        super().__init__()
+        self.preprocess = preprocessing(flags, channels)
+        inputs, stages = channels, []
+        for width, stride in LAYERS:
+            stages.append(nn.Sequential(conv3x3(inputs, width, stride), nn.BatchNorm2d(width), Activation()))
+            inputs = width
+        self.layers = nn.ModuleList(stages)
+        self.linear = nn.Linear(inputs, classes)
+        initialise(self)
+
+    def forward_features(self, x: Tensor) -> Features:
+        out, stages = self.preprocess(x), []
+        for layer in self.layers:
+            out = layer(out)
+            stages.append(out)
+        pooled = out.mean((2, 3))
+        return Features(self.linear(pooled), pooled, tuple(stages))
+
+
+def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
+    """The network of that name, None where the name is not of this family."""
+    return CNN(channels=channels, classes=classes, flags=checked(name, flags, FLAGS)) if name == "cnn" else None

@@ -1,0 +1,78 @@
+"""A network's files in a stage folder: `model.json` says what it is, `weights.safetensors` holds it."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from compress import networks
+from compress.networks import Classifier
+from edge.core import artifact
+
+ARCHITECTURE = "model.json"
+ONNX = "onnx"  # the architecture of a network that is nothing but a graph
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
+WEIGHTS = "weights.safetensors"
+
+
+def describe(name: str, input_shape: tuple[int, ...], classes: Sequence[str]) -> dict[str, Any]:
+    """What must be known to build a network for images (C,H,W) of these classes."""
+    return {"model": name, "input": list(input_shape), "classes": list(classes)}
+
+
+def build(architecture: dict[str, Any]) -> Classifier:
+    """The network that `describe` described, freshly initialised."""
+    return networks.build(
+        architecture["model"], channels=architecture["input"][0], classes=len(architecture["classes"])
+    )
+
+
+def write(work: artifact.Work, architecture: dict[str, Any], model: torch.nn.Module) -> None:
+    """Both files, as payload of the stage in the making."""
+    write_architecture(work, architecture)
+    write_weights(work.add_payload(WEIGHTS), model.state_dict())
+
+
+def write_architecture(work: artifact.Work, architecture: dict[str, Any]) -> None:
+    artifact.write_atomic(work.add_payload(ARCHITECTURE), json.dumps(architecture, indent=2) + "\n")
+
+
+def load(architecture: dict[str, Any], folder: Path) -> Classifier:
+    """The network that `describe` described with the weights in `folder`, mapped from their file."""
+    with torch.device("meta") if ":" not in architecture["model"] else contextlib.nullcontext():
+        model = build(architecture)
+    model.load_state_dict(read_weights(folder), strict=True, assign=True)
+    return model
+
+
+def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """A safetensors file, one tensor in memory at a time; half-precision weights as float32.
+
+    The library's own writer copies all tensors first, which a network of a gigabyte mapped from its checkpoint need
+    not pay for. Format: length of the header (u64), header (JSON), the tensors' bytes.
+    """
+    header, end = {}, 0
+    for name, value in sorted(weights.items()):
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        begin, end = end, end + value.numel() * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in header:
+            value = weights[name].detach().cpu().flatten()
+            stored = (value.float() if value.is_floating_point() else value).contiguous().numpy()
+            file.write(stored.data)
+
+
+def read_architecture(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / ARCHITECTURE).read_text()))
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / WEIGHTS))

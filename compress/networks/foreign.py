@@ -1,0 +1,212 @@
+"""Networks that other packages define, behind this project's interface: [0, 1] in, logits out, features where found.
+
+timm:NAME   torchvision:NAME   robustbench:DATASET/NAME   factory:module:function
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.networks.base import Classifier, Features, Normalize
+from edge.core.errors import CompressError
+
+#: RobustBench entries whose forward gives mean probabilities of an ensemble; their logarithm is a logit.
+PROBABILITIES = ("Chen2020Adversarial",)
+
+
+class Foreign(Classifier):
+    """A network of another package. What its last linear layer reads are the pooled features."""
+
+    def __init__(self, net: nn.Module, name: str, classes: int, *, normalize: int = 0, probabilities: bool = False):
+        super().__init__()
+        self.preprocess = Normalize(normalize) if normalize else nn.Identity()
+        self.net = net
+        self.name = name
+        self.probabilities = probabilities
+        heads = [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+        self.head = heads[-1] if heads and not probabilities else None
+        self.has_features = self.head is not None
+
+    def forward_features(self, x: Tensor) -> Features:
+        seen: list[Tensor] = []
+        handles = []
+        if self.head is not None:
+            head = self.net.get_submodule(self.head)
+            handles.append(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
+        try:
+            logits = self.net(self.preprocess(x))
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            got = type(logits).__name__ if not isinstance(logits, Tensor) else f"a tensor {tuple(logits.shape)}"
+            raise CompressError(f"{self.name}: its forward gives {got}; logits (N, classes) are needed, wrap it")
+        if self.probabilities:
+            logits = logits.clamp(min=1e-30).log()
+        pooled = seen[0] if len(seen) == 1 and seen[0].ndim == 2 else logits.new_zeros((len(logits), 0))
+        return Features(logits, pooled, ())
+
+
+def build(name: str, *, channels: int, classes: int) -> Classifier:
+    """The network written `SCHEME:NAME`, with fresh weights, nothing downloaded."""
+    scheme, _, rest = name.partition(":")
+    builders: dict[str, Callable[[str, int, int], Classifier]] = {
+        "timm": _timm,
+        "torchvision": _torchvision,
+        "robustbench": _robustbench,
+        "factory": _factory,
+    }
+    if scheme not in builders:
+        raise CompressError(f"model {name!r}: no source {scheme!r} (known: {', '.join(builders)})")
+    return builders[scheme](rest, channels, classes)
+
+
+def _timm(name: str, channels: int, classes: int) -> Classifier:
+    timm = _package("timm", "pip install timm")
+    if not timm.is_model(name):
+        raise CompressError(f"timm:{name}: timm {timm.__version__} has no model of that name; see timm.list_models()")
+    net = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    return _normalized(net, f"timm:{name}", channels, classes)
+
+
+def pretrained(name: str) -> tuple[nn.Module, Any, Any]:
+    """The weights that timm or torchvision publish for `SCHEME:NAME`: the network, mean and deviation by channel."""
+    scheme, _, rest = name.partition(":")
+    try:
+        if scheme == "timm":
+            net = _package("timm", "pip install timm").create_model(rest, pretrained=True)
+            return net, net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+        chosen = _package("torchvision", "pip install torchvision").models.get_model_weights(rest).DEFAULT
+        crop = chosen.transforms()
+        return _package("torchvision", "").models.get_model(rest, weights=chosen), crop.mean, crop.std
+    except (OSError, RuntimeError) as fault:
+        raise CompressError(
+            f"{name}: its weights could not be fetched ({_first(fault)}); download them elsewhere, give --weights FILE"
+        ) from None
+
+
+def _torchvision(name: str, channels: int, classes: int) -> Classifier:
+    models = _package("torchvision", "pip install torchvision").models
+    if name not in models.list_models():
+        raise CompressError(f"torchvision:{name}: no model of that name; see torchvision.models.list_models()")
+    return _normalized(models.get_model(name, weights=None, num_classes=classes), name, channels, classes)
+
+
+def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Classifier:
+    found = Foreign(net, name, classes, normalize=channels)
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
+    config = getattr(net, "pretrained_cfg", None) or {}
+    for buffer, value in (("mean", config.get("mean", mean)), ("std", config.get("std", std))):
+        if len(value) == channels:
+            found.preprocess.get_buffer(buffer).copy_(torch.tensor(value).reshape(1, -1, 1, 1))
+    return found
+
+
+def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
+    dataset, _, name = rest.partition("/")
+    with _quiet():
+        _package("robustbench", 'pip install "robust-compress[robustbench]"')
+        zoo = importlib.import_module("robustbench.model_zoo").model_dicts
+        enums = importlib.import_module("robustbench.model_zoo.enums")
+        known = zoo[enums.BenchmarkDataset(dataset)][enums.ThreatModel.Linf]
+        if name not in known:
+            raise CompressError(f"robustbench:{rest}: the installed robustbench has no such model; upgrade it")
+        try:
+            net = _xcit(name, dataset) or known[name]["model"]()
+        except (AssertionError, RuntimeError, AttributeError, TypeError) as fault:
+            raise CompressError(
+                f"robustbench:{rest}: its constructor fails here ({_first(fault)}); import it where that works, "
+                f"export it to ONNX and give the .onnx file"
+            ) from None
+    return Foreign(net, name, classes, probabilities=name in PROBABILITIES)
+
+
+def _xcit(name: str, dataset: str) -> "nn.Module | None":
+    """Some entries are timm models that robustbench registers; their own constructor would download weights."""
+    timm = importlib.import_module("timm")
+    registered = f"{name.lower().replace('-', '_')}_{dataset}_linf"
+    return timm.create_model(registered, pretrained=False) if timm.is_model(registered) else None
+
+
+def _factory(rest: str, channels: int, classes: int) -> Classifier:
+    net = call_factory(rest)
+    return net if isinstance(net, Classifier) else Foreign(net, f"factory:{rest}", classes)
+
+
+def call_factory(text: str) -> nn.Module:
+    """What `module:function` returns, called without arguments; modules beside the working directory are found."""
+    module_name, _, function = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module_name), function)()
+    except ModuleNotFoundError as fault:
+        raise CompressError(
+            f"{text}: no module {fault.name!r}; run where it can be imported, or set PYTHONPATH"
+        ) from None
+    except AttributeError as fault:
+        raise CompressError(
+            f"{text}: {fault}; give module:function of a function that returns a torch module"
+        ) from None
+    if not isinstance(made, nn.Module):
+        raise CompressError(f"{text}: returned a {type(made).__name__}; a torch.nn.Module is needed")
+    return made
+
+
+def _package(name: str, install: str) -> Any:
+    try:
+        return _imported(name)
+    except ImportError as fault:
+        raise CompressError(f"{name} cannot be imported ({_first(fault)}); {install}") from None
+
+
+def _imported(name: str) -> Any:
+    """The package; beside a torch that torchvision was not built for, with the operators' signatures registered.
+
+    torchvision's compiled part does not load there, and its Python part asks torch about these operators on import.
+    Network definitions use none of them.
+    """
+    _alias_autoattack()
+    while True:
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as fault:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(fault))
+            if missing is None or missing[1] in _REGISTERED:
+                raise
+        for module in [m for m in sys.modules if m.partition(".")[0] in (name, "torchvision", "timm")]:
+            del sys.modules[module]  # half-imported
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define(f"{missing[1]}(Tensor x) -> Tensor")
+        _REGISTERED[missing[1]] = library  # a library that is collected takes its operators along
+
+
+_REGISTERED: dict[str, torch.library.Library] = {}
+
+
+def _alias_autoattack() -> None:
+    """robustbench imports `autoattack`; the maintained package is called pyautoattack."""
+    if "autoattack" not in sys.modules:
+        with contextlib.suppress(ImportError):
+            sys.modules["autoattack"] = importlib.import_module("pyautoattack")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Constructors print, and their packages warn; stdout belongs to results."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _first(fault: BaseException) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:160]

@@ -1,0 +1,288 @@
+"""ONNX operators in torch, by name; each takes its node and its inputs. Semantics: the ONNX operator specification.
+
+Integer tensors, which graphs compute shapes with, pass the same operators as images do.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.networks.graph import windows
+from compress.networks.graph.node import Node
+from compress.networks.graph.quantize_linear import dequantize
+
+#: ONNX's numbers of element types; half precision is carried in float32 (`onnx_twin_half`)
+TYPES = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float32,
+    11: torch.float64,
+    16: torch.float32,
+}
+
+
+def _gemm(node: Node, a: Tensor, b: Tensor, c: "Tensor | None" = None) -> Tensor:
+    a = a.T if node.whole("transA", 0) else a
+    b = b.T if node.whole("transB", 0) else b
+    product = node.number("alpha", 1.0) * (a @ b)
+    return product if c is None else product + node.number("beta", 1.0) * c
+
+
+def _divide(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    whole = not (a.is_floating_point() or b.is_floating_point())
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
+def _clip(node: Node, x: Tensor, low: "Tensor | None" = None, high: "Tensor | None" = None) -> Tensor:
+    """Bounds are inputs since opset 11, attributes before."""
+    least = node.attributes.get("min") if low is None else low.item()
+    most = node.attributes.get("max") if high is None else high.item()
+    return x if least is None and most is None else x.clamp(least, most)
+
+
+def _hard_sigmoid(node: Node, x: Tensor) -> Tensor:
+    return (node.number("alpha", 0.2) * x + node.number("beta", 0.5)).clamp(0, 1)
+
+
+def _gelu(node: Node, x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate=node.text("approximate", "none"))
+
+
+def _softmax(node: Node, x: Tensor) -> Tensor:
+    return _normalized(node, x, torch.softmax)
+
+
+def _log_softmax(node: Node, x: Tensor) -> Tensor:
+    return _normalized(node, x, torch.log_softmax)
+
+
+def _normalized(node: Node, x: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Along one axis since opset 13; before, over everything from that axis on."""
+    if node.opset >= 13:
+        return function(x, node.whole("axis", -1))
+    axis = node.whole("axis", 1) % x.ndim
+    return function(x.flatten(axis), -1).reshape(x.shape)
+
+
+def _batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    if node.whole("training_mode", 0):
+        raise ValueError("training mode is not supported")
+    return functional.batch_norm(x, mean, var, scale, bias, eps=node.number("epsilon", 1e-5))
+
+
+def _instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return functional.instance_norm(x, weight=scale, bias=bias, eps=node.number("epsilon", 1e-5))
+
+
+def _layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: "Tensor | None" = None) -> Tensor:
+    axis = node.whole("axis", -1) % x.ndim
+    return functional.layer_norm(x, x.shape[axis:], scale, bias, node.number("epsilon", 1e-5))
+
+
+def _prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, slope * x, x)
+
+
+# ------------------------------------------------------------------------------------------- reductions
+
+
+def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function(x, axes, keepdim)` as an operator; axes are an attribute, or an input in later opsets."""
+
+    def operator(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
+        chosen = node.ints("axes", []) if axes is None else _numbers(axes)
+        if not chosen and node.whole("noop_with_empty_axes", 0):
+            return x
+        return function(x, tuple(chosen) or tuple(range(x.ndim)), keepdim=bool(node.whole("keepdims", 1)))
+
+    return operator
+
+
+# ------------------------------------------------------------------------------------------- shapes
+
+
+def _numbers(values: Tensor) -> list[int]:
+    return [int(value) for value in values.reshape(-1).tolist()]
+
+
+def _given(node: Node, name: str, values: "Tensor | None") -> "list[int] | None":
+    """What is an input in later opsets and an attribute in earlier ones; None where it is neither."""
+    if values is not None:
+        return _numbers(values)
+    return node.ints(name, []) if name in node.attributes else None
+
+
+def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    """0 keeps a size, unless `allowzero`; −1 is what is left."""
+    keep = not node.whole("allowzero", 0)
+    sizes = [x.shape[k] if size == 0 and keep else size for k, size in enumerate(_numbers(shape))]
+    return x.reshape(sizes)
+
+
+def _flatten(node: Node, x: Tensor) -> Tensor:
+    axis = node.whole("axis", 1)
+    return x.reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
+
+
+def _transpose(node: Node, x: Tensor) -> Tensor:
+    return x.permute(node.ints("perm", range(x.ndim)[::-1]))
+
+
+def _squeeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
+    chosen = _given(node, "axes", axes)
+    return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
+
+
+def _unsqueeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
+    chosen = _given(node, "axes", axes) or []
+    for axis in sorted(axis % (x.ndim + len(chosen)) for axis in chosen):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _concat(node: Node, *parts: Tensor) -> Tensor:
+    return torch.cat(parts, node.whole("axis", 0))
+
+
+def _split(node: Node, x: Tensor, sizes: "Tensor | None" = None) -> tuple[Tensor, ...]:
+    axis = node.whole("axis", 0)
+    given = _given(node, "split", sizes)
+    if given is not None:
+        return x.split(given, axis)
+    return x.split(-(-x.shape[axis] // len(node.outputs)), axis)
+
+
+def _slice(
+    node: Node,
+    x: Tensor,
+    starts: "Tensor | None" = None,
+    ends: "Tensor | None" = None,
+    axes: "Tensor | None" = None,
+    steps: "Tensor | None" = None,
+) -> Tensor:
+    first, last = _given(node, "starts", starts) or [], _given(node, "ends", ends) or []
+    along = _given(node, "axes", axes) or list(range(len(first)))
+    by = _given(node, "steps", steps) or [1] * len(first)
+    if min(by) < 1:
+        raise ValueError("a step backwards is not supported")
+    parts = [slice(None)] * x.ndim
+    for axis, *bounds in zip(along, first, last, by, strict=True):
+        parts[axis] = slice(*bounds)
+    return x[tuple(parts)]
+
+
+def _pad(
+    node: Node,
+    x: Tensor,
+    pads: "Tensor | None" = None,
+    value: "Tensor | None" = None,
+    axes: "Tensor | None" = None,
+) -> Tensor:
+    given = _given(node, "pads", pads) or []
+    along = _given(node, "axes", axes) or list(range(x.ndim))
+    sides = {axis % x.ndim: (given[k], given[k + len(along)]) for k, axis in enumerate(along)}
+    pairs = [side for axis in reversed(range(x.ndim)) for side in sides.get(axis, (0, 0))]
+    mode = node.text("mode", "constant")
+    if mode == "constant":
+        return functional.pad(x, pairs, value=node.number("value", 0.0) if value is None else value.item())
+    if any(pairs[4:]):
+        raise ValueError(f"mode {mode} beyond height and width is not supported")
+    return functional.pad(x, pairs[:4], {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+
+
+def _shape(node: Node, x: Tensor) -> Tensor:
+    return torch.tensor(x.shape)[node.attributes.get("start", 0) : node.attributes.get("end")]
+
+
+def _gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
+    axis = node.whole("axis", 0) % x.ndim
+    flat = index.reshape(-1).to(torch.int64) % x.shape[axis]
+    return x.index_select(axis, flat).reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+
+
+def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(_numbers(shape))))
+
+
+def _cast(node: Node, x: Tensor) -> Tensor:
+    return x.to(TYPES[node.whole("to", 0)])
+
+
+def _fold(function: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor]) -> Tensor:
+    first, *rest = values
+    for value in rest:
+        first = function(first, value)
+    return first
+
+
+#: name → operator: (node, inputs…) → its output, or all of its outputs
+OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
+    "Abs": lambda node, x: x.abs(),
+    "Add": lambda node, a, b: a + b,
+    "AveragePool": windows.average_pool,
+    "BatchNormalization": _batch_normalization,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": windows.conv,
+    "DequantizeLinear": dequantize,
+    "Div": _divide,
+    "Dropout": lambda node, x, *rest: x,
+    "Elu": lambda node, x: functional.elu(x, node.number("alpha", 1.0)),
+    "Erf": lambda node, x: x.erf(),
+    "Exp": lambda node, x: x.exp(),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "GlobalAveragePool": windows.global_average_pool,
+    "GlobalMaxPool": windows.global_max_pool,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda node, x: x * (x / 6 + 0.5).clamp(0, 1),
+    "Identity": lambda node, x: x,
+    "InstanceNormalization": _instance_normalization,
+    "LayerNormalization": _layer_normalization,
+    "LeakyRelu": lambda node, x: functional.leaky_relu(x, node.number("alpha", 0.01)),
+    "Log": lambda node, x: x.log(),
+    "LogSoftmax": _log_softmax,
+    "MatMul": lambda node, a, b: a @ b,
+    "Max": lambda node, *values: _fold(torch.maximum, values),
+    "MaxPool": windows.max_pool,
+    "Min": lambda node, *values: _fold(torch.minimum, values),
+    "Mish": lambda node, x: functional.mish(x),
+    "Mul": lambda node, a, b: a * b,
+    "Neg": lambda node, x: -x,
+    "Pad": _pad,
+    "Pow": lambda node, a, b: a**b,
+    "PRelu": _prelu,
+    "Reciprocal": lambda node, x: 1 / x,
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceSum": _reduce(torch.sum),
+    "Relu": lambda node, x: x.relu(),
+    "Reshape": _reshape,
+    "Selu": lambda node, x: functional.selu(x),
+    "Shape": _shape,
+    "Sigmoid": lambda node, x: x.sigmoid(),
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Softplus": lambda node, x: functional.softplus(x, threshold=1e9),
+    "Split": _split,
+    "Sqrt": lambda node, x: x.sqrt(),
+    "Squeeze": _squeeze,
+    "Sub": lambda node, a, b: a - b,
+    "Sum": lambda node, *values: _fold(torch.add, values),
+    "Swish": lambda node, x: x * (node.number("alpha", 1.0) * x).sigmoid(),
+    "Tanh": lambda node, x: x.tanh(),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

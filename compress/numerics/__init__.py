@@ -1,0 +1,1 @@
+"""What every computation stands on: arithmetic, seeds, several processes as one. Below networks and data."""

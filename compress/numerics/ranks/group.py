@@ -1,0 +1,150 @@
+"""The group of processes: its start and end, Python objects between them, and the one place where a loss is noticed."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from compress.numerics.ranks import peers
+from compress.numerics.ranks.peers import Peers
+from edge.core.errors import CompressError
+from edge.core.interrupt import EXIT_CODE, Interrupted
+
+Object = TypeVar("Object")
+
+_peers: "list[Peers]" = []  # of the group that `started` made
+
+
+class RankLost(CompressError):
+    """A process of the group ended before the others."""
+
+
+def world() -> int:
+    """How many processes work together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; rank 0 alone prints and writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def here() -> torch.device:
+    """Where this process computes: the GPU of its LOCAL_RANK, the only one without torchrun, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if world() > 1 else torch.device("cuda")
+
+
+@contextlib.contextmanager
+def started() -> Iterator[None]:
+    """Inside, the processes that torchrun started are one group: gloo on CPUs, NCCL between GPUs.
+
+    Ranks above 0 print nothing. When one is lost the others end within seconds, and one of them says so in one line.
+    Whatever ends a rank is said by one of them: `SystemExit` takes the place of a fault that another rank has told.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield
+        return
+    watched = _start()
+    _peers.append(watched)
+    try:
+        with contextlib.ExitStack() as quiet:
+            if rank() > 0:
+                nothing = quiet.enter_context(open(os.devnull, "w"))
+                quiet.enter_context(contextlib.redirect_stdout(nothing))
+                quiet.enter_context(contextlib.redirect_stderr(nothing))
+            yield
+        watched.rest()  # before any process ends in peace
+        with together():
+            distributed.barrier()
+        _peers.remove(watched)  # not after a fault: this process then has its own last line to say
+    except BaseException as fault:
+        watched.rest()
+        # what is told in one line carries an exit code: ours, click's
+        code = EXIT_CODE if isinstance(fault, Interrupted) else getattr(fault, "exit_code", None)
+        common = code is not None and not isinstance(fault, RankLost)
+        told = (common and rank() > 0 and watched.spoken()) or not watched.first()  # what all find, rank 0 says
+        if told and code is not None:
+            sys.exit(code)
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def gather(value: Object) -> list[Object]:
+    """Every rank's value, in the order of ranks, on every rank; anything that can be pickled."""
+    if world() == 1:
+        return [value]
+    found: list[Any] = [None] * world()
+    with together():
+        distributed.all_gather_object(found, value)
+    return found
+
+
+def broadcast(value: Object) -> Object:
+    """Rank 0's value on every rank; what the others give is not read."""
+    if world() == 1:
+        return value
+    found = [value if rank() == 0 else None]
+    with together():
+        distributed.broadcast_object_list(found, src=0)
+    return found[0]  # type: ignore[return-value]
+
+
+def largest(value: float) -> float:
+    """The largest of the ranks' values, float64; how they agree on what each sees on its own, a signal or a clock."""
+    if world() == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64)
+    with together():
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return float(found)
+
+
+def instead() -> "str | None":
+    """What a process that a signal ends now says in place of its usual line: "" is nothing, None the usual one."""
+    return _peers[-1].instead() if _peers else None
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around every exchange: a lost rank is `RankLost`."""
+    try:
+        yield
+    except RuntimeError as fault:
+        text = next(iter(str(fault).splitlines()), "")
+        if not any(sign in str(fault).lower() for sign in peers.GONE):
+            raise
+        ended = _peers[-1].gone(peers.SETTLE_S) if _peers else []
+        raise RankLost(peers.lost(ended) if ended else peers.lost((), text.rpartition("] ")[2])) from None
+
+
+def _start() -> Peers:
+    """Join the group that the environment describes."""
+    number, size = _number("RANK"), _number("WORLD_SIZE")
+    backend = "gloo"
+    if torch.cuda.is_available():
+        local, gpus = _number("LOCAL_RANK"), torch.cuda.device_count()
+        if local >= gpus:
+            raise CompressError(f"LOCAL_RANK {local}: this machine has {gpus} GPUs; give --nproc-per-node {gpus}")
+        torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        store, _, _ = next(distributed.rendezvous("env://", number, size))
+        distributed.init_process_group(backend, store=store, rank=number, world_size=size)
+    except (RuntimeError, ValueError) as fault:
+        text = next(iter(str(fault).splitlines()), type(fault).__name__)
+        raise CompressError(f"rank {number} of {size} found no group ({text}); start it with torchrun") from None
+    return Peers(number, gather(peers.home()), store.clone())
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise CompressError(f"{name} {text!r}: WORLD_SIZE is set, so a number is needed there; start with torchrun")
+    return int(text)

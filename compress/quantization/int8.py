@@ -1,0 +1,153 @@
+"""The twin: a network whose weights and activations pass 8-bit fake quantizers, and the state that lays it out.
+
+Symmetric throughout, zero point 0: weights signed per output channel, activations per tensor. BatchNorm is folded
+first, so that what is quantized here is what the exported file stores. `quantizer.json` holds the layout
+
+    bits            8
+    unsigned        site → whether its values were never negative
+    fused           sites that a runtime does without which computes a convolution and the sum behind it as one
+    float_layers    convolutions and linear layers that stay in floating point, with the sites that serve them alone
+    ranges          how the activations' ranges were found
+    runtime         the runtime whose grid the network was fine-tuned through
+
+and `weights.safetensors` the range of every site and every weight, so that each runtime's twin follows from one state.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.networks import Classifier, folder
+from compress.quantization import calibration, quantized
+from compress.quantization.calibration import Ranges
+from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
+from compress.quantization.quantizer import Quantizer
+from edge.core import artifact, choices, targets
+from edge.core.errors import CompressError
+
+QUANTIZER = "quantizer.json"
+MAX = Ranges()
+Layout = dict[str, Any]
+
+
+def for_runtime(layout: Layout, runtime: str) -> Layout:
+    """The layout of that runtime's twin: the same ranges on the runtime's own grid.
+
+    onnx as stored: levels 0…255 where nothing is negative. tensorrt signed everywhere, as its INT8 is, so that what is
+    never negative has 0…127; and without the sites in `fused`.
+    """
+    choices.known("runtime", runtime, tuple(targets.RUNTIMES))
+    if runtime == "onnx":
+        return layout
+    return {**layout, "unsigned": {site: False for site in layout["unsigned"] if site not in layout["fused"]}}
+
+
+def quantize(model: Classifier, images: Iterable[Tensor], how: Ranges = MAX) -> Layout:
+    """Fold and quantize `model` in place, all of it, ranges found on batches of `images` (B,C,H,W); the layout."""
+    fold(model)
+    sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
+    _insert(model, sites)
+    calibration.weights(model, how)
+    layout = {
+        "bits": 8,
+        "unsigned": calibration.activations(model, sites, list(images), how, exact=exact),
+        "fused": fused,
+        "float_layers": [],
+        "ranges": how.activations,
+        "runtime": how.runtime,
+    }
+    lay_out(model, for_runtime(layout, how.runtime))
+    return layout
+
+
+def leave_float(model: Classifier, layout: Layout, float_layers: Sequence[str]) -> Layout:
+    """The layout of the wholly quantized `model` with those layers, and the sites that serve them alone, left float."""
+    serves = site_layers(model)
+    rest = {
+        site: unsigned
+        for site, unsigned in layout["unsigned"].items()
+        if not serves[site] or serves[site] - {*float_layers}
+    }
+    return {**layout, "unsigned": rest, "float_layers": list(float_layers)}
+
+
+def lay_out(model: Classifier, layout: Layout) -> None:
+    """Turn on, in place, those quantizers of a quantized network that `layout` has, and the others off."""
+    for name, quantizer in quantizers(model):
+        layer = name.removesuffix(".weight_quantizer")
+        is_weight = name.endswith(".weight_quantizer")
+        quantizer.is_enabled = layer not in layout["float_layers"] if is_weight else name in layout["unsigned"]
+        quantizer.unsigned = layout["unsigned"].get(name, False)
+
+
+def restore(model: Classifier, layout: Layout, weights: Mapping[str, Tensor], where: "Path | str" = "") -> None:
+    """`model`, as it was built, becomes the quantized network of that layout and those weights.
+
+    `where` the weights lie leads the line that says what is wrong with them.
+    """
+    fold(model)
+    _insert(model, quantizer_sites(model))
+    lead, wanted = f"{where}: " if where else "", model.state_dict()
+    weights = {_renamed(name): value for name, value in weights.items()}
+    if odd := sorted({*wanted} ^ {*weights}):
+        what = "is missing" if odd[0] in wanted else "is unknown"
+        raise CompressError(f"{lead}the weights do not fit the quantized network, {odd[0]} {what}; quantize again")
+    model.load_state_dict({name: value.reshape(wanted[name].shape) for name, value in weights.items()}, strict=True)
+    lay_out(model, layout)
+    check_ranges(model, lead)
+
+
+def check_ranges(model: nn.Module, lead: str = "") -> None:
+    """Whether every quantizer that is on has a range, all of it finite and above 0."""
+    for name, quantizer in quantizers(model):
+        bad = ~(torch.isfinite(quantizer.amax) & (quantizer.amax > 0))
+        if quantizer.is_enabled and bool(bad.any()):
+            value = float(quantizer.amax[bad].flatten()[0])
+            raise CompressError(f"{lead}INT8 without ranges: {name} has {value:g}, not above 0; quantize again")
+
+
+def quantizers(model: nn.Module) -> Iterator[tuple[str, Quantizer]]:
+    """Every quantizer with its name, in the network's order."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, Quantizer))
+
+
+def layers(model: nn.Module) -> list[str]:
+    """The convolutions and linear layers of a quantized network, in its order."""
+    ending = ".weight_quantizer"
+    return [name.removesuffix(ending) for name, _ in quantizers(model) if name.endswith(ending)]
+
+
+def _renamed(name: str) -> str:
+    """A range's name, of an earlier version's too, which called it `_amax`."""
+    return name.replace("_quantizer._amax", "_quantizer.amax")
+
+
+def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
+    """Put quantizers into a folded network, in place, all of them off and without a range."""
+    sides: dict[str, set[str]] = {
+        name: set() for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    for site, target in sites.items():
+        sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
+    for name, found in sides.items():
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, quantized.of(model.get_submodule(name), found))
+    model.to(next(model.parameters()).device).eval()
+
+
+def write_layout(work: artifact.Work, layout: Layout) -> None:
+    artifact.write_atomic(work.add_payload(QUANTIZER), json.dumps(layout, indent=2) + "\n")
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout in a stage folder, that of an earlier version completed."""
+    found = dict(json.loads((path / QUANTIZER).read_text()))
+    if "fused" not in found:
+        model = folder.build(folder.read_architecture(path))
+        fold(model)
+        found |= {"fused": fused_sites(model), "float_layers": [], "ranges": "max", "runtime": "onnx"}
+    return found

@@ -1,0 +1,84 @@
+"""The variance gap: robust accuracy against the gap between statistics on adversarial and on clean images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compress.report.markup import Column, Html, element, section, table
+from edge.core import readable
+
+
+def analysis(document: Mapping[str, Any]) -> "Html | None":
+    """The figure, a row a model, and the predictors across models."""
+    found = document.get("analysis")
+    if found is None:
+        return None
+    text = (
+        f"How far feature variance and softmax Gram matrices move under PGD-{found['steps']} of growing radius, on "
+        f"{found['n']} test images. r is Pearson's correlation with robust accuracy, its interval a bootstrap over "
+        "images within a model and over models across them. A correlation is no cause; where the interval contains 0, "
+        "no relation is shown."
+    )
+    return section(
+        "analysis",
+        "Variance gap",
+        element("p", text),
+        element("img", src=found["figure"], alt=_spoken(found), style="width: 100%; height: auto; background: #fff"),
+        _models(found),
+        _across(found),
+    )
+
+
+def _spoken(found: Mapping[str, Any]) -> str:
+    """The figure in words, for who cannot see it."""
+    each = "; ".join(f"{row['label']} {_r(row['variance'])}" for row in found["models"])
+    return f"Robust accuracy against variance gap and Gram gap over radii, and across models; r of the former: {each}"
+
+
+def _models(found: Mapping[str, Any]) -> Html:
+    titles = ("clean", f"robust at {found['eps']}", "variance gap", "r over radii", "Gram gap", "r over radii")
+    rows = [
+        [
+            row["label"],
+            readable.percent(row["clean"]),
+            readable.percent(row["robust"]),
+            readable.percent(row["variance_gap"]),
+            _r(row["variance"]),
+            readable.percent(row["image_gram_gap"]),
+            _r(row["image_gram"]),
+        ]
+        for row in found["models"]
+    ]
+    return table(
+        "Gaps relative to clean images", [Column("model"), *(Column(title, "number") for title in titles)], rows
+    )
+
+
+def _across(found: Mapping[str, Any]) -> Html:
+    across = found["across_models"]
+    if "reason" in across:
+        return element("p", f"Across models: {across['reason']}.", class_="quiet")
+    given = f"r given {' and '.join(across['given'])}"
+    columns = [Column("predictor"), *(Column(title, "number") for title in ("r", "over models", "over images", given))]
+    rows = [
+        [
+            row["label"] + (", a rival" if row["kind"] == "rival" else ""),
+            readable.NONE if row["r"] is None else f"{row['r']:+.3f}",
+            _bounds(row["over_models"]),
+            _bounds(row["over_images"]),
+            _r(row["partial"], "over_models") if "partial" in row else readable.NONE,
+        ]
+        for row in across["predictors"]
+    ]
+    note = f" ({across['note']})" if across["note"] else ""
+    return table(f"Robust accuracy across {across['n']} models at eps {found['eps']}{note}", columns, rows)
+
+
+def _r(entry: Mapping[str, Any], interval: str = "interval") -> str:
+    if entry["r"] is None:
+        return str(entry["reason"])
+    bounds = entry[interval]
+    return f"{entry['r']:+.3f}" + (f" ({_bounds(bounds)})" if bounds else "")
+
+
+def _bounds(bounds: "Sequence[float] | None") -> str:
+    return readable.NONE if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"

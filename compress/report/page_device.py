@@ -1,0 +1,162 @@
+"""The state of the machine while it measured: warnings, energy, power, clocks and heat over time, what was not read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compress.report.markup import Column, Html, badge, element, section, table
+from compress.report.page_accuracy import legend
+from compress.report.svg_time import over_time
+from edge.core import readable
+from edge.evidence.power import summands
+from edge.evidence.samples import Samples
+
+Entry = Mapping[str, Any]
+#: What this section shows of a machine's state, so that no other table repeats it.
+SHOWN = frozenset(
+    (
+        *("kind", "monotonic_ns", "board", "power_mode", "clocks", "jetson_clocks", "boost", "virtual", "gpu"),
+        *("temperatures_c", "limits_c", "throttled", "over_current", "limited", "power_mw", "energy_mj"),
+        *("fans", "memory", "ticks", "unreadable"),
+    )
+)
+COLOURS = ("worst", "pgd", "clean")
+QUANTITIES = {"mw": ("Power", "mW"), "mhz": ("Clocks", "MHz"), "celsius": ("Temperature", "°C")}
+
+
+def device(document: Mapping[str, Any]) -> "Html | None":
+    """The section; None where no statement tells of a machine's state."""
+    told = [entry for entry in document.get("verified", ()) if "kind" in entry["predicate"]["machine"]["before"]]
+    if not told:
+        return None
+    return section(
+        "device",
+        "The machine while it measured",
+        _warnings(told),
+        _states(told),
+        *(chart for entry in told for chart in _charts(entry)),
+        _unread(told),
+    )
+
+
+def _warnings(told: Sequence[Entry]) -> Html:
+    rows = [
+        [entry["label"], badge(row["name"], "warn"), row["found"], row["fix"]]
+        for entry in told
+        for row in entry["predicate"].get("warnings", ())
+    ]
+    if not rows:
+        return element("p", badge("nothing speaks against them", "good"), " Latency and energy can be trusted.")
+    columns = [Column("artifact"), Column("warning"), Column("what was found", "long"), Column("what ends it", "long")]
+    return table("Reasons not to trust latency and energy", columns, rows)
+
+
+def _states(told: Sequence[Entry]) -> Html:
+    columns = [Column("property"), *(Column(entry["label"], "long") for entry in told)]
+    found = [dict(_state(entry["predicate"])) for entry in told]
+    names = dict.fromkeys(name for one in found for name in one)
+    rows = [[name, *(one.get(name, readable.NONE) for one in found)] for name in names]
+    return table("State of the machine", columns, rows)
+
+
+def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    before, after = predicate["machine"]["before"], predicate["machine"]["after"]
+    during = predicate["machine"].get("during") or {}
+    yield "kind", str(before["kind"])
+    for key, name in (("board", "board"), ("power_mode", "power mode"), ("jetson_clocks", "clocks held")):
+        if before.get(key) is not None:
+            yield name, _change(before[key], after.get(key))
+    if before.get("gpu"):
+        yield "GPU", readable.flat({key: value for key, value in before["gpu"].items() if value is not None})
+    yield "energy of one image", _energy(during.get("energy") or {})
+    for what, found in (during.get("energy_of_others") or {}).items():
+        if found["gross_mj"] is not None:
+            yield f"energy of one image, {what}", _energy(found)
+    for key, (name, unit) in QUANTITIES.items():
+        if during.get(key):
+            yield name.lower(), _levels(during[key], unit)
+    if during.get("cores"):
+        yield "cores, mean", readable.flat(during["cores"])
+    yield "throttled", _active(during.get("throttled") or {}) or _active(before["throttled"]) or "nothing"
+    yield "over-current events", _change(before["over_current"], after["over_current"])
+    if during:
+        cost = readable.percent(during.get("sampler_cpu"))
+        yield "samples", f"{during['n']} in {readable.duration(during['seconds'])}, at {cost} of a core"
+
+
+def _change(before: Any, after: Any) -> str:
+    first, last = readable.flat(before), readable.flat(after)
+    return first if first == last else f"{first} → {last}"
+
+
+def _energy(found: Mapping[str, Any]) -> str:
+    if found.get("gross_mj") is None:
+        return str(found.get("why") or readable.NONE)
+    net = found["why"] if found["net_mj"] is None else f"{readable.number(found['net_mj'])} mJ above idle"
+    return f"{readable.number(found['gross_mj'])} mJ on {' + '.join(found['rails'])}; {net}"
+
+
+def _levels(found: Mapping[str, Mapping[str, float]], unit: str) -> str:
+    return ", ".join(f"{name} {level['mean']:,.0f}" for name, level in found.items()) + f" {unit}"
+
+
+def _active(states: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {readable.number(float(value))}" for name, value in states.items() if value > 0)
+
+
+def _charts(entry: Entry) -> Iterator[Html]:
+    """Up to three lines a quantity; the timed part is shaded."""
+    samples: Samples | None = entry.get("watched")
+    if samples is None or len(samples) < 2:
+        return
+    figures = [figure for key in QUANTITIES if (figure := _chart(entry, samples, key)) is not None]
+    if figures:
+        yield element("p", element("strong", entry["label"]), " over time; shaded: the timed part.")
+        yield element("div", *figures, class_="small-charts")
+
+
+def _chart(entry: Entry, samples: Samples, key: str) -> "Html | None":
+    rows = {name.partition(".")[2]: row for name, row in samples.values.items() if name.startswith(f"{key}.")}
+    rows = {name: row for name, row in rows.items() if np.isfinite(row).sum() >= 2}
+    names = _chosen(key, rows)
+    if not names:
+        return None
+    title, unit = QUANTITIES[key]
+    seconds = (samples.times_ns - samples.times_ns[0]) / 1e9
+    lines = {}
+    for colour, name in zip(COLOURS, names, strict=False):
+        there = np.isfinite(rows[name])
+        lines[colour] = seconds[there], rows[name][there]
+    label = f"{title} of {', '.join(names)} over time, {entry['label']}"
+    return element(
+        "figure",
+        element("figcaption", element("strong", f"{title}, {unit}"), legend(dict(zip(COLOURS, names, strict=False)))),
+        over_time(lines, _timed(entry, samples), label),
+    )
+
+
+def _chosen(key: str, rows: "Mapping[str, np.ndarray]") -> list[str]:
+    """The rails that are the whole, the parts that matter, or the highest."""
+    if key == "mw":
+        wanted = [*summands([name for name in rows if name != "GPU"]), "GPU"]
+    elif key == "mhz":
+        wanted = ["gpu", "cpu0", "emc", "gpu_memory"]
+    else:
+        wanted = sorted(rows, key=lambda name: -float(np.nanmax(rows[name])))
+    return [name for name in wanted if name in rows][: len(COLOURS)]
+
+
+def _timed(entry: Entry, samples: Samples) -> "tuple[float, float] | None":
+    span = (entry["predicate"]["machine"].get("during") or {}).get("span_ns")
+    return None if span is None else ((span[0] - samples.times_ns[0]) / 1e9, (span[1] - samples.times_ns[0]) / 1e9)
+
+
+def _unread(told: Sequence[Entry]) -> Html:
+    rows = [
+        [entry["label"], row["what"], row["why"], row["how"]]
+        for entry in told
+        for row in entry["predicate"]["machine"]["before"]["unreadable"]
+    ]
+    columns = [Column("artifact"), Column("what"), Column("why", "long"), Column("what would bring it", "long")]
+    return table("What could not be read", columns, rows)

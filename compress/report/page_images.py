@@ -1,0 +1,97 @@
+"""Images: what the attacks made of some of them, and what the artifact said."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.report import png
+from compress.report.markup import Html, badge, element, join, section
+
+BROKEN, HELD = 8, 4
+
+
+def choose(evidence: Mapping[str, Any], broken: int = BROKEN, held: int = HELD) -> list[dict[str, Any]]:
+    """The first images that an attack broke and the first that none did, of those the artifact has right when clean.
+
+    `evidence` holds index, labels and clean_predictions, each int (N,); clean, uint8 (N, C, H, W); attacks, A names;
+    adversarial, uint8 (A, N, C, H, W); broken, bool (A, N); predictions, int (A, N), −1 where none was kept. A broken
+    image is shown with the first attack that broke it. Images that are neither grey nor RGB are not shown.
+    """
+    if evidence["clean"].shape[1] not in png.COLOUR_TYPES:
+        return []
+    right = evidence["clean_predictions"] == evidence["labels"]
+    fell = evidence["broken"].any(0)
+    chosen = [*np.flatnonzero(right & fell)[:broken], *np.flatnonzero(right & ~fell)[:held]]
+    return [_tile(evidence, int(i), int(evidence["broken"][:, i].argmax())) for i in chosen]
+
+
+def _tile(evidence: Mapping[str, Any], i: int, attack: int) -> dict[str, Any]:
+    is_broken = bool(evidence["broken"][attack, i])
+    label, said = int(evidence["labels"][i]), int(evidence["predictions"][attack, i])
+    if not is_broken:
+        said = label  # an admissible candidate that breaks nothing is classified right
+    known = said >= 0 and is_broken == (said != label)
+    return {
+        "index": int(evidence["index"][i]),
+        "label": label,
+        "clean_prediction": int(evidence["clean_predictions"][i]),
+        "adversarial_prediction": said if known else None,
+        "broken": is_broken,
+        "attack": str(evidence["attacks"][attack]),
+        "clean": evidence["clean"][i],
+        "adversarial": evidence["adversarial"][attack, i],
+    }
+
+
+def images(document: Mapping[str, Any]) -> "Html | None":
+    """The chosen images of the shipped artifact: clean, adversarial, and their difference amplified."""
+    shipped = next(iter(document.get("verified", ())), None)
+    if shipped is None or not shipped["images"]:
+        return None
+    radius = shipped["predicate"]["threat"]["grid_radius"]
+    gain = 127 / max(1, radius)
+    text = (
+        f"Images that {shipped['label']} has right when clean: first some that an attack broke, then some that none "
+        f"did. In the difference grey is no change; it is amplified {gain:.1f} ×, so that a change by {radius} of 255 "
+        "grey levels, the largest allowed, is black or white."
+    )
+    return section(
+        "images", "Images", element("p", text), element("div", *_figures(shipped["images"], gain), class_="tiles")
+    )
+
+
+def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
+    for tile in tiles:
+        said = tile["adversarial_prediction"]
+        told = f"class {said}" if said is not None else "another class"
+        moved = difference(tile["clean"], tile["adversarial"], gain)
+        pictures = [
+            _picture(tile["clean"], "clean", f"Clean image {tile['index']} of class {tile['label']}"),
+            _picture(tile["adversarial"], "adversarial", f"The same image after {tile['attack']}, taken for {told}"),
+            _picture(moved, "difference", "Their difference, amplified"),
+        ]
+        caption = element(
+            "figcaption",
+            badge("broken", "bad") if tile["broken"] else badge("held", "good"),
+            f" image {tile['index']}, true class {tile['label']}: clean → {tile['clean_prediction']}, adversarial → "
+            f"{said if said is not None else 'another class'}",
+            element(
+                "small", tile["attack"] if tile["broken"] else f"held against every attack; shown: {tile['attack']}"
+            ),
+        )
+        yield element("figure", element("div", join(pictures), class_="pictures"), caption, class_="tile")
+
+
+def difference(
+    clean: "npt.NDArray[np.uint8]", adversarial: "npt.NDArray[np.uint8]", gain: float
+) -> "npt.NDArray[np.uint8]":
+    """`adversarial − clean` times `gain` around middle grey (128), uint8 (C, H, W)."""
+    moved = 128 + gain * (adversarial.astype(np.float64) - clean)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+
+
+def _picture(pixels: "npt.NDArray[np.uint8]", name: str, alt: str) -> Html:
+    image = element("img", src=png.data_uri(pixels), alt=alt, width=pixels.shape[2], height=pixels.shape[1])
+    return element("div", image, element("small", name))

@@ -1,0 +1,355 @@
+"""The attack-set stage: images made with gradients against student, twins and artifacts, replayed on all of them.
+
+The parts of the protocol that need gradients: white box on the twin and on the float student, margin and temperature
+losses, hybrid BPDA (forward on the artifact, backward through its twin) and differential images. What needs only
+the artifact (replay, Square, a decision-based attack) is `edge.verify.verify`'s.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace as replace_fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.attacks import grid, twin_agreement
+from compress.attacks.against import Candidates, Found, attack_all
+from compress.attacks.subjects import Subject
+from compress.config import AttackConfig
+from compress.data import Dataset, first_of_each_class
+from compress.folders import lineage, load, load_data, plan_of
+from compress.networks.graph import onnx_twin
+from compress.remote.runner import RemoteRunner, open_stage
+from edge import open_runner
+from edge.attacks import checks
+from edge.core import artifact, targets
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
+from edge.statement import statement
+from edge.verify import golden
+from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
+
+
+def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
+    """What decides the result."""
+    return _plan(config, _read(inputs), inputs)
+
+
+def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+    """Attack `inputs["student"]`, its `"quantized"` twin if given, and every artifact in `"exported"`, into `out`.
+
+    `inputs["host"]`, where given, is the board that executes the artifacts, by its Python `inputs["python"]`.
+
+    An artifact of that chain has the torch model that it was made from as its twin. Any other, and every one where no
+    student is given, has a twin made from its own graph where its operators allow.
+    """
+    stages = _read(inputs)
+
+    def make(work: Work) -> None:
+        _reachable(config)
+        dataset = load_data(config.data, *stages.values())
+        index = choose(dataset, config.images)
+        subjects = _subjects(stages, _opener(inputs))
+        clean, labels = dataset.images[index], dataset.labels[index]
+        agreement, alarms = _compared(subjects, clean, labels, config)
+        found = attack_all(subjects, clean, labels, index, config)
+        predictions = _replay(subjects, found.candidates, len(labels))
+        broken = _broken(predictions, found.candidates, clean, labels, config)
+        arrays = {
+            "clean": clean,
+            "labels": labels,
+            "index": index,
+            "adversarial": np.array([entry.images for entry in found.candidates], np.uint8).reshape(-1, *clean.shape),
+            "predictions": predictions,
+            "broken": broken,
+            "clean_logits": np.stack([subject.infer(clean) for subject in subjects]),
+        }
+        handful = _handful(subjects, arrays)
+        _save(work, ARRAYS_FILE, arrays)
+        _save(work, golden.FILE, handful)
+        description = {
+            **_describe(subjects, found, dataset, config),
+            "agreement": agreement,
+            "alarms": alarms,
+            "arrays": _hashes(arrays),
+            "golden": {
+                "file": golden.FILE,
+                "n": len(handful["labels"]),
+                "batch_size": [_batch_size(subject) for subject in subjects],
+                "arrays": _hashes(handful),
+            },
+        }
+        _float_beside_grid(description["models"], found, arrays)
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        artifact.write_atomic(work.add_payload(INDEX_FILE), text)
+        work.metrics = _metrics(subjects, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms]}
+        work.metrics |= _traffic(subjects)
+
+    return artifact.build(out, _plan(config, stages, inputs), make, lineage=lineage(config, stages), replace=replace)
+
+
+def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: Mapping[str, Any]) -> Plan:
+    """Images made with forward passes on a board are another set than those made without it."""
+    planned, host = plan_of("attack-set", config, stages), inputs.get("host")
+    return planned if host is None else replace_fields(planned, config={**planned.config, "host": host})
+
+
+def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
+    """Indices of the test images to attack, in dataset order: all, or the first of each class in equal numbers."""
+    test = dataset.splits["test"]
+    if count is None:
+        return test
+    if count > len(test):
+        raise CompressError(f"images: {count} asked for, the test split of {dataset.name} has {len(test)}")
+    return test[first_of_each_class(dataset.labels[test], count)]
+
+
+# ------------------------------------------------------------------------------------------- inputs
+
+
+def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
+    """The stages by role: student, quantized, exported-0, …; each artifact of the student's chain, or adopted."""
+    stages: dict[str, Stage] = {}
+    if inputs.get("student"):
+        stages["student"] = artifact.read(inputs["student"], ("student", "teacher"))
+    if inputs.get("quantized"):
+        quantized = artifact.read(inputs["quantized"], ("quantized",))
+        if "student" not in stages:
+            raise CompressError(f"{quantized.path}: given without its student; name the student's folder first")
+        _same(quantized, "student", [stages["student"]])
+        stages["quantized"] = quantized
+    given = inputs.get("exported") or []
+    if not stages and not given:
+        raise CompressError("nothing to attack: neither a student nor an artifact given; name one, or --exported DIR")
+    for number, where in enumerate(given):
+        exported = artifact.read(where, ("exported",))
+        if "student" in stages and _made_from(exported) is not None:
+            _same(exported, "model", [stages[role] for role in ("student", "quantized") if role in stages])
+        stages[f"exported-{number}"] = exported
+    return stages
+
+
+def _made_from(exported: Stage) -> "str | None":
+    """Identity of the model that an artifact was made from; None of an adopted file."""
+    return exported.manifest["plan"]["inputs"].get("model")
+
+
+def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
+    made_from = stage.manifest["plan"]["inputs"][role]
+    if made_from not in [origin.identity for origin in origins]:
+        given = " or ".join(str(origin.path) for origin in origins)
+        raise CompressError(
+            f"{stage.path}: made from another {role} ({made_from:.12}) than {given}; "
+            f"give the folders of one chain (--quantized for an INT8 artifact)"
+        )
+
+
+def _reachable(config: AttackConfig) -> None:
+    if grid.radius(config.threat.eps) < 1:
+        raise CompressError(
+            f"threat.eps: {config.threat.eps} is less than one grey level, no other 8-bit image is within it; "
+            f"give 1/255 or more"
+        )
+
+
+# ------------------------------------------------------------------------------------------- subjects
+
+
+def _opener(inputs: Mapping[str, Any]) -> Callable[[Path], Runner]:
+    """How an exported folder is opened: here, or on the board."""
+    host, python = inputs.get("host"), inputs.get("python")
+    return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
+
+
+def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[Subject]:
+    """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
+    models = [
+        Subject(role, name, stages[role].identity, load(stages[role]), precision=precision)
+        for role, name, precision in (("student", "student", "float32"), ("quantized", "twin", "int8"))
+        if role in stages
+    ]
+    artifacts: list[Subject] = []
+    for role, stage in stages.items():
+        if not role.startswith("exported-"):
+            continue
+        label = _label(stage.path, [subject.label for subject in [*models, *artifacts]])
+        twin = _of_chain(stage, models, stages)
+        twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
+        if twin is not None and twin not in models:
+            models.append(twin)
+        runner, unexecuted = _executing(label, stage, twin, opened)
+        artifacts.append(
+            Subject(
+                label,
+                "artifact",
+                stage.identity,
+                twin.model if twin else None,
+                runner,
+                twin.label if twin else None,
+                reason,
+                stage.metrics["precision"],
+                unexecuted,
+            )
+        )
+    return [*models, *artifacts]
+
+
+def _of_chain(stage: Stage, models: list[Subject], stages: Mapping[str, Stage]) -> "Subject | None":
+    """The torch model that an artifact was made from, on the grid of the artifact's runtime; None of another chain."""
+    made_from = _made_from(stage)
+    origin = next((subject for subject in models if subject.identity == made_from), None)
+    runtime = next(name for name, targets in targets.RUNTIMES.items() if stage.config["target"] in targets)
+    if origin is None or origin.role != "twin" or runtime == "onnx":
+        return origin
+    label = f"{origin.label}.{runtime}"
+    known = next((subject for subject in models if subject.label == label), None)
+    identity = artifact.digest({"twin": runtime, "of": origin.identity})
+    return known or Subject(label, "twin", identity, load(stages["quantized"], runtime=runtime), precision="int8")
+
+
+def _executing(
+    label: str, stage: Stage, twin: "Subject | None", opened: Callable[[Path], Runner]
+) -> "tuple[Runner | None, str | None]":
+    """The artifact's runner; of an engine that cannot be executed here, none and the reason. A board must answer."""
+    try:
+        return opened(stage.path), None
+    except CompressError as fault:
+        if stage.config["target"] == "onnx" or twin is None or opened is not open_runner:
+            raise
+        say(
+            f"{label}: not executed here ({fault}); the set is made without hybrid images of it and its golden logits "
+            f"are its twin's, so its figure will be an upper bound: attack it where it runs, or give --host"
+        )
+        return None, str(fault)
+
+
+def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
+    """The twin made from the artifact's own graph; else why there is none."""
+    try:
+        model = onnx_twin.build(stage.file(MODEL).read_bytes(), where=label)
+    except CompressError as fault:
+        say(f"{fault}: only attacks without gradients reach {label}, and its figure will be an upper bound")
+        return None, str(fault).removeprefix(f"{label}: ")
+    identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
+    return Subject(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
+
+
+def _batch_size(subject: Subject) -> "int | None":
+    """Images of one call of an artifact, also of one that others will execute; torch models have no fixed number."""
+    if subject.unexecuted is not None:
+        return BATCH_SIZE
+    return subject.runner.batch_size if subject.runner else None
+
+
+def _label(path: Path, taken: list[str]) -> str:
+    """A short name of an artifact: its folder's, with its parent's where that is taken."""
+    name = path.resolve().name
+    return name if name not in taken else f"{path.resolve().parent.name}/{name}"
+
+
+def _compared(
+    subjects: list[Subject], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How each artifact agrees with its twin, by its label, and what was said at once of one that does not."""
+    found = {
+        subject.label: twin_agreement.probe(subject, clean, labels, config.threat.eps)
+        for subject in subjects
+        if subject.runner is not None and subject.model is not None
+    }
+    twins = {subject.label: str(subject.twin) for subject in subjects}
+    alarms = [alarm for label, one in found.items() if (alarm := twin_agreement.alarm(label, twins[label], one))]
+    for alarm in alarms:
+        say(f"ALARM {alarm['name']}: {alarm['meaning']}")
+    return found, alarms
+
+
+# ------------------------------------------------------------------------------------------- results
+
+
+def _replay(subjects: list[Subject], found: list[Candidates], n: int) -> np.ndarray:
+    """What each model says of each candidate: int16 (attacks, models, images)."""
+    said = [[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found]
+    return np.array(said, np.int16).reshape(len(found), len(subjects), n)
+
+
+def _broken(
+    predictions: np.ndarray, found: list[Candidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+) -> np.ndarray:
+    """Which candidates are admissible and misclassified: bool (attacks, models, images)."""
+    allowed = [checks.admissible(entry.images, clean, config.threat.radius) for entry in found]
+    return (predictions != labels) & np.array(allowed, bool).reshape(len(found), 1, len(labels))
+
+
+def _handful(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The golden images and what every model says of them, each asked in one call of its own."""
+    chosen = golden.choose(arrays["labels"], arrays["broken"])
+    attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
+    images = np.stack([arrays["clean"][i] if a == golden.CLEAN else arrays["adversarial"][a, i] for a, i in chosen])
+    return {
+        "images": images,
+        "labels": arrays["labels"][place],
+        "index": arrays["index"][place],
+        "attack": attack,
+        "logits": np.stack([subject.infer(images) for subject in subjects]),
+    }
+
+
+def _save(work: Work, name: str, arrays: Mapping[str, Any]) -> None:
+    with open(work.add_payload(name), "wb") as file:
+        np.savez(file, **arrays)
+
+
+def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: array_sha256(array) for name, array in arrays.items()}
+
+
+def _describe(subjects: list[Subject], found: Found, dataset: Dataset, config: AttackConfig) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "data": dataset.name,
+        "classes": len(dataset.classes),
+        "threat": {
+            "norm": config.threat.norm,
+            "eps": config.threat.eps,
+            "grid_radius": grid.radius(config.threat.eps),
+        },
+        "ensemble": config.ensemble,
+        "models": [subject.describe() for subject in subjects],
+        "attacks": [entry.describe() for entry in found.candidates],
+    }
+
+
+def _float_beside_grid(models: list[dict[str, Any]], found: Found, arrays: Mapping[str, np.ndarray]) -> None:
+    """To each torch model what its white box reaches without rounding, and beside it with rounding."""
+    right = arrays["clean_logits"].argmax(2) == arrays["labels"]
+    for m, model in enumerate(models):
+        figure = found.float_figures.get(model["label"])
+        if figure is None:
+            continue
+        own = [a for a, one in enumerate(found.candidates) if (one.kind, one.source) == ("white-box", model["label"])]
+        standing = right[m] & ~arrays["broken"][own, m].any(0)
+        model["float_figures"] = {**figure, "robust on the grid": statement.figure(int(standing.sum()), len(standing))}
+
+
+def _metrics(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Clean and worst-case accuracy over the set, by model that was asked."""
+    right = arrays["clean_logits"].argmax(2) == arrays["labels"]
+    standing = right & ~arrays["broken"].any(0)
+    asked = [(m, subject) for m, subject in enumerate(subjects) if subject.unexecuted is None]
+    return {
+        "n": len(arrays["labels"]),
+        "clean": {subject.label: float(right[m].mean()) for m, subject in asked},
+        "robust": {subject.label: float(standing[m].mean()) for m, subject in asked},
+    }
+
+
+def _traffic(subjects: list[Subject]) -> dict[str, Any]:
+    """What asking a board cost, by artifact, its connections ended; nothing where none was asked."""
+    asked = {one.label: one.runner for one in subjects if isinstance(one.runner, RemoteRunner)}
+    for runner in asked.values():
+        runner.close()
+    return {"remote": {label: runner.traffic() for label, runner in asked.items()}} if asked else {}

@@ -1,0 +1,68 @@
+"""The student stage: a lightweight network trained against a frozen teacher."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress import names
+from compress.config import StudentConfig
+from compress.folders import plan_of, read_role
+from compress.training.train import train
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage
+from edge.core.errors import CompressError
+
+
+def plan(config: StudentConfig, inputs: Mapping[str, Any]) -> Plan:
+    """What decides the result."""
+    return plan_of("student", config, _read(config, inputs))
+
+
+def run(config: StudentConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+    """Train a student into `out`; `inputs["teacher"]` is a teacher's folder, not read by methods that need none.
+
+    Several folders there are one teacher whose scores are the mean of theirs, each of them as robust as one must be.
+    `inputs["clean_teacher"]` is the second teacher's, for methods that have one; it need not be robust.
+    """
+    return train("student", config, _read(config, inputs), out, replace=replace)
+
+
+def _read(config: StudentConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
+    if not names.needs_teacher(config.method, config.options):
+        return _read_clean(config, inputs.get("clean_teacher"))
+    if not inputs.get("teacher"):
+        raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")
+    found = read_role("teacher", inputs["teacher"], ("teacher", "student"))
+    for teacher in found.values():
+        _refuse_non_robust(teacher, config.teacher_floor)
+    return {**found, **_read_clean(config, inputs.get("clean_teacher"))}
+
+
+def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str, Stage]:
+    """The second teacher, trained on clean images, of the methods that have one."""
+    method = names.written(config.method)
+    if not names.needs_clean_teacher(config.method, config.options):
+        if folder is not None:
+            raise CompressError(f"{folder}: method {method} has no second teacher; leave --clean-teacher out")
+        return {}
+    if folder is None:
+        raise CompressError(
+            f"method {method} needs a second teacher, trained on clean images; give --clean-teacher FOLDER"
+        )
+    return {"clean_teacher": artifact.read(folder, ("teacher", "student"))}
+
+
+def _refuse_non_robust(teacher: Stage, floor: float) -> None:
+    """A teacher that is not robust, or was never measured, teaches no robustness."""
+    test = teacher.metrics.get("test")
+    if floor == 0 or (test is not None and test["robust"] >= floor):
+        return
+    if test is None:
+        raise CompressError(
+            f"{teacher.path}: its robustness was never measured; import it with --data and without --no-check, or give "
+            f"--allow-non-robust"
+        )
+    raise CompressError(
+        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()} at eps "
+        f"{test['eps']} (n={test['n']}), a teacher needs {floor:.0%}; take a robust one, or give --allow-non-robust"
+    )

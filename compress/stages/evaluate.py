@@ -1,0 +1,210 @@
+"""The evaluated stage: how robust a torch model is, in the worst case over an ensemble of attacks, and beyond it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress import training
+from compress.attacks import ensemble, presets, validity
+from compress.attacks.ensemble import Result
+from compress.config import EvaluateConfig
+from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of
+from compress.networks import Classifier
+from compress.numerics import ranks
+from compress.stages.attack import choose
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CheckFailed, CompressError
+from edge.core.progress import say
+
+FIGURES = "evaluation.json"
+TABLE = "verdicts.npz"
+STATE = "state"
+KEEP = (STATE,)
+
+
+def plan(config: EvaluateConfig, inputs: Mapping[str, Any]) -> Plan:
+    """What decides the result."""
+    return plan_of("evaluated", config, _read(inputs))
+
+
+def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+    """Evaluate `inputs["model"]`, a teacher, student or quantized stage, into `out`.
+
+    `inputs["others"]`: models that its adversarial images are tried on as well, and theirs on it.
+    """
+    stages = _read(inputs)
+
+    def make(work: Work) -> None:
+        dataset = load_data(config.data, *stages.values())
+        index = choose(dataset, config.images)
+        images, labels = dataset.images[index], dataset.labels[index]
+        say(f"evaluating {stages['model'].path} on {len(index)} test images of {dataset.name}")
+        subjects = {role: _Subject(stage, images, labels, config, work) for role, stage in stages.items()}
+        subject = subjects["model"]
+        result = subject.attacked(config.attack, config.norm, config.threat.radius)
+        checks = validity.check(
+            subject.model, images, labels, result, batch_size=config.batch_size, device=subject.device
+        )
+        found: dict[str, Any] = {
+            "data": {**dataset.as_plan(), "n": len(index), "classes": list(dataset.classes)},
+            "attack": config.attack,
+            **result.as_dict(),
+            "checks": [{**asdict(check), "value": float(check.value)} for check in checks],
+        }
+        if config.curve:
+            found["curve"] = _curve(subject, config, result)
+        if config.unseen is not None:
+            found["unseen"] = _unseen(subject, config)
+        if config.corruptions:
+            found["corruptions"] = _corruptions(subject)
+        if len(subjects) > 1:
+            found["transfer"] = _transfer(subjects, config, result)
+        _write(work, found, result, index)
+
+    made = ranks.build(
+        out, plan_of("evaluated", config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace
+    )
+    _refuse_invalid(made, config)
+    return made
+
+
+def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
+    stages = {"model": artifact.read(inputs["model"], TORCH_STAGES)}
+    for number, folder in enumerate(inputs.get("others", ())):
+        stages[f"other-{number}"] = artifact.read(folder, TORCH_STAGES)
+    return stages
+
+
+class _Subject:
+    """One model under evaluation, on its device, with the images it is evaluated on."""
+
+    def __init__(
+        self, stage: Stage, images: np.ndarray, labels: np.ndarray, config: EvaluateConfig, work: Work
+    ) -> None:
+        self.stage, self.images, self.labels, self.config, self.work = stage, images, labels, config, work
+        self.device = training.device()
+        self.model: Classifier = load(stage).to(self.device)
+
+    def attacked(self, attack: "list[str]", norm: str, eps: float) -> Result:
+        """The ensemble's verdicts; what a killed call found is kept beside the stage in the making."""
+        wanted = presets.build(attack, self.classes)
+        key = artifact.digest([self.stage.identity, attack, norm, eps])[:16]
+        state = self.work.file(STATE) / key
+        state.mkdir(parents=True, exist_ok=True)
+        return ensemble.evaluate(
+            self.model,
+            self.images,
+            self.labels,
+            wanted,
+            eps=eps,
+            norm=norm,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            precision=self.config.precision,
+            identity=self.stage.identity,
+            state_folder=state,
+            budget_s=self.config.budget_s,
+        )
+
+    @property
+    def classes(self) -> int:
+        with torch.no_grad():
+            return int(self.model(torch.zeros(1, *self.images.shape[1:], device=self.device)).shape[1])
+
+    def right(self, images: np.ndarray) -> np.ndarray:
+        """Which images, uint8 or float32 (N,C,H,W), are classified right: bool (N,)."""
+        found = []
+        for begin in range(0, len(images), self.config.batch_size):
+            part = torch.from_numpy(images[begin : begin + self.config.batch_size])
+            x = part.float() / 255 if part.dtype == torch.uint8 else part
+            with torch.no_grad():
+                found.append(self.model(x.to(self.device)).argmax(1).cpu().numpy())
+        return np.concatenate(found) == self.labels
+
+
+def _curve(subject: _Subject, config: EvaluateConfig, result: Result) -> list[dict[str, Any]]:
+    """Robust accuracy over radii by the quick ensemble, upper bounds; at the threat's own as measured."""
+    rows = []
+    for eps in config.curve:
+        at = config.threat.model_copy(update={"eps": eps}).radius
+        found = result if eps == config.threat.eps else subject.attacked(["quick"], config.norm, at)
+        attack = config.attack if found is result else ["quick"]
+        rows.append({"eps": eps, "attack": attack, **found.total.as_dict()})
+    return rows
+
+
+def _unseen(subject: _Subject, config: EvaluateConfig) -> dict[str, Any]:
+    """The other norm, which the model was not trained against, by the quick ensemble: an upper bound."""
+    norm = "l2" if config.norm == "linf" else "linf"
+    assert config.unseen is not None
+    radius = config.threat.model_copy(update={"eps": config.unseen}).radius
+    found = subject.attacked(["quick"], norm, radius)
+    return {"norm": norm, "eps": config.unseen, "attack": ["quick"], **found.total.as_dict()}
+
+
+def _corruptions(subject: _Subject) -> dict[str, Any]:
+    """Accuracy by corruption: its mean over severities 1, 3 and 5, and each."""
+    found: dict[str, Any] = {}
+    for name in CORRUPTIONS:
+        each = {str(s): float(subject.right(corrupted(subject.images, name, s)).mean()) for s in SEVERITIES}
+        found[name] = {"mean": float(np.mean(list(each.values()))), "by_severity": each}
+    return {"mean": float(np.mean([entry["mean"] for entry in found.values()])), **found}
+
+
+def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: Result) -> dict[str, Any]:
+    """What each model's adversarial images do to every other: accuracy [from][to], over all images."""
+    results = {
+        role: result if role == "model" else subject.attacked(config.attack, config.norm, config.threat.radius)
+        for role, subject in subjects.items()
+    }
+    matrix = {
+        source: {target: float(subjects[target].right(found.adversarial).mean()) for target in subjects}
+        for source, found in results.items()
+    }
+    names = {role: str(subject.stage.path) for role, subject in subjects.items()}
+    return {"models": names, "accuracy": matrix}
+
+
+def _write(work: Work, found: dict[str, Any], result: Result, index: np.ndarray) -> None:
+    artifact.write_atomic(work.add_record(FIGURES), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    with open(work.add_payload(TABLE), "wb") as file:
+        np.savez_compressed(
+            file,
+            index=index,
+            labels=result.labels,
+            predictions=result.predictions,
+            right=result.right,
+            robust=result.robust,
+            inconclusive=result.inconclusive,
+            broken_by=result.broken_by,
+            tried=result.tried,
+            broken=result.broken,
+            margins=result.margins,
+            adversarial=result.adversarial,
+            attacks=np.array([column.name for column in result.columns]),
+        )
+    total = found | {"fired": [check["name"] for check in found["checks"] if check["fired"]]}
+    keys = ("n", "clean", "robust", "robust_bounds", "interval", "inconclusive", "fired")
+    work.metrics = {key: total[key] for key in keys}
+
+
+def _refuse_invalid(made: Stage, config: EvaluateConfig) -> None:
+    """A figure that a validity check calls into doubt is written, said, and fails the run."""
+    if made.metrics["fired"] and not config.allow_invalid:
+        texts = [check["text"] for check in read(made)["checks"] if check["fired"]] if ranks.rank() == 0 else []
+        raise CheckFailed(f"{made.path}: the figure is not to be trusted: {'; '.join(texts)}")
+
+
+def read(stage: Stage) -> dict[str, Any]:
+    """The figures of an evaluated stage."""
+    if stage.kind != "evaluated":
+        raise CompressError(f"{stage.path}: is a stage of kind {stage.kind}; needed here: evaluated")
+    return dict(json.loads(stage.file(FIGURES).read_text()))

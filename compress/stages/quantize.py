@@ -1,0 +1,208 @@
+"""The quantized stage: INT8 ranges found, then fine-tuned through the quantizers, or layers left in floating point."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress import names, training
+from compress.attacks import losses as attack_losses
+from compress.attacks.accuracy import accuracy, on_test_split, robust_accuracy
+from compress.attacks.pgd import pgd, random_start
+from compress.config import QuantizeConfig
+from compress.data import Dataset
+from compress.data.split import Split, to_float
+from compress.folders import lineage, load, load_data, load_role, numbered, plan_of, read_role
+from compress.methods import registry
+from compress.networks import Classifier, folder
+from compress.networks.base import parameters
+from compress.numerics.seeds import generator
+from compress.quantization import folding, int8
+from compress.quantization.calibration import Ranges
+from compress.stages import quantize_sensitivity
+from compress.stages.quantize_fallback import fall_back
+from compress.stages.quantize_judge import Judge
+from compress.stages.quantize_sensitivity import Sensitivity, Subject
+from compress.training.train import finish, refuse_without_features
+from edge.core import artifact, choices
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+
+
+def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
+    """What decides the result."""
+    return plan_of("quantized", config, _read(config, inputs))
+
+
+def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+    """Quantize the student in `inputs["student"]` into `out`; an imported teacher may stand there too.
+
+    Fine-tuning needs the teachers of its method: `inputs["teacher"]` and `inputs["clean_teacher"]`, by default where
+    the student's manifest says they lay.
+    """
+    stages = _read(config, inputs)
+
+    def make(work: Work) -> None:
+        dataset = load_data(config.data, *stages.values())
+        architecture = _architecture(stages["student"])
+        student = load(stages["student"]).requires_grad_(True).to(training.device())
+        how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
+        layout = int8.quantize(student, _calibration_images(student, dataset, config), how)
+        subject = Subject(student, layout, config.runtime)
+        chosen, found = _float_layers(subject, dataset, config, work)
+        layout = subject.leave_float(chosen)
+        described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
+        if config.mode == "qat":
+            _fine_tune(student, stages, dataset, config, work)
+        else:
+            work.metrics = _measure(student, dataset, config)
+        work.metrics = {**described, **found, **work.metrics}
+        int8.check_ranges(student)
+        folder.write(work, architecture, student)
+        int8.write_layout(work, layout)
+
+    return artifact.build(
+        out,
+        plan_of("quantized", config, stages),
+        make,
+        lineage=lineage(config, stages),
+        keep=training.kept(config),
+        replace=replace,
+    )
+
+
+def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
+    student = artifact.read(inputs["student"], ("student", "teacher"))
+    stages = {"student": student}
+    if config.mode == "ptq":
+        return stages
+    method, options = _method(config, student)
+    asked = {
+        "teacher": names.needs_teacher(method, options),
+        "clean_teacher": names.needs_clean_teacher(method, options),
+    }
+    for role in (role for role, needed in asked.items() if needed):
+        given = inputs.get(role) or [student.input_path(one) for one in numbered(role, student.manifest["lineage"])]
+        if not given:
+            raise CompressError(
+                f"method {names.written(method)} needs a {role.replace('_', ' ')}, {student.path} was made without; "
+                f"give --{role.replace('_', '-')} FOLDER"
+            )
+        stages |= read_role(role, given, ("teacher", "student"))
+    return stages
+
+
+def _method(config: QuantizeConfig, student: Stage) -> "tuple[str | list[str], dict[str, Any]]":
+    """The objective of the fine-tuning and its options: the configured one, or the student's own."""
+    if config.method is not None:
+        return config.method, config.options
+    if "method" not in student.config:
+        raise CompressError(
+            f"{student.path}: was imported, so no method to fine-tune it by is known; give --method, e.g. pgd-at, or "
+            f"--mode ptq"
+        )
+    return student.config["method"], student.config["options"]
+
+
+def _architecture(student: Stage) -> dict[str, Any]:
+    found = folder.read_architecture(student.path)
+    if found["model"] == folder.ONNX:
+        raise CompressError(
+            f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
+            f"graph that is quantized already"
+        )
+    return found
+
+
+def _float_layers(
+    subject: Subject, dataset: Dataset, config: QuantizeConfig, work: Work
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """Which layers stay in floating point, and what was measured for that."""
+    for name in config.float_layers:
+        choices.known("layer", name, tuple(subject.layers))
+    if not config.sensitivity and config.max_robust_drop is None:
+        return config.float_layers, {}
+    subject.model.eval()
+    judge = Judge(dataset, config, next(subject.model.parameters()).device)
+
+    def measured() -> Sensitivity:
+        found = quantize_sensitivity.measure(subject, judge, config.float_layers)
+        text = json.dumps({**judge.described, "runtime": config.runtime, **found.as_dict()}, indent=2) + "\n"
+        artifact.write_atomic(work.add_record(quantize_sensitivity.RECORD), text)
+        return found
+
+    known = measured() if config.sensitivity else None
+    if config.max_robust_drop is None:
+        return config.float_layers, {}
+    chosen, found = fall_back(
+        subject, judge, config.max_robust_drop, config.float_layers, lambda: known if known is not None else measured()
+    )
+    return chosen, {"fallback": found}
+
+
+def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> list[torch.Tensor]:
+    """Training images, clean and attacked on the float student: both kinds pass the quantizers later."""
+    split = Split.of(dataset, "train", next(student.parameters()).device)
+    order = torch.randperm(len(split.labels), generator=generator(config.seed, "calibrate"))
+    chosen = order[: config.calibration_images].to(split.labels.device)
+    eps = config.threat.radius
+    batches = []
+    for index, part in enumerate(chosen.split(config.batch_size)):
+        x, y = to_float(split.images[part]), split.labels[part]
+        start = random_start(x, eps, generator(config.seed, "calibrate", index))
+        steps = config.validate_steps
+        loss = attack_losses.cross_entropy(y)
+        batches += [x, pgd(student, x, loss, start=start, eps=eps, step_size=2.5 * eps / steps, steps=steps)]
+    return batches
+
+
+def _fine_tune(
+    student: Classifier, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
+) -> None:
+    """Train through the quantizers; ranges that are learned are among the weights meanwhile."""
+    where = next(student.parameters()).device
+    teacher, clean_teacher = (
+        None if network is None else training.Guide(network.to(where))
+        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+    )
+    method, options = _method(config, stages["student"])
+    refuse_without_features(method, teacher, stages)
+    learned = _learned(student) if config.ranges == "learned" else []
+    split = Split.of(dataset, "train", where)
+    objective = registry.build(
+        method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
+    ).to(where)
+    label = f"quantized {folder.read_architecture(stages['student'].path)['model']} by {names.written(method)}, QAT"
+    found = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
+    for quantizer in learned:
+        quantizer.settle()
+    work.metrics = {"method": names.written(method), **found, "parameters": parameters(student)}
+
+
+def _learned(student: Classifier) -> "list[int8.Quantizer]":
+    """The quantizers that are on, learning their ranges from now on, but for that of the image."""
+    exact = folding.image_sites(student)
+    found = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
+    for quantizer in found:
+        quantizer.learn()
+    return found
+
+
+def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> dict[str, Any]:
+    """The manifest's metrics of a network that was only calibrated."""
+    eps, size = config.threat.radius, config.batch_size
+    validation = Split.of(dataset, "val", next(student.parameters()).device)
+    robust = robust_accuracy(student, validation, size, eps=eps, steps=config.validate_steps, seed=config.seed)
+    return {
+        "parameters": parameters(student),
+        "epochs": 0,
+        "best_epoch": 0,
+        "validation": {
+            "n": len(validation.labels),
+            "clean": accuracy(student, validation, size),
+            "robust": robust,
+        },
+        "test": on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps),
+    }

@@ -1,0 +1,1 @@
+"""Attacks that need no gradients, and the independent check of a candidate. numpy alone."""

@@ -1,0 +1,39 @@
+"""What installed packages add: one object an entry point, in groups `robust_compress.GROUP`. Standard library only.
+
+Names are read from the packages' metadata; an object is imported when it is used.
+"""
+
+import functools
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from edge.core.errors import CompressError
+
+GROUPS = ("targets", "methods", "networks", "datasets", "attacks")
+
+
+@functools.cache
+def installed(group: str) -> "dict[str, EntryPoint]":
+    """Name → entry point of every object that installed packages add to one of `GROUPS`.
+
+    Two packages that add the same name: CompressError.
+    """
+    added: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"robust_compress.{group}"):
+        if point.name in added and point.value != added[point.name].value:
+            raise CompressError(
+                f"{group} {point.name!r}: added by {added[point.name].value} and by {point.value}; uninstall one"
+            )
+        added[point.name] = point
+    return added
+
+
+def load(group: str, name: str) -> Any:
+    """The object behind a name in `installed(group)`; a package that cannot be imported is one line."""
+    point = installed(group)[name]
+    try:
+        return point.load()
+    except Exception as fault:  # whatever another package raises while it is imported
+        raise CompressError(
+            f"{group} {name!r}: {point.value} cannot be imported ({type(fault).__name__}: {fault}); uninstall it"
+        ) from None

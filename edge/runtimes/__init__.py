@@ -1,0 +1,1 @@
+"""Classifiers that run: what every runner is, and a folder a runtime."""

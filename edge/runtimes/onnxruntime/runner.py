@@ -1,0 +1,146 @@
+"""ONNX Runtime on the processor, or on an NVIDIA GPU: deterministic settings, no telemetry, quiet."""
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.core import artifact, machine
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.runtimes.runner import MODEL, Runner, pinned
+
+#: By device, the first of these that the installed ONNX Runtime has.
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "jetson": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+#: Weights outside the file would escape its hash; they are looked for here only, and not found.
+NOWHERE = "/dev/null/none"
+FATAL = 4  # the runtime's log level; its faults reach the user as one line of ours
+
+
+class OnnxRunner(Runner):
+    """The ONNX graph in `content`, executed by ONNX Runtime on `device`. `where` names it in messages."""
+
+    spin_wait = True  # ONNX Runtime's threads, unless they are told otherwise
+
+    def __init__(self, content: bytes, *, where: str, batch_size: int, threads: int, device: str = "cpu") -> None:
+        runtime = _import()
+        self._where = where
+        self._provider = _provider(runtime, device)
+        self._version = str(runtime.__version__)
+        self._threads = threads or machine.usable_cores()
+        started = time.perf_counter_ns()
+        self._session = _session(runtime, content, where, self._threads, self._provider)
+        self.open_ms = (time.perf_counter_ns() - started) / 1e6
+        self.sha256, self.size = artifact.bytes_sha256(content), len(content)
+        self._input, fixed, self.input_shape = _input(self._session, where)
+        self._output, self.classes = _output(self._session, where)
+        self.batch_size = fixed or batch_size
+
+    def describe(self) -> dict[str, Any]:
+        """{"name", "version", "provider", "threads"}; threads are those inside one operator."""
+        return {"name": "onnxruntime", "version": self._version, "provider": self._provider, "threads": self._threads}
+
+    def close(self) -> None:
+        self._session = None
+
+    def _call(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        try:
+            (logits,) = self._session.run([self._output], {self._input: batch})
+        except Exception as fault:  # the runtime's exceptions share no base class
+            raise CompressError(
+                f"{self._where}: fails on {len(batch)} images ({_first_line(fault)}); export it again"
+            ) from None
+        if logits.shape != (len(batch), self.classes):
+            raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")
+        return np.asarray(logits, np.float32)
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CompressError("onnxruntime is not installed, it executes .onnx files; pip install onnxruntime") from None
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
+
+
+def open_stage(stage: Stage, *, batch_size: int, threads: int, device: str) -> OnnxRunner:
+    """The model of an exported stage, its bytes those of the manifest."""
+    content = pinned(stage, MODEL)
+    return OnnxRunner(content, where=str(stage.path), batch_size=batch_size, threads=threads, device=device)
+
+
+def _provider(runtime: Any, device: str) -> str:
+    """The execution provider of a device, where this ONNX Runtime has it."""
+    if device not in PROVIDERS:
+        raise CompressError(f"ONNX Runtime runs on {' or '.join(PROVIDERS)} here, not on {device!r}")
+    here = runtime.get_available_providers()
+    found = next((provider for provider in PROVIDERS[device] if provider in here), None)
+    if found is None:
+        raise CompressError(
+            f"onnxruntime {runtime.__version__} has no {PROVIDERS[device][0]}; pip uninstall onnxruntime, then "
+            f"pip install onnxruntime-gpu"
+        )
+    return str(found)
+
+
+def _session(runtime: Any, content: bytes, where: str, threads: int, provider: str) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = FATAL
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
+    try:
+        session = runtime.InferenceSession(content, options, providers=[provider])
+    except Exception as fault:  # the runtime's exceptions share no base class
+        if "xternal data" in str(fault):
+            raise CompressError(
+                f"{where}: keeps weights in another file, which no hash of this one covers; export it as a single file"
+            ) from None
+        raise CompressError(f"{where}: ONNX Runtime cannot open it ({_first_line(fault)}); export it again") from None
+    if provider not in session.get_providers():  # it goes on without a provider that does not start
+        raise CompressError(
+            f"{where}: ONNX Runtime does not start {provider} here; nvidia-smi must show a GPU, and CUDA and cuDNN "
+            f"must be those that onnxruntime-gpu {runtime.__version__} names"
+        )
+    return session
+
+
+def _input(session: Any, where: str) -> tuple[str, int, tuple[int, int, int]]:
+    """Name, fixed batch size or 0, and (C,H,W) of the one input."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise CompressError(f"{where}: has {len(inputs)} inputs; a classifier has one, images (N,C,H,W)")
+    (entry,) = inputs
+    if entry.type != "tensor(float)" or len(entry.shape) != 4:
+        raise CompressError(f"{where}: takes {entry.type} {entry.shape}; a classifier takes float32 images (N,C,H,W)")
+    batch, *image = entry.shape
+    if not all(isinstance(size, int) and size > 0 for size in image):
+        raise CompressError(f"{where}: its image size {image} is not fixed; export it with fixed C, H and W")
+    channels, height, width = image
+    return entry.name, batch if isinstance(batch, int) and batch > 0 else 0, (channels, height, width)
+
+
+def _output(session: Any, where: str) -> tuple[str, int]:
+    """Name and number of classes of the one output."""
+    outputs = session.get_outputs()
+    if len(outputs) != 1:
+        raise CompressError(f"{where}: has {len(outputs)} outputs; a classifier has one, logits (N,K)")
+    (entry,) = outputs
+    if entry.type != "tensor(float)" or len(entry.shape) != 2 or not isinstance(entry.shape[1], int):
+        raise CompressError(
+            f"{where}: gives {entry.type} {entry.shape}; a classifier gives float32 logits (N,K), K fixed"
+        )
+    return entry.name, entry.shape[1]
+
+
+def _first_line(fault: Exception) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]

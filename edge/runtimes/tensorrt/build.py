@@ -1,0 +1,216 @@
+"""From an ONNX graph and a recipe to an engine: strongly typed, so that the graph alone decides every precision."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.core import machine
+from edge.core.errors import CompressError
+from edge.core.progress import Progress, say
+from edge.runtimes.tensorrt import layers
+from edge.runtimes.tensorrt.cuda import Device
+from edge.runtimes.tensorrt.library import Library
+from edge.runtimes.tensorrt.monitor import WHOLE, Phases, interruptible, monitor
+from edge.runtimes.tensorrt.recipe import Recipe, check
+
+#: Of the memory that is free when a build starts, where the recipe names no limit.
+WORKSPACE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine and what is known of it. `layers` as `layers.report` gives it, None where nothing told of them."""
+
+    engine: bytes
+    layers: "dict[str, Any] | None"
+    timing_cache: bytes
+    log: tuple[str, ...]
+    seconds: float
+
+
+def build(
+    content: bytes,
+    recipe: Recipe,
+    library: Library,
+    *,
+    device: "Device | None" = None,
+    timing_cache: bytes = b"",
+    origin: "Mapping[str, str] | None" = None,
+    where: str = "model.onnx",
+) -> Built:
+    """Build the graph in `content`, for the GPU `device` of this machine or, with TensorRT-RTX, for those named.
+
+    `timing_cache` of an earlier build on such a device makes this one quicker and more alike; it is returned, extended.
+    `origin`: node name → layer, for messages. What the library refuses: CompressError. Ctrl-C ends the build.
+    """
+    check(recipe)
+    journal = library.journal
+    journal.clear()
+    started = time.monotonic()
+    builder = _builder(library)
+    network = builder.create_network(library.network_flags)
+    _parse(library, network, content, origin or {}, where)
+    config = builder.create_builder_config()
+    with Progress("engine", WHOLE) as bar:
+        phases = Phases(bar)
+        config.progress_monitor = watch = monitor(library.module, phases)
+        _settings(library, builder, config, recipe, device)
+        _profile(builder, network, config, recipe, where)
+        timings = _timing_cache(library, config, timing_cache)
+        with interruptible(phases):
+            serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            raise _failed(library, recipe, phases, where)
+        bar.step(WHOLE - bar.done)
+    del watch  # lived as long as the build
+    engine = bytes(serialized)
+    rows = _inspected(library, engine) if device is not None else []
+    rows = rows or layers.of_listing(journal.listing)
+    return Built(
+        engine=engine,
+        layers=layers.report(rows, weighted=recipe.weighted, int8=recipe.int8) if rows else None,
+        timing_cache=b"" if timings is None else bytes(timings.serialize()),
+        log=(*journal.errors, *journal.warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _builder(library: Library) -> Any:
+    try:
+        return library.module.Builder(library.journal.listener)
+    except TypeError:  # how the binding says that the library gave none
+        raise CompressError(
+            f"{library.name} cannot build here ({library.journal.reason()}); build on a machine with a GPU and its "
+            f"driver: `compress export --deferred` leaves it to the device"
+        ) from None
+
+
+def _parse(library: Library, network: Any, content: bytes, origin: Mapping[str, str], where: str) -> None:
+    parser = library.module.OnnxParser(network, library.journal.listener)
+    if parser.parse(content):
+        return
+    if not parser.num_errors:
+        raise CompressError(f"{where}: {library.name} cannot read it ({library.journal.reason()}); export it again")
+    refused = parser.get_error(0)
+    node = refused.node_name()
+    layer = f", of layer {origin[node]}" if node in origin else ""
+    at = f"node {node} ({refused.node_operator()}){layer}" if node else "the graph"
+    raise CompressError(
+        f"{where}: {library.name} cannot take {at}: {' '.join(str(refused.desc()).split())[:300]}; use a network "
+        f"without it, or --opset 20 where the operator is newer than the library"
+    )
+
+
+def _settings(library: Library, builder: Any, config: Any, recipe: Recipe, device: "Device | None") -> None:
+    trt = library.module
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.builder_optimization_level = recipe.optimization_level
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is said to be IEEE single precision
+    workspace = _workspace(recipe, device)
+    if workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    if recipe.hardware_compatibility != "none":
+        config.hardware_compatibility_level = _level(library, recipe.hardware_compatibility)
+    if recipe.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if recipe.dla is not None:
+        _dla(library, builder, config, recipe)
+    _capabilities(library, config, recipe)
+
+
+def _workspace(recipe: Recipe, device: "Device | None") -> "int | None":
+    """Bytes of scratch memory. Without a limit the library takes what it finds, on a board all that there is."""
+    if recipe.workspace_mib is not None:
+        return recipe.workspace_mib << 20
+    if device is None:
+        return None
+    free = device.free_bytes
+    if device.integrated:
+        free = min(free, machine.memory_available() or free)
+    return int(free * WORKSPACE_SHARE)
+
+
+def _level(library: Library, wanted: str) -> Any:
+    known = library.hardware_levels
+    if wanted not in known:
+        has = f"knows {' and '.join(known)}" if known else "builds for the compute capabilities that are named"
+        raise CompressError(f"hardware compatibility {wanted!r}: {library.name} {has}; choose another")
+    return known[wanted]
+
+
+def _dla(library: Library, builder: Any, config: Any, recipe: Recipe) -> None:
+    """All that it takes runs on the DLA, the rest on the GPU."""
+    trt, cores = library.module, builder.num_DLA_cores
+    if not cores:
+        raise CompressError(f"dla {recipe.dla}: {library.without_dla()}; leave --dla out")
+    assert recipe.dla is not None
+    if recipe.dla >= cores:
+        raise CompressError(f"dla {recipe.dla}: this device has {cores} cores, 0 to {cores - 1}")
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = recipe.dla
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _capabilities(library: Library, config: Any, recipe: Recipe) -> None:
+    known = library.compute_capabilities
+    unknown = [name for name in recipe.compute_capabilities if name not in known]
+    if unknown:
+        has = f"knows {', '.join(known)}" if known else "builds for the GPU of this machine alone"
+        raise CompressError(f"compute capability {unknown[0]}: {library.name} {has}; choose another")
+    if not library.ahead_of_time:
+        return
+    chosen = library.capabilities(recipe.compute_capabilities)
+    config.num_compute_capabilities = len(chosen)
+    for place, name in enumerate(chosen):
+        config.set_compute_capability(known[name], place)
+
+
+def _profile(builder: Any, network: Any, config: Any, recipe: Recipe, where: str) -> None:
+    """One range of batch sizes; a graph of a fixed size has its own."""
+    if network.num_inputs != 1 or network.num_outputs != 1:
+        raise CompressError(
+            f"{where}: has {network.num_inputs} inputs and {network.num_outputs} outputs; a classifier has one of each"
+        )
+    tensor = network.get_input(0)
+    fixed, *image = tuple(tensor.shape)
+    if fixed != -1 and set(recipe.batch) != {fixed}:
+        raise CompressError(f"{where}: takes {fixed} images a call, always; give --batch {fixed}:{fixed}:{fixed}")
+    profile = builder.create_optimization_profile()
+    profile.set_shape(tensor.name, *((size, *image) for size in recipe.batch))
+    config.add_optimization_profile(profile)
+
+
+def _timing_cache(library: Library, config: Any, content: bytes) -> Any:
+    """The cache of kernel timings in use; None where the library times nothing. One of another device is set aside."""
+    if library.ahead_of_time:
+        return None
+    timings = config.create_timing_cache(content)
+    if timings is None or not config.set_timing_cache(timings, False):
+        if content:
+            say(f"the timing cache is of another device or version ({library.journal.reason()}); starting an empty one")
+        timings = config.create_timing_cache(b"")
+        config.set_timing_cache(timings, False)
+    return timings
+
+
+def _failed(library: Library, recipe: Recipe, phases: Phases, where: str) -> CompressError:
+    reason = library.journal.reason()
+    if phases.out_of_memory or "memory" in reason.lower():
+        why = "memory ran out" if phases.out_of_memory else reason
+        return CompressError(
+            f"{where}: no engine was built, {why}; end other programs, give a smaller --workspace MIB, or a smaller "
+            f"--batch than {':'.join(map(str, recipe.batch))}"
+        )
+    return CompressError(f"{where}: {library.name} built no engine: {reason}")
+
+
+def _inspected(library: Library, engine: bytes) -> list[layers.Row]:
+    """The engine's own description, where this machine can load it."""
+    trt = library.module
+    runtime = trt.Runtime(library.journal.listener)
+    loaded = runtime.deserialize_cuda_engine(engine)
+    if loaded is None:
+        return []
+    inspector = loaded.create_engine_inspector()
+    return layers.of_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

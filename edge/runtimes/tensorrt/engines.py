@@ -1,0 +1,125 @@
+"""Engines built where they run: once for each graph, recipe, library and device, then kept, their hash pinned.
+
+They lie in `$XDG_CACHE_HOME/robust-compress/engines/KEY/`, or `$ROBUST_COMPRESS_CACHE/engines/KEY/`, complete or absent
+as every stage folder, with the kernel timings of a device beside them.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import MODEL, pinned
+from edge.runtimes.tensorrt import layers, preflight, recipe, sidecar
+from edge.runtimes.tensorrt.build import build
+from edge.runtimes.tensorrt.cuda import Device
+from edge.runtimes.tensorrt.library import Library
+from edge.runtimes.tensorrt.recipe import Recipe
+from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that fits this machine, and its sidecar; `here` where this machine built it and the stage has none."""
+
+    content: bytes
+    about: Mapping[str, Any]
+    here: bool
+
+
+def of_stage(stage: Stage, library: Library, device: Device) -> Engine:
+    """The engine that an exported stage stands for on this device.
+
+    The stage's own where it has one that fits; else one built here from its model.onnx and its recipe, or built before.
+    """
+    if ENGINE in stage.manifest["payload"]:
+        try:
+            return _own(stage, library, device, here=False)
+        except preflight.Unfit as fault:
+            say(str(fault))
+    content, text = pinned(stage, MODEL), pinned(stage, recipe.RECIPE)
+    return ready(content, recipe.read(text, str(stage.file(recipe.RECIPE))), library, device, where=str(stage.path))
+
+
+def ready(
+    content: bytes, how: Recipe, library: Library, device: Device, *, where: str, cache: "Path | None" = None
+) -> Engine:
+    """The engine of the graph in `content` for this device, from the cache or built into it."""
+    folder = (cache or cache_folder()) / key(content, how, library, device)
+    plan = _plan(content, how, library, device)
+
+    def make(work: Work) -> None:
+        say(f"{where}: building its engine on {device.name} with {library.name}; this is done once")
+        timings = folder.parent / f"timings-{_safe(device, library)}.cache"
+        built = build(content, how, library, device=device, timing_cache=read_timings(timings), where=where)
+        about = sidecar.of(built.engine, content, how, library, device)
+        artifact.write_atomic(work.add_payload(ENGINE), built.engine)
+        artifact.write_atomic(work.add_payload(SIDECAR), sidecar.text(about))
+        if built.layers is not None:
+            text = json.dumps(built.layers, indent=2, ensure_ascii=False) + "\n"
+            artifact.write_atomic(work.add_record(layers.LAYERS), text)
+            for line in layers.lines(built.layers, how.int8):
+                say(line)
+        extend_timings(timings, built.timing_cache)
+
+    return _own(artifact.build(folder, plan, make), library, device, here=True)
+
+
+def cache_folder() -> Path:
+    """Where engines are kept; $ROBUST_COMPRESS_CACHE and $XDG_CACHE_HOME move it."""
+    own = os.environ.get("ROBUST_COMPRESS_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robust-compress"
+    return base / "engines"
+
+
+def key(content: bytes, how: Recipe, library: Library, device: Device) -> str:
+    """The folder's name: 16 hex digits of what decides the engine."""
+    return artifact.digest(_plan(content, how, library, device).as_dict())[:16]
+
+
+def read_timings(path: Path) -> bytes:
+    """A file of kernel timings; empty where there is none yet."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as fault:
+        raise CompressError(f"{path}: cannot be read as a timing cache ({fault.strerror}); give a file") from None
+
+
+def extend_timings(path: Path, content: bytes) -> None:
+    """Keep what a build measured, whole or not at all; the last of several builders writes."""
+    if not content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        artifact.write_atomic(path, content)
+
+
+def _own(stage: Stage, library: Library, device: Device, *, here: bool) -> Engine:
+    where = str(stage.file(ENGINE))
+    content, about = pinned(stage, ENGINE), sidecar.read(pinned(stage, SIDECAR), str(stage.file(SIDECAR)))
+    preflight.check(content, about, library, device, where)
+    return Engine(content, about, here)
+
+
+def _plan(content: bytes, how: Recipe, library: Library, device: Device) -> Plan:
+    config: Mapping[str, Any] = {
+        "recipe": json.loads(how.text()),
+        "library": {"target": library.target, "version": library.version},
+        "device": device.about(),
+    }
+    return Plan("engine", config, 0, {}, {"onnx": artifact.bytes_sha256(content)})
+
+
+def _safe(device: Device, library: Library) -> str:
+    """A file name of device and version, which kernel timings belong to."""
+    return artifact.digest({"device": device.about(), "version": library.version})[:16]

@@ -1,0 +1,205 @@
+"""One verified artifact against another, image by image: what got better or worse, and by more than chance."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.core import artifact
+from edge.core.errors import CompressError
+from edge.statement import statement
+from edge.statement.compare_pairs import Pairs
+from edge.statement.statement import VERDICTS
+
+ARRAYS = ("index", "labels", "clean_predictions", "attacks", "broken")
+WORSE, NOT_WORSE, INCONCLUSIVE = "worse", "not worse", "inconclusive"
+MARGIN_POINTS = 0.5
+
+#: Which images stand, bool (N,) each: with every undecided one fallen, and with every one standing.
+Bounds = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A statement with the verdicts that belong to it; N images, A attacks."""
+
+    name: str
+    statement: Mapping[str, Any]
+    index: np.ndarray  # int64 (N,), places in the dataset
+    labels: np.ndarray  # int64 (N,)
+    right: np.ndarray  # bool (N,), when clean
+    attacks: "list[str]"
+    broken: np.ndarray  # bool (A,N)
+    undecided: np.ndarray  # bool (N,): the budget ended before
+
+    @classmethod
+    def read(cls, where: "Path | str") -> "Judged":
+        """Of a verified folder or of its statement's file, beside which the verdicts lie."""
+        path = Path(where)
+        stated = statement.read(path)
+        file = (path if path.is_dir() else path.parent) / VERDICTS
+        bound = stated["predicate"].get("verdicts", {}).get("sha256")
+        try:
+            content = file.read_bytes()
+            if bound and artifact.bytes_sha256(content) != bound:
+                raise CompressError(
+                    f"{file}: has sha256 {artifact.bytes_sha256(content):.12}, the statement says {bound:.12}; "
+                    "take both from the same verified folder"
+                )
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                index, labels, predictions, attacks, broken = (arrays[name] for name in ARRAYS)
+                undecided = arrays.get("undecided", np.zeros(len(labels), bool))
+        except (OSError, ValueError, KeyError) as fault:
+            raise CompressError(
+                f"{file}: no table of verdicts ({fault}); a comparison by image needs the {VERDICTS} beside the "
+                "statement"
+            ) from None
+        return cls(str(where), stated, index, labels, predictions == labels, attacks.tolist(), broken, undecided)
+
+    @property
+    def predicate(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.statement["predicate"]
+        return found
+
+    @property
+    def stands(self) -> np.ndarray:
+        """Right when clean and broken by nothing that ran, bool (N,)."""
+        return self.right & ~self.broken.any(0)
+
+
+def check(new: Judged, old: Judged) -> None:
+    """Refuse what cannot be paired: another threat, other data, other images."""
+    threats = [{key: one.predicate["threat"][key] for key in ("norm", "eps")} for one in (new, old)]
+    if threats[0] != threats[1]:
+        said = [f"{threat['norm']} eps {threat['eps']}" for threat in threats]
+        _refuse(old, f"judged under {said[1]}, {new.name} under {said[0]}", "compare statements of one threat model")
+    for key in ("name", "fingerprint", "split", "n"):
+        a, b = new.predicate["data"][key], old.predicate["data"][key]
+        if a != b:
+            what = {"n": "images", "fingerprint": "data fingerprint"}.get(key, key)
+            _refuse(old, f"{what} {b!s:.12}, {new.name} has {a!s:.12}", "verify both with one attack set's images")
+    if not (np.array_equal(new.index, old.index) and np.array_equal(new.labels, old.labels)):
+        _refuse(old, f"other images or labels than {new.name}", "verify both with one attack set's images")
+
+
+def _refuse(old: Judged, found: str, fix: str) -> None:
+    raise CompressError(f"{old.name}: {found}; {fix}")
+
+
+def compare(
+    new: Judged, old: Judged, *, margin_points: float = MARGIN_POINTS, allow: "frozenset[str]" = frozenset()
+) -> dict[str, Any]:
+    """`new` against the baseline `old`, for JSON; a difference is new minus old, in shares.
+
+    A share is *worse* when its whole interval lies below the margin, *not worse* when none of it does, otherwise
+    *inconclusive*; the verdict is the worst of clean and robust. Undecided images make the interval that of both ways.
+    The same bytes that lose no image are not worse, whatever n: it is the same classifier.
+    """
+    check(new, old)
+    same = new.predicate["artifact"]["sha256"] == old.predicate["artifact"]["sha256"]
+    now, before = ((one.stands & ~one.undecided, one.stands) for one in (new, old))
+    clean = _judged((new.right, new.right), (old.right, old.right), margin_points / 100, same, [])
+    robust = _judged(now, before, margin_points / 100, same, _doubts(new, old, allow))
+    verdicts = {clean["verdict"], robust["verdict"]}
+    fallen = old.stands & ~new.stands
+    return {
+        "baseline": {"name": old.name, "sha256": old.predicate["artifact"]["sha256"], "kind": _kind(old)},
+        "artifact": {"name": new.name, "sha256": new.predicate["artifact"]["sha256"], "kind": _kind(new)},
+        "same_bytes": same,
+        "same_attack_set": _same_attack_set(new, old),
+        "margin_points": margin_points,
+        "verdict": next(word for word in (WORSE, INCONCLUSIVE, NOT_WORSE) if word in verdicts),
+        "clean": clean,
+        "robust": robust,
+        "attacks": _by_attack(new, old),
+        "classes": _by_class(new, old),
+        "images": {
+            "clean_lost": new.index[old.right & ~new.right].tolist(),
+            "fallen": [_fallen(new, int(place)) for place in np.flatnonzero(fallen)],
+            "recovered": new.index[new.stands & ~old.stands].tolist(),
+        },
+        "latency": {"p50_ms": [_p50(new), _p50(old)], "tested": False},
+    }
+
+
+def _kind(one: Judged) -> str:
+    figures = one.predicate["figures"]
+    if figures["robust"]:
+        return "robust"
+    return "inconclusive" if statement.inconclusive(one.predicate) else "upper_bound"
+
+
+def _doubts(new: Judged, old: Judged, allow: "frozenset[str]") -> list[str]:
+    """Why the new figure may be better than the artifact, so that it can not be called not worse."""
+    found = [f"alarm fired: {name}" for name in statement.fired(new.predicate) if name not in allow]
+    here, there = ({part["part"] for part in one.predicate["protocol"] if part["covered"]} for one in (new, old))
+    lacking = sorted(there - here)
+    if lacking:
+        found.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
+    return found
+
+
+def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[str]") -> dict[str, Any]:
+    """The paired difference and its verdict; its interval reaches from the worst case of what is undecided to the best.
+
+    `same`: the two are the same bytes.
+    """
+    found = _pairs(new[1], old[1]).as_dict()
+    worst, best = _pairs(new[0], old[1]).as_dict()["interval"][0], _pairs(new[1], old[0]).as_dict()["interval"][1]
+    found["interval"] = [worst, best]
+    held = worst >= -margin or (same and not (old[1] & ~new[0]).any())
+    verdict = WORSE if best < -margin else NOT_WORSE if held and not doubts else INCONCLUSIVE
+    return {
+        "verdict": verdict,
+        "shares": [float(new[1].mean()), float(old[1].mean())],
+        **found,
+        "doubts": doubts,
+    }
+
+
+def _pairs(new: np.ndarray, old: np.ndarray) -> Pairs:
+    return Pairs(int((old & ~new).sum()), int((new & ~old).sum()), len(new))
+
+
+def _same_attack_set(new: Judged, old: Judged) -> "bool | None":
+    """None where a statement does not name its attack set (version 1)."""
+    both = [one.predicate.get("attack_set", {}).get("identity") for one in (new, old)]
+    return None if None in both else both[0] == both[1]
+
+
+def _by_attack(new: Judged, old: Judged) -> list[dict[str, Any]]:
+    """Every attack that both were under, the one that got worst first."""
+    rows = []
+    for a, name in enumerate(new.attacks):
+        if name in old.attacks:
+            stands, stood = new.right & ~new.broken[a], old.right & ~old.broken[old.attacks.index(name)]
+            rows.append({"name": name, "shares": [float(stands.mean()), float(stood.mean())], **_change(stands, stood)})
+    return sorted(rows, key=lambda row: row["difference"])
+
+
+def _by_class(new: Judged, old: Judged) -> list[dict[str, Any]]:
+    """Every class by its label, the one whose robust share got worst first."""
+    rows = []
+    for label in np.unique(new.labels):
+        of = new.labels == label
+        clean, robust = _change(new.right[of], old.right[of]), _change(new.stands[of], old.stands[of])
+        rows.append({"class": int(label), "n": int(of.sum()), "clean": clean, "robust": robust})
+    return sorted(rows, key=lambda row: (row["robust"]["difference"], row["clean"]["difference"]))
+
+
+def _change(new: np.ndarray, old: np.ndarray) -> dict[str, Any]:
+    pairs = _pairs(new, old)
+    return {"difference": pairs.difference, "lost": pairs.lost, "gained": pairs.gained}
+
+
+def _fallen(new: Judged, place: int) -> dict[str, Any]:
+    """An image that stood on the baseline, and what breaks it now; no attack where it is wrong already when clean."""
+    by = [name for name, row in zip(new.attacks, new.broken, strict=True) if row[place]]
+    return {"index": int(new.index[place]), "class": int(new.labels[place]), "by": by}
+
+
+def _p50(one: Judged) -> float:
+    return float(one.predicate["latency"]["p50_ms"])

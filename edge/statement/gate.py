@@ -1,0 +1,155 @@
+"""Requirements on a statement, as a release pipeline writes them: `robust>=0.3`, `p99_ms<=2`."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge.core import choices
+from edge.core.errors import CompressError
+from edge.evidence.judge import NAMES as WARNINGS
+from edge.statement import alarms
+from edge.statement.statement import covered, fired, inconclusive
+
+#: name → what it is; accuracies are judged by the cautious end of their interval
+KNOWN = {
+    "clean": "clean accuracy",
+    "robust": "worst-case accuracy over the whole protocol",
+    "agreement": "share of predictions equal to the twin's, on clean images",
+    "p50_ms": "median latency",
+    "p90_ms": "90th percentile of latency",
+    "p95_ms": "95th percentile of latency",
+    "p99_ms": "99th percentile of latency",
+    "images_per_s": "throughput at the measured batch size",
+    "size_bytes": "size of the file",
+}
+ACCURACIES = ("clean", "robust")
+SHARES = (*ACCURACIES, "agreement")
+_OPERATORS = {
+    ">=": lambda got, want: got >= want,
+    "<=": lambda got, want: got <= want,
+    ">": lambda got, want: got > want,
+    "<": lambda got, want: got < want,
+}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """`name` compared with `value`."""
+
+    name: str
+    op: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.op}{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One requirement judged. `got` is None where the statement has no such figure."""
+
+    requirement: Requirement
+    passed: bool
+    got: "float | None"
+    why: str
+
+    def line(self) -> str:
+        return f"{'passed' if self.passed else 'FAILED'}  {self.requirement}  ({self.why})"
+
+
+def parse(text: str) -> Requirement:
+    """`robust>=0.3` or `robust >= 30%`."""
+    found = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", text)
+    if not found:
+        raise CompressError(f'requirement {text!r} is not understood; write it like "robust>=0.3"')
+    name, op, number, percent = found.groups()
+    if name not in KNOWN:
+        raise CompressError(
+            f"requirement {text!r}: unknown {name!r}{choices.nearest(name, KNOWN)} (known: {', '.join(KNOWN)})"
+        )
+    return Requirement(name, op, _value(text, name, number, bool(percent)))
+
+
+def _value(text: str, name: str, number: str, percent: bool) -> float:
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise CompressError(f'requirement {text!r}: {number!r} is no number from 0 up; write it like "robust>=0.3"')
+    if name in SHARES and value > 1:
+        raise CompressError(f"requirement {text!r}: {name} is a share, at most 1; write 0.3 or 30%")
+    if percent and name not in SHARES:
+        raise CompressError(f"requirement {text!r}: {name} is no share, so it has no %; give the number alone")
+    return value
+
+
+def allowed(given: Sequence[str]) -> frozenset[str]:
+    """Names of alarms and of warnings that a user lets pass; an unknown one is refused.
+
+    Of an alarm `twin-disagrees` is `twin disagrees`.
+    """
+    return frozenset(
+        name if name in WARNINGS else choices.known("alarm", name.replace("-", " "), alarms.NAMES) for name in given
+    )
+
+
+def judge(
+    statement: Mapping[str, Any], requirements: Sequence[Requirement], allow: "frozenset[str]" = frozenset()
+) -> list[Outcome]:
+    """Each requirement against the statement; for accuracies the end of the interval that is against it.
+
+    An alarm that fired and is not in `allow` fails every requirement on an accuracy: the figure is not to be trusted.
+    """
+    raised = [name for name in fired(statement["predicate"]) if name not in allow]
+    return [_judge(statement["predicate"], requirement, raised) for requirement in requirements]
+
+
+def _judge(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+    if requirement.name in ACCURACIES:
+        return _accuracy(predicate, requirement, raised)
+    if requirement.name == "agreement" and predicate["agreement"] is None:
+        return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
+    got = _plain(predicate, requirement.name)
+    return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, f"{got:g}")
+
+
+def _accuracy(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+    below = requirement.op.startswith("<")
+    figure, undecided = predicate["figures"][requirement.name], ""
+    if figure is None:
+        if inconclusive(predicate) is None or not covered(predicate):
+            return Outcome(requirement, False, None, _only_a_bound(predicate))
+        figure, undecided = _undecided(predicate, below)
+    low, high = figure["interval"]
+    got, end = (high, "upper") if below else (low, "lower")
+    met = _OPERATORS[requirement.op](got, requirement.value)
+    why = f"{figure['value']:.4f} on {figure['n']} images, {end} end of its {figure['level']:.0%} interval {got:.4f}"
+    if raised:
+        return Outcome(requirement, False, got, f"alarm fired: {', '.join(raised)}; {why}{undecided}")
+    return Outcome(requirement, met, got, f"{why}{undecided}")
+
+
+def _undecided(predicate: Mapping[str, Any], below: bool) -> tuple[Mapping[str, Any], str]:
+    """The worse of an inconclusive figure's two bounds, and what to say of it."""
+    found = predicate["figures"]["inconclusive"]
+    end = "stand" if below else "fall"
+    said = (
+        f"; inconclusive, {found['undecided']} images undecided when the budget of {found['budget_seconds']:g} s ended"
+    )
+    return found[f"if_all_{end}"], f"{said}, taken to {end}"
+
+
+def _only_a_bound(predicate: Mapping[str, Any]) -> str:
+    missing = "; ".join(f"({part['part']}) {part['where']}" for part in predicate["protocol"] if not part["covered"])
+    return f"only an upper bound of {predicate['figures']['upper_bound']['value']:.4f}, not covered: {missing}"
+
+
+def _plain(predicate: Mapping[str, Any], name: str) -> float:
+    if name == "size_bytes":
+        return float(predicate["artifact"]["bytes"])
+    if name == "agreement":
+        return float(predicate["agreement"]["clean"]["argmax_agreement"])
+    return float(predicate["latency"][name])

@@ -1,0 +1,147 @@
+"""The robustness statement: what was measured on which bytes, in the shape of an in-toto statement.
+
+`statement.schema.json` beside this file is its JSON schema, `statement-1.schema.json` that of the version before, which
+is still read: it binds neither verdicts nor attack set. Empirical: attacks that were run, never a certificate.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.core.errors import CompressError
+from edge.core.interval import clopper_pearson
+from edge.evidence import text as evidence_text
+from edge.statement.latency import latency_lines
+
+STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
+TYPE = "https://in-toto.io/Statement/v1"
+KIND = "urn:robust-compress:robustness-statement"
+VERSION = 2
+READ = (1, 2)
+PREDICATE_TYPE = f"{KIND}:{VERSION}"
+LEVEL = 0.95
+NEEDED = ("artifact", "threat", "data", "figures", "protocol", "attacks", "agreement", "alarms", "latency")
+BOUND = ("attack_set", "verdicts")  # hashes of files beside it, from version 2 on
+
+
+def build(predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement about `predicate["artifact"]`, whose file and sha256 become the subject."""
+    artifact = predicate["artifact"]
+    return {
+        "_type": TYPE,
+        "subject": [{"name": artifact["file"], "digest": {"sha256": artifact["sha256"]}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {"version": VERSION, "nature": "empirical", **predicate},
+    }
+
+
+def figure(count: int, n: int) -> dict[str, Any]:
+    """A proportion with its exact 95 % interval (Clopper–Pearson)."""
+    low, high = clopper_pearson(count, n, LEVEL)
+    return {"value": count / n, "count": count, "n": n, "interval": [low, high], "level": LEVEL}
+
+
+def read(path: "Path | str") -> dict[str, Any]:
+    """A statement from its file or from a verified folder; one of a newer version or of another kind is refused."""
+    file = Path(path) / STATEMENT if Path(path).is_dir() else Path(path)
+    try:
+        content = file.read_bytes()
+    except OSError as fault:
+        raise CompressError(
+            f"{file}: not readable as a statement ({fault.strerror}); give a verified folder or its {STATEMENT}"
+        ) from None
+    return parse(content, str(file))
+
+
+def parse(content: bytes, where: str) -> dict[str, Any]:
+    """A statement from its bytes; `where` names them in what is refused."""
+    try:
+        statement = json.loads(content)
+    except ValueError as fault:
+        raise CompressError(f"{where}: not readable as a statement ({fault}); verify the artifact again") from None
+    if not isinstance(statement, dict) or statement.get("_type") != TYPE:
+        raise CompressError(f"{where}: no in-toto statement; give the {STATEMENT} of a verified folder")
+    kind, _, written = str(statement.get("predicateType")).rpartition(":")
+    if kind != KIND:
+        raise CompressError(f"{where}: states {statement.get('predicateType')}, not robustness; give a {STATEMENT}")
+    found = statement.get("predicate")
+    predicate = found if isinstance(found, dict) else {}
+    if written not in map(str, READ) or str(predicate.get("version", written)) != written:
+        given = written if written not in map(str, READ) else predicate.get("version")
+        raise CompressError(
+            f"{where}: a statement of version {given}, this program reads {' and '.join(map(str, READ))}; "
+            "use the version of robust-compress that wrote it, or verify the artifact again"
+        )
+    needed = NEEDED + (BOUND if written != "1" else ())
+    missing = [key for key in needed if key not in predicate]
+    if missing:
+        raise CompressError(f"{where}: lacks {', '.join(missing)}; verify the artifact again")
+    return statement
+
+
+def inconclusive(predicate: Mapping[str, Any]) -> "Mapping[str, Any] | None":
+    """What a budget left undecided; None where everything was decided."""
+    found: Mapping[str, Any] | None = predicate["figures"].get("inconclusive")
+    return found
+
+
+def covered(predicate: Mapping[str, Any]) -> bool:
+    """Whether every part of the protocol was run."""
+    return all(part["covered"] for part in predicate["protocol"])
+
+
+def fired(predicate: Mapping[str, Any]) -> list[str]:
+    """Names of the alarms that fired."""
+    return [alarm["name"] for alarm in predicate["alarms"] if alarm["fired"]]
+
+
+def text(statement: Mapping[str, Any]) -> str:
+    """The statement for a person at a terminal, in a few lines."""
+    p = statement["predicate"]
+    artifact, threat, latency = p["artifact"], p["threat"], p["latency"]
+    lines = [
+        f"{artifact['file']} {artifact['sha256'][:12]}  {artifact['precision']}, {artifact['bytes']:,} bytes",
+        f"threat      {threat['norm']}, eps {threat['eps']} ({threat['grid_radius']} grey levels), "
+        f"{p['data']['n']} test images of {p['data']['name']}",
+        f"clean       {share(p['figures']['clean'])}",
+        f"robust      {_robust(p)}",
+        f"agreement   {_agreement(p['agreement'])}",
+        f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
+        f"({latency['n']} samples)",
+        *latency_lines(p),
+    ]
+    lines += evidence_text.lines(p)
+    lines += [f"ALARM       {alarm['name']}: {alarm['meaning']}" for alarm in p["alarms"] if alarm["fired"]]
+    return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
+
+
+def _robust(predicate: Mapping[str, Any]) -> str:
+    figures, open_ = predicate["figures"], inconclusive(predicate)
+    if figures["robust"]:
+        return f"{share(figures['robust'])}, worst case over {len(predicate['attacks'])} attacks"
+    missing = ", ".join(part["part"] for part in predicate["protocol"] if not part["covered"])
+    bound = f"at most {share(figures['upper_bound'])}: an upper bound, not covered: {missing}"
+    if open_ is None:
+        return bound
+    undecided = f"{open_['undecided']} images undecided when the budget of {open_['budget_seconds']:g} s ended"
+    if missing:
+        return f"{bound}; {undecided}"
+    return (
+        f"inconclusive, {undecided}: {share(open_['if_all_fall'])} if all of them fall, "
+        f"{share(open_['if_all_stand'])} if all stand"
+    )
+
+
+def _agreement(found: "Mapping[str, Any] | None") -> str:
+    if found is None:
+        return "not measured: the attack set does not hold the artifact's twin"
+    clean, adversarial = found["clean"]["argmax_agreement"], found["adversarial"]["argmax_agreement"]
+    return f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
+
+
+def share(entry: Mapping[str, Any]) -> str:
+    """A figure with its count and interval: `50.0% (100 of 200, 95% interval 43.0% to 57.0%)`."""
+    low, high = entry["interval"]
+    of = f"{entry['count']} of {entry['n']}"
+    return f"{entry['value']:.1%} ({of}, {entry['level']:.0%} interval {low:.1%} to {high:.1%})"

@@ -1,0 +1,190 @@
+"""From verdicts to the statement's predicate: figures, rows of attacks, agreement with the twin, the lineage."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edge.core import artifact
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.runtimes.runner import MODEL, Runner
+from edge.statement import alarms, statement
+from edge.verify import protocol
+from edge.verify.attack_set import AttackSet
+from edge.verify.suspects import suspect
+from edge.verify.verdicts import FREE, Verdicts
+
+APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
+
+
+def predicate(
+    exported: Stage, attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any], runner: Runner
+) -> dict[str, Any]:
+    """All of the statement's predicate but `latency` and `machine`."""
+    itself, twin = executed_in(exported, attacks, runner), twin_of(exported, attacks)
+    found = agreement(attacks, verdicts, twin)
+    parts = protocol.coverage(
+        attacks.about["attacks"],
+        itself=attacks.label(itself),
+        twin=attacks.label(twin),
+        student=attacks.label(attacks.student),
+        ran=list(verdicts.free),
+        is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat", "fp16", "bf16")),
+        no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
+    )
+    return {
+        "artifact": shipped(exported, runner),
+        "threat": {**attacks.about["threat"], "applied_to": APPLIED_TO},
+        "data": {**exported.data, "n": len(verdicts.labels)},
+        "figures": figures(verdicts, covered=all(part["covered"] for part in parts), budget=config.get("budget")),
+        "protocol": parts,
+        "attacks": attack_rows(attacks, verdicts, config),
+        "differential": differential(attacks, verdicts),
+        "agreement": found,
+        "alarms": alarms.judge(verdicts, found, functools.partial(_why, runner, attacks, twin)),
+        "runtime": runner.describe(),
+        "batch_size": runner.batch_size,
+        "seed": config["seed"],
+        "versions": artifact.versions(),
+        "lineage": lineage(exported),
+        "float_figures": {
+            model["label"]: model["float_figures"] for model in attacks.about["models"] if "float_figures" in model
+        },
+        "attack_set": {
+            "identity": attacks.stage.identity,
+            "files": {name: entry["sha256"] for name, entry in attacks.stage.manifest["payload"].items()},
+        },
+    }
+
+
+def shipped(exported: Stage, runner: Runner) -> dict[str, Any]:
+    """The bytes that were executed; of an engine also the graph that it was built from."""
+    entry = {
+        "identity": exported.identity,
+        "file": runner.file,
+        "sha256": runner.sha256,
+        "bytes": runner.size,
+        "target": exported.config["target"],
+        "precision": exported.metrics["precision"],
+        "executed": True,
+    }
+    graph = exported.manifest["payload"].get(MODEL)
+    if runner.file != MODEL and graph is not None:
+        entry["onnx"] = {"file": MODEL, **graph}
+    origin = runner.origin()
+    return entry if origin is None else entry | {"origin": origin}
+
+
+def executed_in(exported: Stage, attacks: AttackSet, runner: Runner) -> "int | None":
+    """The artifact's place in the attack set, unless another engine of the same graph was attacked there."""
+    place = attacks.place(exported.identity)
+    known = None if place is None else attacks.about["models"][place].get("sha256")
+    return place if known in (None, runner.sha256) else None
+
+
+def _why(runner: Runner, attacks: AttackSet, twin: "int | None") -> str:
+    """The likeliest fault of an artifact that differs from its twin."""
+    return "" if twin is None else suspect(runner.infer, attacks.clean, attacks.clean_logits[twin])
+
+
+def twin_of(exported: Stage, attacks: AttackSet) -> "int | None":
+    """The place of the artifact's twin: what the set's entry of the artifact names, else the model it was made from."""
+    itself = attacks.place(exported.identity)
+    if itself is not None:
+        return attacks.labelled(attacks.about["models"][itself]["twin"])
+    return attacks.place(exported.manifest["plan"]["inputs"].get("model"))
+
+
+def figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> dict[str, Any]:
+    """Clean accuracy, and the worst case over all attacks: `robust` when the protocol is covered, else a bound.
+
+    A bound too where the `budget` ended before every image was decided; `inconclusive` then holds it from both sides.
+    """
+    n, right, undecided = len(verdicts.labels), verdicts.right, int(verdicts.undecided.sum())
+    standing = int((right & ~verdicts.broken.any(0)).sum())
+    worst, decided = statement.figure(standing, n), covered and not undecided
+    fallen = statement.figure(standing - undecided, n)
+    open_ = {"budget_seconds": budget, "undecided": undecided, "if_all_fall": fallen, "if_all_stand": worst}
+    return {
+        "clean": statement.figure(int(right.sum()), n),
+        "robust": worst if decided else None,
+        "upper_bound": None if decided else worst,
+        "inconclusive": open_ if undecided else None,
+    }
+
+
+def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row an attack; `alone` counts the images that no other attack breaks."""
+    keys = ("name", "kind", "source", "parameters", "where")
+    about = [{key: entry[key] for key in keys} for entry in attacks.about["attacks"]]
+    for name in verdicts.free:
+        kind, _, budget = FREE[name]
+        parameters = {"queries": config[budget], "seed": config["seed"]}
+        about.append(dict(zip(keys, (name, kind, "artifact", parameters, "this device"), strict=True)))
+    broken = verdicts.broken
+    return [
+        {
+            **entry,
+            "n": len(row),
+            "broken": int(row.sum()),
+            "robust_accuracy": float((verdicts.right & ~row).mean()),
+            "alone": int((row & (broken.sum(0) == 1)).sum()),
+        }
+        for entry, row in zip(about, broken, strict=True)
+    ]
+
+
+def differential(attacks: AttackSet, verdicts: Verdicts) -> dict[str, int]:
+    """Candidates that break the artifact and leave the float student right, of all; both right on the clean image.
+
+    Of none where the set has no float student.
+    """
+    student = attacks.student
+    if student is None:
+        return {"count": 0, "n": 0}
+    student_right = attacks.clean_logits[student].argmax(1) == attacks.labels
+    stays = (attacks.predictions[:, student] == attacks.labels) & student_right
+    return {"count": int((verdicts.replayed & verdicts.right & stays).sum()), "n": int(verdicts.replayed.size)}
+
+
+def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "dict[str, Any] | None":
+    """The artifact against its twin, on clean images and on every candidate; None where the set does not hold it."""
+    if twin is None:
+        return None
+    want, got = attacks.clean_logits[twin], verdicts.clean_logits
+    return {
+        "clean": {
+            "n": len(got),
+            "argmax_agreement": float((want.argmax(1) == got.argmax(1)).mean()),
+            "max_abs": float(np.abs(want - got).max()),
+        },
+        "adversarial": {
+            "n": int(verdicts.predictions.size),
+            "argmax_agreement": float((attacks.predictions[:, twin] == verdicts.predictions).mean()),
+        },
+    }
+
+
+def lineage(stage: Stage) -> list[dict[str, str]]:
+    """The chain from the artifact back to the teacher, as far as its folders are found unchanged."""
+    chain = [{"stage": stage.kind, "identity": stage.identity}]
+    for role in ("model", "student", "teacher"):
+        identity = stage.manifest["plan"]["inputs"].get(role)
+        if identity is None:
+            continue
+        above = _above(stage, role)
+        if above is None or above.identity != identity:
+            return [*chain, {"stage": role, "identity": identity}]
+        return [*chain, *lineage(above)]
+    return chain
+
+
+def _above(stage: Stage, role: str) -> "Stage | None":
+    if role not in stage.manifest["lineage"]:
+        return None
+    try:
+        return artifact.read(stage.input_path(role))
+    except CompressError:
+        return None

@@ -1,0 +1,246 @@
+"""The verified stage: the artifact's own bytes, executed, attacked, timed, and stated.
+
+Replay of the attack set, Square and a decision-based attack straight at the runtime, agreement with the twin, alarms,
+latency. What needs gradients comes with the attack set (`compress.stages.attack`). numpy and one runtime, never torch.
+"""
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.report import page
+from edge import bench
+from edge.core import artifact, choices, targets
+from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.evidence import Watch, samples
+from edge.runtimes.runner import Runner, open_runner
+from edge.statement import statement
+from edge.statement.statement import STATEMENT, VERDICTS
+from edge.verify import findings, golden, preprocess_parity
+from edge.verify.attack_set import AttackSet
+from edge.verify.preprocess_parity import Pipeline
+from edge.verify.verdicts import Verdicts, execute
+
+LATENCY = "latency.npz"
+
+
+def plan(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
+    """What decides the result."""
+    return _plan(config, *_read(inputs))
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+    """Verify `inputs["exported"]` with `inputs["attack-set"]` into `out`; `config` as `VerifyConfig.semantic()`."""
+    exported, attack_stage = _read(inputs)
+    executable(exported, config["device"])
+    _batches(exported, config)
+
+    def make(work: Work) -> None:
+        attacks = AttackSet.read(attack_stage)
+        _compatible(exported, attacks, config)
+        pipeline = preprocess_parity.read(config, attacks.clean)
+        ask = bench.Ask.read(config["latency"], config["seed"]).with_single()
+        subject = _subject(exported, attacks, config, pipeline)
+        bench.check([subject], ask)
+        watch = Watch(gpu=config["device"] != "cpu")
+        golden_found = _golden(exported, attacks, config)
+        with _opened(exported, config, config["batch_size"]) as runner:
+            _same_classes(runner, attacks)
+            verdicts = execute(runner, attacks, config)
+            found = findings.predicate(exported, attacks, verdicts, config, runner)
+            for name, content in runner.kept().items():
+                artifact.write_atomic(work.add_payload(name), content)
+            if pipeline is not None:
+                said = attacks.clean, attacks.labels, verdicts.clean_logits
+                found["preprocess"] = preprocess_parity.parity(pipeline, runner, *said)
+                found["threat"]["applied_to"] = pipeline.applied_to
+        found["golden"] = golden_found
+        with watch.timing():
+            (timed,) = bench.measure([subject], ask)
+        found["latency"] = timed.latency
+        found["alarms"].append(timed.alarm)
+        found |= watch.found(timed.spans, timed.latency)
+        found["warnings"] = [*_elsewhere(config["device"], found["machine"]["before"]), *found["warnings"]]
+        watch.samples.write(work.add_record(samples.FILE))
+        table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
+        found["verdicts"] = _write_verdicts(work, table)
+        stated = statement.build(found)
+        _write(work, attacks, verdicts, table, stated, timed.samples)
+        work.metrics = metrics(stated)
+
+    lineage = {"exported": exported.path, "attack-set": attack_stage.path}
+    return artifact.build(out, _plan(config, exported, attack_stage), make, lineage=lineage, replace=replace)
+
+
+# ------------------------------------------------------------------------------------------- inputs
+
+
+def _read(inputs: Mapping[str, Any]) -> tuple[Stage, Stage]:
+    return artifact.read(inputs["exported"], ("exported",)), artifact.read(inputs["attack-set"], ("attack-set",))
+
+
+def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:
+    inputs = {"exported": exported.identity, "attack-set": attacks.identity}
+    return Plan("verified", preprocess_parity.decided(config), int(config["seed"]), exported.data, inputs)
+
+
+def executable(exported: Stage, device: str) -> None:
+    """Only what runs here is verified here: the verdict of other bytes would be another verdict."""
+    target = exported.config["target"]
+    if target not in targets.EXECUTED[choices.known("device", device, targets.DEVICES)]:
+        raise CompressError(
+            f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
+        )
+
+
+def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
+    if device != "jetson" or state["kind"] == "jetson":
+        return []
+    found = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
+    return [{"name": "not-a-jetson", "found": found, "fix": "verify on the board that ships, by --host user@board"}]
+
+
+def _batches(exported: Stage, config: Mapping[str, Any]) -> None:
+    """An engine takes the numbers of images that it was built for; others are refused before anything runs."""
+    if exported.config["target"] == "onnx" or "batch" not in exported.config:
+        return
+    low, high = exported.config["batch"]["min"], exported.config["batch"]["max"]
+    latency = config["latency"]
+    asked = [("batch_size", config["batch_size"]), ("latency.batch_size", latency["batch_size"])]
+    for name, size in [*asked, *(("latency.sweep", size) for size in latency.get("sweep") or ())]:
+        if not low <= size <= high:
+            raise CompressError(
+                f"{exported.path}: built for {low} to {high} images a call, {name} is {size}; give --set {name}=N "
+                f"within that, or export with --batch MIN:OPT:MAX"
+            )
+
+
+def _compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> None:
+    if exported.data["name"] != config["data"]:
+        raise CompressError(
+            f"{exported.path}: made for {exported.data['name']}, asked for {config['data']}; give --data "
+            f"{exported.data['name']}"
+        )
+    for key, what in (("fingerprint", "images"), ("split", "split")):
+        if exported.data[key] != attacks.stage.data[key]:
+            raise CompressError(
+                f"{attacks.stage.path}: an attack set of another {what} ({attacks.stage.data[key]:.12}) than "
+                f"{exported.path} ({exported.data[key]:.12}); make one from the same data"
+            )
+    stated, given = attacks.about["threat"], config["threat"]
+    if (stated["norm"], attacks.eps) != (given["norm"], Fraction(given["eps"])):
+        raise CompressError(
+            f"{attacks.stage.path}: made for {stated['norm']} eps {stated['eps']}, asked for {given['norm']} eps "
+            f"{given['eps']}; run compress attack with --eps {given['eps']}"
+        )
+
+
+def _same_classes(runner: Runner, attacks: AttackSet) -> None:
+    if runner.classes != attacks.about["classes"] or runner.input_shape != attacks.clean.shape[1:]:
+        raise CompressError(
+            f"{attacks.stage.path}: images {attacks.clean.shape[1:]} of {attacks.about['classes']} classes, the "
+            f"artifact takes {runner.input_shape} and gives {runner.classes}; use an attack set of this model's data"
+        )
+
+
+def _opened(exported: Stage, config: Mapping[str, Any], batch_size: int) -> Runner:
+    return open_runner(exported.path, batch_size=batch_size, threads=config["threads"], device=config["device"])
+
+
+def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "dict[str, Any] | None":
+    """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
+    place = attacks.place(exported.identity)
+    if place is None:
+        return None
+    batch_size = attacks.about["golden"]["batch_size"][place]
+    with _opened(exported, config, batch_size) as runner:
+        _same_classes(runner, attacks)
+        found = golden.check(runner, attacks.stage, place)
+    if found is not None:
+        say(golden.line(found))
+    return found
+
+
+def _subject(
+    exported: Stage, attacks: AttackSet, config: Mapping[str, Any], pipeline: "Pipeline | None"
+) -> bench.Subject:
+    """What is timed: runners of its own, each opened at the batch size that is timed."""
+
+    def opened(size: int) -> Runner:
+        return _opened(exported, config, size)
+
+    frames = attacks.clean if pipeline is None else pipeline.frames
+    function = None if pipeline is None else pipeline.preprocess
+    return bench.Subject(str(exported.path), opened, lambda runner: frames, function)
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[str, Any]:
+    """Verdicts by image and attack, with the images that the attacks here made."""
+    free = list(verdicts.free.values())
+    shape = attacks.clean.shape
+    return {
+        "index": attacks.index,
+        "labels": attacks.labels,
+        "clean_predictions": verdicts.clean_logits.argmax(1),
+        "attacks": np.array(names),
+        "broken": verdicts.broken,
+        "undecided": verdicts.undecided,
+        "adversarial": np.array([found.adversarial for found in free], np.uint8).reshape(len(free), *shape),
+        "queries": np.array([found.queries for found in free], np.int64).reshape(len(free), shape[0]),
+    }
+
+
+def _write_verdicts(work: Work, table: Mapping[str, Any]) -> dict[str, str]:
+    """The table's file, and the hash by which the statement names it."""
+    path = work.add_payload(VERDICTS)
+    with open(path, "wb") as file:
+        np.savez(file, **table)
+    return {"file": VERDICTS, "sha256": artifact.file_sha256(path)}
+
+
+def _write(
+    work: Work,
+    attacks: AttackSet,
+    verdicts: Verdicts,
+    table: Mapping[str, Any],
+    stated: dict[str, Any],
+    samples: Mapping[str, Any],
+) -> None:
+    text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    artifact.write_atomic(work.add_record(STATEMENT), text)
+    with open(work.add_record(LATENCY), "wb") as file:
+        np.savez(file, **samples)
+    evidence = {
+        **table,
+        "clean": attacks.clean,
+        "adversarial": np.concatenate([attacks.adversarial, table["adversarial"]]),
+        "predictions": verdicts.all_predictions,
+    }
+    page.write_verified(work.path, stated, samples["samples_ns"], evidence)
+    work.add_record(page.REPORT)
+
+
+def metrics(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures that a summary shows."""
+    predicate = stated["predicate"]
+    figures, timing = predicate["figures"], predicate["latency"]
+    return {
+        "n": predicate["data"]["n"],
+        "clean": figures["clean"]["value"],
+        "robust": figures["robust"]["value"] if figures["robust"] else None,
+        "upper_bound": figures["upper_bound"]["value"] if figures["upper_bound"] else None,
+        "p50_ms": timing["p50_ms"],
+        "p99_ms": timing["p99_ms"],
+        "bytes": predicate["artifact"]["bytes"],
+        "alarms": [alarm["name"] for alarm in predicate["alarms"] if alarm["fired"]],
+    }

@@ -1,0 +1,1 @@
+"""One folder a target: how its file is emitted, built and held against the torch model."""

@@ -1,0 +1,94 @@
+"""The ONNX graph that every target starts from, and the torch model that it must agree with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import torch
+
+from compress.folders import load
+from compress.networks import Classifier, folder
+from compress.quantization import int8
+from edge.core.artifact import Stage
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from export.targets.onnx import float32, half, qdq
+
+#: What `auto` means for a stage that is not quantized, by runtime.
+AUTO = {"onnx": "float32", "tensorrt": "fp16"}
+#: What an INT8 graph computes in where it computes in floats, by runtime.
+REST = {"onnx": "float32", "tensorrt": "fp16"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """`twin` is what `proto` must compute: float32 in and out whatever the graph's arithmetic is.
+
+    `runtime` is whose dialect it is in. `precision`: int8, float32, fp16 or bf16; `floats`: what it computes in where
+    it does not in integers. `modules`: node name → the torch module that it came from.
+    """
+
+    proto: onnx.ModelProto
+    twin: Classifier
+    runtime: str
+    precision: str
+    floats: str
+    modules: Mapping[str, str]
+
+
+def emit(source: Stage, *, runtime: str, precision: str, opset: int) -> Graph:
+    """The graph of a teacher, student or quantized stage, laid out for `runtime`, one of `targets.RUNTIMES`.
+
+    Input `image` float32 (batch,C,H,W) in [0, 1], output `logits` float32 (batch,K), any batch. BF16 needs opset 22
+    and has it whatever is asked for.
+    """
+    chosen = arithmetic(source, runtime=runtime, precision=precision)
+    architecture = folder.read_architecture(source.path)
+    if architecture["model"] == folder.ONNX:
+        raise CompressError(
+            f"{source.path}: is an ONNX file already; compress export {source.path}/model.onnx adopts it"
+        )
+    image = torch.zeros(architecture["input"])
+    if chosen == "int8":
+        twin = load(source, runtime=runtime).cpu()
+        plain = folder.build(architecture)
+        int8.fold(plain)
+        plain.load_state_dict(qdq.float_weights(twin), strict=True)
+        proto, modules = float32.emit(plain, image, opset)
+        stored = int8.read_layout(source.path)
+        _tell_grid(source, stored["runtime"], runtime)
+        layout = int8.for_runtime(stored, runtime)
+        qdq.insert(proto, modules, qdq.Scales.of(twin, layout, runtime=runtime))
+    else:
+        twin = load(source).cpu()
+        proto, modules = float32.emit(twin, image, max(opset, half.LEAST_OPSET.get(chosen, opset)))
+    floats = REST[runtime] if chosen == "int8" else chosen
+    if floats in half.KINDS:
+        half.convert(proto, floats, modules)
+    return Graph(proto, twin, runtime, chosen, floats, modules)
+
+
+def arithmetic(source: Stage, *, runtime: str, precision: str) -> str:
+    """The precision that `precision`, one of `targets.PRECISIONS`, means for this stage; what it lacks is refused."""
+    quantized = source.kind == "quantized"
+    if precision == "auto":
+        return "int8" if quantized else AUTO[runtime]
+    if quantized and precision != "int8":
+        raise CompressError(
+            f"{source.path}: is quantized, {precision} was asked for; export {source.input_path('student')}, which it "
+            f"was made from, or leave --precision out"
+        )
+    if not quantized and precision == "int8":
+        raise CompressError(
+            f"{source.path}: is a {source.kind} without INT8 ranges; first: compress quantize {source.path} --out DIR"
+        )
+    return precision
+
+
+def _tell_grid(source: Stage, tuned: str, runtime: str) -> None:
+    """Fine-tuning adapts weights to one runtime's grid; on another's they may be worth less."""
+    if source.config.get("mode") == "qat" and tuned != runtime:
+        say(
+            f"{source.path}: fine-tuned on the INT8 grid of {tuned}, exported on that of {runtime}; "
+            f"for one fine-tuned on it: compress quantize … --set runtime={runtime}"
+        )

@@ -1,0 +1,228 @@
+"""The targets tensorrt and tensorrt-rtx: the graph, how its engine is built, and the engine where it can be built here.
+
+Without a GPU, or without the library, the stage is *deferred*: whoever runs it first builds the engine on that device
+from model.onnx and recipe.json, and pins it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compress.config import ExportConfig
+from compress.data import Dataset
+from compress.networks.base import parameters
+from edge.core import artifact
+from edge.core.artifact import Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import MODEL
+from edge.runtimes.tensorrt import build, cuda, engines, layers, library, preflight, recipe, sidecar
+from edge.runtimes.tensorrt.build import Built
+from edge.runtimes.tensorrt.cuda import Cuda, Device
+from edge.runtimes.tensorrt.engines import Engine
+from edge.runtimes.tensorrt.library import Library
+from edge.runtimes.tensorrt.recipe import Recipe
+from edge.runtimes.tensorrt.runner import TensorRTRunner
+from export import parity
+from export.targets.onnx import graph
+from export.targets.onnx.graph import Graph
+
+#: Operators that multiply by weights.
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: TensorRT-RTX lists INT8 for weights of matrix products alone; that a convolution builds says nothing of its speed.
+UNVERIFIED = "builds; INT8 execution unverified"
+
+
+@dataclass(frozen=True)
+class Here:
+    """What this machine has to build with; `why_not` says what is missing where `library` is None."""
+
+    library: "Library | None"
+    device: "Device | None"
+    why_not: str = ""
+
+
+def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
+    """model.onnx, recipe.json and, where it can be built here, engine.plan with its sidecars; the manifest's metrics.
+
+    The graph is held against the torch model through ONNX Runtime, and so is an engine that a GPU here executes.
+    """
+    made = graph.emit(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    content = made.proto.SerializeToString(deterministic=True)
+    how = _recipe(made, config)
+    recipe.check(how)
+    here = _here(config)
+    file = work.add_payload(MODEL)
+    artifact.write_atomic(file, content)
+    artifact.write_atomic(work.add_payload(recipe.RECIPE), how.text())
+    held = parity.measure(made, file, dataset, config)
+    metrics = {
+        "bytes": len(content),
+        "precision": made.precision,
+        "parameters": parameters(made.twin),
+        "parity": held["parity"],
+        "graph_executed": held["executed"],
+        "executed": False,
+        "engine": "deferred",
+    }
+    if here.library is None:
+        say(f"no engine is built here: {here.why_not}; it is deferred to the device, `compress verify` builds it there")
+        return metrics
+    return metrics | _engine(work, made, content, how, here, dataset, config)
+
+
+def _engine(
+    work: Work, made: Graph, content: bytes, how: Recipe, here: Here, dataset: Dataset, config: ExportConfig
+) -> dict[str, Any]:
+    """Build it as often as asked, keep the first, compare the others with it; what is said of it."""
+    assert here.library is not None
+    timings = None if config.engine.timing_cache is None else Path(config.engine.timing_cache)
+    known = b"" if timings is None else engines.read_timings(timings)
+    builds = [
+        build.build(
+            content, how, here.library, device=here.device, timing_cache=known, origin=made.modules, where=MODEL
+        )
+        for _ in range(how.rebuilds)
+    ]
+    first = builds[0]
+    if timings is not None:
+        engines.extend_timings(timings, first.timing_cache)
+    about = sidecar.of(first.engine, content, how, here.library, here.device)
+    artifact.write_atomic(work.add_payload(sidecar.ENGINE), first.engine)
+    artifact.write_atomic(work.add_payload(sidecar.SIDECAR), sidecar.text(about))
+    _say(first, how)
+    if first.layers is not None:
+        text = json.dumps(first.layers, indent=2, ensure_ascii=False) + "\n"
+        artifact.write_atomic(work.add_record(layers.LAYERS), text)
+    metrics: dict[str, Any] = {
+        "bytes": len(first.engine),
+        "engine": "built",
+        "engine_sha256": about["sha256"],
+        "library": here.library.name,
+        "built_for": preflight.built_for(about).removeprefix("built for "),
+        "build_seconds": round(first.seconds, 2),
+        "layers": _summary(first),
+    }
+    if how.target == "tensorrt-rtx" and how.precision == "int8":
+        metrics["status"] = UNVERIFIED
+    images = dataset.part("val")[0][: config.parity_images]
+    said = _executed(builds, about, made, here, images, config)
+    if said:
+        metrics |= {"executed": True, "engine_parity": said[0]}
+    if len(builds) > 1:
+        metrics["rebuilds"] = _spread(builds, said[1] if said else None)
+    return metrics
+
+
+def _recipe(made: Graph, config: ExportConfig) -> Recipe:
+    weighted, int8 = nodes(made.proto)
+    section = config.model_dump(mode="json")
+    return recipe.of(config.target, made.precision, section["batch"], section["engine"], weighted=weighted, int8=int8)
+
+
+def _here(config: ExportConfig) -> Here:
+    """The library, and the GPU that tensorrt needs and tensorrt-rtx does not."""
+    if config.engine.deferred:
+        return Here(None, None, "deferred was asked for")
+    device = cuda.device()
+    if config.target == "tensorrt" and device is None:
+        return Here(None, None, "TensorRT builds for the GPU that it finds, and there is none")
+    try:
+        return Here(library.load(config.target), device)
+    except CompressError as fault:
+        return Here(None, None, str(fault))
+
+
+def nodes(proto: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the nodes that multiply by weights, and of those whose operands both come out of 8-bit integers."""
+    made_by = {output: node for node in proto.graph.node for output in node.output}
+    constants = {entry.name for entry in proto.graph.initializer}
+
+    def origin(tensor: str) -> "onnx.NodeProto | None":
+        """The node behind a tensor, casts and transpositions passed over."""
+        node = made_by.get(tensor)
+        return origin(node.input[0]) if node is not None and node.op_type in ("Cast", "Transpose") else node
+
+    def constant(tensor: str) -> bool:
+        node = made_by.get(tensor)
+        return tensor in constants if node is None else bool(node.input) and constant(node.input[0])
+
+    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED and constant(node.input[1])]
+    behind = {node.name: [origin(tensor) for tensor in node.input[:2]] for node in weighted}
+    int8 = [
+        name
+        for name, both in behind.items()
+        if all(node is not None and node.op_type == "DequantizeLinear" for node in both)
+    ]
+    return tuple(node.name for node in weighted), tuple(int8)
+
+
+def _say(built: Built, how: Recipe) -> None:
+    if built.layers is None:
+        say("the library told nothing of the engine's layers")
+        return
+    for line in layers.lines(built.layers, how.int8):
+        say(line)
+
+
+def _summary(built: Built) -> "dict[str, Any] | None":
+    """The counts of layers.json."""
+    if built.layers is None:
+        return None
+    found = built.layers
+    return {
+        "precisions": found["precisions"],
+        "not_int8": found["not_int8"],
+        "unseen": found["unseen"],
+        "apart": len(found["apart"]),
+    }
+
+
+def _executed(
+    builds: list[Built], about: dict[str, Any], made: Graph, here: Here, images: np.ndarray, config: ExportConfig
+) -> "tuple[dict[str, Any], list[np.ndarray]] | None":
+    """The first engine's parity and every build's logits on `images`, where this machine's GPU executes them."""
+    if here.library is None or here.device is None:
+        return None
+    if here.library.ahead_of_time and here.device.sm not in about["compute_capabilities"]:
+        return None
+    trt = here.library
+
+    def answers(engine: bytes, images: np.ndarray, batch_size: int) -> np.ndarray:
+        own = about | {"sha256": artifact.bytes_sha256(engine), "bytes": len(engine)}
+        opened = Engine(engine, own, here=False)
+        with TensorRTRunner(opened, trt, Cuda(), where=sidecar.ENGINE, batch_size=batch_size) as runner:
+            return runner.infer(images)
+
+    first = parity.hold(
+        made.twin, made.precision, lambda part, size: answers(builds[0].engine, part, size), images, config
+    )
+    return first.as_metrics(), [answers(built.engine, images, config.batch.opt) for built in builds]
+
+
+def _spread(builds: list[Built], logits: "list[np.ndarray] | None") -> dict[str, Any]:
+    """How far builds of one graph differ: in their bytes and, where they were executed, in their logits."""
+    first = builds[0].engine
+    found: dict[str, Any] = {
+        "n": len(builds),
+        "identical_bytes": sum(built.engine == first for built in builds) / len(builds),
+        "max_abs": None,
+        "argmax_agreement": None,
+    }
+    if logits is not None:
+        stacked = np.stack(logits)
+        found["max_abs"] = float((stacked.max(0) - stacked.min(0)).max())
+        found["argmax_agreement"] = float((stacked.argmax(2) == stacked[0].argmax(1)).all(0).mean())
+    say(
+        f"{found['n']} builds: {found['identical_bytes']:.0%} have the first one's bytes; "
+        + (
+            "their logits were not compared, no GPU executes them here"
+            if logits is None
+            else f"logits differ by up to {found['max_abs']:.3g}, predictions agree on {found['argmax_agreement']:.1%}"
+        )
+    )
+    return found

@@ -1,0 +1,1 @@
+"""Programs of Torch-TensorRT, for a process that has torch."""

@@ -1,0 +1,132 @@
+"""The torch module that Torch-TensorRT converts: BatchNorm folded, quantizers as operators, cast to its arithmetic."""
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.networks import Classifier
+from compress.quantization import int8
+from compress.quantization.folding import fold
+from compress.quantization.quantizer import SIGNED, UNSIGNED, FakeQuantize, Quantizer
+from edge.core.errors import CompressError
+
+DTYPES = {"float32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Operator(nn.Module):
+    """A quantizer as the operator that ModelOpt defines and Torch-TensorRT turns into Q/DQ. `amax` stays float32."""
+
+    amax: Tensor
+
+    def __init__(self, amax: Tensor, *, unsigned: bool) -> None:
+        super().__init__()
+        self.register_buffer("amax", amax)
+        self.unsigned = unsigned
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = torch.ops.tensorrt.quantize_op(x, self.amax, 8, 0, self.unsigned, False)
+        return found
+
+
+class Floats(nn.Module):
+    """A network computing in another float type, float32 images and logits outside."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x.to(self.dtype)).float()
+        return logits
+
+
+def prepare(twin: Classifier, floats: str) -> nn.Module:
+    """A copy of `twin`, float or fake-quantized, that computes the same in `floats`: float32, fp16 or bf16.
+
+    One with quantizers runs inside `kernels()` only.
+    """
+    network = copy.deepcopy(twin).eval().requires_grad_(False)
+    operators = _operators(network)
+    if not operators:
+        with contextlib.suppress(fx.proxy.TraceError):  # what cannot be traced keeps its BatchNorm, TensorRT fuses it
+            fold(network)
+    network.to(DTYPES[floats])
+    for name, operator in operators.items():
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, operator)
+    return network if floats == "float32" else Floats(network, DTYPES[floats])
+
+
+def export(network: nn.Module, image: "tuple[int, ...]", batch: "tuple[int, int]") -> torch.export.ExportedProgram:
+    """The program of a prepared network for images (C,H,W) and from `batch[0]` to `batch[1]` of them.
+
+    Traced where its weights lie.
+    """
+    least, most = batch
+    device = next(network.parameters()).device
+    example = torch.zeros(max(least, min(2, most)), *image, device=device)
+    shapes = None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
+    with quiet():
+        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+
+
+def _operators(network: nn.Module) -> dict[str, nn.Module]:
+    """What stands in the place of each quantizer, by its name."""
+    quantizers = dict(int8.quantizers(network))
+    if not quantizers:
+        return {}
+    with quiet():
+        try:
+            import modelopt.torch.quantization  # noqa: F401  # defines the operator
+        except ImportError as fault:
+            raise CompressError(
+                f"INT8 through Torch-TensorRT needs nvidia-modelopt ({fault}); "
+                f"pip install nvidia-modelopt requests huggingface_hub"
+            ) from None
+
+    def operator(name: str, quantizer: Quantizer) -> nn.Module:
+        if not quantizer.is_enabled:
+            return nn.Identity()
+        amax = quantizer.amax.detach().clone()
+        if amax.ndim:  # of a weight, along its first axis
+            weight: Any = network.get_submodule(name.rpartition(".")[0]).weight
+            amax = amax.reshape(-1, *[1] * (weight.ndim - 1))
+        return Operator(amax, unsigned=quantizer.unsigned)
+
+    return {name: operator(name, quantizer) for name, quantizer in quantizers.items()}
+
+
+@contextlib.contextmanager
+def kernels() -> Iterator[None]:
+    """Inside, the quantizers' operator computes on our grid.
+
+    ModelOpt's own kernel is CUDA source that wants a compiler on the machine, and Torch-TensorRT executes the operator
+    on constants.
+    """
+    with quiet(), torch.library._scoped_library("tensorrt", "IMPL") as library:
+        if hasattr(torch.ops.tensorrt, "quantize_op"):
+            for device in ("CPU", "CUDA"):
+                library.impl("quantize_op", _quantized, device, allow_override=True)
+        yield
+
+
+def _quantized(x: Tensor, amax: Tensor, bits: int, exponent_bits: int, unsigned: bool, narrow_range: bool) -> Tensor:
+    assert (bits, exponent_bits, narrow_range) == (8, 0, False)
+    levels = UNSIGNED if unsigned else SIGNED
+    values: Tensor = FakeQuantize.apply(x.float(), amax.reshape(-1) if amax.ndim else amax, *levels)
+    return values.to(x.dtype)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """These libraries print to stdout, which belongs to results, and warn of what nothing here uses."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

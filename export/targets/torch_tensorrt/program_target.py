@@ -1,0 +1,208 @@
+"""The targets torch-tensorrt and torch-tensorrt-rtx: a program of TensorRT engines for a process that has torch."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from compress.config import ExportConfig
+from compress.data import Dataset
+from compress.networks.base import parameters
+from edge.core import artifact
+from edge.core.artifact import Stage, Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import MODEL
+from export import parity
+from export.targets.onnx import graph, overflow
+from export.targets.torch_tensorrt import package, versions
+from export.targets.torch_tensorrt.preparation import export, kernels, prepare, quiet
+from export.targets.torch_tensorrt.program_runner import TorchTensorRTRunner
+
+#: How a program is stored → the file's name and Torch-TensorRT's name of the format.
+PROGRAMS = {"ep": ("program.ep", "exported_program"), "aoti": ("program.pt2", "aot_inductor")}
+#: What Torch-TensorRT's compiler cannot be told, the value that asks for nothing, and what to do instead.
+UNKNOWN_HERE: dict[str, tuple[Any, str]] = {
+    "dla": (None, "programs run on the GPU; use --target tensorrt for a DLA core"),
+    "compute_capabilities": ([], "programs are built for the GPU that is here; use --target tensorrt-rtx"),
+    "rebuilds": (1, "one program is built; use --target tensorrt"),
+    "deferred": (False, "a program is built where it is exported; use --target tensorrt"),
+}
+
+
+def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
+    """The program of a teacher, student or quantized stage, run on real images; the manifest's metrics.
+
+    `model.onnx` beside it is the same network in TensorRT's dialect, from which twins are made.
+    """
+    _known(config)
+    library = package.load(config.target)
+    if graph.arithmetic(source, runtime="tensorrt", precision=config.precision) == "int8":
+        versions.check_int8(config.target)
+    made = graph.emit(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    images = dataset.part("val")[0][: config.parity_images]
+    overflow.check(made, images)
+    artifact.write_atomic(work.add_payload(MODEL), made.proto.SerializeToString(deterministic=True))
+
+    channels, height, width = images.shape[1:]
+    image, batch = (channels, height, width), (config.batch.min, config.batch.max)
+    program = export(prepare(made.twin, made.floats).to(package.DEVICE), image, batch)
+    compiled = compiled_program(library, program, image, made.floats, config, work.file("timing.cache"))
+    left = in_torch(compiled, program)
+    if left:
+        say(f"{len(left)} operators stay in torch: {', '.join(left[:5])}{', …' if len(left) > 5 else ''}")
+    name, form = PROGRAMS[config.engine.program]
+    file = work.add_payload(name)
+    save(library, compiled, file, form, image, batch)
+    del compiled, program
+    torch.cuda.empty_cache()
+
+    def within(batch_size: int) -> int:
+        return min(max(batch_size, config.batch.min), config.batch.max)
+
+    def answers(x: np.ndarray, batch_size: int) -> np.ndarray:
+        with TorchTensorRTRunner(
+            file.read_bytes(),
+            where=str(file),
+            file=file.name,
+            target=config.target,
+            program=config.engine.program,
+            batch_size=within(batch_size),
+            input_shape=image,
+            classes=len(dataset.classes),
+        ) as runner:
+            return runner.infer(x)
+
+    found = parity.hold(made.twin, made.precision, answers, images, config)
+    return {
+        "bytes": file.stat().st_size,
+        "precision": made.precision,
+        "parameters": parameters(made.twin),
+        "program": config.engine.program,
+        "in_torch": left,
+        "device": torch.cuda.get_device_name(),
+        "executed": True,
+        "parity": found.as_metrics() | {"batch_sizes": [within(size) for size in found.batch_sizes]},
+    }
+
+
+def _known(config: ExportConfig) -> None:
+    for key, (nothing, instead) in UNKNOWN_HERE.items():
+        value = getattr(config.engine, key)
+        if value != nothing:
+            raise CompressError(f"engine.{key} {value!r} cannot be asked of {config.target}: {instead}")
+    if config.engine.hardware_compatibility == "same-compute-capability":
+        raise CompressError(
+            f"engine.hardware_compatibility same-compute-capability cannot be asked of {config.target}; "
+            f"give none or ampere+"
+        )
+
+
+def compiled_program(
+    library: Any,
+    program: torch.export.ExportedProgram,
+    image: tuple[int, ...],
+    floats: str,
+    config: ExportConfig,
+    timing_cache: Path,
+) -> fx.GraphModule:
+    """The program with its convertible parts as engines, strongly typed. Images (C,H,W), `config.batch` of them."""
+    batch, engine = config.batch, config.engine
+    shapes = {f"{kind}_shape": (getattr(batch, kind), *image) for kind in ("min", "opt", "max")}
+    fixed = batch.min == batch.max
+    entry = (
+        library.Input(shape=shapes["max_shape"], dtype=torch.float32)
+        if fixed
+        else library.Input(**shapes, dtype=torch.float32)
+    )
+    options: dict[str, Any] = {
+        "min_block_size": 1,
+        "disable_tf32": floats == "float32",
+        "workspace_size": (engine.workspace_mib or 0) << 20,
+        "version_compatible": engine.version_compatible,
+        "hardware_compatible": engine.hardware_compatibility == "ampere+",
+        "timing_cache_path": engine.timing_cache or str(timing_cache),
+    }
+    if config.target == "torch-tensorrt":
+        options["optimization_level"] = engine.optimization_level
+    if "use_explicit_typing" in inspect.signature(library.dynamo.compile).parameters:
+        options["use_explicit_typing"] = True  # a choice until 2.12, the only way since
+    with package.complaints() as said:
+        try:
+            with kernels():
+                compiled: fx.GraphModule = library.dynamo.compile(program, arg_inputs=[entry], **options)
+        except torch.OutOfMemoryError:
+            raise CompressError(_no_memory(config)) from None
+        except Exception as fault:  # converters and builder raise what they like
+            reason = package.first_line(said[0] if said else fault)
+            raise CompressError(
+                f"{config.target} cannot build this network ({reason}); use --target tensorrt"
+            ) from None
+    return compiled
+
+
+def _no_memory(config: ExportConfig) -> str:
+    free, total = (amount >> 20 for amount in torch.cuda.mem_get_info())
+    return (
+        f"{config.target}: the GPU's memory does not suffice to build it ({free:,} of {total:,} MiB free); stop what "
+        f"else uses it, or lower batch.max ({config.batch.max})"
+    )
+
+
+def in_torch(compiled: fx.GraphModule, program: torch.export.ExportedProgram) -> list[str]:
+    """What did not become part of an engine: `layer: operator` each, in the order of execution."""
+    layers = {node.name: _innermost(node) for node in program.graph.nodes}
+    return [f"{layers.get(_origin(node)) or node.name}: {_operator(node)}" for node in _torch_nodes(compiled)]
+
+
+def _torch_nodes(module: fx.GraphModule) -> Iterator[fx.Node]:
+    for node in module.graph.nodes:
+        child = getattr(module, str(node.target), None) if node.op == "call_module" else None
+        if isinstance(child, fx.GraphModule):
+            yield from _torch_nodes(child)
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            yield node
+
+
+def _origin(node: fx.Node) -> str:
+    """The name that a node, or what it was decomposed from, has in the program."""
+    sources = node.meta.get("from_node", [])
+    name = node.name
+    while sources:
+        name, sources = sources[-1].name, sources[-1].from_node
+    return name
+
+
+def _innermost(node: fx.Node) -> str:
+    """The module whose forward made a node, as `named_modules` calls it."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
+
+
+def _operator(node: fx.Node) -> str:
+    """`conv2d`, `prims::var`."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.target._schema.name.removeprefix("aten::")
+
+
+def save(
+    library: Any, compiled: fx.GraphModule, file: Path, form: str, image: tuple[int, ...], batch: tuple[int, int]
+) -> None:
+    """Write the program, any batch within `batch`, in one of Torch-TensorRT's formats."""
+    least, most = batch
+    example = torch.zeros(max(least, min(2, most)), *image, device=package.DEVICE)
+    shapes = None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
+    stored = file.with_suffix(".pt2")  # the only ending that both formats take without a warning
+    try:
+        with quiet():
+            library.save(compiled, str(stored), output_format=form, arg_inputs=[example], dynamic_shapes=shapes)
+    except Exception as fault:  # the exporter and the compiler behind it raise what they like
+        reason = package.first_line(fault)
+        raise CompressError(
+            f"{file.name}: the program cannot be stored ({reason}); give the other kind by --set engine.program=ep|aoti"
+        ) from None
+    stored.rename(file)

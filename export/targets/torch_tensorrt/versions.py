@@ -1,0 +1,216 @@
+"""Which versions of torch, Torch-TensorRT and TensorRT belong together. Standard library only: nothing is imported.
+
+Sources: Requires-Dist of the wheels on PyPI, `dev_dep_versions.yml` in each release branch of pytorch/TensorRT, and its
+`docsrc/getting_started/jetpack.rst` for the boards.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from edge.core.errors import CompressError
+
+TORCH_TENSORRT, TORCH_TENSORRT_RTX = "torch-tensorrt", "torch-tensorrt-rtx"
+OTHER = {TORCH_TENSORRT: TORCH_TENSORRT_RTX, TORCH_TENSORRT_RTX: TORCH_TENSORRT}
+
+#: Names under which pip knows the library of a target; one of them is enough.
+LIBRARIES = {
+    TORCH_TENSORRT: ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+    TORCH_TENSORRT_RTX: ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+}
+
+#: L4T's major release → JetPack's, from /etc/nv_tegra_release.
+JETPACK = {35: 5, 36: 6, 38: 7, 39: 7}
+#: Boards that no pair fits; from JetPack 7 on the pairs are those of a server.
+UNFIT_JETPACKS = {
+    5: "JetPack 5 has TensorRT 8, which nothing here builds for; update the board to JetPack 6 or newer",
+    6: "JetPack 6 has TensorRT 10.3, and its last Torch-TensorRT is 2.8, for torch 2.8; "
+    "use --target tensorrt, whose engine is built on the board and needs no torch there",
+}
+
+
+#: TensorRT-RTX builds INT8 convolutions since this version; the builders of 1.5.0 and 1.6.1 fail on every one.
+RTX_WITH_INT8 = "1.7"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One minor release: torch and Torch-TensorRT share it. `rtx` is None where no RTX variant was released."""
+
+    torch: str
+    tensorrt: str
+    rtx: "str | None"
+
+    def library(self, target: str) -> "str | None":
+        """The version of TensorRT, or of TensorRT-RTX, that the target's wheel is built for."""
+        return self.tensorrt if target == TORCH_TENSORRT else self.rtx
+
+
+PAIRS = (
+    Pair("2.8", "10.12", None),
+    Pair("2.9", "10.13", None),
+    Pair("2.10", "10.14", None),
+    Pair("2.11", "10.15", "1.3"),
+    Pair("2.12", "10.16", "1.4"),
+    Pair("2.13", "11.0", "1.5"),
+    Pair("2.14", "11.1", "1.6"),
+)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Versions as pip knows them, None where absent. `cuda`: whether torch is a build with CUDA."""
+
+    torch: "str | None"
+    cuda: bool
+    wheel: "str | None"
+    other_wheel: "str | None"
+    library: "str | None"
+    jetpack: "int | None" = None
+
+
+def installed(target: str, root: "Path | str" = "/") -> Installed:
+    """What is installed for a target, read from package metadata and from the files under `root`."""
+    return Installed(
+        torch=version("torch"),
+        cuda=torch_has_cuda(),
+        wheel=version(target),
+        other_wheel=version(OTHER[target]),
+        library=next(filter(None, map(version, LIBRARIES[target])), None),
+        jetpack=jetpack(root),
+    )
+
+
+def check(target: str) -> None:
+    """Refuse, in one line, what cannot work together; `target` is torch-tensorrt or torch-tensorrt-rtx."""
+    wrong = fault(target, installed(target))
+    if wrong is not None:
+        raise CompressError(wrong)
+
+
+def check_int8(target: str) -> None:
+    """Refuse, in one line, INT8 where the installed library cannot build it."""
+    library = installed(target).library or ""
+    if target == TORCH_TENSORRT_RTX and _order(library) < _order(RTX_WITH_INT8):
+        raise CompressError(
+            f"TensorRT-RTX {library} builds no INT8 convolutions; {RTX_WITH_INT8} does, which no {target} up to "
+            f"{PAIRS[-1].torch} goes with: use --target tensorrt-rtx, or export the student that was quantized"
+        )
+
+
+def fault(target: str, found: Installed) -> "str | None":
+    """One line, `what is wrong; the command that mends it`. None where all of it belongs together."""
+    if found.jetpack in UNFIT_JETPACKS:
+        return UNFIT_JETPACKS[found.jetpack]
+    if found.torch is None:
+        return f"{target} needs torch, which is not installed; {_pip(target, PAIRS[-1].torch)}"
+    minor = _minor(found.torch)
+    if pair(found.torch) is None and _order(minor) <= _order(PAIRS[-1].torch):
+        return f"torch {found.torch} is older than any {target} known here; {_pip(target, PAIRS[-1].torch)}"
+    for wrong in (_without_cuda, _wheel, _both, _library):
+        line = wrong(target, found)
+        if line is not None:
+            return line
+    return None
+
+
+def command(target: str) -> str:
+    """The pip command for the versions that fit the installed torch, or for the newest pair where there is none."""
+    torch = version("torch")
+    return _pip(target, _minor(torch) if torch else PAIRS[-1].torch)
+
+
+def pair(torch: str) -> "Pair | None":
+    """The row of a torch version; None for one that is older or newer than the table."""
+    return next((row for row in PAIRS if row.torch == _minor(torch)), None)
+
+
+def version(package: str) -> "str | None":
+    """A package's version from its metadata, without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch was built with CUDA, read from its version file; importing it takes seconds."""
+    spec = util.find_spec("torch")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = [Path(folder) / "version.py" for folder in folders]
+    return any(names_cuda(file.read_text()) for file in files if file.is_file())
+
+
+def names_cuda(version_py: str) -> bool:
+    """Whether torch's version file says which CUDA it was built with: `cuda: Optional[str] = '13.0'`."""
+    return re.search(r"^cuda\b[^=\n]*=\s*['\"]", version_py, re.MULTILINE) is not None
+
+
+def jetpack(root: "Path | str" = "/") -> "int | None":
+    """The major release of JetPack of this board; None on any other machine."""
+    try:
+        text = (Path(root) / "etc" / "nv_tegra_release").read_text(errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"R(\d+)", text)
+    return JETPACK.get(int(found.group(1))) if found else None
+
+
+def _without_cuda(target: str, found: Installed) -> "str | None":
+    if found.cuda:
+        return None
+    wheel = f"{target} {found.wheel}" if found.wheel else f"{target}, which is not installed either,"
+    fix = _pip(target, _minor(found.torch or ""))
+    return (
+        f"torch {found.torch} is built without CUDA, {wheel} does not import beside it; pip uninstall -y torch && {fix}"
+    )
+
+
+def _wheel(target: str, found: Installed) -> "str | None":
+    wanted = _minor(found.torch or "")
+    row = pair(found.torch or "")
+    if row is not None and row.library(target) is None:
+        return f"no {target} was released for torch {found.torch}; {_pip(target, PAIRS[-1].torch)}"
+    if found.wheel is None:
+        return f"{target} is not installed, torch is {found.torch}; {_pip(target, wanted)}"
+    if _minor(found.wheel) != wanted:
+        return (
+            f"{target} {found.wheel} beside torch {found.torch}: they share their minor release; {_pip(target, wanted)}"
+        )
+    return None
+
+
+def _both(target: str, found: Installed) -> "str | None":
+    other = OTHER[target]
+    if found.other_wheel is None:
+        return None
+    fix = _pip(target, _minor(found.torch or ""))
+    return (
+        f"{target} {found.wheel} and {other} {found.other_wheel} share one package folder; "
+        f"pip uninstall -y {other} {target} && {fix}"
+    )
+
+
+def _library(target: str, found: Installed) -> "str | None":
+    row = pair(found.torch or "")
+    wanted = row.library(target) if row else None
+    name = "TensorRT" if target == TORCH_TENSORRT else "TensorRT-RTX"
+    if wanted is None or (found.library is not None and _minor(found.library) == wanted):
+        return None
+    have = f"{name} {found.library}" if found.library else f"no {name}"
+    fix = _pip(target, _minor(found.torch or ""))
+    return f"{have} beside {target} {found.wheel}, which is built for {wanted}; {fix}"
+
+
+def _pip(target: str, minor: str) -> str:
+    return f"pip install torch~={minor}.0 {target}~={minor}.0"
+
+
+def _minor(text: str) -> str:
+    """`2.13` of `2.13.0+cu130`."""
+    return ".".join(text.split("+")[0].split(".")[:2])
+
+
+def _order(minor: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", minor))
