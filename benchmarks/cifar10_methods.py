@@ -108,7 +108,7 @@ def main(given: argparse.Namespace) -> None:
     archive = subset(given.data, root / "subset.npz")
     teacher = root / "teacher"
     imported = {"source": given.teacher, "data": archive, "threat": {"eps": "8/255"}, "images": 128, "steps": 20}
-    teacher_import.run(parse(ImportConfig, imported, "benchmark"), {}, teacher)
+    teacher_import.run(parse(ImportConfig, imported, "benchmark"), teacher_import.ImportInputs(), teacher)
     for cell, seed in cells(given.seeds):
         if given.only in (None, cell.group) and not done(cell, seed):
             train(cell, seed, archive, teacher, root, given.note)
@@ -126,7 +126,7 @@ def train(cell: Cell, seed: int, archive: str, teacher: Path, root: Path, note: 
     config = parse(StudentConfig, {"data": archive, "threat": {"eps": "8/255"}, **STUDENT, **changes}, "benchmark")
     folder = root / cell.group / f"{cell.name.replace(' ', '-').lower()}-{seed}"
     try:
-        stage = distill.run(config, {"teacher": teacher}, folder)
+        stage = distill.run(config, distill.StudentInputs(teacher=teacher), folder)
     except CompressError as fault:  # a budget that no epoch fits into, a loss that diverges
         write(cell, seed, {"failed": str(fault)}, note)
         return

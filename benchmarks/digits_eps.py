@@ -31,7 +31,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "normal"
             config = {"data": "digits", "model": "resnet8", "method": "normal", "epochs": 15, "seed": seed}
-            distill.run(parse(StudentConfig, config, "benchmark"), {}, out)
+            distill.run(parse(StudentConfig, config, "benchmark"), distill.StudentInputs(), out)
             model = load(out).to(device())
         split = Split.of(data.load("digits"), "val", device())
         robust = {

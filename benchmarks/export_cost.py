@@ -98,7 +98,7 @@ def child(stage: str, images: str, out: str, precision: str) -> None:
     from compress.config import ExportConfig, parse
 
     asked = {"data": f"npz:{images}", "threat": {"eps": "8/255"}, "precision": precision}
-    export.stage.run(parse(ExportConfig, asked, "benchmark"), {"model": stage}, out)
+    export.stage.run(parse(ExportConfig, asked, "benchmark"), export.stage.ExportInputs(model=stage), out)
     used = resource.getrusage(resource.RUSAGE_SELF)
     told = {
         "seconds": time.perf_counter() - began,

@@ -97,7 +97,7 @@ def disagreement(entry: Entry, theirs: nn.Module) -> str:
         save(entry, theirs, Path(folder))
         config = parse(ImportConfig, {"source": entry.source, "models": folder}, "benchmark")
         try:
-            teacher_import.run(config, {}, Path(folder) / "teacher")
+            teacher_import.run(config, teacher_import.ImportInputs(), Path(folder) / "teacher")
         except CompressError as fault:
             return str(fault)
         ours = folders.load(Path(folder) / "teacher")

@@ -22,7 +22,6 @@ class State:
     """How a step stands: `complete`, `stale`, `resumes` or `to do`; `why` says what made it stale."""
 
     step: Step
-    folder: Path
     state: str
     why: str = ""
 
@@ -31,38 +30,35 @@ class State:
         return self.state == "complete"
 
 
-def survey(chain: Sequence[Step], root: Path, anew: frozenset[str] = NONE) -> list[State]:
+def survey(chain: Sequence[Step], anew: frozenset[str] = NONE) -> list[State]:
     """How every step stands, nothing made. Raises as `look` does, so that nothing is made before a fault is told."""
     states: dict[str, State] = {}
     for step in chain:
-        folder = root / step.name
         waits = next((name for name in step.needs if not states[name].complete), None)
         if step.name in anew or waits is None:
-            states[step.name] = look(step, root, anew)
-        elif _stands(step, folder):
-            states[step.name] = State(step, folder, "stale", f"{waits} is made anew")
+            states[step.name] = look(step, anew)
+        elif _stands(step):
+            states[step.name] = State(step, "stale", f"{waits} is made anew")
         else:
-            states[step.name] = State(step, folder, "to do")
+            states[step.name] = State(step, "to do")
     return list(states.values())
 
 
-def _stands(step: Step, folder: Path) -> bool:
+def _stands(step: Step) -> bool:
     """Whether a sound stage of the step's kind is there; anything else there raises."""
-    return folder.exists() and bool(artifact.read(folder, (step.kind,)))
+    return step.folder.exists() and bool(artifact.read(step.folder, (step.kind,)))
 
 
-def look(step: Step, root: Path, anew: frozenset[str] = NONE) -> State:
+def look(step: Step, anew: frozenset[str] = NONE) -> State:
     """How one step stands, its inputs being complete. A damaged folder, or one of another kind, raises.
 
     Steps named in `anew` are not read, so that a damaged one can be made anew.
     """
-    folder = root / step.name
     if step.name in anew:
-        return State(step, folder, "stale", "to be made anew") if folder.exists() else State(step, folder, "to do")
-    _stands(step, folder)
-    plan = importlib.import_module(step.module).plan(step.config, step.paths(root))
-    found = artifact.status(folder, plan)
-    return State(step, folder, {"partial": "resumes", "absent": "to do"}.get(found.state, found.state), found.why)
+        return State(step, "stale", "to be made anew") if step.folder.exists() else State(step, "to do")
+    _stands(step)
+    status = artifact.status(step.folder, importlib.import_module(step.module).plan(step.config, step.inputs))
+    return State(step, {"partial": "resumes", "absent": "to do"}.get(status.state, status.state), status.why)
 
 
 def lines(states: Sequence[State]) -> list[str]:
@@ -73,19 +69,19 @@ def lines(states: Sequence[State]) -> list[str]:
 
 def _standing(state: State) -> str:
     if state.complete:
-        return f"complete  {state.folder}"
+        return f"complete  {state.step.folder}"
     return f"{state.state} ({state.why})" if state.why else state.state
 
 
-def make(step: Step, root: Path, anew: frozenset[str] = NONE) -> bool:
+def make(step: Step, anew: frozenset[str] = NONE) -> bool:
     """Make one step unless it is complete; whether it was made. An older stage stays until the new one is complete."""
-    if look(step, root, anew).complete:
+    if look(step, anew).complete:
         return False
     say(f"making {step.name}")
     token = artifact.ANEW.set(step.name in anew)
     try:
         run = importlib.import_module(step.module).run
-        run(step.config, step.paths(root), root / step.name, replace=True)
+        run(step.config, step.inputs, step.folder, replace=True)
     finally:
         artifact.ANEW.reset(token)
     return True
@@ -113,12 +109,12 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     began = time.monotonic()
     requirements = [parse(text) for text in settled.require]
     shipped = layout.shipped(settled)
-    chain = layout.steps(settled)
+    chain = layout.steps(settled, root)
     anew = layout.downstream(chain, start) if start else NONE
-    for line in lines(survey(chain, root, anew)):
+    for line in lines(survey(chain, anew)):
         say(line)
-    made = tuple(step.name for step in chain if make(step, root, anew))
-    stages = {step.name: artifact.read(root / step.name) for step in chain}
+    made = tuple(step.name for step in chain if make(step, anew))
+    stages = {step.name: artifact.read(step.folder) for step in chain}
     outcomes = judge(statement.read(stages[shipped].file(statement.STATEMENT)), requirements)
     if made or not (root / REPORT).exists():
         report.write(root, require=settled.require)

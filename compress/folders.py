@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from compress import data, names
 from compress.config import Common
@@ -16,6 +17,9 @@ from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
 
 TORCH_STAGES = ("teacher", "student", "quantized")
+
+#: One folder, or those of several stages that stand in one role.
+Folders: TypeAlias = "Path | str | Sequence[Path | str]"
 
 
 def load(where: "Path | str | Stage", runtime: str = "onnx") -> Classifier:
@@ -69,7 +73,7 @@ def numbered(role: str, roles: Iterable[str]) -> list[str]:
     return sorted((one for one in roles if re.fullmatch(rf"{role}(-\d+)?", one)), key=lambda one: (len(one), one))
 
 
-def read_role(role: str, given: "Path | str | Sequence[Path | str]", kinds: Sequence[str]) -> dict[str, Stage]:
+def read_role(role: str, given: Folders, kinds: Sequence[str]) -> dict[str, Stage]:
     """The stage in one folder or those in several, by the roles that `numbered` lists."""
     folders = [given] if isinstance(given, Path | str) else given
     found: dict[str, Stage] = {}

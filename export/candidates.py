@@ -161,7 +161,7 @@ def _make(row: Row, config: ExportConfig, source: Stage, folder: Path) -> None:
     """Export one candidate; what came of it stands in the row."""
     place = folder / row.name
     row.complete = (place / artifact.MANIFEST).is_file()
-    row.made = stage.run(config, {"model": source.path}, place)
+    row.made = stage.run(config, stage.ExportInputs(source.path), place)
     if row.metrics["executed"]:
         row.state = "executed"
     elif row.metrics.get("engine") == "deferred":

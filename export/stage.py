@@ -1,9 +1,8 @@
 """The exported stage: a student or its quantized twin as what one runtime executes, compared with the torch model."""
 
 import importlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
@@ -21,20 +20,27 @@ WRITERS = {
 }
 
 
-def plan(config: ExportConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class ExportInputs:
+    """A teacher's, student's or quantized stage's folder, or an `.onnx` file made elsewhere."""
+
+    model: "Path | str"
+
+
+def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:
     """What decides the result."""
-    if adopt.is_file(inputs["model"]):
-        return adopt.plan(config, inputs["model"])
+    if adopt.is_file(inputs.model):
+        return adopt.plan(config, inputs.model)
     return plan_of("exported", config, {"model": _read(inputs)})
 
 
-def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Export `inputs["model"]`, a teacher, student or quantized stage, into `out`.
+def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Export a teacher, student or quantized stage, into `out`.
 
     An `.onnx` file in its place is adopted as it is (`export.adopt`).
     """
-    if adopt.is_file(inputs["model"]):
-        return adopt.run(config, inputs["model"], out, replace=replace)
+    if adopt.is_file(inputs.model):
+        return adopt.run(config, inputs.model, out, replace=replace)
     source = _read(inputs)
 
     def make(work: Work) -> None:
@@ -51,5 +57,5 @@ def run(config: ExportConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
     )
 
 
-def _read(inputs: Mapping[str, Any]) -> Stage:
-    return artifact.read(inputs["model"], ("student", "quantized", "teacher"))
+def _read(inputs: ExportInputs) -> Stage:
+    return artifact.read(inputs.model, ("student", "quantized", "teacher"))

@@ -45,13 +45,15 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
     root: Path = tmp_path_factory.mktemp("chain")
     at = SimpleNamespace(root=root, **{n: root / n for n in ("teacher", "student", "quantized", "e", "ef", "a")})
-    teacher.run(parse(TeacherConfig, {**BRIEF, "model": "resnet8"}, "test"), {}, at.teacher)
+    teacher.run(parse(TeacherConfig, {**BRIEF, "model": "resnet8"}, "test"), teacher.TeacherInputs(), at.teacher)
     student = parse(StudentConfig, {**BRIEF, "model": "resnet8", "method": "vgap", "epochs": 4}, "test")
-    distill.run(student, {"teacher": at.teacher}, at.student)
-    quantize.run(parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test"), {"student": at.student}, at.quantized)
+    distill.run(student, distill.StudentInputs(teacher=at.teacher), at.student)
+    quantize.run(
+        parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test"), quantize.QuantizeInputs(student=at.student), at.quantized
+    )
     for source, out in ((at.quantized, at.e), (at.student, at.ef)):
-        export.stage.run(parse(ExportConfig, {"data": "digits"}, "test"), {"model": source}, out)
-    inputs = {"student": at.student, "quantized": at.quantized, "exported": [at.e, at.ef]}
+        export.stage.run(parse(ExportConfig, {"data": "digits"}, "test"), export.stage.ExportInputs(model=source), out)
+    inputs = attack.AttackInputs(student=at.student, quantized=at.quantized, exported=[at.e, at.ef])
     brief = {"data": "digits", "images": 60, "ensemble": "quick", "steps": 3, "restarts": 1}
     attack.run(parse(AttackConfig, brief, "test"), inputs, at.a)
     return at

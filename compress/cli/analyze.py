@@ -38,7 +38,7 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
     from compress.cli.show import head
     from compress.cli.show_analysis import lines
     from compress.config import AnalyzeConfig
-    from compress.stages.analyze import plan, read, run
+    from compress.stages.analyze import AnalyzeInputs, plan, read, run
     from edge.core import artifact
     from edge.core.artifact import MANIFEST
     from edge.core.errors import CompressError
@@ -55,8 +55,8 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
     flags["radii"] = [eps.strip() for eps in radii.split(",")] if radii else None
     settled = stage.settle(AnalyzeConfig, "analyze", shared, flags, base)
     out = shared.out or folders[0] / "analysis"
-    complete = artifact.status(out, plan(settled, {"models": folders})).state == "complete"
-    made = run(settled, {"models": folders}, out, replace=own)
+    complete = artifact.status(out, plan(settled, AnalyzeInputs(folders))).state == "complete"
+    made = run(settled, AnalyzeInputs(folders), out, replace=own)
     written = report.write(folders[0]) if own else None
     if shared.as_json:
         more = {"report": str(written)} if written else {}

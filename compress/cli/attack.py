@@ -44,6 +44,7 @@ def attack(
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import AttackConfig
+    from compress.stages.attack import AttackInputs
     from edge.core.errors import CompressError
 
     if student is None and not exported:
@@ -52,12 +53,6 @@ def attack(
         raise CompressError("--host: executes exported artifacts, and none is given; add --exported DIR")
     base = inherited(student, ["student"]) if student else inherited(exported[0], ["exported"])
     settled = settle(AttackConfig, "attack", shared, flags, base)
-    inputs: dict[str, Any] = {"exported": list(exported)}
-    if student:
-        inputs["student"] = student
-    if quantized:
-        inputs["quantized"] = quantized
     if host:
         boards.check_device("jetson", [host])
-        inputs |= {"host": host, "python": python}
-    make("compress.stages.attack", settled, inputs, shared)
+    make("compress.stages.attack", settled, AttackInputs(student, quantized, exported, host, python), shared)

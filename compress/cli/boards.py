@@ -53,10 +53,11 @@ def verify(
     """Of (host, config, exported, out): the verified stage, and whether it was complete already."""
     from compress.remote.connection import Link
     from compress.remote.verify import Remote
+    from edge.verify.verify import VerifyInputs
 
     links = {host: Link(host, python) for host, *_ in asked}
     work = [
-        (Remote(links[host], config, {"exported": folder, "attack-set": attack_set}), host, out)
+        (Remote(links[host], config, VerifyInputs(folder, attack_set)), host, out)
         for host, config, folder, out in asked
     ]
 

@@ -60,10 +60,10 @@ def distill(
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import StudentConfig
+    from compress.stages.distill import StudentInputs
 
     if allow_non_robust:
         flags["teacher_floor"] = 0.0
     base = inherited(teachers[0], ["teacher", "student"], ["data", "threat"]) if teachers else {}
     settled = settle(StudentConfig, "student", shared, flags, base)
-    given = {"teacher": teachers, "clean_teacher": clean_teacher}
-    make("compress.stages.distill", settled, {role: folder for role, folder in given.items() if folder}, shared)
+    make("compress.stages.distill", settled, StudentInputs(teachers, clean_teacher), shared)

@@ -41,6 +41,7 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     """
     from compress.cli.stage import inherited, make, settle
     from compress.config import ExportConfig
+    from export.stage import ExportInputs
 
     base = (
         {} if model.suffix == ".onnx" and not model.is_dir() else inherited(model, ["teacher", "student", "quantized"])
@@ -49,7 +50,7 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     if every:
         _every(settled, shared, model, [name for name in ("target", "precision") if flags[name] is not None])
     else:
-        make("export.stage", settled, {"model": model}, shared)
+        make("export.stage", settled, ExportInputs(model), shared)
 
 
 def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[str]") -> None:

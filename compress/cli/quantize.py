@@ -60,12 +60,12 @@ def quantize(
     from compress.cli.show import head, metric_lines, sensitivity_lines
     from compress.config import QuantizeConfig
     from compress.stages import quantize_sensitivity as record
+    from compress.stages.quantize import QuantizeInputs
 
     flags |= {"float_layers": list(float_layers) or None, "sensitivity": sensitivity or None}
     settled = stage.settle(QuantizeConfig, "quantize", shared, flags, stage.inherited(student, ["student", "teacher"]))
-    given = {"student": student, "teacher": teachers, "clean_teacher": clean_teacher}
     assert shared.out is not None  # click requires it
-    inputs = {role: folder for role, folder in given.items() if folder}
+    inputs = QuantizeInputs(student, teachers, clean_teacher)
     made, complete = stage.run("compress.stages.quantize", settled, inputs, shared.out)
     measured = record.read(made)
     if shared.as_json:

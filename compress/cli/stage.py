@@ -72,14 +72,14 @@ def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def make(module: str, settled: Any, inputs: Mapping[str, Any], shared: Shared) -> None:
+def make(module: str, settled: Any, inputs: Any, shared: Shared) -> None:
     """Run the stage of `module` into `--out` and print what came of it."""
     assert shared.out is not None  # click requires it
     stage, complete = run(module, settled, inputs, shared.out)
     click.echo(as_json(stage, complete) if shared.as_json else "\n".join([head(stage, complete), *metric_lines(stage)]))
 
 
-def run(module: str, settled: Any, inputs: Mapping[str, Any], out: Path) -> tuple[artifact.Stage, bool]:
+def run(module: str, settled: Any, inputs: Any, out: Path) -> tuple[artifact.Stage, bool]:
     """The stage of `module` in `out`, and whether it was complete already."""
     complete = (out / artifact.MANIFEST).is_file()
     return importlib.import_module(module).run(settled, inputs, out), complete

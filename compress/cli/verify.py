@@ -73,6 +73,7 @@ def verify(
     from compress.cli.show_verified import side_by_side
     from compress.config import VerifyConfig
     from edge.statement.gate_judgement import Judgement, Terms
+    from edge.verify.verify import VerifyInputs
 
     terms = Terms.read(require, allow, against, margin, strict)
     timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
@@ -94,7 +95,7 @@ def verify(
         verified = boards.verify(there, attack_set, python)
     else:
         verified = [
-            stage.run("edge.verify.verify", config.semantic(), {"exported": folder, "attack-set": attack_set}, out)
+            stage.run("edge.verify.verify", config.semantic(), VerifyInputs(folder, attack_set), out)
             for (_, folder, config), out in zip(asked, places, strict=True)
         ]
     found = [(made, complete, Judgement.of(made.path, terms)) for made, complete in verified]

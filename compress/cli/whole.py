@@ -16,13 +16,13 @@ from edge.statement.gate_judgement import requirement_cases
 
 def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:
     """Print how every stage stands; nothing is made, not even folders."""
-    steps = layout.steps(settled)
-    states = chain.survey(steps, root, layout.downstream(steps, start) if start else chain.NONE)
+    steps = layout.steps(settled, root)
+    states = chain.survey(steps, layout.downstream(steps, start) if start else chain.NONE)
     if not as_json:
         click.echo("\n".join(chain.lines(states)))
         return
     stages = [
-        {"name": state.step.name, "folder": str(state.folder), "state": state.state, "why": state.why}
+        {"name": state.step.name, "folder": str(state.step.folder), "state": state.state, "why": state.why}
         for state in states
     ]
     click.echo(json.dumps({"folder": str(root), "stages": stages}, ensure_ascii=False))

@@ -25,6 +25,7 @@ from edge.statement import statement
 from edge.verify import findings
 from edge.verify import verify as verification
 from edge.verify.attack_set import AttackSet
+from edge.verify.verify import VerifyInputs
 
 FETCHED = "fetched"
 STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing
@@ -34,10 +35,10 @@ SILENT_S = 60.0  # the longest pause of a board that is followed
 class Remote:
     """One artifact on one board. `config` as `VerifyConfig.semantic()`."""
 
-    def __init__(self, link: Link, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    def __init__(self, link: Link, config: Mapping[str, Any], inputs: VerifyInputs) -> None:
         self._link, self._config = link, dict(config)
-        self._exported = artifact.read(inputs["exported"], ("exported",))
-        self._attacks = artifact.read(inputs["attack-set"], ("attack-set",))
+        self._exported = artifact.read(inputs.exported, ("exported",))
+        self._attacks = artifact.read(inputs.attack_set, ("attack-set",))
         self._pipeline = pipeline.files(config)
         self._job: str | None = None
         self._followed = False
@@ -45,7 +46,7 @@ class Remote:
 
     def plan(self) -> Plan:
         """As of a verification here; where it ran is part of it."""
-        inputs = {"exported": self._exported.path, "attack-set": self._attacks.path}
+        inputs = VerifyInputs(self._exported.path, self._attacks.path)
         return verification.plan({**self._config, "host": self._link.host}, inputs)
 
     def start(self) -> None:

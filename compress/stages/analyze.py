@@ -6,6 +6,7 @@ on any models, with intervals, and put beside rival predictors across models (do
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from fractions import Fraction
 from pathlib import Path
@@ -36,14 +37,21 @@ FEWEST_RADII = 3
 LEVEL = 0.95
 
 
-def plan(config: AnalyzeConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class AnalyzeInputs:
+    """Folders of stages that hold networks, or of runs, each of which stands for all networks in it."""
+
+    models: "Sequence[Path | str]"
+
+
+def plan(config: AnalyzeConfig, inputs: AnalyzeInputs) -> Plan:
     """What decides the result."""
-    return _plan(config, models.stages(inputs["models"]))
+    return _plan(config, models.stages(inputs.models))
 
 
-def run(config: AnalyzeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Analyze `inputs["models"]`, folders of stages or of runs, into `out`."""
-    stages = models.stages(inputs["models"])
+def run(config: AnalyzeConfig, inputs: AnalyzeInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Analyze the models into `out`."""
+    stages = models.stages(inputs.models)
     radii = grid(config)
     subjects = models.subjects(stages, every_epoch=config.every_epoch)
 

@@ -7,7 +7,8 @@ the artifact (replay, Square, a decision-based attack) is `edge.verify.verify`'s
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,27 @@ from edge.verify import golden
 from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
 
 
-def plan(config: AttackConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class AttackInputs:
+    """Folders of what is attacked, and the board that executes the artifacts where that is not this machine.
+
+    `host` is USER@HOST, `python` its Python where that is another than its own.
+    """
+
+    student: "Path | str | None" = None
+    quantized: "Path | str | None" = None
+    exported: "Sequence[Path | str]" = ()
+    host: "str | None" = None
+    python: "str | None" = None
+
+
+def plan(config: AttackConfig, inputs: AttackInputs) -> Plan:
     """What decides the result."""
     return _plan(config, _read(inputs), inputs)
 
 
-def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Attack `inputs["student"]`, its `"quantized"` twin if given, and every artifact in `"exported"`, into `out`.
-
-    `inputs["host"]`, where given, is the board that executes the artifacts, by its Python `inputs["python"]`.
+def run(config: AttackConfig, inputs: AttackInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Attack the student, its quantized twin and every artifact, as far as given, into `out`.
 
     An artifact of that chain has the torch model that it was made from as its twin. Any other, and every one where no
     student is given, has a twin made from its own graph where its operators allow.
@@ -92,9 +105,9 @@ def run(config: AttackConfig, inputs: Mapping[str, Any], out: "Path | str", *, r
     return artifact.build(out, _plan(config, stages, inputs), make, lineage=lineage(config, stages), replace=replace)
 
 
-def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: Mapping[str, Any]) -> Plan:
+def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: AttackInputs) -> Plan:
     """Images made with forward passes on a board are another set than those made without it."""
-    planned, host = plan_of("attack-set", config, stages), inputs.get("host")
+    planned, host = plan_of("attack-set", config, stages), inputs.host
     return planned if host is None else replace_fields(planned, config={**planned.config, "host": host})
 
 
@@ -111,18 +124,18 @@ def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
 # ------------------------------------------------------------------------------------------- inputs
 
 
-def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
+def _read(inputs: AttackInputs) -> dict[str, Stage]:
     """The stages by role: student, quantized, exported-0, …; each artifact of the student's chain, or adopted."""
     stages: dict[str, Stage] = {}
-    if inputs.get("student"):
-        stages["student"] = artifact.read(inputs["student"], ("student", "teacher"))
-    if inputs.get("quantized"):
-        quantized = artifact.read(inputs["quantized"], ("quantized",))
+    if inputs.student:
+        stages["student"] = artifact.read(inputs.student, ("student", "teacher"))
+    if inputs.quantized:
+        quantized = artifact.read(inputs.quantized, ("quantized",))
         if "student" not in stages:
             raise CompressError(f"{quantized.path}: given without its student; name the student's folder first")
         _same(quantized, "student", [stages["student"]])
         stages["quantized"] = quantized
-    given = inputs.get("exported") or []
+    given = inputs.exported
     if not stages and not given:
         raise CompressError("nothing to attack: neither a student nor an artifact given; name one, or --exported DIR")
     for number, where in enumerate(given):
@@ -159,9 +172,9 @@ def _reachable(config: AttackConfig) -> None:
 # ------------------------------------------------------------------------------------------- subjects
 
 
-def _opener(inputs: Mapping[str, Any]) -> Callable[[Path], Runner]:
+def _opener(inputs: AttackInputs) -> Callable[[Path], Runner]:
     """How an exported folder is opened: here, or on the board."""
-    host, python = inputs.get("host"), inputs.get("python")
+    host, python = inputs.host, inputs.python
     return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
 
 

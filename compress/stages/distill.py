@@ -1,41 +1,48 @@
 """The student stage: a lightweight network trained against a frozen teacher."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress import names
 from compress.config import StudentConfig
-from compress.folders import plan_of, read_role
+from compress.folders import Folders, plan_of, read_role
 from compress.training.train import train
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
 
 
-def plan(config: StudentConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class StudentInputs:
+    """Folders of the teachers that the student's method asks; none is given to a method that needs none.
+
+    Several as `teacher` are one teacher whose scores are the mean of theirs, each of them as robust as one must be.
+    `clean_teacher` need not be robust.
+    """
+
+    teacher: Folders = ()
+    clean_teacher: "Path | str | None" = None
+
+
+def plan(config: StudentConfig, inputs: StudentInputs) -> Plan:
     """What decides the result."""
     return plan_of("student", config, _read(config, inputs))
 
 
-def run(config: StudentConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Train a student into `out`; `inputs["teacher"]` is a teacher's folder, not read by methods that need none.
-
-    Several folders there are one teacher whose scores are the mean of theirs, each of them as robust as one must be.
-    `inputs["clean_teacher"]` is the second teacher's, for methods that have one; it need not be robust.
-    """
+def run(config: StudentConfig, inputs: StudentInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Train a student into `out`."""
     return train("student", config, _read(config, inputs), out, replace=replace)
 
 
-def _read(config: StudentConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
+def _read(config: StudentConfig, inputs: StudentInputs) -> dict[str, Stage]:
     if not names.needs_teacher(config.method, config.options):
-        return _read_clean(config, inputs.get("clean_teacher"))
-    if not inputs.get("teacher"):
+        return _read_clean(config, inputs.clean_teacher)
+    if not inputs.teacher:
         raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")
-    found = read_role("teacher", inputs["teacher"], ("teacher", "student"))
+    found = read_role("teacher", inputs.teacher, ("teacher", "student"))
     for teacher in found.values():
         _refuse_non_robust(teacher, config.teacher_floor)
-    return {**found, **_read_clean(config, inputs.get("clean_teacher"))}
+    return {**found, **_read_clean(config, inputs.clean_teacher)}
 
 
 def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str, Stage]:

@@ -1,8 +1,8 @@
 """The evaluated stage: how robust a torch model is, in the worst case over an ensemble of attacks, and beyond it."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,21 @@ STATE = "state"
 KEEP = (STATE,)
 
 
-def plan(config: EvaluateConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """Folders of the model that is evaluated, and of others for the transfer of adversarial images."""
+
+    model: "Path | str"
+    others: "Sequence[Path | str]" = ()
+
+
+def plan(config: EvaluateConfig, inputs: EvaluateInputs) -> Plan:
     """What decides the result."""
     return plan_of("evaluated", config, _read(inputs))
 
 
-def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Evaluate `inputs["model"]`, a teacher, student or quantized stage, into `out`.
-
-    `inputs["others"]`: models that its adversarial images are tried on as well, and theirs on it.
-    """
+def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Evaluate a teacher, student or quantized stage into `out`; its adversarial images are tried on the others too."""
     stages = _read(inputs)
 
     def make(work: Work) -> None:
@@ -75,9 +80,9 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Any], out: "Path | str", *,
     return made
 
 
-def _read(inputs: Mapping[str, Any]) -> dict[str, Stage]:
-    stages = {"model": artifact.read(inputs["model"], TORCH_STAGES)}
-    for number, folder in enumerate(inputs.get("others", ())):
+def _read(inputs: EvaluateInputs) -> dict[str, Stage]:
+    stages = {"model": artifact.read(inputs.model, TORCH_STAGES)}
+    for number, folder in enumerate(inputs.others):
         stages[f"other-{number}"] = artifact.read(folder, TORCH_STAGES)
     return stages
 

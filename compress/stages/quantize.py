@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from compress.attacks.pgd import pgd, random_start
 from compress.config import QuantizeConfig
 from compress.data import Dataset
 from compress.data.split import Split, to_float
-from compress.folders import lineage, load, load_data, load_role, numbered, plan_of, read_role
+from compress.folders import Folders, lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.methods import registry
 from compress.networks import Classifier, folder
 from compress.networks.base import parameters
@@ -31,17 +32,25 @@ from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 
 
-def plan(config: QuantizeConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class QuantizeInputs:
+    """The student's folder (an imported teacher may stand there too), and its teachers' for the fine-tuning.
+
+    Teachers that the method needs and that are not given are looked for where the student's manifest says they lay.
+    """
+
+    student: "Path | str"
+    teacher: Folders = ()
+    clean_teacher: "Path | str | None" = None
+
+
+def plan(config: QuantizeConfig, inputs: QuantizeInputs) -> Plan:
     """What decides the result."""
     return plan_of("quantized", config, _read(config, inputs))
 
 
-def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Quantize the student in `inputs["student"]` into `out`; an imported teacher may stand there too.
-
-    Fine-tuning needs the teachers of its method: `inputs["teacher"]` and `inputs["clean_teacher"]`, by default where
-    the student's manifest says they lay.
-    """
+def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Quantize the student into `out`, fine-tuned in `qat` mode by its own method or the configured one."""
     stages = _read(config, inputs)
 
     def make(work: Work) -> None:
@@ -73,24 +82,26 @@ def run(config: QuantizeConfig, inputs: Mapping[str, Any], out: "Path | str", *,
     )
 
 
-def _read(config: QuantizeConfig, inputs: Mapping[str, Any]) -> dict[str, Stage]:
-    student = artifact.read(inputs["student"], ("student", "teacher"))
+def _read(config: QuantizeConfig, inputs: QuantizeInputs) -> dict[str, Stage]:
+    student = artifact.read(inputs.student, ("student", "teacher"))
     stages = {"student": student}
     if config.mode == "ptq":
         return stages
     method, options = _method(config, student)
-    asked = {
-        "teacher": names.needs_teacher(method, options),
-        "clean_teacher": names.needs_clean_teacher(method, options),
-    }
-    for role in (role for role, needed in asked.items() if needed):
-        given = inputs.get(role) or [student.input_path(one) for one in numbered(role, student.manifest["lineage"])]
-        if not given:
+    asked: list[tuple[str, bool, Folders | None]] = [
+        ("teacher", names.needs_teacher(method, options), inputs.teacher),
+        ("clean_teacher", names.needs_clean_teacher(method, options), inputs.clean_teacher),
+    ]
+    for role, needed, named in asked:
+        if not needed:
+            continue
+        where = named or [student.input_path(member) for member in numbered(role, student.manifest["lineage"])]
+        if not where:
             raise CompressError(
                 f"method {names.written(method)} needs a {role.replace('_', ' ')}, {student.path} was made without; "
                 f"give --{role.replace('_', '-')} FOLDER"
             )
-        stages |= read_role(role, given, ("teacher", "student"))
+        stages |= read_role(role, where, ("teacher", "student"))
     return stages
 
 

@@ -1,8 +1,7 @@
 """The teacher stage: a network trained without a teacher of its own."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.config import TeacherConfig
 from compress.folders import plan_of
@@ -10,11 +9,16 @@ from compress.training.train import train
 from edge.core.artifact import Plan, Stage
 
 
-def plan(config: TeacherConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class TeacherInputs:
+    """A teacher that is trained from scratch reads no stage."""
+
+
+def plan(config: TeacherConfig, inputs: TeacherInputs) -> Plan:
     """What decides the result."""
     return plan_of("teacher", config, {})
 
 
-def run(config: TeacherConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+def run(config: TeacherConfig, inputs: TeacherInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Train a robust teacher from scratch into `out`."""
     return train("teacher", config, {}, out, replace=replace)

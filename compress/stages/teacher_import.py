@@ -1,6 +1,6 @@
 """The teacher stage from weights that others trained: found, read, recognised, tried, checked, written."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,17 @@ from edge.core.progress import say
 from edge.runtimes.runner import MODEL
 
 
-def plan(config: ImportConfig, inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class ImportInputs:
+    """A teacher that others trained: its source is part of the config, no stage is read."""
+
+
+def plan(config: ImportConfig, inputs: ImportInputs) -> Plan:
     """What decides the result: the content of the weight files, the data of the check."""
     return _plan(config, _resolve(config))
 
 
-def run(config: ImportConfig, inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
+def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Import `config.source` into `out`: architecture and weights, and what was measured of them."""
     source = _resolve(config)
 

@@ -107,7 +107,7 @@ def _verify(request: Request, folder: Path) -> None:
 
     store.gather(request["files"], folder / OWN)
     os.chdir(folder / OWN)  # where modules and frames are looked for
-    inputs = {role: store.stage(request[role]) for role in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(store.stage(request["exported"]), store.stage(request["attack-set"]))
     verify.run(request["config"], inputs, folder / RESULT, replace=True)
 
 

@@ -25,7 +25,7 @@ def verify(given: argparse.Namespace) -> int:
     config = _config(exported, about_of(attacks)["threat"], given)
     out = given.out or exported.path.with_name(f"{exported.path.resolve().name}-{given.device}-verified")
     with store.Busy("verify", alone=True):
-        stage = verification.run(config, {"exported": exported.path, "attack-set": attacks.path}, out)
+        stage = verification.run(config, verification.VerifyInputs(exported.path, attacks.path), out)
     judgement = Judgement.of(stage.path, terms)
     judged = [{"requirement": str(one.requirement), "passed": one.passed, "why": one.why} for one in judgement.outcomes]
     found = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}

@@ -6,6 +6,7 @@ latency. What needs gradients comes with the attack set (`compress.stages.attack
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,21 @@ from edge.verify.verdicts import Verdicts, execute
 LATENCY = "latency.npz"
 
 
-def plan(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class VerifyInputs:
+    """Folders of the artifact and of the attack set that it is judged by."""
+
+    exported: "Path | str"
+    attack_set: "Path | str"
+
+
+def plan(config: Mapping[str, Any], inputs: VerifyInputs) -> Plan:
     """What decides the result."""
     return _plan(config, *_read(inputs))
 
 
-def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str", *, replace: bool = False) -> Stage:
-    """Verify `inputs["exported"]` with `inputs["attack-set"]` into `out`; `config` as `VerifyConfig.semantic()`."""
+def run(config: Mapping[str, Any], inputs: VerifyInputs, out: "Path | str", *, replace: bool = False) -> Stage:
+    """Verify the artifact into `out`; `config` as `VerifyConfig.semantic()`."""
     exported, attack_stage = _read(inputs)
     executable(exported, config["device"])
     _batches(exported, config)
@@ -81,8 +90,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Any], out: "Path | str",
 # ------------------------------------------------------------------------------------------- inputs
 
 
-def _read(inputs: Mapping[str, Any]) -> tuple[Stage, Stage]:
-    return artifact.read(inputs["exported"], ("exported",)), artifact.read(inputs["attack-set"], ("attack-set",))
+def _read(inputs: VerifyInputs) -> tuple[Stage, Stage]:
+    return artifact.read(inputs.exported, ("exported",)), artifact.read(inputs.attack_set, ("attack-set",))
 
 
 def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:

@@ -2,10 +2,8 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,18 +30,21 @@ class Fakes:
         self.made: list[str] = []
         self.during: Callable[[Path], None] = lambda folder: None
 
-    def module(self, kind: str) -> ModuleType:
-        def plan(config: Any, inputs: dict[str, Any]) -> artifact.Plan:
+    def functions(self, kind: str) -> "tuple[Callable[..., Any], Callable[..., Any]]":
+        """`plan` and `run` of a stage of that kind."""
+
+        def plan(config: Any, inputs: Any) -> artifact.Plan:
             settings = config if isinstance(config, dict) else config.model_dump()
             read = {
                 f"{role}-{i}": artifact.read(path).identity
-                for role, given in inputs.items()
-                for i, path in enumerate(given if isinstance(given, list | tuple) else [given])
+                for role, folders in vars(inputs).items()
+                for i, path in enumerate(folders if isinstance(folders, list | tuple) else [folders])
+                if path is not None
             }
             data = {"name": settings["data"], "fingerprint": "f" * 8, "split": "s" * 8}
             return artifact.Plan(kind, settings, settings["seed"], data, read)
 
-        def run(config: Any, inputs: dict[str, Any], out: Path, *, replace: bool = False) -> artifact.Stage:
+        def run(config: Any, inputs: Any, out: Path, *, replace: bool = False) -> artifact.Stage:
             def make(work: artifact.Work) -> None:
                 self.made.append(out.name)
                 first = work.file("started").exists()
@@ -61,16 +62,16 @@ class Fakes:
         def settings(config: Any) -> str:
             return json.dumps(config if isinstance(config, dict) else config.model_dump(), sort_keys=True)
 
-        module = ModuleType(kind)
-        module.plan, module.run = plan, run  # type: ignore[attr-defined]
-        return module
+        return plan, run
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    """Put the substitutes where the chain and the verbs look for the stage modules."""
+    """Put the substitutes in place of what the chain and the verbs call."""
     fakes = Fakes()
     for name, kind in MODULES.items():
-        monkeypatch.setitem(sys.modules, name, fakes.module(kind))
+        plan, run = fakes.functions(kind)
+        monkeypatch.setattr(f"{name}.plan", plan)
+        monkeypatch.setattr(f"{name}.run", run)
 
     def write(folder: Path, *, require: list[str]) -> Path:
         (folder / "report.html").write_text(f"{len(fakes.made)} stages, {require}")

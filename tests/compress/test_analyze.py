@@ -36,7 +36,7 @@ FLAGS = ["--images", "60", "--steps", "2", "--radii", "20/255,40/255", "--bootst
 
 
 def run(out: Path, *folders: Path, **options: Any) -> artifact.Stage:
-    return analyze.run(parse(AnalyzeConfig, {**BRIEF, **options}, "test"), {"models": folders}, out)
+    return analyze.run(parse(AnalyzeConfig, {**BRIEF, **options}, "test"), analyze.AnalyzeInputs(models=folders), out)
 
 
 def sample(count: int = 60) -> measurement.Sample:

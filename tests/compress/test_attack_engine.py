@@ -30,8 +30,8 @@ def made(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tu
         patch.setattr(cuda, "SONAMES", ("libcudart.so.0",))
         patch.setattr(cuda, "_places", lambda: iter(()))
         wanted = parse(ExportConfig, {"data": "digits", "target": "tensorrt", "parity_images": 32}, "test")
-        deferred = export.stage.run(wanted, {"model": chain.quantized}, root / "trt")
-        inputs = {"student": chain.student, "quantized": chain.quantized, "exported": [deferred.path]}
+        deferred = export.stage.run(wanted, export.stage.ExportInputs(model=chain.quantized), root / "trt")
+        inputs = attack.AttackInputs(student=chain.student, quantized=chain.quantized, exported=[deferred.path])
         return deferred, attack.run(parse(AttackConfig, BRIEF, "test"), inputs, root / "a")
 
 
@@ -92,8 +92,8 @@ def test_the_float_student_is_the_twin_of_its_own_engine(
     monkeypatch.setattr(cuda, "SONAMES", ("libcudart.so.0",))
     monkeypatch.setattr(cuda, "_places", lambda: iter(()))
     wanted = parse(ExportConfig, {"data": "digits", "target": "tensorrt", "parity_images": 32}, "test")
-    deferred = export.stage.run(wanted, {"model": chain.student}, tmp_path / "fp16")
-    inputs = {"student": chain.student, "exported": [deferred.path]}
+    deferred = export.stage.run(wanted, export.stage.ExportInputs(model=chain.student), tmp_path / "fp16")
+    inputs = attack.AttackInputs(student=chain.student, exported=[deferred.path])
     found = attack.run(parse(AttackConfig, {**BRIEF, "images": 10}, "test"), inputs, tmp_path / "a")
     about = json.loads(found.file("attack-set.json").read_text())
     assert [(row["label"], row.get("twin")) for row in about["models"]] == [("student", None), ("fp16", "student")]

@@ -34,19 +34,21 @@ GREY = "12/255"
 def adopted(folder: Path, name: str, content: bytes) -> Stage:
     (folder / f"{name}.onnx").write_bytes(content)
     config = parse(ExportConfig, {"data": "digits"}, "test")
-    return export.stage.run(config, {"model": folder / f"{name}.onnx"}, folder / name)
+    return export.stage.run(config, export.stage.ExportInputs(model=folder / f"{name}.onnx"), folder / name)
 
 
 def attacked(folder: Path, *exported: Stage, out: str = "a", **more: Any) -> AttackSet:
     config = parse(AttackConfig, {**BRIEF, "threat": {"eps": GREY}, **more}, "test")
-    return AttackSet.read(attack.run(config, {"exported": [stage.path for stage in exported]}, folder / out))
+    return AttackSet.read(
+        attack.run(config, attack.AttackInputs(exported=[stage.path for stage in exported]), folder / out)
+    )
 
 
 def verified(folder: Path, exported: Stage, attacks: AttackSet, out: str = "v") -> dict[str, Any]:
     """The predicate of the statement."""
     threat = {"eps": attacks.about["threat"]["eps"]}
     config = parse(VerifyConfig, {"data": "digits", "threat": threat, "threads": 1, **TINY}, "test").semantic()
-    stage = verify.run(config, {"exported": exported.path, "attack-set": attacks.stage.path}, folder / out)
+    stage = verify.run(config, verify.VerifyInputs(exported=exported.path, attack_set=attacks.stage.path), folder / out)
     return dict(json.loads(stage.file("statement.json").read_text())["predicate"])
 
 
@@ -93,7 +95,7 @@ def test_an_adopted_file_beside_a_student_is_compared_with_it(chain: SimpleNames
     stage = adopted(tmp_path, "foreign", artifact.read(chain.e).file("model.onnx").read_bytes())
     assert stage.metrics["precision"] == "int8"
     config = parse(AttackConfig, {**BRIEF, "images": 20, "steps": 2}, "test")
-    inputs = {"student": chain.student, "exported": [stage.path]}
+    inputs = attack.AttackInputs(student=chain.student, exported=[stage.path])
     found = AttackSet.read(attack.run(config, inputs, tmp_path / "a"))
     assert [m["label"] for m in found.about["models"]] == ["student", "foreign.graph", "foreign"]
     said = verified(tmp_path, stage, found)
@@ -260,7 +262,7 @@ def test_planted_faults_of_the_file_are_told_at_once(
 
     planted = artifact.build(tmp_path / "planted", plan, make)
     config = parse(AttackConfig, {**BRIEF, "images": 60, "steps": 1}, "test")
-    inputs = {"student": chain.student, "quantized": chain.quantized, "exported": [chain.e, planted.path]}
+    inputs = attack.AttackInputs(student=chain.student, quantized=chain.quantized, exported=[chain.e, planted.path])
     found = AttackSet.read(attack.run(config, inputs, tmp_path / "a"))
     assert [(alarm["name"], alarm["model"]) for alarm in found.about["alarms"]] == [("twin disagrees", "planted")]
     assert "ALARM twin disagrees: planted does not compute what its twin quantized computes" in capsys.readouterr().err
@@ -275,7 +277,7 @@ def test_a_few_roundings_near_a_boundary_are_no_other_network(n: int, share: flo
         assert (alarm is not None) == fires and (alarm is None or f"on {side} images" in alarm["meaning"])
 
 
-def refused(folder: Path, message: str, inputs: dict[str, Any], **more: Any) -> None:
+def refused(folder: Path, message: str, inputs: attack.AttackInputs, **more: Any) -> None:
     config = parse(AttackConfig, {**BRIEF, **more}, "test")
     with pytest.raises(CompressError, match=message) as fault:
         attack.run(config, inputs, folder / "a")
@@ -285,11 +287,11 @@ def refused(folder: Path, message: str, inputs: dict[str, Any], **more: Any) -> 
 
 def test_what_cannot_be_attacked_is_refused_in_one_line(chain: SimpleNamespace, tmp_path: Path) -> None:
     stage = adopted(tmp_path, "e", graphs.linear_digits())
-    refused(tmp_path, "nothing to attack: neither a student nor an artifact", {"exported": []})
-    refused(tmp_path, "given without its student", {"quantized": chain.quantized, "exported": [stage.path]})
-    refused(tmp_path, "made from another model", {"student": chain.teacher, "exported": [chain.ef]})
+    refused(tmp_path, "nothing to attack: neither a student nor an artifact", attack.AttackInputs())
+    refused(tmp_path, "given without its student", attack.AttackInputs(None, chain.quantized, [stage.path]))
+    refused(tmp_path, "made from another model", attack.AttackInputs(chain.teacher, exported=[chain.ef]))
     less = {"eps": "1/510"}
-    refused(tmp_path, "less than one grey level", {"exported": [stage.path]}, threat=less)
+    refused(tmp_path, "less than one grey level", attack.AttackInputs(exported=[stage.path]), threat=less)
 
 
 def test_the_command_line_without_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

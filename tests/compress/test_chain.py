@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from compress import chain, config, layout
+from compress.stages.attack import AttackInputs
+from compress.stages.distill import StudentInputs
+from compress.stages.quantize import QuantizeInputs
 from edge.core import artifact
 from edge.core.errors import CompressError
+from edge.verify.verify import VerifyInputs
+from export.stage import ExportInputs
 from tests.compress.fake_stages import Fakes, install
 
 CONTENT = {"data": "digits", "baselines": {"normal": {"method": "normal"}, "rslad": {"method": "rslad"}}}
@@ -25,6 +30,7 @@ ALL = [
     "verified/onnx-cpu",
     "verified/onnx-float-cpu",
 ]
+RUN = Path("r")
 AFTER_STUDENT = ALL[ALL.index("student") :]
 
 
@@ -44,8 +50,8 @@ def settled(**overrides: Any) -> config.Run:
 
 
 def states(run: config.Run, root: Path, start: "str | None" = None) -> dict[str, str]:
-    steps = layout.steps(run)
-    found = chain.survey(steps, root, layout.downstream(steps, start) if start else chain.NONE)
+    steps = layout.steps(run, root)
+    found = chain.survey(steps, layout.downstream(steps, start) if start else chain.NONE)
     return {state.step.name: f"{state.state} ({state.why})" if state.why else state.state for state in found}
 
 
@@ -57,23 +63,24 @@ def last(names: list[str]) -> list[str]:
 
 
 def test_the_layout_of_a_run():
-    steps = {step.name: step for step in layout.steps(settled())}
+    steps = {step.name: step for step in layout.steps(settled(), RUN)}
     assert list(steps) == ALL
-    assert steps["student"].inputs == {"teacher": "teacher"}
-    assert steps["baselines/normal"].inputs == {}
-    assert steps["quantized"].inputs == {"student": "student", "teacher": "teacher"}
-    assert steps["exported/onnx"].inputs == {"model": "quantized"}
-    assert steps["exported/onnx-float"].inputs == {"model": "student"}
-    exported = ("exported/onnx", "exported/onnx-float")
-    assert steps["attack-set"].inputs == {"student": "student", "quantized": "quantized", "exported": exported}
-    assert steps["verified/onnx-float-cpu"].inputs == {"exported": "exported/onnx-float", "attack-set": "attack-set"}
+    assert steps["student"].inputs == StudentInputs(teacher=RUN / "teacher")
+    assert steps["baselines/normal"].inputs == StudentInputs()
+    assert steps["quantized"].inputs == QuantizeInputs(RUN / "student", teacher=RUN / "teacher")
+    assert steps["exported/onnx"].inputs == ExportInputs(RUN / "quantized")
+    assert steps["exported/onnx-float"].inputs == ExportInputs(RUN / "student")
+    exported = (RUN / "exported/onnx", RUN / "exported/onnx-float")
+    assert steps["attack-set"].inputs == AttackInputs(RUN / "student", RUN / "quantized", exported)
+    assert steps["verified/onnx-float-cpu"].inputs == VerifyInputs(RUN / "exported/onnx-float", RUN / "attack-set")
     assert layout.shipped(settled()) == "verified/onnx-cpu"
-    assert steps["attack-set"].paths(Path("r"))["exported"] == [Path("r/exported/onnx"), Path("r/exported/onnx-float")]
+    assert steps["attack-set"].needs == ["student", "quantized", "exported/onnx", "exported/onnx-float"]
+    assert steps["exported/onnx"].folder == RUN / "exported/onnx"
 
 
 def test_a_target_is_verified_where_it_executes():
     run = settled(targets=["tensorrt", "onnx"], devices=["cpu", "jetson"])
-    verified = [step.name for step in layout.steps(run) if step.kind == "verified" and "float" not in step.name]
+    verified = [step.name for step in layout.steps(run, RUN) if step.kind == "verified" and "float" not in step.name]
     assert verified == ["verified/tensorrt-jetson", "verified/onnx-cpu", "verified/onnx-jetson"]
     assert layout.shipped(run) == "verified/tensorrt-jetson"
 
@@ -88,33 +95,33 @@ def test_a_run_that_executes_nothing_is_refused(fakes: Fakes, root: Path):
     ("asked", "shipped", "beside"), [("int8", "int8", "auto"), ("fp16", "auto", "fp16"), ("auto", "auto", "auto")]
 )
 def test_a_precision_is_asked_of_the_file_that_can_have_it(asked: str, shipped: str, beside: str):
-    steps = {step.name: step for step in layout.steps(settled(export__precision=asked))}
+    steps = {step.name: step for step in layout.steps(settled(export__precision=asked), RUN)}
     assert steps["exported/onnx"].config.precision == shipped
     assert steps["exported/onnx-float"].config.precision == beside
 
 
 def test_without_quantization_the_student_has_the_precision_that_was_asked():
-    steps = {step.name: step for step in layout.steps(settled(quantize=None, export__precision="int8"))}
+    steps = {step.name: step for step in layout.steps(settled(quantize=None, export__precision="int8"), RUN)}
     assert steps["exported/onnx"].config.precision == "int8"  # refused by the stage, which says what to do
 
 
 def test_a_float_run_ships_the_student_once():
-    steps = {step.name: step for step in layout.steps(settled(quantize=None))}
+    steps = {step.name: step for step in layout.steps(settled(quantize=None), RUN)}
     assert list(steps)[-4:] == ["student", "exported/onnx", "attack-set", "verified/onnx-cpu"]
-    assert steps["exported/onnx"].inputs == {"model": "student"}
-    assert steps["attack-set"].inputs == {"student": "student", "exported": ("exported/onnx",)}
+    assert steps["exported/onnx"].inputs == ExportInputs(RUN / "student")
+    assert steps["attack-set"].inputs == AttackInputs(RUN / "student", exported=(RUN / "exported/onnx",))
 
 
 def test_no_teacher_is_trained_that_nobody_learns_from():
     alone = {"data": "digits", "student": {"method": "pgd-at"}}
-    steps = {step.name: step for step in layout.steps(config.parse(config.Run, alone, "x"))}
+    steps = {step.name: step for step in layout.steps(config.parse(config.Run, alone, "x"), RUN)}
     assert "teacher" not in steps
-    assert steps["quantized"].inputs == {"student": "student"}
+    assert steps["quantized"].inputs == QuantizeInputs(RUN / "student")
 
 
 def test_every_section_reaches_its_stage():
     run = settled(teacher__epochs=2, baselines__rslad__lr=0.5, verify__threads=3, export__opset=19, threat__eps="1/255")
-    steps = {step.name: step for step in layout.steps(run)}
+    steps = {step.name: step for step in layout.steps(run, RUN)}
     assert steps["teacher"].config.epochs == 2
     assert (steps["baselines/rslad"].config.lr, steps["student"].config.lr) == (0.5, 0.1)
     assert (steps["exported/onnx-float"].config.target, steps["exported/onnx-float"].config.opset) == ("onnx", 19)
@@ -135,12 +142,12 @@ def test_every_section_reaches_its_stage():
     ],
 )
 def test_what_lies_downstream(start: str, reached: list[str]):
-    assert layout.downstream(layout.steps(settled()), start) == {*reached}
+    assert layout.downstream(layout.steps(settled(), RUN), start) == {*reached}
 
 
 def test_an_unknown_stage_is_answered_with_the_nearest():
     with pytest.raises(CompressError, match=r"no stage 'quantised'.*did you mean 'quantized'"):
-        layout.downstream(layout.steps(settled()), "quantised")
+        layout.downstream(layout.steps(settled(), RUN), "quantised")
 
 
 # ------------------------------------------------------------------------------------------------ states
@@ -199,7 +206,7 @@ def test_a_stage_cut_off_resumes_and_what_follows_is_to_do(fakes: Fakes, root: P
 
 def test_lines_say_where_or_why(fakes: Fakes, root: Path):
     chain.run(settled(), root)
-    lines = chain.lines(chain.survey(layout.steps(settled(student__lr=0.05)), root))
+    lines = chain.lines(chain.survey(layout.steps(settled(student__lr=0.05), root)))
     assert lines[0] == f"{'teacher':<23}  complete  {root}/teacher"
     assert lines[3] == f"{'student':<23}  stale (config.lr: 0.1 → 0.05)"
 
@@ -314,3 +321,9 @@ def test_a_requirement_that_cannot_be_read_costs_no_work(fakes: Fakes, root: Pat
         chain.run(settled(require=["robst>=0.3"]), root)
     assert fakes.made == []
     assert not root.exists()
+
+
+@pytest.mark.parametrize("kind", [StudentInputs, QuantizeInputs, ExportInputs, AttackInputs, VerifyInputs])
+def test_a_stage_has_no_input_that_it_does_not_know(kind: type) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'techer'"):
+        kind(techer=RUN)

@@ -21,7 +21,11 @@ from tests.conftest import BRIEF
 def natural(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher trained on clean images, for an epoch: not robust."""
     out = tmp_path_factory.mktemp("natural") / "t"
-    teacher.run(parse(TeacherConfig, {**BRIEF, "epochs": 1, "model": "resnet8", "method": "normal"}, "test"), {}, out)
+    teacher.run(
+        parse(TeacherConfig, {**BRIEF, "epochs": 1, "model": "resnet8", "method": "normal"}, "test"),
+        teacher.TeacherInputs(),
+        out,
+    )
     return out
 
 
@@ -40,11 +44,17 @@ def test_student_and_its_int8_twin_learn_from_both_teachers(
         return real(*args, **given)
 
     monkeypatch.setattr(train.training, "fit", watched)
-    made = distill.run(student("mtard"), {"teacher": chain.teacher, "clean_teacher": natural}, tmp_path / "s")
+    made = distill.run(
+        student("mtard"), distill.StudentInputs(teacher=chain.teacher, clean_teacher=natural), tmp_path / "s"
+    )
     assert set(made.manifest["plan"]["inputs"]) == {"teacher", "clean_teacher"}
     assert made.input_path("clean_teacher") == natural.resolve()
     assert {"kl_adversarial", "kl_clean"} <= set((made.path / "metrics.jsonl").read_text().split('"'))
-    twin = quantize.run(parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test"), {"student": made.path}, tmp_path / "q")
+    twin = quantize.run(
+        parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test"),
+        quantize.QuantizeInputs(student=made.path),
+        tmp_path / "q",
+    )
     assert twin.manifest["plan"]["inputs"]["clean_teacher"] == artifact.read(natural).identity
     assert len(asked) == 2 and all(None not in pair and pair[0] is not pair[1] for pair in asked)
 
@@ -54,15 +64,15 @@ def test_a_method_with_two_teachers_says_what_it_needs(
     method: "str | list[str]", chain: SimpleNamespace, tmp_path: Path
 ) -> None:
     with pytest.raises(CompressError, match=r"needs a second teacher, trained on clean images; give --clean-teacher"):
-        distill.run(student(method), {"teacher": chain.teacher}, tmp_path / "s")
+        distill.run(student(method), distill.StudentInputs(teacher=chain.teacher), tmp_path / "s")
     with pytest.raises(CompressError, match=r"needs a teacher; give --teacher"):
-        distill.run(student(method), {"clean_teacher": chain.teacher}, tmp_path / "s")
+        distill.run(student(method), distill.StudentInputs(clean_teacher=chain.teacher), tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("method", ["rslad", "pgd-at", "vgap"])
 def test_a_second_teacher_that_nobody_asks_is_refused(method: str, chain: SimpleNamespace, tmp_path: Path) -> None:
-    given = {"teacher": chain.teacher, "clean_teacher": chain.teacher}
+    given = distill.StudentInputs(teacher=chain.teacher, clean_teacher=chain.teacher)
     with pytest.raises(CompressError, match=f"method {method} has no second teacher; leave --clean-teacher out"):
         distill.run(student(method), given, tmp_path / "s")
     assert not list(tmp_path.iterdir())
@@ -70,7 +80,9 @@ def test_a_second_teacher_that_nobody_asks_is_refused(method: str, chain: Simple
 
 def test_a_host_that_has_two_teachers_asks_both_whatever_is_added(chain: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(CompressError, match="second teacher"):
-        distill.run(student("vgap", options={"host": "mtard"}), {"teacher": chain.teacher}, tmp_path / "s")
+        distill.run(
+            student("vgap", options={"host": "mtard"}), distill.StudentInputs(teacher=chain.teacher), tmp_path / "s"
+        )
 
 
 def test_teachers_of_other_data_are_refused(chain: SimpleNamespace, natural: Path, tmp_path: Path) -> None:
@@ -86,7 +98,7 @@ def test_teachers_of_other_data_are_refused(chain: SimpleNamespace, natural: Pat
     manifest["identity"] = artifact.digest({"plan": manifest["plan"], "payload": payload})
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CompressError, match=r"other: made from another images"):
-        distill.run(student("mtard"), {"teacher": chain.teacher, "clean_teacher": copy}, tmp_path / "s")
+        distill.run(student("mtard"), distill.StudentInputs(teacher=chain.teacher, clean_teacher=copy), tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -103,8 +115,13 @@ def test_the_flag_reaches_the_stage(
 # ------------------------------------------------------------------------------------------------ in a run
 
 
+RUN = Path("r")
+
+
 def steps(**sections: Any) -> dict[str, layout.Step]:
-    return {step.name: step for step in layout.steps(config.parse(config.Run, {"data": "digits", **sections}, "x"))}
+    return {
+        step.name: step for step in layout.steps(config.parse(config.Run, {"data": "digits", **sections}, "x"), RUN)
+    }
 
 
 def test_a_run_makes_a_second_teacher_when_a_student_has_one() -> None:
@@ -112,10 +129,11 @@ def test_a_run_makes_a_second_teacher_when_a_student_has_one() -> None:
     found = steps(baselines={"two": {"method": "mtard"}, "one": {"method": "rslad"}})
     assert list(found)[:2] == ["teacher", "clean-teacher"]
     assert found["clean-teacher"].config.method == "normal" and found["teacher"].config.method == "pgd-at"
-    assert found["baselines/two"].inputs == {"teacher": "teacher", "clean_teacher": "clean-teacher"}
-    assert found["baselines/one"].inputs == found["student"].inputs == {"teacher": "teacher"}
+    assert found["baselines/two"].inputs == distill.StudentInputs(RUN / "teacher", RUN / "clean-teacher")
+    assert found["baselines/one"].inputs == found["student"].inputs == distill.StudentInputs(RUN / "teacher")
     shipped = steps(student={"method": ["akd2", "vgap"]})
-    assert shipped["quantized"].inputs == {"student": "student", "teacher": "teacher", "clean_teacher": "clean-teacher"}
+    asked = quantize.QuantizeInputs(RUN / "student", RUN / "teacher", RUN / "clean-teacher")
+    assert shipped["quantized"].inputs == asked
     assert layout.downstream(list(shipped.values()), "clean-teacher") >= {"student", "quantized"}
 
 

@@ -57,7 +57,9 @@ def test_two_ranks_find_what_one_finds_and_go_on_where_one_stopped(
 @pytest.mark.slow
 def test_evaluate_under_torchrun_makes_the_stage_that_one_process_makes(chain: SimpleNamespace, tmp_path: Path) -> None:
     given = {"data": "digits", "threat": {"eps": "24/255"}, "images": 40, "attack": ["pgd-3"], "batch_size": 8}
-    one = evaluate.run(parse(EvaluateConfig, given, "test"), {"model": chain.student}, tmp_path / "one")
+    one = evaluate.run(
+        parse(EvaluateConfig, given, "test"), evaluate.EvaluateInputs(model=chain.student), tmp_path / "one"
+    )
     flags = ["--eps", "24/255", "--images", "40", "--attack", "pgd-3", "--batch-size", "8"]
     done = torchrun(2, "-m", "compress", "evaluate", str(chain.student), *flags, "--out", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr

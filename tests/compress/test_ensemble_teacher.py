@@ -101,7 +101,7 @@ def test_roles_are_put_in_their_order() -> None:
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("teachers")
     for name, model in (("a", "resnet8"), ("b", "cnn")):
-        teacher.run(TeacherConfig(**BRIEF, model=model, method="normal"), {}, folder / name)
+        teacher.run(TeacherConfig(**BRIEF, model=model, method="normal"), teacher.TeacherInputs(), folder / name)
     return [folder / "a", folder / "b"]
 
 
@@ -111,7 +111,7 @@ def config(**changes: object) -> StudentConfig:
 
 @pytest.fixture(scope="module")
 def student(teachers: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return distill.run(config(), {"teacher": teachers}, tmp_path_factory.mktemp("student") / "s")
+    return distill.run(config(), distill.StudentInputs(teacher=teachers), tmp_path_factory.mktemp("student") / "s")
 
 
 def test_every_teacher_is_part_of_the_identity_in_its_place(teachers: list[Path], student: Stage) -> None:
@@ -119,24 +119,29 @@ def test_every_teacher_is_part_of_the_identity_in_its_place(teachers: list[Path]
     plan = student.manifest["plan"]["inputs"]
     assert plan == {"teacher": identities[0], "teacher-2": identities[1]}
     assert [student.input_path(role) for role in plan] == [path.resolve() for path in teachers]
-    swapped = distill.plan(config(), {"teacher": teachers[::-1]}).as_dict()["inputs"]
+    swapped = distill.plan(config(), distill.StudentInputs(teacher=teachers[::-1])).as_dict()["inputs"]
     assert swapped == {"teacher": identities[1], "teacher-2": identities[0]}
-    alone = [distill.plan(config(), {"teacher": given}) for given in (teachers[0], teachers[:1], tuple(teachers[:1]))]
+    alone = [
+        distill.plan(config(), distill.StudentInputs(teacher=given))
+        for given in (teachers[0], teachers[:1], tuple(teachers[:1]))
+    ]
     assert alone[0] == alone[1] == alone[2] and alone[0].as_dict()["inputs"] == {"teacher": identities[0]}
 
 
 def test_the_student_learned_from_both(teachers: list[Path], student: Stage, tmp_path: Path) -> None:
-    alone = distill.run(config(), {"teacher": teachers[0]}, tmp_path / "alone")
+    alone = distill.run(config(), distill.StudentInputs(teacher=teachers[0]), tmp_path / "alone")
     weights = [load(stage).state_dict()["conv1.weight"] for stage in (student, alone)]
     assert not torch.equal(*weights)
 
 
 def test_fine_tuning_finds_all_teachers_again(teachers: list[Path], student: Stage, tmp_path: Path) -> None:
     settings = QuantizeConfig(**BRIEF, calibration_images=32, batch_size=256)
-    plan = quantize.plan(settings, {"student": student.path}).as_dict()["inputs"]
+    plan = quantize.plan(settings, quantize.QuantizeInputs(student=student.path)).as_dict()["inputs"]
     identities = [artifact.read(path).identity for path in teachers]
     assert plan == {"student": student.identity, "teacher": identities[0], "teacher-2": identities[1]}
-    elsewhere = quantize.plan(settings, {"student": student.path, "teacher": teachers[::-1]}).as_dict()["inputs"]
+    elsewhere = quantize.plan(
+        settings, quantize.QuantizeInputs(student=student.path, teacher=teachers[::-1])
+    ).as_dict()["inputs"]
     assert (elsewhere["teacher"], elsewhere["teacher-2"]) == (identities[1], identities[0])
     stages = {"teacher": artifact.read(teachers[0]), "teacher-2": artifact.read(teachers[1])}
     assert isinstance(load_role("teacher", stages), Ensemble)
@@ -145,7 +150,7 @@ def test_fine_tuning_finds_all_teachers_again(teachers: list[Path], student: Sta
 def test_what_is_wrong_with_any_teacher_is_one_line(teachers: list[Path], tmp_path: Path) -> None:
     def refused(given: object, **changes: object) -> str:
         with pytest.raises(CompressError) as fault:
-            distill.run(config(**changes), {"teacher": given}, tmp_path / "out")
+            distill.run(config(**changes), distill.StudentInputs(teacher=given), tmp_path / "out")
         assert "\n" not in str(fault.value) and not list(tmp_path.glob("out*"))
         return str(fault.value)
 

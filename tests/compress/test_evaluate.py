@@ -19,7 +19,7 @@ BRIEF: dict[str, Any] = {"data": "digits", "threat": {"eps": "24/255"}, "images"
 
 def run(model: Path, out: Path, others: "tuple[Path, ...]" = (), **options: Any) -> Any:
     config = parse(EvaluateConfig, {**BRIEF, **options}, "test")
-    return evaluate.run(config, {"model": model, "others": others}, out)
+    return evaluate.run(config, evaluate.EvaluateInputs(model=model, others=others), out)
 
 
 @pytest.fixture(scope="module")

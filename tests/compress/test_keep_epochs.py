@@ -50,15 +50,19 @@ def test_they_change_nothing(tmp_path: Path) -> None:
 def test_a_stage_has_them_as_records_and_a_resumed_one_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = {"data": "digits", "threat": {"eps": "40/255"}, "model": "resnet8", "method": "pgd-at"}
     config = TeacherConfig(**{**BRIEF, **shared, "batch_size": 256, "keep_epochs": True})
-    whole = teacher.run(config, {}, tmp_path / "whole")
+    whole = teacher.run(config, teacher.TeacherInputs(), tmp_path / "whole")
     assert {*NAMES, training.METRICS} == set(whole.manifest["records"])
     build = registry.build
     monkeypatch.setattr(registry, "build", lambda *args, **more: AtStep(6, asked()))  # in the second epoch of 4 steps
     with pytest.raises(interrupt.Interrupted):
-        teacher.run(config, {}, tmp_path / "stopped")
+        teacher.run(config, teacher.TeacherInputs(), tmp_path / "stopped")
     monkeypatch.setattr(registry, "build", build)
-    stopped = teacher.run(config, {}, tmp_path / "stopped")
-    assert stopped.identity == whole.identity == teacher.run(config, {}, tmp_path / "stopped").identity
+    stopped = teacher.run(config, teacher.TeacherInputs(), tmp_path / "stopped")
+    assert (
+        stopped.identity
+        == whole.identity
+        == teacher.run(config, teacher.TeacherInputs(), tmp_path / "stopped").identity
+    )
     hashes = [{name: stage.manifest["records"][name]["sha256"] for name in NAMES} for stage in (whole, stopped)]
     assert hashes[0] == hashes[1]
     best = load_file(whole.file(NAMES[whole.metrics["best_epoch"] - 1]))

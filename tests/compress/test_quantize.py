@@ -67,7 +67,7 @@ def test_fine_tuning_by_another_method_through_another_runtimes_grid_with_learne
 ) -> None:
     """Of a teacher, which is no student of anyone: the host objective needs none."""
     given = settled(method="trades", options={"beta": 3.0}, runtime="tensorrt", ranges="learned", lr=0.02)
-    made = quantize.run(given, {"student": chain.teacher}, tmp_path / "q")
+    made = quantize.run(given, quantize.QuantizeInputs(student=chain.teacher), tmp_path / "q")
     assert set(made.manifest["plan"]["inputs"]) == {"student"}
     assert made.config["options"]["beta"] == 3.0
     metrics = made.metrics
@@ -76,7 +76,7 @@ def test_fine_tuning_by_another_method_through_another_runtimes_grid_with_learne
     assert int8.read_layout(made.path)["runtime"] == "tensorrt"
 
     ptq = settled(mode="ptq", ranges="mse", runtime="tensorrt")
-    calibrated = load(quantize.run(ptq, {"student": chain.teacher}, tmp_path / "ptq"), "tensorrt")
+    calibrated = load(quantize.run(ptq, quantize.QuantizeInputs(student=chain.teacher), tmp_path / "ptq"), "tensorrt")
     start, end = dict(int8.quantizers(calibrated)), dict(int8.quantizers(load(made, "tensorrt")))
     assert {*start} == {*end}
     fused = int8.read_layout(made.path)["fused"]
@@ -102,7 +102,7 @@ def test_what_is_missing_is_one_line(
     given: dict[str, Any], who: str, fault: str, chain: SimpleNamespace, tmp_path: Path
 ) -> None:
     with pytest.raises(CompressError, match=fault) as found:
-        quantize.run(settled(**given), {"student": getattr(chain, who)}, tmp_path / "q")
+        quantize.run(settled(**given), quantize.QuantizeInputs(student=getattr(chain, who)), tmp_path / "q")
     assert "\n" not in str(found.value) and not list(tmp_path.iterdir())
 
 
@@ -134,20 +134,23 @@ def test_an_imported_network_says_how_it_can_be_quantized(chain: SimpleNamespace
 
     artifact.build(tmp_path / "t", plan, make)
     with pytest.raises(CompressError, match=r"was imported, .*; give --method, e.g. pgd-at, or --mode ptq"):
-        quantize.run(settled(), {"student": tmp_path / "t"}, tmp_path / "q")
-    made = quantize.run(settled(method="rslad"), {"student": tmp_path / "t", "teacher": chain.teacher}, tmp_path / "q")
+        quantize.run(settled(), quantize.QuantizeInputs(student=tmp_path / "t"), tmp_path / "q")
+    made = quantize.run(
+        settled(method="rslad"), quantize.QuantizeInputs(student=tmp_path / "t", teacher=chain.teacher), tmp_path / "q"
+    )
     assert made.manifest["plan"]["inputs"]["teacher"] == teacher.identity and made.metrics["method"] == "rslad"
 
 
 def test_a_run_hands_the_teachers_of_its_fine_tuning_on() -> None:
     def inputs(**section: Any) -> Any:
         run = config.parse(config.Run, {"data": "digits", "quantize": section, "student": {"method": "pgd-at"}}, "run")
-        steps = {step.name: step for step in layout.steps(run)}
+        steps = {step.name: step for step in layout.steps(run, Path("r"))}
         return steps["quantized"].inputs, "teacher" in steps
 
-    assert inputs() == ({"student": "student"}, False)
-    assert inputs(method="rslad") == ({"student": "student", "teacher": "teacher"}, True)
-    assert inputs(mode="ptq") == ({"student": "student"}, False)
+    student, teacher = Path("r/student"), Path("r/teacher")
+    assert inputs() == (quantize.QuantizeInputs(student), False)
+    assert inputs(method="rslad") == (quantize.QuantizeInputs(student, teacher), True)
+    assert inputs(mode="ptq") == (quantize.QuantizeInputs(student), False)
 
 
 # ------------------------------------------------------------------------------------------- what layers cost

@@ -44,7 +44,7 @@ def test_stages_are_chained_by_identity_and_found_by_lineage(chain: SimpleNamesp
 
 def test_making_a_stage_again_gives_the_same_identity(chain: SimpleNamespace, tmp_path: Path) -> None:
     config = parse(QuantizeConfig, {**BRIEF, "epochs": 1}, "test")
-    again = quantize.run(config, {"student": chain.student}, tmp_path / "q")
+    again = quantize.run(config, quantize.QuantizeInputs(student=chain.student), tmp_path / "q")
     assert again.identity == artifact.read(chain.quantized).identity
 
 
@@ -110,21 +110,21 @@ def test_fewer_images_are_chosen_evenly_over_the_classes() -> None:
 def test_a_method_that_needs_a_teacher_says_so(tmp_path: Path) -> None:
     config = parse(StudentConfig, {**BRIEF, "method": "vgap"}, "test")
     with pytest.raises(CompressError, match="method vgap needs a teacher; give --teacher"):
-        distill.run(config, {}, tmp_path / "s")
+        distill.run(config, distill.StudentInputs(), tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
 
 def test_folders_of_different_chains_refuse_each_other(chain: SimpleNamespace, tmp_path: Path) -> None:
     other = tmp_path / "other"
     config = parse(TeacherConfig, {**BRIEF, "epochs": 1, "model": "resnet8", "seed": 5}, "test")
-    teacher.run(config, {}, other)
+    teacher.run(config, teacher.TeacherInputs(), other)
     attack_config = parse(AttackConfig, {"data": "digits", "images": 10, "steps": 1}, "test")
     with pytest.raises(CompressError, match="made from another student"):
-        attack.run(attack_config, {"student": other, "quantized": chain.quantized}, tmp_path / "a")
+        attack.run(attack_config, attack.AttackInputs(student=other, quantized=chain.quantized), tmp_path / "a")
     with pytest.raises(CompressError, match="made from another model"):
-        attack.run(attack_config, {"student": chain.student, "exported": [chain.e]}, tmp_path / "a")
+        attack.run(attack_config, attack.AttackInputs(student=chain.student, exported=[chain.e]), tmp_path / "a")
     with pytest.raises(CompressError, match="is a stage of kind exported; needed here: quantized"):
-        attack.run(attack_config, {"student": chain.student, "quantized": chain.e}, tmp_path / "a")
+        attack.run(attack_config, attack.AttackInputs(student=chain.student, quantized=chain.e), tmp_path / "a")
 
 
 def test_a_stage_of_another_split_is_refused(chain: SimpleNamespace, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_stage_of_another_split_is_refused(chain: SimpleNamespace, tmp_path: P
     path.write_text(json.dumps(manifest))
     config = parse(AttackConfig, {"data": "digits", "images": 10, "steps": 1}, "test")
     with pytest.raises(CompressError, match="made from another split"):
-        attack.run(config, {"student": copy}, tmp_path / "a")
+        attack.run(config, attack.AttackInputs(student=copy), tmp_path / "a")
 
 
 def test_weights_of_a_damaged_teacher_never_reach_a_student(chain: SimpleNamespace, tmp_path: Path) -> None:
@@ -150,5 +150,5 @@ def test_weights_of_a_damaged_teacher_never_reach_a_student(chain: SimpleNamespa
     (copy / "weights.safetensors").write_bytes(weights)
     config = parse(StudentConfig, {**BRIEF, "method": "vgap"}, "test")
     with pytest.raises(CompressError, match=r"weights\.safetensors has sha256"):
-        distill.run(config, {"teacher": copy}, tmp_path / "s")
+        distill.run(config, distill.StudentInputs(teacher=copy), tmp_path / "s")
     assert not (tmp_path / "s").exists() and not (tmp_path / "s.partial").exists()

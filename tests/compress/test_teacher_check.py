@@ -150,14 +150,16 @@ def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A normally trained ResNet-18, as another code base would save it."""
     root = tmp_path_factory.mktemp("normal")
     config = {**BRIEF, "epochs": 2, "batch_size": 32, "model": "resnet18", "method": "normal", "lr": 0.02}
-    teacher.run(parse(TeacherConfig, config, "test"), {}, root / "trained")
+    teacher.run(parse(TeacherConfig, config, "test"), teacher.TeacherInputs(), root / "trained")
     weights = {f"module.{k}": v for k, v in folders.load(root / "trained").state_dict().items()}
     torch.save({"state_dict": weights, "epoch": 2}, root / "resnet18.pth.tar")
     return root / "resnet18.pth.tar"
 
 
 def bring_in(source: Path, out: Path, **options: Any) -> artifact.Stage:
-    return teacher_import.run(parse(ImportConfig, {"source": str(source), **options}, "test"), {}, out)
+    return teacher_import.run(
+        parse(ImportConfig, {"source": str(source), **options}, "test"), teacher_import.ImportInputs(), out
+    )
 
 
 def test_a_normally_trained_resnet18_is_imported_and_refused_as_a_teacher(normal: Path, tmp_path: Path) -> None:
@@ -167,10 +169,14 @@ def test_a_normally_trained_resnet18_is_imported_and_refused_as_a_teacher(normal
     assert stage.metrics["model"] == "resnet18" and stage.metrics["parameters"] == 11_172_810
     student = {**BRIEF, "model": "resnet8", "method": "rslad"}
     with pytest.raises(CompressError, match=r"robust accuracy under PGD at .*a teacher needs 20%.*--allow-non-robust"):
-        distill.run(parse(StudentConfig, student, "test"), {"teacher": tmp_path / "t"}, tmp_path / "s")
+        distill.run(
+            parse(StudentConfig, student, "test"), distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / "s"
+        )
     assert not (tmp_path / "s.partial").exists()
     student["teacher_floor"] = 0
-    made = distill.run(parse(StudentConfig, student, "test"), {"teacher": tmp_path / "t"}, tmp_path / "s")
+    made = distill.run(
+        parse(StudentConfig, student, "test"), distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / "s"
+    )
     assert made.manifest["plan"]["inputs"] == {"teacher": stage.identity}
 
 
@@ -179,7 +185,7 @@ def test_an_unmeasured_teacher_is_refused(normal: Path, tmp_path: Path) -> None:
     assert "test" not in stage.metrics
     config = parse(StudentConfig, {**BRIEF, "model": "resnet8", "method": "rslad"}, "test")
     with pytest.raises(CompressError, match="its robustness was never measured"):
-        distill.run(config, {"teacher": tmp_path / "t"}, tmp_path / "s")
+        distill.run(config, distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / "s")
 
 
 def test_a_head_or_input_of_other_data_is_refused(chain: SimpleNamespace, tmp_path: Path) -> None:
@@ -205,7 +211,7 @@ def test_an_imported_teacher_of_other_classes_cannot_teach(tmp_path: Path) -> No
     bring_in(tmp_path / "seven.pt", tmp_path / "t", image_size=8)
     config = {**BRIEF, "model": "resnet8", "method": "rslad", "teacher_floor": 0}
     with pytest.raises(CompressError, match="tells 7 classes apart, digits has 10"):
-        distill.run(parse(StudentConfig, config, "test"), {"teacher": tmp_path / "t"}, tmp_path / "s")
+        distill.run(parse(StudentConfig, config, "test"), distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / "s")
 
 
 def test_an_onnx_file_teaches_by_its_logits(chain: SimpleNamespace, tmp_path: Path) -> None:
@@ -221,9 +227,14 @@ def test_an_onnx_file_teaches_by_its_logits(chain: SimpleNamespace, tmp_path: Pa
         parsed = parse(StudentConfig, {**config, "method": method}, "test")
         if refused:
             with pytest.raises(CompressError, match="gives nothing but logits, method vgap compares features"):
-                distill.run(parsed, {"teacher": tmp_path / "t"}, tmp_path / method)
+                distill.run(parsed, distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / method)
         else:
-            assert distill.run(parsed, {"teacher": tmp_path / "t"}, tmp_path / method).metrics["test"]["n"] == 359
+            assert (
+                distill.run(parsed, distill.StudentInputs(teacher=tmp_path / "t"), tmp_path / method).metrics["test"][
+                    "n"
+                ]
+                == 359
+            )
 
 
 def test_the_same_import_is_found_complete_and_another_file_is_not(normal: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.compress import zoo_nets
 def imported(path: Path, **options: Any) -> nn.Module:
     """The network of a checkpoint file after `compress teacher import` and `stages.load`."""
     config = parse(ImportConfig, {"source": str(path), **options}, "test")
-    teacher_import.run(config, {}, path.parent / "teacher")
+    teacher_import.run(config, teacher_import.ImportInputs(), path.parent / "teacher")
     return folders.load(path.parent / "teacher")
 
 
@@ -218,7 +218,7 @@ def test_an_entry_is_imported_from_robustbenchs_own_folder_layout(tmp_path: Path
     worse = {k: torch.zeros_like(v) for k, v in theirs.state_dict().items()}
     torch.save({"last": theirs.state_dict(), "best": worse}, path)  # its published figures are of `last`
     source = {"source": "robustbench:Andriushchenko2020Understanding", "models": str(tmp_path)}
-    teacher_import.run(parse(ImportConfig, source, "test"), {}, tmp_path / "teacher")
+    teacher_import.run(parse(ImportConfig, source, "test"), teacher_import.ImportInputs(), tmp_path / "teacher")
     assert_same(folders.load(tmp_path / "teacher"), theirs)
 
 
@@ -243,7 +243,9 @@ def test_a_source_that_leads_nowhere_is_one_line(source: str, said: str, tmp_pat
     if package in ("timm", "torchvision") and importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed here")
     with pytest.raises(CompressError) as fault:
-        teacher_import.run(parse(ImportConfig, {"source": source}, "test"), {}, tmp_path / "out")
+        teacher_import.run(
+            parse(ImportConfig, {"source": source}, "test"), teacher_import.ImportInputs(), tmp_path / "out"
+        )
     assert said in str(fault.value) and "\n" not in str(fault.value)
     assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
 
@@ -264,14 +266,14 @@ def test_a_factory_of_the_users_own_is_a_teacher(tmp_path: Path, monkeypatch: An
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 20), nn.Linear(20, 10))
     torch.save({"state_dict": net.state_dict()}, tmp_path / "w.pt")
     config = {"source": "my_nets_for_this_test:make", "weights": str(tmp_path / "w.pt")}
-    teacher_import.run(parse(ImportConfig, config, "test"), {}, tmp_path / "teacher")
+    teacher_import.run(parse(ImportConfig, config, "test"), teacher_import.ImportInputs(), tmp_path / "teacher")
     model = folders.load(tmp_path / "teacher")
     assert_same(model, net)
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.forward_features(x).pooled, net[1](x.flatten(1)))
     with pytest.raises(CompressError, match="its forward gives tuple; logits"):
         bad = parse(ImportConfig, {"source": "my_nets_for_this_test:pair"}, "test")
-        teacher_import.run(bad, {}, tmp_path / "pair")
+        teacher_import.run(bad, teacher_import.ImportInputs(), tmp_path / "pair")
 
 
 # ------------------------------------------------------------------------------------------ downloading

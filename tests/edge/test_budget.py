@@ -20,7 +20,7 @@ def world(tmp_path: Path) -> World:
 
 def run(world: World, out: str, **more: object) -> "tuple[dict, dict[str, np.ndarray]]":
     attacks = world.attack_set({"onnx": world.twin})
-    inputs = {"exported": world.stages["onnx"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**more), inputs, world.root / out)
     stated = statement.read(stage.path)
     jsonschema.Draft202012Validator(schema.load(2)).validate(stated)

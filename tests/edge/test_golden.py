@@ -122,7 +122,9 @@ def test_other_bytes_are_not_in_the_set(world: World) -> None:
 
 def test_verify_asks_the_handful_first(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.export("onnx", world.twin)
-    inputs = {"exported": world.stages["onnx"].path, "attack-set": world.attack_set({"onnx": world.twin}).path}
+    inputs = verify.VerifyInputs(
+        exported=world.stages["onnx"].path, attack_set=world.attack_set({"onnx": world.twin}).path
+    )
     verified = verify.run(config(), inputs, world.root / "v")
     said = capsys.readouterr().err
     assert said.startswith("golden check of ") and said.index("golden") < said.index("replay")

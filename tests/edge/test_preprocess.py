@@ -177,7 +177,7 @@ def world(here: Path) -> World:
 
 def run(world: World, attacks: Stage, out: str = "verified", **more: Any) -> "tuple[Stage, dict[str, Any]]":
     free = {"square_queries": 0, "decision_queries": 0}
-    inputs = {"exported": world.stages["onnx"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**free, **more), inputs, world.root / out)
     stated = statement.read(stage.path)
     assert fault(stated, load(2)) is None

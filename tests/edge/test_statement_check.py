@@ -23,7 +23,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = World.make(root)
     world.export("onnx", world.twin)
     attacks = world.attack_set({"onnx": world.twin})
-    verify.run(config(), {"exported": root / "onnx", "attack-set": attacks.path}, root / "verified")
+    verify.run(config(), verify.VerifyInputs(exported=root / "onnx", attack_set=attacks.path), root / "verified")
     return root
 
 

@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> World:
 
 def run(world: World, name: str, attacks: Stage, out: str = "verified", **more: Any) -> tuple[Stage, dict[str, Any]]:
     """The stage and its predicate, which the schema was asked about."""
-    inputs = {"exported": world.stages[name].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages[name].path, attack_set=attacks.path)
     stage = verify.run(config(**more), inputs, world.root / out)
     stated = statement.read(stage.file("statement.json"))
     jsonschema.Draft202012Validator(SCHEMA).validate(stated)
@@ -178,7 +178,7 @@ def test_the_same_twice_is_the_same_bytes(world: World) -> None:
     other, _ = run(world, "onnx", attacks, "other")
     assert one.identity == other.identity
     assert one.file("verdicts.npz").read_bytes() == other.file("verdicts.npz").read_bytes()
-    inputs = {"exported": world.stages["onnx"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     assert verify.plan(config(), inputs).as_dict() == one.manifest["plan"]
     assert set(one.manifest["payload"]) == {"verdicts.npz"}
     assert set(one.manifest["records"]) == {"statement.json", "latency.npz", "evidence.npz", "report.html"}
@@ -293,7 +293,7 @@ def test_logits_that_vary_from_call_to_call_are_counted(world: World) -> None:
 
 
 def refused(world: World, attacks: Stage, message: str, kind: type[CompressError] = CompressError, **more: Any) -> None:
-    inputs = {"exported": world.stages["onnx"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     with pytest.raises(kind, match=message) as fault:
         verify.run(config(**more), inputs, world.root / "verified")
     assert "\n" not in str(fault.value) and type(fault.value) is kind
@@ -308,7 +308,7 @@ def test_what_does_not_fit_together_is_refused(world: World) -> None:
     refused(world, attacks, "made for digits, asked for cifar10; give --data digits", data="cifar10")
     refused(world, attacks, "unknown device 'tpu'", device="tpu")
     with pytest.raises(CompressError, match="is a stage of kind attack-set; needed here: exported"):
-        verify.run(config(), {"exported": attacks.path, "attack-set": attacks.path}, world.root / "v")
+        verify.run(config(), verify.VerifyInputs(exported=attacks.path, attack_set=attacks.path), world.root / "v")
     assert Fraction(EPS) == Fraction("16/510")
     run(world, "onnx", attacks, threat={"norm": "linf", "eps": "16/510"})
 

@@ -29,7 +29,7 @@ def saved(folder: Path, content: bytes, name: str = "foreign.onnx") -> Path:
 
 
 def adopted(folder: Path, content: bytes, out: str = "e") -> Stage:
-    return export.stage.run(CONFIG, {"model": saved(folder, content)}, folder / out)
+    return export.stage.run(CONFIG, export.stage.ExportInputs(model=saved(folder, content)), folder / out)
 
 
 def test_the_very_bytes_with_what_was_measured(tmp_path: Path) -> None:
@@ -53,11 +53,15 @@ def test_the_bytes_decide_the_identity_and_nothing_else_of_the_file(tmp_path: Pa
     content = graphs.linear_digits()
     one = adopted(tmp_path, content)
     renamed = saved(tmp_path, content, "other.onnx")
-    assert export.stage.plan(CONFIG, {"model": renamed}).as_dict() == one.manifest["plan"]
-    assert export.stage.run(CONFIG, {"model": renamed}, tmp_path / "f").identity == one.identity
-    assert export.stage.run(CONFIG, {"model": renamed}, tmp_path / "e").path == one.path, "complete already"
+    assert export.stage.plan(CONFIG, export.stage.ExportInputs(model=renamed)).as_dict() == one.manifest["plan"]
+    assert export.stage.run(CONFIG, export.stage.ExportInputs(model=renamed), tmp_path / "f").identity == one.identity
+    assert export.stage.run(CONFIG, export.stage.ExportInputs(model=renamed), tmp_path / "e").path == one.path, (
+        "complete already"
+    )
     with pytest.raises(CompressError, match=r"holds a stage made otherwise \(config\.adopted"):
-        export.stage.run(CONFIG, {"model": saved(tmp_path, graphs.linear_digits(scale=2))}, tmp_path / "e")
+        export.stage.run(
+            CONFIG, export.stage.ExportInputs(model=saved(tmp_path, graphs.linear_digits(scale=2))), tmp_path / "e"
+        )
 
 
 def test_the_command_line_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def exported(source: Stage, out: Path, target: str = "tensorrt-rtx", **config: Any) -> Stage:
     brief = {"data": "digits", "target": target, "parity_images": 64, **config}
-    return export.stage.run(parse(ExportConfig, brief, "test"), {"model": source.path}, out)
+    return export.stage.run(parse(ExportConfig, brief, "test"), export.stage.ExportInputs(model=source.path), out)
 
 
 def refused(source: Stage, out: Path, match: str, **config: Any) -> None:

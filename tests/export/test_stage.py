@@ -35,7 +35,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, student: Stage) -> Stage
 
 def exported(source: Stage, out: Path, **config: Any) -> Stage:
     config = {"data": "digits", "parity_images": 64, **config}
-    return export.stage.run(parse(ExportConfig, config, "test"), {"model": source.path}, out)
+    return export.stage.run(parse(ExportConfig, config, "test"), export.stage.ExportInputs(model=source.path), out)
 
 
 def refused(source: Stage, out: Path, match: str, kind: type = CompressError, **config: Any) -> None:

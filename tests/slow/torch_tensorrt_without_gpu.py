@@ -130,7 +130,7 @@ def written(source: str, out: str, precision: str) -> dict[str, Any]:
     twin = folders.load(source, runtime="tensorrt")
     answer_as(twin)
     data = {"data": "digits", "target": "torch-tensorrt-rtx", "precision": precision, "batch": {"max": 16}}
-    made = stage.run(parse(ExportConfig, data, "test"), {"model": source}, out)
+    made = stage.run(parse(ExportConfig, data, "test"), stage.ExportInputs(model=source), out)
     x = images((1, 8, 8), 21).numpy()
     with open_stage(artifact.read(out), batch_size=64, threads=0, device="cuda") as runner:
         got, batch_size, about = runner.infer(x), runner.batch_size, runner.describe()

@@ -37,5 +37,6 @@ def import_(shared: Shared, **flags: Any) -> None:
     the check compares with the published figures and names what explains a gap. Without --data nothing is checked.
     """
     from compress.cli.stage import make, settle_import
+    from compress.stages.teacher_import import ImportInputs
 
-    make("compress.stages.teacher_import", settle_import(shared, flags), {}, shared)
+    make("compress.stages.teacher_import", settle_import(shared, flags), ImportInputs(), shared)

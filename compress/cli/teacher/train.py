@@ -31,6 +31,7 @@ def train(shared: Shared, **flags: Any) -> None:
     """
     from compress.cli.stage import make, settle
     from compress.config import TeacherConfig
+    from compress.stages.teacher import TeacherInputs
 
     settled = settle(TeacherConfig, "teacher", shared, flags)
-    make("compress.stages.teacher", settled, {}, shared)
+    make("compress.stages.teacher", settled, TeacherInputs(), shared)

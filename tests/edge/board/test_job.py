@@ -29,7 +29,7 @@ def asked() -> dict[str, Any]:
 
 
 def remote(world: World, asked: dict[str, Any]) -> Remote:
-    inputs = {name: world.stages[name].path for name in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     return Remote(Link(wire.HOST, opened=wire.connect), asked, inputs)
 
 
@@ -37,7 +37,7 @@ def test_the_verdict_is_the_one_of_a_verification_here(
     world: World, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there = remote(world, asked).run(tmp_path / "there")
-    inputs = {name: world.stages[name].path for name in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     here = verify.run(asked, inputs, tmp_path / "here")
     assert there.manifest["payload"] == here.manifest["payload"]
     assert there.identity != here.identity  # where it ran is part of it
@@ -169,7 +169,7 @@ def test_a_link_lost_again_and_again_is_made_again(world: World, asked: dict[str
     lives = [2, 4, 7, 9, 12]
     from tests.edge.board.test_remote_runner import Breaking
 
-    inputs = {name: world.stages[name].path for name in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     links = Breaking(*lives)
     made = Remote(Link(wire.HOST, opened=links), asked, inputs).run(tmp_path / "out")
     assert made.metrics["n"] == len(world.labels)
@@ -238,7 +238,7 @@ class Liar:
 
 @pytest.fixture(scope="session")
 def true(world: World, asked: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    inputs = {name: world.stages[name].path for name in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     return verify.run(asked, inputs, tmp_path_factory.mktemp("true") / "verified").path
 
 
@@ -248,7 +248,7 @@ def liar(true: Path, tmp_path: Path) -> Liar:
 
 
 def fetched(world: World, asked: dict[str, Any], liar: Liar, out: Path) -> artifact.Stage:
-    inputs = {name: world.stages[name].path for name in ("exported", "attack-set")}
+    inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     link = Link(wire.HOST, opened=lambda host, python: wire.scripted(liar))
     try:
         return Remote(link, asked, inputs).run(out)

@@ -55,7 +55,7 @@ def export(world: World, engine: "bytes | None" = None, about: "dict[str, Any] |
 
 
 def verified(world: World, attacks: Stage, out: str = "v", **more: Any) -> Stage:
-    inputs = {"exported": world.stages["trt"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["trt"].path, attack_set=attacks.path)
     return verify.run(config(device="cuda", **more), inputs, world.root / out)
 
 
@@ -143,6 +143,6 @@ def test_a_target_is_refused_where_it_does_not_run(world: World, target: str, de
 
     world.stages["trt"] = exported(world.root / "trt", content, world.stages["quantized"], target=target)
     attacks = world.attack_set({"trt": world.twin})
-    inputs = {"exported": world.stages["trt"].path, "attack-set": attacks.path}
+    inputs = verify.VerifyInputs(exported=world.stages["trt"].path, attack_set=attacks.path)
     with pytest.raises(CompressError, match=f"a {target} artifact does not run on --device {device}; verify it where"):
         verify.run(config(device=device), inputs, world.root / "v")

@@ -31,7 +31,7 @@ def main() -> None:
 
 def built(family: str, source: Stage, precision: str, out: Path) -> dict[str, Any]:
     config = parse(ExportConfig, {**BRIEF, "precision": precision}, "families")
-    made = export.stage.run(config, {"model": source.path}, out)
+    made = export.stage.run(config, export.stage.ExportInputs(model=source.path), out)
     recipe = json.loads(made.file("recipe.json").read_text())
     layers = json.loads(made.file("layers.json").read_text())
     return {
