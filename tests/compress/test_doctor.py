@@ -12,8 +12,8 @@ import pytest
 import tomllib
 
 from compress.cli.execute import execute
-from compress.names import TARGETS as NAMES
 from edge.core import l4t
+from edge.core.targets import TARGETS as NAMES
 from edge.doctor import examine, packages
 from edge.doctor.diagnosis import Diagnosis, diagnose
 from edge.doctor.found import Found, Gpu, Module, release

@@ -12,11 +12,11 @@ from compress import data
 from compress.cli.execute import execute
 from compress.cli.show_candidates import lines
 from compress.config import ExportConfig, parse
-from compress.names import TARGETS
 from edge import open_runner
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
+from edge.core.targets import TARGETS
 from export import candidates
 from export.candidates import CANDIDATES, Row, verdicts
 
