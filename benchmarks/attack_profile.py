@@ -29,7 +29,7 @@ from benchmarks.machine import where
 from compress import folders, training
 from compress.attacks import inside, presets
 from compress.attacks.contract import Attack, Model, Task
-from compress.networks import folder
+from compress.networks import network_files
 from compress.numerics import precision
 from edge.core import artifact
 
@@ -51,7 +51,7 @@ def main(given: argparse.Namespace) -> None:
     stage = artifact.read(given.model, folders.TORCH_STAGES)
     device = training.device()
     model = folders.load(stage).to(device)
-    channels, height, width = folder.read_architecture(stage.path)["input"]
+    channels, height, width = network_files.read_architecture(stage.path)["input"]
     torch.manual_seed(0)
     x = torch.rand(given.images, channels, height, width, device=device)
     with torch.no_grad():

@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "batch_covariance.jsonl"
 
 
 def main(given: argparse.Namespace) -> None:
-    split = Split.of(data.load(given.data), "train", device())
+    split = Split.of(data.load_dataset(given.data), "train", device())
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))[: given.images]
     images = Split(split.images[order], split.labels[order])
     seen = {name: features(name, images) for name in given.stages}

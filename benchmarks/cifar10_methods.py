@@ -164,7 +164,7 @@ def diagnosed(stage: artifact.Stage) -> list[dict[str, float]]:
 def subset(source: str, file: Path) -> str:
     """The first images of each class, training and test, as a dataset of its own: `npz:FILE`."""
     if not file.exists():
-        whole = data.load(source)
+        whole = data.load_dataset(source)
         arrays = {
             "x_train": first(whole, np.concatenate([whole.splits["train"], whole.splits["val"]]), TRAIN),
             "x_test": first(whole, whole.splits["test"], TEST),

@@ -33,7 +33,7 @@ def main() -> None:
             config = {"data": "digits", "model": "resnet8", "method": "normal", "epochs": 15, "seed": seed}
             distill.run(parse(StudentConfig, config, "benchmark"), distill.StudentInputs(), out)
             model = load(out).to(device())
-        split = Split.of(data.load("digits"), "val", device())
+        split = Split.of(data.load_dataset("digits"), "val", device())
         robust = {
             f"{radius}/255": round(robust_accuracy(model, split, 128, eps=radius / 255, steps=20, seed=seed), 4)
             for radius in RADII

@@ -63,7 +63,7 @@ def made(scratch: Path, name: str) -> Path:
     from compress import data, networks
     from compress.config import StudentConfig, parse
     from compress.folders import plan_of
-    from compress.networks import folder
+    from compress.networks import network_files
     from edge.core import artifact
 
     file = scratch / "images.npz"
@@ -73,12 +73,14 @@ def made(scratch: Path, name: str) -> Path:
         np.savez(file, images=images, labels=labels)
     config = parse(StudentConfig, {"data": f"npz:{file}", "threat": {"eps": "8/255"}, "model": SMALL}, "benchmark")
     torch.manual_seed(0)
-    network = networks.build(name, channels=3, classes=10)
+    network = networks.build_network(name, channels=3, classes=10)
     with torch.no_grad():
         network.train()(torch.rand(64, 3, 32, 32))
-    architecture = folder.describe(name, (3, 32, 32), data.load(config.data).classes)
+    architecture = network_files.describe_network(name, (3, 32, 32), data.load_dataset(config.data).classes)
     plan = plan_of("student", config, {})
-    return artifact.build(scratch / name, plan, lambda work: folder.write(work, architecture, network)).path
+    return artifact.build(
+        scratch / name, plan, lambda work: network_files.write_network(work, architecture, network)
+    ).path
 
 
 def exported(stage: Path, images: Path, out: Path, precision: str) -> dict[str, Any]:

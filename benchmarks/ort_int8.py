@@ -57,7 +57,7 @@ def main(given: argparse.Namespace) -> None:
 def written(name: str, side: int) -> dict[str, bytes]:
     """The float and the INT8 file of one network."""
     torch.manual_seed(0)
-    network = networks.build(name, channels=3, classes=10)
+    network = networks.build_network(name, channels=3, classes=10)
     images = torch.rand(16, 3, side, side)
     with torch.no_grad():
         for _ in range(3):
@@ -65,7 +65,7 @@ def written(name: str, side: int) -> dict[str, bytes]:
     network.eval()
     found = {"float32": float32.emit(network, images[0], OPSET)[0].SerializeToString()}
     layout = int8.quantize(network, [images])
-    plain = networks.build(name, channels=3, classes=10)
+    plain = networks.build_network(name, channels=3, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(network))
     proto, modules = float32.emit(plain, images[0], OPSET)

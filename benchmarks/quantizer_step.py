@@ -78,7 +78,7 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def network(name: str) -> Classifier:
     torch.manual_seed(0)
-    return networks.build(name, channels=3, classes=10)
+    return networks.build_network(name, channels=3, classes=10)
 
 
 def learned(model: Classifier, images: Tensor) -> None:

@@ -207,7 +207,7 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
 
 def network(name: str, device: torch.device) -> Classifier:
     torch.manual_seed(0)
-    return networks.build(name, channels=3, classes=10).to(device)
+    return networks.build_network(name, channels=3, classes=10).to(device)
 
 
 def taken(turns: "dict[str, Callable[[], object]]", rounds: int, device: torch.device) -> dict[str, float]:
@@ -239,7 +239,7 @@ def operations(student: str, teacher: str, device: torch.device) -> float:
 
 def curves(name: str, given: argparse.Namespace, epochs: int = 8, seeds: int = 3) -> dict[str, Any]:
     """Robust validation accuracy on digits after equal epochs under both, from equal weights and in equal orders."""
-    digits, device = data.load("digits"), training.device()
+    digits, device = data.load_dataset("digits"), training.device()
     train, validation = Split.of(digits, "train", device), Split.of(digits, "val", device)
     teacher = trained_teacher(train, epochs)
     found: dict[str, list[list[float]]] = {"ours": [], "plain": []}
@@ -260,7 +260,7 @@ def curves(name: str, given: argparse.Namespace, epochs: int = 8, seeds: int = 3
 
 def trained_teacher(train: Split, epochs: int) -> Classifier:
     torch.manual_seed(0)
-    teacher = networks.build("wrn-10-4", channels=1, classes=10).to(train.images.device)
+    teacher = networks.build_network("wrn-10-4", channels=1, classes=10).to(train.images.device)
     optimizer = torch.optim.SGD(teacher.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     attack = Plain(teacher, teacher, eps=DIGITS_EPS, step=DIGITS_EPS / 4)
     for epoch in range(epochs):
@@ -285,7 +285,7 @@ def curve(
     seed: int,
 ) -> list[float]:
     torch.manual_seed(seed)
-    student = networks.build(name, channels=1, classes=10).to(train.images.device)
+    student = networks.build_network(name, channels=1, classes=10).to(train.images.device)
     plain = Plain(student, teacher, eps=DIGITS_EPS, step=DIGITS_EPS / 4)
     attack = {"steps": STEPS, "step_size": "10/255"}
     config = Training(batch_size=128, attack=attack, precision=given.precision, augment="none")

@@ -34,7 +34,7 @@ def fastest_ms(run: Callable[[], object], rounds: int, where: torch.device) -> f
 def row(name: str, batch: int, rounds: int, arithmetic: Arithmetic, where: torch.device) -> "dict[str, object]":
     """One network in one arithmetic, on random images of 32×32."""
     torch.manual_seed(0)
-    network = networks.build(name, channels=3, classes=10).to(where)
+    network = networks.build_network(name, channels=3, classes=10).to(where)
     arithmetic.put(network)
     passes = training.Passes(network)
     passes.precision = arithmetic.attack

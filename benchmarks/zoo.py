@@ -25,7 +25,7 @@ from compress import folders
 from compress.config import ImportConfig, parse
 from compress.networks import foreign
 from compress.stages import teacher_import
-from compress.zoo.catalog import Entry, entries
+from compress.zoo.catalog import CatalogEntry, entries
 from edge.core.errors import CompressError
 
 RESULTS = Path(__file__).parent / "results" / "zoo.jsonl"
@@ -66,9 +66,9 @@ def main(names: list[str]) -> None:
     sys.exit(1 if faults else 0)
 
 
-def construct(entry: Entry) -> nn.Module:
+def construct(entry: CatalogEntry) -> nn.Module:
     """robustbench's own network of that entry, as its constructor makes it."""
-    made = foreign.build(f"robustbench:{entry.dataset}/{entry.name}", channels=3, classes=entry.classes)
+    made = foreign.build_foreign(f"robustbench:{entry.dataset}/{entry.name}", channels=3, classes=entry.classes)
     return made.net if not made.probabilities else made  # type: ignore[union-attr,return-value]
 
 
@@ -88,7 +88,7 @@ def randomised(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def disagreement(entry: Entry, theirs: nn.Module) -> str:
+def disagreement(entry: CatalogEntry, theirs: nn.Module) -> str:
     """Empty when the imported network computes what `theirs` does, else what went wrong."""
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -108,7 +108,7 @@ def disagreement(entry: Entry, theirs: nn.Module) -> str:
     return "" if worst <= TOLERANCE * scale else f"logits differ by {worst:.2e} of {scale:.2e}"
 
 
-def save(entry: Entry, net: nn.Module, folder: Path) -> None:
+def save(entry: CatalogEntry, net: nn.Module, folder: Path) -> None:
     """The files of RobustBench's layout: one, or one a part of an ensemble."""
     path = folder / entry.dataset / "Linf" / f"{entry.name}.pt"
     path.parent.mkdir(parents=True)

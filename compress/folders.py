@@ -8,9 +8,9 @@ from typing import TypeAlias
 from compress import data, names
 from compress.config import Common
 from compress.data import Dataset, extra
-from compress.networks import Classifier, folder
-from compress.networks.ensemble import Ensemble
-from compress.networks.graph.classifier import OnnxClassifier
+from compress.networks import Classifier, network_files
+from compress.networks.base import Ensemble
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
@@ -28,16 +28,16 @@ def load(where: "Path | str | Stage", runtime: str = "onnx") -> Classifier:
     float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of `runtime` (`targets.RUNTIMES`).
     """
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
-    architecture = folder.read_architecture(stage.path)
-    if architecture["model"] == folder.ONNX:
+    architecture = network_files.read_architecture(stage.path)
+    if architecture["model"] == network_files.ONNX:
         return OnnxClassifier(stage.file(MODEL)).eval()
     if stage.kind == "quantized":
         from compress.quantization import int8
 
-        model, weights = folder.build(architecture), folder.read_weights(stage.path)
+        model, weights = network_files.build_described(architecture), network_files.read_weights(stage.path)
         int8.restore(model, int8.for_runtime(int8.read_layout(stage.path), runtime), weights, stage.path)
     else:
-        model = folder.load(architecture, stage.path)
+        model = network_files.load_network(architecture, stage.path)
     return model.eval().requires_grad_(False)
 
 
@@ -48,7 +48,8 @@ def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
         stage=kind,
         config=config.semantic(),
         seed=config.seed,
-        data=data.load(config.data).as_plan() | ({"extra": extra.load(added).fingerprint} if added else {}),
+        data=data.load_dataset(config.data).as_plan()
+        | ({"extra": extra.load_extra(added).fingerprint} if added else {}),
         inputs={role: stage.identity for role, stage in inputs.items()},
     )
 
@@ -93,7 +94,7 @@ def load_role(role: str, stages: Mapping[str, Stage]) -> "Classifier | None":
 
 def load_data(name: str, *stages: Stage) -> Dataset:
     """The dataset of that name, once every stage was found to be made from the same images and split."""
-    dataset = data.load(name)
+    dataset = data.load_dataset(name)
     want = dataset.as_plan()
     for stage in stages:
         if "source" in stage.config:  # imported: its weights come from no split of ours
@@ -111,7 +112,7 @@ def load_data(name: str, *stages: Stage) -> Dataset:
 
 def _fits(teacher: Stage, dataset: Dataset) -> None:
     """Whether an imported network takes these images and tells these classes apart."""
-    about = folder.read_architecture(teacher.path)
+    about = network_files.read_architecture(teacher.path)
     known, here = about["classes"], list(dataset.classes)
     if len(known) != len(here):
         raise CompressError(

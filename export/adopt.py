@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from compress.attacks.ensemble import distributions
 from compress.config import ExportConfig
-from compress.data import Dataset, load
+from compress.data import Dataset, load_dataset
 from compress.folders import lineage, plan_of
 from edge import open_runner
 from edge.core import artifact
@@ -51,7 +51,7 @@ def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace:
 
     def make(work: Work) -> None:
         with open_runner(path) as runner:
-            dataset = load(config.data)
+            dataset = load_dataset(config.data)
             _fits(runner, dataset, path)
             figures = _measured(runner, dataset, path)
         proto = onnx.load_model_from_string(content)

@@ -177,7 +177,7 @@ def _measure(rows: Sequence[Row], config: ExportConfig) -> None:
     """Accuracy on validation images and latency of what was executed; what does not open any more says why."""
     if not rows:
         return
-    images, labels = (part[:VALIDATION_IMAGES] for part in data.load(config.data).part("val"))
+    images, labels = (part[:VALIDATION_IMAGES] for part in data.load_dataset(config.data).part("val"))
     running: list[Row] = []
     for row in rows:
         try:

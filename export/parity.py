@@ -132,7 +132,7 @@ def as_written(file: Path) -> Answers:
 
 def through_torch(file: Path) -> Answers:
     """The file's logits as torch gives them for the same operators in the same types."""
-    twin = onnx_twin.build(file.read_bytes(), where=file.name)
+    twin = onnx_twin.build_twin(file.read_bytes(), where=file.name)
 
     def answers(images: np.ndarray, batch_size: int) -> np.ndarray:
         with torch.no_grad():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from compress.folders import TORCH_STAGES, load
 from compress.networks import Classifier
-from compress.networks.folder import WEIGHTS
+from compress.networks.network_files import WEIGHTS
 from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError

@@ -78,6 +78,6 @@ def _images(data: "str | None") -> "tuple[np.ndarray | None, str | None]":
     """Test images of a dataset, and what they are called."""
     if data is None:
         return None, None
-    from compress.data import load
+    from compress.data import load_dataset
 
-    return load(data).part("test")[0], f"test images of {names.dataset(data)[0]}"
+    return load_dataset(data).part("test")[0], f"test images of {names.dataset(data)[0]}"

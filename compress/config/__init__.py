@@ -4,13 +4,10 @@ One YAML file describes a whole run (`Run`). Its sections are the stages; `data`
 stage on its own is configured by `TeacherConfig`, `StudentConfig`, …: the shared part and its section in one model.
 """
 
-from compress.config.deployment import Attack, Batch, Engine, Export, Latency, Verify
-from compress.config.measuring import Analyze, Evaluate
+from compress.config.deployment import Analyze, Attack, Batch, Engine, Evaluate, Export, Latency, Verify
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
 from compress.config.reading import load, merged, parse, read_yaml
-from compress.config.run import Run
-from compress.config.shared import Common, Threat
-from compress.config.stages import (
+from compress.config.run import (
     AnalyzeConfig,
     AttackConfig,
     BenchConfig,
@@ -18,11 +15,13 @@ from compress.config.stages import (
     ExportConfig,
     ImportConfig,
     QuantizeConfig,
+    Run,
     StudentConfig,
     TeacherConfig,
     VerifyConfig,
 )
 from compress.config.training import TrainAttack, Training
+from compress.config.values import Common, Threat
 
 __all__ = [
     "Analyze",

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compress import names
-from compress.config.shared import Strict
 from compress.config.training import Training, WithMethod, in_full
-from compress.config.values import Count, Method, Model, Positive, TeacherMethod, enumerated, known
+from compress.config.values import Count, Method, Model, Positive, Strict, TeacherMethod, enumerated, known_name
 from edge.core import targets
 
 
@@ -72,14 +71,14 @@ class Quantize(Training):
     epochs: Count = Field(3, description="passes over the training split; not used by ptq")
     lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
-    ranges: Annotated[str, known("ranges", names.RANGES), enumerated(names.RANGES)] = Field(
+    ranges: Annotated[str, known_name("ranges", names.RANGES), enumerated(names.RANGES)] = Field(
         "max", description="how the activations' ranges are found"
     )
     percentile: float = Field(99.99, gt=0, le=100, description="share of values inside the range, of ranges percentile")
     weight_ranges: Literal["max", "mse"] = Field(
         "max", description="how each output channel's range of weights is found"
     )
-    runtime: Annotated[str, known("runtime", targets.RUNTIMES), enumerated(tuple(targets.RUNTIMES))] = Field(
+    runtime: Annotated[str, known_name("runtime", targets.RUNTIMES), enumerated(tuple(targets.RUNTIMES))] = Field(
         "onnx", description="runtime whose grid the fine-tuning passes; any other can be exported for as well"
     )
     float_layers: list[str] = Field([], description="convolutions and linear layers that stay in floating point")

@@ -6,8 +6,19 @@ from pydantic import Field, ValidationError, field_validator
 
 from compress import names
 from compress.config.faults import faults
-from compress.config.shared import Strict
-from compress.config.values import Count, Data, Method, Model, Positive, Radius, Time, enumerated, known, seconds
+from compress.config.values import (
+    Count,
+    Data,
+    Method,
+    Model,
+    Positive,
+    Radius,
+    Strict,
+    Time,
+    enumerated,
+    known_name,
+    seconds,
+)
 from compress.methods.options import METHOD_OPTIONS, filled
 from edge.core.errors import CompressError
 
@@ -50,7 +61,7 @@ class Training(Strict):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
-    augment: Annotated[str, known("augmentation", names.AUGMENTATIONS), enumerated(names.AUGMENTATIONS)] = Field(
+    augment: Annotated[str, known_name("augmentation", names.AUGMENTATIONS), enumerated(names.AUGMENTATIONS)] = Field(
         "auto", description="how training images are varied; auto: crop-flip, but none for digits, idx and npz"
     )
     attack: TrainAttack = Field(TrainAttack(), description="the attack that training images are changed by")

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from compress import names
 from edge.core import choices, targets
@@ -30,7 +30,7 @@ def _from_zero(value: Any) -> str:
     return "0" if re.fullmatch(r"0(\.0*)?", text) else _fraction(text)
 
 
-def known(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
+def known_name(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
     def check(name: str) -> str:
         try:
             return choices.known(kind, name, known)
@@ -104,9 +104,43 @@ Method = Annotated[
         }
     ),
 ]
-TeacherMethod = Annotated[str, known("method", names.TEACHER_METHODS), enumerated(names.TEACHER_METHODS)]
-Target = Annotated[str, known("target", targets.TARGETS), enumerated(targets.TARGETS)]
-Device = Annotated[str, known("device", targets.DEVICES), enumerated(targets.DEVICES)]
+TeacherMethod = Annotated[str, known_name("method", names.TEACHER_METHODS), enumerated(names.TEACHER_METHODS)]
+Target = Annotated[str, known_name("target", targets.TARGETS), enumerated(targets.TARGETS)]
+Device = Annotated[str, known_name("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Threat(Strict):
+    """What the attacker may do to an image in [0, 1]."""
+
+    norm: Literal["linf"] = Field("linf", description="the norm that bounds the perturbation: its largest pixel change")
+    eps: Radius = Field(description="radius of the perturbation, on pixels in [0, 1], e.g. 8/255")
+
+    @property
+    def radius(self) -> float:
+        return float(Fraction(self.eps))
+
+
+#: Keys of any section that change no result.
+WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
+
+
+class Common(Strict):
+    """What every stage shares."""
+
+    data: Data = Field(description=f"the dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})")
+    threat: Threat = Field(description="what the attacker may do; the radius follows from the dataset if not given")
+    seed: int = Field(0, ge=0, description="seeds initial weights, batch order and attack starts, never the split")
+
+    def semantic(self) -> dict[str, Any]:
+        """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
+        found = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": names.dataset(self.data)[0]}
+        if found.get("extra"):
+            found["extra"]["path"] = names.dataset(found["extra"]["path"])[0]
+        return found

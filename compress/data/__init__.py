@@ -58,7 +58,7 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def load(name: str) -> Dataset:
+def load_dataset(name: str) -> Dataset:
     """The dataset written `KIND` or `KIND:PATH` (`compress.names.DATASETS`)."""
     kind, path = names.dataset(name)
     return _loaders()[kind](path)

@@ -12,7 +12,7 @@ from edge.core.errors import CompressError
 VALIDATION = 5000
 
 
-def assemble(
+def assemble_dataset(
     kind: str,
     where: str,
     images: np.ndarray,

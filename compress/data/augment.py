@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from compress import names
-from compress.data import colour
 
 #: images, random stream → images
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -108,12 +108,12 @@ def recolour(x: Tensor, draw: torch.Generator) -> Tensor:
 
 #: images, strength in [0, 1), sign, a coin (each (B,), on the CPU) → images
 _OPERATIONS: tuple[Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], ...] = (
-    lambda x, roll, sign, coin: colour.saturation(x, _between(0.1, 1.9, roll).to(x)),
-    lambda x, roll, sign, coin: colour.brightness(x, _between(0.5, 1.9, roll).to(x)),
-    lambda x, roll, sign, coin: colour.contrast(x, _between(0.5, 1.9, roll).to(x)),
-    lambda x, roll, sign, coin: colour.sharpness(x, _between(0.1, 1.9, roll).to(x)),
-    lambda x, roll, sign, coin: colour.autocontrast(x),
-    lambda x, roll, sign, coin: colour.equalize(x),
+    lambda x, roll, sign, coin: adjust_saturation(x, _between(0.1, 1.9, roll).to(x)),
+    lambda x, roll, sign, coin: adjust_brightness(x, _between(0.5, 1.9, roll).to(x)),
+    lambda x, roll, sign, coin: adjust_contrast(x, _between(0.5, 1.9, roll).to(x)),
+    lambda x, roll, sign, coin: adjust_sharpness(x, _between(0.1, 1.9, roll).to(x)),
+    lambda x, roll, sign, coin: autocontrast(x),
+    lambda x, roll, sign, coin: equalize(x),
     lambda x, roll, sign, coin: shear(x, sign * _between(0.05, 0.15, roll).tan(), coin),
     lambda x, roll, sign, coin: rotate(x, sign * (1 + (10 * roll).floor())),
 )
@@ -181,3 +181,62 @@ def _below(bound: "int | Tensor", draw: torch.Generator, count: int) -> Tensor:
 
 def _between(low: float, high: float, roll: Tensor) -> Tensor:
     return low + (high - low) * roll
+
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luminance of three channels, else the channels' mean; (B,1,H,W)."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def adjust_saturation(x: Tensor, strength: Tensor) -> Tensor:
+    """Grey at 0, x at 1; images of one channel have no saturation and stay."""
+    return _blend(grey(x), x, strength)
+
+
+def adjust_brightness(x: Tensor, strength: Tensor) -> Tensor:
+    """Black at 0, x at 1."""
+    return _blend(torch.zeros_like(x), x, strength)
+
+
+def adjust_contrast(x: Tensor, strength: Tensor) -> Tensor:
+    """The mean luminance everywhere at 0, x at 1."""
+    return _blend(grey(x).mean((2, 3), keepdim=True), x, strength)
+
+
+def adjust_sharpness(x: Tensor, strength: Tensor) -> Tensor:
+    """Smoothed at 0, x at 1: 3×3, weight 5 in the middle and 1 around it, the outermost pixels as they are."""
+    if min(x.shape[2:]) < 3:
+        return x
+    smooth = x.clone()
+    smooth[:, :, 1:-1, 1:-1] = (9 * functional.avg_pool2d(x, 3, 1) + 4 * x[:, :, 1:-1, 1:-1]) / 13
+    return _blend(smooth, x, strength)
+
+
+def autocontrast(x: Tensor) -> Tensor:
+    """Each channel stretched to [0, 1]; a channel of one value stays as it is."""
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (x - low) / torch.where(span > 0, span, 1), x)
+
+
+def equalize(x: Tensor) -> Tensor:
+    """Each channel's histogram flattened, as PIL does it on 256 levels; a channel too uneven for that stays."""
+    levels = (x * 255).round().long().flatten(2)
+    counts = torch.zeros(*x.shape[:2], 256, dtype=torch.long, device=x.device)
+    counts.scatter_add_(2, levels, torch.ones_like(levels))
+    brightest = counts.gather(2, levels.amax(2, keepdim=True))
+    step = (levels.shape[2] - brightest) // 255
+    below = counts.cumsum(2) - counts
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).to(x.dtype) / 255
+    return torch.where(step[..., None] > 0, table.gather(2, levels).view(x.shape), x)
+
+
+def _blend(other: Tensor, x: Tensor, strength: Tensor) -> Tensor:
+    """`other` at strength 0, x at 1, past x above 1; clipped to [0, 1]."""
+    weight = strength[:, None, None, None]
+    return (other * (1 - weight) + x * weight).clamp(0, 1)

@@ -10,23 +10,29 @@ removed at any time. Where it cannot be written, every load decodes again.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
 from compress.data import SPLITS, Dataset
+from compress.data.files import reason
 from edge.core import artifact
+from edge.core.errors import CompressError
+from edge.core.progress import Progress
 
 FORMAT = 1  # raised whenever the same source files would give another dataset
 META = "meta.json"
 
 
-def home() -> Path:
+def cache_home() -> Path:
     """Where this user's cache lies."""
     own = os.environ.get("ROBUST_COMPRESS_CACHE")
     if own:
@@ -36,7 +42,7 @@ def home() -> Path:
 
 def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", make: Callable[[], Dataset]) -> Dataset:
     """The dataset that `make` would return, from the cache when `files` below `root` are the ones it was made from."""
-    source = home() / "sources" / _key(kind, option, root, files)
+    source = cache_home() / "sources" / _key(kind, option, root, files)
     found = _find(source, kind)
     if found:
         return found
@@ -50,7 +56,7 @@ def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", ma
 
 def remembered(kind: str, file: Path, make: Callable[[], str]) -> str:
     """The fingerprint that `make` finds in a file, found once for each path, size and time of it."""
-    kept = home() / "fingerprints" / _key(kind, "", file, [file])
+    kept = cache_home() / "fingerprints" / _key(kind, "", file, [file])
     with contextlib.suppress(OSError, UnicodeDecodeError):
         found = kept.read_text()
         if len(found) == 64:
@@ -73,7 +79,7 @@ def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> s
 
 def _find(source: Path, kind: str) -> "Dataset | None":
     try:
-        return _open(home() / "entries" / source.read_text(), kind)
+        return _open(cache_home() / "entries" / source.read_text(), kind)
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -97,7 +103,7 @@ def _open(entry: Path, kind: str) -> "Dataset | None":
 
 def _store(dataset: Dataset, source: Path) -> None:
     """Write the entry unless a complete one is there, then what points to it."""
-    entry = home() / "entries" / f"{dataset.fingerprint}-{dataset.split_hash[:16]}"
+    entry = cache_home() / "entries" / f"{dataset.fingerprint}-{dataset.split_hash[:16]}"
     if _open(entry, dataset.name) is None:
         with _beside(entry) as fresh:
             fresh.mkdir(parents=True)
@@ -145,3 +151,52 @@ def _beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(fresh, ignore_errors=True)
         else:
             fresh.unlink(missing_ok=True)
+
+
+BLOCK = 1 << 20
+TIMEOUT_S = 60
+
+
+def fetch_archive(kind: str, url: str, sha256: str) -> Path:
+    """The file of that address in the cache, downloaded if it is not there yet."""
+    path = cache_home() / "downloads" / url.rpartition("/")[2]
+    if path.exists():
+        return path
+    fresh = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.touch()
+    except OSError as fault:
+        raise CompressError(
+            f"data {kind}: nothing can be downloaded to {path.parent} ({fault.strerror}); set ROBUST_COMPRESS_CACHE to "
+            f"a folder that can be written, or get {url} yourself and write {kind}:PATH"
+        ) from None
+    try:
+        got = _download(url, fresh)
+        if got != sha256:
+            raise CompressError(
+                f"data {kind}: {url} came with sha256 {got:.16}…, published is {sha256:.16}…; nothing was kept: try "
+                f"again, or get the file elsewhere and write {kind}:PATH"
+            )
+        fresh.replace(path)
+    except (OSError, HTTPException, ValueError) as fault:  # URLError is an OSError
+        raise CompressError(
+            f"data {kind}: {url} could not be downloaded ({reason(fault)}); without a network get the file elsewhere "
+            f"and write {kind}:PATH"
+        ) from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, target: Path) -> str:
+    """Write what lies at `url` to `target`; its sha256."""
+    h = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, open(target, "wb") as file:
+        total = int(answer.headers.get("Content-Length") or 0)
+        with Progress(f"download {url.rpartition('/')[2]}, bytes", total) as bar:
+            while block := answer.read(BLOCK):
+                h.update(block)
+                file.write(block)
+                bar.step(len(block))
+    return h.hexdigest()

@@ -3,19 +3,18 @@
 https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import io
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from compress.data import Dataset
-from compress.data.archive import contents, names_in
-from compress.data.assemble import assemble
-from compress.data.cache import cached
-from compress.data.download import fetch
-from compress.data.faults import existing
-from compress.data.pickles import loads
+from compress.data.assemble import assemble_dataset
+from compress.data.cache import cached, fetch_archive
+from compress.data.files import contents, existing, names_in, reason
 from edge.core.errors import CompressError
 
 SHAPE = (3, 32, 32)
@@ -66,7 +65,7 @@ CIFAR100 = Release(
 
 def cifar(release: Release, path: "str | None") -> Dataset:
     """The dataset in that folder or archive, or in the official one, downloaded into the cache."""
-    root = existing(release.kind, path) if path else fetch(release.kind, release.url, release.sha256)
+    root = existing(release.kind, path) if path else fetch_archive(release.kind, release.url, release.sha256)
     where = f"{release.kind}:{root}"
     if not root.is_dir():
         return cached(release.kind, "", root, [root], lambda: _read(release, root, where))
@@ -81,7 +80,7 @@ def _read(release: Release, root: Path, where: str) -> Dataset:
     members = {Path(name).name: name for name in names_in(root) if _is_part(release, root, name)}
     _all_there(release, list(members), where)
     objects = {
-        Path(name).name: loads(content, f"{where}: {Path(name).name}")
+        Path(name).name: loads_data_only(content, f"{where}: {Path(name).name}")
         for name, content in contents(root, set(members.values()))
     }
     batches = [_batch(objects[name], release, f"{where}: {name}") for name in (*release.train, release.test)]
@@ -89,7 +88,9 @@ def _read(release: Release, root: Path, where: str) -> Dataset:
     labels = np.concatenate([labels for _, labels in batches])
     cut = len(labels) - len(batches[-1][1])
     official = {"train": np.arange(cut), "test": np.arange(cut, len(labels))}
-    return assemble(release.kind, where, images, labels, official, _classes(objects[release.meta], release, where))
+    return assemble_dataset(
+        release.kind, where, images, labels, official, _classes(objects[release.meta], release, where)
+    )
 
 
 def _is_part(release: Release, root: Path, name: str) -> bool:
@@ -126,3 +127,45 @@ def _classes(meta: Any, release: Release, where: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise CompressError(f"{where}: {release.meta} has no {release.names_key.decode()}; use the official file")
     return [name.decode("ascii", "replace") for name in names]
+
+
+def loads_data_only(content: bytes, where: str) -> Any:
+    """The object in a pickle, as Python 2 or 3 wrote it; its strings come back as bytes where Python 2 wrote them."""
+    try:
+        return _DataOnly(io.BytesIO(content), where).load()
+    except CompressError:
+        raise
+    except Exception as fault:  # a damaged pickle makes any opcode fail, with any exception
+        raise CompressError(f"{where}: not a readable pickle ({reason(fault)}); fetch the file again") from None
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """`_codecs.encode` as far as Python 3 needs it to write bytes in the old protocols."""
+    if encoding != "latin1":
+        raise ValueError(f"encoding {encoding}")
+    return text.encode("latin1")
+
+
+class _DataOnly(pickle.Unpickler):
+    """Finds only what rebuilds an array."""
+
+    allowed: ClassVar[dict[tuple[str, str], Any]] = {
+        # taken from NumPy itself: its module has moved between versions, and so it does in pickles
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+    }
+
+    def __init__(self, file: io.BytesIO, where: str) -> None:
+        super().__init__(file, encoding="bytes")
+        self.where = where
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise CompressError(
+                f"{self.where}: the pickle asks for {module}.{name}, which is code, not data; it was not "
+                f"run: use the official file"
+            )
+        return self.allowed[module, name]

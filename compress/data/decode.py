@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from compress.data.faults import FAULTS, reason
+from compress.data.files import FAULTS, reason
 from edge.core.errors import CompressError
 from edge.core.progress import Progress
 

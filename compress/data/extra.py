@@ -19,7 +19,7 @@ from compress import data, names
 from compress.data import Dataset
 from compress.data.assemble import integers
 from compress.data.cache import remembered
-from compress.data.faults import existing, reading
+from compress.data.files import existing, reading
 from compress.data.npz import channels_first, on_grid
 from edge.core.errors import CompressError
 
@@ -29,7 +29,7 @@ BYTES = 1 << 26  # in memory at once where all images are gone through
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraImages:
     """`images` uint8 (N,C,H,W), perhaps a view of a mapped file; `labels` int64 (N,) or None; sha256 over both."""
 
     name: str
@@ -42,16 +42,16 @@ class Extra:
 
 
 @functools.lru_cache(maxsize=2)
-def load(name: str) -> Extra:
+def load_extra(name: str) -> ExtraImages:
     """The images written `KIND:PATH`."""
     kind, path = names.dataset(name)
     if kind == "npz":
         return _npz(name, str(path))
-    found = data.load(name)
-    return Extra(name, found.images, found.labels, found.fingerprint, found.classes)
+    found = data.load_dataset(name)
+    return ExtraImages(name, found.images, found.labels, found.fingerprint, found.classes)
 
 
-def checked(extra: Extra, dataset: Dataset, fraction: float, batch_size: int) -> Extra:
+def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_size: int) -> ExtraImages:
     """`extra` as that share of batches of training on `dataset`; one line that says why where it cannot be."""
     shape, classes = dataset.images.shape[1:], len(dataset.classes)
     if extra.images.shape[1:] != shape:
@@ -74,7 +74,7 @@ def checked(extra: Extra, dataset: Dataset, fraction: float, batch_size: int) ->
     return replace(extra, fraction=fraction)
 
 
-def _npz(name: str, path: str) -> Extra:
+def _npz(name: str, path: str) -> ExtraImages:
     file, where = existing("npz", path), f"extra {name}"
     with reading(where):
         if not zipfile.is_zipfile(file):
@@ -91,7 +91,7 @@ def _npz(name: str, path: str) -> Extra:
         labels = integers(where, _array(file, keys[1]), len(images)) if keys[1] in held else None
     if len(images) == 0:
         raise CompressError(f"{where}: holds no image; leave extra out")
-    return Extra(name, images, labels, remembered("extra", file, lambda: _fingerprint(images, labels)))
+    return ExtraImages(name, images, labels, remembered("extra", file, lambda: _fingerprint(images, labels)))
 
 
 def _array(file: Path, name: str) -> np.ndarray:
@@ -132,7 +132,7 @@ def _fingerprint(images: np.ndarray, labels: "np.ndarray | None") -> str:
     return h.hexdigest()
 
 
-def _refuse_labels(extra: Extra, dataset: Dataset) -> None:
+def _refuse_labels(extra: ExtraImages, dataset: Dataset) -> None:
     if extra.labels is None:
         return
     outside = np.flatnonzero((extra.labels < 0) | (extra.labels >= len(dataset.classes)))
@@ -144,7 +144,7 @@ def _refuse_labels(extra: Extra, dataset: Dataset) -> None:
         )
 
 
-def _refuse_share(extra: Extra, fraction: float, batch_size: int) -> None:
+def _refuse_share(extra: ExtraImages, fraction: float, batch_size: int) -> None:
     count = round(fraction * batch_size)
     if not 0 < count < batch_size:
         raise CompressError(
@@ -153,7 +153,7 @@ def _refuse_share(extra: Extra, fraction: float, batch_size: int) -> None:
         )
 
 
-def _refuse_held_out(extra: Extra, dataset: Dataset) -> None:
+def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> None:
     """Images of the validation or the test split, byte for byte, have no place in training."""
     held = {split: np.ascontiguousarray(dataset.part(split)[0]) for split in ("val", "test")}
     known = {split: {_digest(image) for image in images} for split, images in held.items()}

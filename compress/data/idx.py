@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from compress.data import Dataset
-from compress.data.assemble import assemble
+from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
-from compress.data.faults import existing, reading
+from compress.data.files import existing, reading
 from edge.core.errors import CompressError
 
 KIND = "idx"
@@ -67,4 +67,4 @@ def _read(files: list[Path], where: str) -> Dataset:
         if len(images) != len(labels):
             raise CompressError(f"{file}: {len(labels)} labels for {len(images)} images; use files of one set")
     official = {"train": np.arange(len(x)), "test": np.arange(len(x), len(x) + len(x_test))}
-    return assemble(KIND, where, np.concatenate([x, x_test])[:, None], np.concatenate([y, y_test]), official)
+    return assemble_dataset(KIND, where, np.concatenate([x, x_test])[:, None], np.concatenate([y, y_test]), official)

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from compress.data import SPLITS, Dataset
-from compress.data.archive import contents, names_in
-from compress.data.assemble import assemble
+from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
 from compress.data.decode import decode, split_option
-from compress.data.faults import existing
+from compress.data.files import contents, existing, names_in
 from edge.core.errors import CompressError
 
 KIND = "imagefolder"
@@ -80,7 +79,7 @@ def _read(root: Path, where: str, names: list[str], size: "int | None") -> Datas
     labels = np.array([classes.index(member.label) for member in members])
     parts = np.array([member.part for member in members])
     official = {part: np.flatnonzero(parts == part) for part in SPLITS}
-    return assemble(KIND, where, images, labels, official, classes)
+    return assemble_dataset(KIND, where, images, labels, official, classes)
 
 
 def _classes(members: list[Member], where: str) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from compress.data import SPLITS, Dataset
-from compress.data.assemble import assemble
+from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
-from compress.data.faults import existing, reading
+from compress.data.files import existing, reading
 from edge.core.errors import CompressError
 
 KIND = "npz"
@@ -58,7 +58,7 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
             official[part] = np.arange(end - count, end)
     classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     images = np.ascontiguousarray(channels_first(on_grid(images, where), where))
-    return assemble(KIND, where, images, labels, official, classes)
+    return assemble_dataset(KIND, where, images, labels, official, classes)
 
 
 def on_grid(images: np.ndarray, where: str) -> np.ndarray:

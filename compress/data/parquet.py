@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from compress.data import SPLITS, Dataset
-from compress.data.assemble import assemble
+from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
 from compress.data.decode import decode, split_option
-from compress.data.faults import existing, reading
+from compress.data.files import existing, reading
 from edge.core.errors import CompressError
 
 KIND = "parquet"
@@ -74,7 +74,7 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
     ends = dict(zip(counts, np.cumsum(list(counts.values())), strict=True))
     official = {part: np.arange(ends[part] - count, ends[part]) for part, count in counts.items()}
     first, table = next(iter(tables.items()))
-    return assemble(KIND, where, images, np.concatenate(labels), official, _classes(table, first))
+    return assemble_dataset(KIND, where, images, np.concatenate(labels), official, _classes(table, first))
 
 
 def _rows(file: Path, table: Any) -> Iterator[tuple[list[bytes], np.ndarray]]:

@@ -26,9 +26,9 @@ class Split:
         images, labels = data.part(name)
         return cls(torch.from_numpy(images).to(where), torch.from_numpy(labels).to(where))
 
-    def clean(self, size: int) -> "Clean":
+    def clean(self, size: int) -> "CleanImages":
         """Its float images, a batch at a time, as often as wanted."""
-        return Clean(self, size)
+        return CleanImages(self, size)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Float images in [0, 1] and labels, in order, the last batch as small as it comes."""
@@ -37,7 +37,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanImages:
     """The images of a split without labels, in batches; can be gone through again and again."""
 
     split: Split

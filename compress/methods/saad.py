@@ -10,7 +10,7 @@ from compress.methods.objective import Search, Terms
 from compress.methods.options import Saad
 from compress.methods.searches import followed
 from compress.networks import Classifier
-from compress.networks.sharded import exchange
+from compress.networks.distributed import exchange
 
 
 def saad(views: Views, options: Saad) -> Terms:

@@ -9,16 +9,16 @@ from compress.networks.base import Classifier, Features
 from edge.core.errors import CompressError
 
 
-def build(name: str, *, channels: int, classes: int) -> Classifier:
+def build_network(name: str, *, channels: int, classes: int) -> Classifier:
     """A freshly initialised network; torch's default generator decides its weights."""
     if ":" in name:
         from compress.networks import foreign
 
-        return foreign.build(name, channels=channels, classes=classes)
-    from compress.networks import cnn, mobilenetv2, mobilenetv3, preactresnet, resnet, resnet_imagenet, wideresnet
+        return foreign.build_foreign(name, channels=channels, classes=classes)
+    from compress.networks import cifar_resnet, cnn, mobilenetv2, mobilenetv3, preactresnet, resnet, wideresnet
 
     base, *flags = name.split("+")
-    for family in (resnet_imagenet, resnet, preactresnet, wideresnet, mobilenetv2, mobilenetv3, cnn):
+    for family in (resnet, cifar_resnet, preactresnet, wideresnet, mobilenetv2, mobilenetv3, cnn):
         if (found := family.build(base, frozenset(flags), channels, classes)) is not None:
             return found
     names.model(name)

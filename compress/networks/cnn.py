@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Classifier, Features, checked, conv3x3, initialise, preprocessing
+from compress.networks.base import Activation, Classifier, Features, checked_flags, conv3x3, initialise, preprocessing
 
 FLAGS = frozenset({"normalize"})
 #: Channels and stride of each convolution.
@@ -34,4 +34,4 @@ class CNN(Classifier):
 
 def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
     """The network of that name, None where the name is not of this family."""
-    return CNN(channels=channels, classes=classes, flags=checked(name, flags, FLAGS)) if name == "cnn" else None
+    return CNN(channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS)) if name == "cnn" else None

@@ -56,7 +56,7 @@ class Foreign(Classifier):
         return Features(logits, pooled, ())
 
 
-def build(name: str, *, channels: int, classes: int) -> Classifier:
+def build_foreign(name: str, *, channels: int, classes: int) -> Classifier:
     """The network written `SCHEME:NAME`, with fresh weights, nothing downloaded."""
     scheme, _, rest = name.partition(":")
     builders: dict[str, Callable[[str, int, int], Classifier]] = {

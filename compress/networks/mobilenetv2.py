@@ -8,20 +8,20 @@ import re
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked, initialise, preprocessing
+from compress.networks.base import Activation, Add, Classifier, Features, checked_flags, initialise, preprocessing
 
 FLAGS = frozenset({"normalize"})
 #: Expansion, channels, blocks and stride of each stage.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def rounded(channels: float) -> int:
+def rounded_width(channels: float) -> int:
     """To the nearest multiple of 8, at least 8 and never more than a tenth below."""
     found = max(8, int(channels + 4) // 8 * 8)
     return found + 8 if found < 0.9 * channels else found
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """1×1 expansion, 3×3 depthwise, 1×1 projection without activation."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
@@ -51,7 +51,7 @@ class MobileNetV2(Classifier):
 
     def __init__(self, multiplier: float, *, channels: int, classes: int, flags: "frozenset[str]") -> None:
         super().__init__()
-        stem, last = rounded(32 * multiplier), rounded(1280 * max(1.0, multiplier))
+        stem, last = rounded_width(32 * multiplier), rounded_width(1280 * max(1.0, multiplier))
         self.preprocess = preprocessing(flags, channels)
         self.conv1 = nn.Conv2d(channels, stem, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -62,9 +62,9 @@ class MobileNetV2(Classifier):
         for expansion, width, count, stride in STAGES:
             if stride == 2:
                 self.ends.append(len(blocks) - 1)
-            outputs = rounded(width * multiplier)
+            outputs = rounded_width(width * multiplier)
             for number in range(count):
-                blocks.append(Block(inputs, outputs, expansion, stride if number == 0 else 1))
+                blocks.append(InvertedResidual(inputs, outputs, expansion, stride if number == 0 else 1))
                 inputs = outputs
         self.layers = nn.Sequential(*blocks)
         self.conv2 = nn.Conv2d(inputs, last, 1, bias=False)
@@ -90,4 +90,4 @@ def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "C
     multiplier = float(found[1] or 1) if found else 0.0
     if multiplier <= 0:
         return None
-    return MobileNetV2(multiplier, channels=channels, classes=classes, flags=checked(name, flags, FLAGS))
+    return MobileNetV2(multiplier, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

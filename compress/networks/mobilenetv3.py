@@ -6,8 +6,8 @@ resumed run does not share.
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked, initialise, preprocessing
-from compress.networks.mobilenetv2 import rounded
+from compress.networks.base import Activation, Add, Classifier, Features, checked_flags, initialise, preprocessing
+from compress.networks.mobilenetv2 import rounded_width
 
 FLAGS = frozenset({"normalize"})
 #: Kernel, expanded channels, output channels, squeeze-and-excitation, hard-swish, stride of each block.
@@ -65,7 +65,7 @@ class SqueezeExcitation(nn.Module):
         return x * self.gate(self.fc2(self.activation(self.fc1(x.mean((2, 3), keepdim=True)))))
 
 
-class Block(nn.Module):
+class MobileNetV3Block(nn.Module):
     """1×1 expansion where the width changes, depthwise, gate, 1×1 projection."""
 
     def __init__(self, inputs: int, row: Row) -> None:
@@ -78,7 +78,7 @@ class Block(nn.Module):
         parts = [] if width == inputs else [_conv(inputs, width, 1, 1, act())]
         parts.append(_conv(width, width, kernel, stride, act(), groups=width))
         if gated:
-            parts.append(SqueezeExcitation(width, rounded(width // 4)))
+            parts.append(SqueezeExcitation(width, rounded_width(width // 4)))
         self.block = nn.Sequential(*parts, _conv(width, outputs, 1, 1, None))
         self.add = Add() if stride == 1 and inputs == outputs else None
 
@@ -97,7 +97,7 @@ class MobileNetV3(Classifier):
         self.preprocess = preprocessing(flags, channels)
         self.features = nn.Sequential(
             _conv(channels, 16, 3, 2, nn.Hardswish()),
-            *(Block(before, row) for before, row in zip(inputs, rows, strict=False)),
+            *(MobileNetV3Block(before, row) for before, row in zip(inputs, rows, strict=False)),
             _conv(inputs[-1], 6 * inputs[-1], 1, 1, nn.Hardswish()),
         )
         self.ends = [number for number, row in enumerate(rows) if row[5] == 2]  # the block before each halving
@@ -119,4 +119,4 @@ def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "C
     """The network of that name, None where the name is not of this family."""
     if name not in VARIANTS:
         return None
-    return MobileNetV3(name, channels=channels, classes=classes, flags=checked(name, flags, FLAGS))
+    return MobileNetV3(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

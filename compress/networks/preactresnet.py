@@ -13,7 +13,7 @@ from compress.networks.base import (
     Classifier,
     Features,
     activation,
-    checked,
+    checked_flags,
     conv3x3,
     initialise,
     padding,
@@ -26,7 +26,7 @@ FLAGS = frozenset({"normalize", "silu", "raw", "final-bn", "same"})
 DEPTHS = {"preactresnet18": (2, 2, 2, 2), "preactresnet34": (3, 4, 6, 3)}
 
 
-class Block(nn.Module):
+class PreActBlock(nn.Module):
     """Two 3×3 convolutions, each behind BatchNorm and activation."""
 
     def __init__(
@@ -72,8 +72,8 @@ class PreActResNet(Classifier):
         inputs = 64
         for number, depth in enumerate(DEPTHS[name]):
             width, stride = 64 * 2**number, 1 if number == 0 else 2
-            rest = (Block(width, width, 1, act, flags) for _ in range(depth - 1))
-            setattr(self, f"layer{number + 1}", nn.Sequential(Block(inputs, width, stride, act, flags), *rest))
+            rest = (PreActBlock(width, width, 1, act, flags) for _ in range(depth - 1))
+            setattr(self, f"layer{number + 1}", nn.Sequential(PreActBlock(inputs, width, stride, act, flags), *rest))
             inputs = width
         self.bn = nn.BatchNorm2d(512) if "final-bn" in flags else nn.Identity()
         self.relu = act() if "final-bn" in flags else nn.Identity()
@@ -93,4 +93,4 @@ def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "C
     """The network of that name, None where the name is not of this family."""
     if name not in DEPTHS:
         return None
-    return PreActResNet(name, channels=channels, classes=classes, flags=checked(name, flags, FLAGS))
+    return PreActResNet(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

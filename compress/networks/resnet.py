@@ -1,79 +1,122 @@
-"""CIFAR ResNets of depth 6n + 2 (He et al. 2016 §4.2), shortcuts of option A: no parameters of their own."""
+"""ResNet-18, 34, 50, … for small images: 64 to 512 channels, 3×3 stem, no max-pooling.
 
-import re
+The layout that robust CIFAR models share (`conv1, bn1, layer1…4, linear`, shortcuts `shortcut.0/1`).
+"""
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked, conv3x3, preprocessing
+from compress.networks.base import (
+    Activation,
+    Add,
+    Classifier,
+    Features,
+    checked_flags,
+    conv3x3,
+    initialise,
+    preprocessing,
+)
 
 FLAGS = frozenset({"normalize"})
+#: Blocks of each stage, and whether they are bottlenecks.
+DEPTHS = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+}
 
 
-class Block(nn.Module):
-    """Two 3×3 convolutions and the shortcut around them."""
+class _Residual(nn.Module):
+    """A branch, the shortcut around it (1×1 where the shape changes), their sum, an activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = conv3x3(inputs, outputs, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu1 = Activation()
-        self.conv2 = conv3x3(outputs, outputs, 1)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.add = Add()
-        self.relu2 = Activation()
-        self.stride = stride
-        self.widen = (outputs - inputs) // 2
+        self.relu = Activation()
+
+    def branch(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        if self.stride > 1 or self.widen:
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.widen, self.widen))
-        return self.relu2(self.add(branch, x))
+        return self.relu(self.add(self.branch(x), self.shortcut(x)))
+
+
+class BasicBlock(_Residual):
+    """Two 3×3 convolutions."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__(inputs, width, stride)
+        self.conv1 = conv3x3(inputs, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = Activation()
+        self.conv2 = conv3x3(width, width, 1)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+
+
+class Bottleneck(_Residual):
+    """1×1, 3×3 and 1×1 convolutions, four times as wide outside as inside."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__(inputs, 4 * width, stride)
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = Activation()
+        self.conv2 = conv3x3(width, width, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = Activation()
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+
+    def branch(self, x: Tensor) -> Tensor:
+        narrow = self.relu2(self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x))))))
+        return self.bn3(self.conv3(narrow))
 
 
 class ResNet(Classifier):
-    """Widths 16, 32, 64 with n = (depth − 2) / 6 blocks each."""
+    """Four stages of 64, 128, 256, 512 channels (four times that with bottlenecks)."""
 
-    def __init__(self, depth: int, *, channels: int, classes: int, flags: "frozenset[str]" = frozenset()) -> None:
+    def __init__(self, name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> None:
         super().__init__()
-        blocks = (depth - 2) // 6
+        depths, bottleneck = DEPTHS[name]
+        block: Callable[[int, int, int], nn.Module] = Bottleneck if bottleneck else BasicBlock
+        out = 4 if bottleneck else 1
+        self.layer1: nn.Sequential
+        self.layer2: nn.Sequential
+        self.layer3: nn.Sequential
+        self.layer4: nn.Sequential
         self.preprocess = preprocessing(flags, channels)
-        self.conv1 = conv3x3(channels, 16, 1)
-        self.bn1 = nn.BatchNorm2d(16)
+        self.conv1 = conv3x3(channels, 64, 1)
+        self.bn1 = nn.BatchNorm2d(64)
         self.relu = Activation()
-        self.layer1 = _stage(16, 16, 1, blocks)
-        self.layer2 = _stage(16, 32, 2, blocks)
-        self.layer3 = _stage(32, 64, 2, blocks)
-        self.linear = nn.Linear(64, classes)
-        _init(self)
+        inputs = 64
+        for number, depth in enumerate(depths):
+            width, stride = 64 * 2**number, 1 if number == 0 else 2
+            rest = (block(out * width, width, 1) for _ in range(depth - 1))
+            setattr(self, f"layer{number + 1}", nn.Sequential(block(inputs, width, stride), *rest))
+            inputs = out * width
+        self.linear = nn.Linear(inputs, classes)
+        initialise(self)
 
     def forward_features(self, x: Tensor) -> Features:
         stage1 = self.layer1(self.relu(self.bn1(self.conv1(self.preprocess(x)))))
         stage2 = self.layer2(stage1)
         stage3 = self.layer3(stage2)
-        pooled = stage3.mean((2, 3))
-        return Features(self.linear(pooled), pooled, (stage1, stage2, stage3))
+        stage4 = self.layer4(stage3)
+        pooled = stage4.mean((2, 3))
+        return Features(self.linear(pooled), pooled, (stage1, stage2, stage3, stage4))
 
 
 def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
     """The network of that name, None where the name is not of this family."""
-    found = re.fullmatch(r"resnet(\d+)", name)
-    depth = int(found[1]) if found else 0
-    if depth < 8 or (depth - 2) % 6:
+    if name not in DEPTHS:
         return None
-    return ResNet(depth, channels=channels, classes=classes, flags=checked(name, flags, FLAGS))
-
-
-def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
-    first = Block(inputs, outputs, stride)
-    return nn.Sequential(first, *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
-
-
-def _init(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, 0.01)
-            nn.init.zeros_(module.bias)
+    return ResNet(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

@@ -15,7 +15,7 @@ from compress.networks.base import (
     Classifier,
     Features,
     activation,
-    checked,
+    checked_flags,
     conv3x3,
     initialise,
     padding,
@@ -33,7 +33,7 @@ UNEQUAL = {
 }
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """BatchNorm and activation before each 3×3 convolution; a 1×1 shortcut where the width changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, act: Callable[[], nn.Module], same: bool) -> None:
@@ -54,15 +54,15 @@ class Block(nn.Module):
         return self.add(self.conv2(self.relu2(self.bn2(self.conv1(self.pad(active))))), shortcut)
 
 
-class Group(nn.Module):
+class WideGroup(nn.Module):
     """Blocks of one width, under the name `layer` that published checkpoints use."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, blocks: int, act: Callable[[], nn.Module], same: bool = False
     ) -> None:
         super().__init__()
-        first = Block(inputs, outputs, stride, act, same)
-        self.layer = nn.Sequential(first, *(Block(outputs, outputs, 1, act, same) for _ in range(blocks - 1)))
+        first = WideBlock(inputs, outputs, stride, act, same)
+        self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1, act, same) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)
@@ -86,11 +86,11 @@ class WideResNet(Classifier):
         act, same = activation(flags), "same" in flags
         self.preprocess = preprocessing(flags, channels)
         self.conv1 = conv3x3(channels, 16, 1)
-        self.block1 = Group(16, widths[0], 1, blocks[0], act, same)
+        self.block1 = WideGroup(16, widths[0], 1, blocks[0], act, same)
         if "sub_block1" in flags:
-            self.sub_block1 = Group(16, widths[0], 1, blocks[0], act)
-        self.block2 = Group(widths[0], widths[1], 2, blocks[1], act, same)
-        self.block3 = Group(widths[1], widths[2], 2, blocks[2], act, same)
+            self.sub_block1 = WideGroup(16, widths[0], 1, blocks[0], act)
+        self.block2 = WideGroup(widths[0], widths[1], 2, blocks[1], act, same)
+        self.block3 = WideGroup(widths[1], widths[2], 2, blocks[2], act, same)
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.relu = act()
         self.fc = CosineHead(widths[2], classes, bias=False) if "cosine" in flags else nn.Linear(widths[2], classes)
@@ -116,4 +116,4 @@ def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "C
         blocks, widths = (count, count, count), (16 * width, 32 * width, 64 * width)
     else:
         return None
-    return WideResNet(blocks, widths, channels=channels, classes=classes, flags=checked(name, flags, FLAGS))
+    return WideResNet(blocks, widths, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

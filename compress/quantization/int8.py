@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.quantization import calibration, quantized
 from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
@@ -147,7 +147,7 @@ def read_layout(path: Path) -> Layout:
     """The layout in a stage folder, that of an earlier version completed."""
     found = dict(json.loads((path / QUANTIZER).read_text()))
     if "fused" not in found:
-        model = folder.build(folder.read_architecture(path))
+        model = network_files.build_described(network_files.read_architecture(path))
         fold(model)
         found |= {"fused": fused_sites(model), "float_layers": [], "ranges": "max", "runtime": "onnx"}
     return found

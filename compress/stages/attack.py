@@ -243,7 +243,7 @@ def _executing(
 def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
     """The twin made from the artifact's own graph; else why there is none."""
     try:
-        model = onnx_twin.build(stage.file(MODEL).read_bytes(), where=label)
+        model = onnx_twin.build_twin(stage.file(MODEL).read_bytes(), where=label)
     except CompressError as fault:
         say(f"{fault}: only attacks without gradients reach {label}, and its figure will be an upper bound")
         return None, str(fault).removeprefix(f"{label}: ")

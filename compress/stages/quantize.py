@@ -17,7 +17,7 @@ from compress.data import Dataset
 from compress.data.split import Split, to_float
 from compress.folders import Folders, lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.methods import registry
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.networks.base import parameters
 from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
@@ -69,7 +69,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, re
             work.metrics = _measure(student, dataset, config)
         work.metrics = {**described, **found, **work.metrics}
         int8.check_ranges(student)
-        folder.write(work, architecture, student)
+        network_files.write_network(work, architecture, student)
         int8.write_layout(work, layout)
 
     return artifact.build(
@@ -118,8 +118,8 @@ def _method(config: QuantizeConfig, student: Stage) -> "tuple[str | list[str], d
 
 
 def _architecture(student: Stage) -> dict[str, Any]:
-    found = folder.read_architecture(student.path)
-    if found["model"] == folder.ONNX:
+    found = network_files.read_architecture(student.path)
+    if found["model"] == network_files.ONNX:
         raise CompressError(
             f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
             f"graph that is quantized already"
@@ -185,7 +185,9 @@ def _fine_tune(
     objective = registry.build(
         method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
     ).to(where)
-    label = f"quantized {folder.read_architecture(stages['student'].path)['model']} by {names.written(method)}, QAT"
+    label = (
+        f"quantized {network_files.read_architecture(stages['student'].path)['model']} by {names.written(method)}, QAT"
+    )
     found = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
     for quantizer in learned:
         quantizer.settle()

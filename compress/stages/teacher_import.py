@@ -10,16 +10,15 @@ from compress import data, names, training
 from compress.config import ImportConfig
 from compress.data import Dataset
 from compress.data.split import Split
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.networks.base import parameters
-from compress.networks.graph.classifier import OnnxClassifier
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.stages.attack import choose
-from compress.zoo import check, network, sources
-from compress.zoo.check import Check
-from compress.zoo.fetch import fetch
-from compress.zoo.files import ONNX_SUFFIX
-from compress.zoo.network import Imported
-from compress.zoo.sources import Source
+from compress.zoo import check, importing, sources
+from compress.zoo.check import TeacherCheck
+from compress.zoo.checkpoints import ONNX_SUFFIX
+from compress.zoo.importing import ImportedNetwork
+from compress.zoo.sources import Source, fetch_file
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -42,13 +41,15 @@ def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replac
     source = _resolve(config)
 
     def make(work: Work) -> None:
-        dataset = data.load(config.data) if config.data else None
+        dataset = data.load_dataset(config.data) if config.data else None
         if source.kind == "file" and source.files[0].suffix == ONNX_SUFFIX:
             model, architecture = _onnx(source, dataset, work)
             note = ""
         else:
             classes = len(dataset.classes) if dataset else None
-            found = network.load(source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes)
+            found = importing.import_network(
+                source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes
+            )
             model, architecture = _torch(found, source, dataset, config, work)
             note = found.note
         work.metrics = {"model": architecture["model"], "parameters": parameters(model)}
@@ -63,12 +64,14 @@ def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replac
 
 def _resolve(config: ImportConfig) -> Source:
     kind = names.dataset(config.data)[0] if config.data else None
-    return sources.resolve(config.source, weights=config.weights, folder=config.models, dataset=kind, fetch=fetch)
+    return sources.resolve_source(
+        config.source, weights=config.weights, folder=config.models, dataset=kind, fetch=fetch_file
+    )
 
 
 def _plan(config: ImportConfig, source: Source) -> Plan:
     files = {f"weights-{number}": artifact.file_sha256(path) for number, path in enumerate(source.files)}
-    known = data.load(config.data).as_plan() if config.data else {"name": "none"}
+    known = data.load_dataset(config.data).as_plan() if config.data else {"name": "none"}
     return Plan(stage="teacher", config=config.semantic(), seed=config.seed, data=known, inputs=files)
 
 
@@ -78,28 +81,28 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Class
     model = OnnxClassifier(path)
     runner = model.runner
     if dataset is not None:
-        found = Imported(folder.ONNX, runner.input_shape[0], runner.classes, {})
+        found = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
         check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
-    architecture = folder.describe(folder.ONNX, runner.input_shape, classes)
+    architecture = network_files.describe_network(network_files.ONNX, runner.input_shape, classes)
     artifact.write_atomic(work.add_payload(MODEL), path.read_bytes())
-    folder.write_architecture(work, architecture)
+    network_files.write_architecture(work, architecture)
     return model, architecture
 
 
 def _torch(
-    found: Imported, source: Source, dataset: "Dataset | None", config: ImportConfig, work: Work
+    found: ImportedNetwork, source: Source, dataset: "Dataset | None", config: ImportConfig, work: Work
 ) -> "tuple[Classifier, dict[str, Any]]":
     """Architecture and weights written, then opened again as every later stage will."""
     if dataset is not None:
         check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     shape = dataset.images.shape[1:] if dataset else (found.channels, config.image_size, config.image_size)
     classes = dataset.classes if dataset else tuple(map(str, range(found.classes)))
-    architecture = folder.describe(found.model, shape, classes)
-    folder.write_weights(work.add_payload(folder.WEIGHTS), found.weights)
-    folder.write_architecture(work, architecture)
+    architecture = network_files.describe_network(found.model, shape, classes)
+    network_files.write_weights(work.add_payload(network_files.WEIGHTS), found.weights)
+    network_files.write_architecture(work, architecture)
     found.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
-    model = folder.load(architecture, work.path).eval().requires_grad_(False)
+    model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     _try(model, shape, found.classes, source)
     return model, architecture
 
@@ -124,7 +127,7 @@ def _checked(model: Classifier, dataset: Dataset, source: Source, config: Import
     where = training.device()
     split = Split(torch.from_numpy(dataset.images[index]).to(where), torch.from_numpy(dataset.labels[index]).to(where))
     model.to(where)
-    how = Check(
+    how = TeacherCheck(
         config.attack,
         config.threat.eps,
         config.threat.radius,
@@ -134,10 +137,10 @@ def _checked(model: Classifier, dataset: Dataset, source: Source, config: Import
         config.seed,
     )
     say(f"checking {source.text} on {len(index)} test images of {dataset.name}, eps {config.threat.eps}")
-    measured = check.measure(model, split, how)
+    measured = check.measure_teacher(model, split, how)
     found: dict[str, Any] = {"test": measured}
     if source.entry is not None and dataset.name in (source.entry.dataset, "imagefolder", "npz", "parquet"):
-        found["published"] = check.compare(model, split, measured, source.entry, how)
+        found["published"] = check.compare_published(model, split, measured, source.entry, how)
         if found["published"]["explained"]:
             say(f"{source.text}: {found['published']['explained']}")
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks import Classifier
-from compress.networks.sharded import sharded
+from compress.networks.distributed import sharded
 
 
 class Average:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.config import Training
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.numerics import ranks
 from edge.core import artifact
 from edge.core.artifact import Work
@@ -110,7 +110,7 @@ def keep_epoch(work: Work, epoch: int, student: Classifier) -> None:
     """The weights after that epoch, from 1, as a stage's folder holds them; before the checkpoint of the epoch."""
     path = work.file(epoch_files(epoch)[-1])
     beside = path.with_name(path.name + ".tmp")
-    folder.write_weights(beside, student.state_dict())
+    network_files.write_weights(beside, student.state_dict())
     beside.replace(path)
 
 

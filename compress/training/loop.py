@@ -11,11 +11,11 @@ from torch import Tensor
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Quantize, Training
 from compress.data import Dataset, augment
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.objective import Objective
 from compress.networks import Classifier
-from compress.networks.sharded import sharded
+from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
 from compress.training import checkpoint, events, memory, schedule, speed, watch
 from compress.training.average import Average, copied
@@ -46,7 +46,7 @@ def fit(
     label: str,
     measure: "Callable[[], dict[str, Any]] | None" = None,
     clean_teacher: "Classifier | None" = None,
-    extra: "Extra | None" = None,
+    extra: "ExtraImages | None" = None,
 ) -> dict[str, Any]:
     """Train `student` in place and leave it at the epoch that the validation split chose; the manifest's metrics.
 
@@ -75,7 +75,7 @@ class _Loop:
         seed: int,
         work: Work,
         label: str,
-        extra: "Extra | None",
+        extra: "ExtraImages | None",
     ) -> None:
         self.student, self.objective, self.config = student, objective, config
         self.eps, self.seed, self.work, self.label = eps, seed, work, label

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.data.split import Split, to_float
 from compress.numerics.seeds import generator
 
@@ -17,7 +17,7 @@ class Supply:
     without replacement from an endless row of random orders of its own. An epoch has as many steps as without.
     """
 
-    def __init__(self, train: Split, size: int, seed: int, extra: "Extra | None" = None) -> None:
+    def __init__(self, train: Split, size: int, seed: int, extra: "ExtraImages | None" = None) -> None:
         self.train, self.size, self.seed, self.extra = train, size, seed, extra
         self.added = 0 if extra is None else round(extra.fraction * size)
         self.where = train.images.device

@@ -9,14 +9,14 @@ from compress import names, training
 from compress.attacks.accuracy import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import Dataset, extra
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.folders import lineage, load_data, load_role, numbered, plan_of
 from compress.methods import registry
 from compress.methods.objective import Objective
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.networks.base import parameters
-from compress.networks.sharded import sharded
+from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
@@ -42,9 +42,9 @@ def train(
         method = names.written(config.method)
         refuse_without_features(config.method, teacher, inputs)
         added = _extra(config, dataset, teacher is not None)
-        architecture = folder.describe(config.model, dataset.images.shape[1:], dataset.classes)
+        architecture = network_files.describe_network(config.model, dataset.images.shape[1:], dataset.classes)
         torch.manual_seed(config.seed)
-        student = folder.build(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student = network_files.build_described(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         train_split = Split.of(dataset, "train", where)
         objective = registry.build(
             config.method,
@@ -58,7 +58,7 @@ def train(
         work.metrics = finish(
             student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher, added=added
         )
-        folder.write(work, architecture, student)
+        network_files.write_network(work, architecture, student)
 
     return ranks.build(
         out,
@@ -82,11 +82,11 @@ def refuse_without_features(
         )
 
 
-def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "Extra | None":
+def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "ExtraImages | None":
     """The extra images of a stage that is given some, checked against its dataset."""
     if config.extra is None:
         return None
-    found = extra.checked(extra.load(config.extra.path), dataset, config.extra.fraction, config.batch_size)
+    found = extra.checked_extra(extra.load_extra(config.extra.path), dataset, config.extra.fraction, config.batch_size)
     if found.labels is None and not taught:
         raise CompressError(
             f"extra {found.name}: holds no labels, and method {names.written(config.method)} has no teacher to give "
@@ -105,7 +105,7 @@ def finish(
     label: str,
     *,
     clean_teacher: "Classifier | None" = None,
-    added: "Extra | None" = None,
+    added: "ExtraImages | None" = None,
 ) -> dict[str, object]:
     """Fit the student and measure it: the manifest's metrics."""
     eps = config.threat.radius

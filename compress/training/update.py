@@ -11,7 +11,7 @@ from compress.data.augment import Augmentation
 from compress.methods.batch import Batch
 from compress.methods.objective import Objective
 from compress.networks import Classifier
-from compress.networks.sharded import exchange, sharded
+from compress.networks.distributed import exchange, sharded
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
 from compress.training import awp, diagnose

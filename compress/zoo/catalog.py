@@ -32,7 +32,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One published model; accuracies in percent, `parameters` 0 where unknown, `drive` ids of its files there."""
 
     dataset: str
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def spec(self) -> str:
-        """The name that `compress.networks.build` takes."""
+        """The name that `compress.networks.build_network` takes."""
         return self.model or f"{SCHEME}:{self.dataset}/{self.name}"
 
     @property
@@ -65,11 +65,11 @@ class Entry:
 
 
 @functools.lru_cache(maxsize=1)
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[CatalogEntry, ...]:
     """The whole table, CIFAR-10 first."""
     with open(TABLE, newline="") as file:
         return tuple(
-            Entry(
+            CatalogEntry(
                 row["dataset"],
                 row["name"],
                 row["model"],
@@ -84,7 +84,7 @@ def entries() -> tuple[Entry, ...]:
         )
 
 
-def find(text: str, dataset: "str | None" = None) -> Entry:
+def find_entry(text: str, dataset: "str | None" = None) -> CatalogEntry:
     """The entry written `NAME` or `DATASET/NAME`; a bare name is looked up in `dataset` first, then CIFAR-10, -100."""
     given, slash, name = text.rpartition("/")
     if slash and given not in DATASETS:

@@ -14,8 +14,8 @@ from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.data.split import Split
 from compress.networks import Classifier
 from compress.networks.base import Normalize
-from compress.networks.graph.classifier import OnnxClassifier
-from compress.zoo.catalog import NORMALIZATIONS, Entry
+from compress.networks.graph.onnx_twin import OnnxClassifier
+from compress.zoo.catalog import NORMALIZATIONS, CatalogEntry
 from edge.attacks.square import square
 from edge.core.errors import CompressError
 from edge.core.interval import clopper_pearson
@@ -28,7 +28,7 @@ Model = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Check:
+class TeacherCheck:
     """How a teacher is checked: eps as written, PGD steps (or Square queries where there are no gradients)."""
 
     attack: str  # pgd, or ensemble
@@ -40,7 +40,7 @@ class Check:
     seed: int
 
 
-def measure(model: Classifier, split: Split, check: Check) -> dict[str, Any]:
+def measure_teacher(model: Classifier, split: Split, check: TeacherCheck) -> dict[str, Any]:
     """{"n", "clean", "robust", "attack", "steps", "eps", "interval"}; the interval is of `robust`, 95 %, exact."""
     n = len(split.labels)
     clean = accuracy(model, split, check.batch_size)
@@ -56,7 +56,7 @@ def measure(model: Classifier, split: Split, check: Check) -> dict[str, Any]:
     return {**found, "interval": [low, high]}
 
 
-def _ensemble(model: Classifier, split: Split, check: Check) -> float:
+def _ensemble(model: Classifier, split: Split, check: TeacherCheck) -> float:
     """The worst case over the standard ensemble."""
     with torch.no_grad():
         classes = model(split.images[:1].float() / 255).shape[1]
@@ -73,7 +73,7 @@ def _ensemble(model: Classifier, split: Split, check: Check) -> float:
     return found.total.bounds[0]
 
 
-def _square(model: Classifier, split: Split, check: Check) -> float:
+def _square(model: Classifier, split: Split, check: TeacherCheck) -> float:
     """Without gradients: random search on the 8-bit grid. An upper bound."""
 
     def infer(images: np.ndarray) -> np.ndarray:
@@ -94,7 +94,9 @@ def _square(model: Classifier, split: Split, check: Check) -> float:
     return float((~found.broken).mean())
 
 
-def compare(model: Classifier, split: Split, measured: dict[str, Any], entry: Entry, check: Check) -> dict[str, Any]:
+def compare_published(
+    model: Classifier, split: Split, measured: dict[str, Any], entry: CatalogEntry, check: TeacherCheck
+) -> dict[str, Any]:
     """The published figures beside the measured ones, and what explains a gap of more than two points."""
     clean, robust = entry.clean / 100, entry.autoattack / 100
     gap = {"clean": clean - measured["clean"], "robust": robust - measured["robust"]}
@@ -175,7 +177,7 @@ def jpeg_edges(images: Tensor) -> float:
     return sum(ratios) / len(ratios) if ratios else 1.0
 
 
-def _radius(model: Classifier, split: Split, measured: dict[str, Any], published: float, check: Check) -> str:
+def _radius(model: Classifier, split: Split, measured: dict[str, Any], published: float, check: TeacherCheck) -> str:
     """Whether a smaller ε than the one attacked with explains too low a robust accuracy."""
     head = f"robust accuracy {measured['robust']:.1%}, published {published:.1%} under AutoAttack at ε = 8/255: "
     if measured["attack"] == "square":

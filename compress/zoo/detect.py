@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from compress import networks
-from compress.networks import preactresnet, resnet_imagenet
+from compress.networks import preactresnet, resnet
 from compress.networks.wideresnet import UNEQUAL
-from compress.zoo.layouts import Layout, translations
-from compress.zoo.state import State
+from compress.zoo.checkpoints import ForeignWeights
+from compress.zoo.translation import Layout, translations
 from edge.core.errors import CompressError
 
 STEMS = ("conv1.weight", "features.0.0.weight", "layers.0.0.weight")
@@ -28,7 +28,7 @@ CONSTANTS = ("preprocess.mean", "preprocess.std")
 
 
 @dataclass(frozen=True)
-class Network:
+class DetectedNetwork:
     """An architecture that fits: its name, input channels, classes, and the weights under its own names."""
 
     model: str
@@ -38,7 +38,7 @@ class Network:
     ignored: tuple[str, ...] = ()
 
 
-def detect(state: State, path: Path, arch: "str | None" = None) -> Network:
+def detect(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
     """The one network that fits the weights; `arch` decides where several do, or says what to try."""
     if arch is not None:
         return _given(state, path, arch)
@@ -55,7 +55,7 @@ def detect(state: State, path: Path, arch: "str | None" = None) -> Network:
     return next(iter(found.values()))
 
 
-def fit(state: State, path: Path, model: str) -> Network:
+def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedNetwork:
     """The weights as those of `model`, whatever the layout; keys that it has no place for are ignored and listed."""
     faults = []
     for _, weights in [*translations(state.weights), (None, dict(state.weights))]:
@@ -66,8 +66,8 @@ def fit(state: State, path: Path, model: str) -> Network:
     raise CompressError(f"{path}: does not fit {model}: {min(faults, key=len)}; another --arch, or another file?")
 
 
-def _given(state: State, path: Path, arch: str) -> Network:
-    found = fit(state, path, arch)
+def _given(state: ForeignWeights, path: Path, arch: str) -> DetectedNetwork:
+    found = fit_architecture(state, path, arch)
     if len(found.ignored) > 0.1 * len(found.weights):
         raise CompressError(
             f"{path}: {arch} has no place for {len(found.ignored)} of the file's tensors ({_few(found.ignored)}); "
@@ -76,7 +76,7 @@ def _given(state: State, path: Path, arch: str) -> Network:
     return found
 
 
-def _candidates(state: State) -> Iterator[Network]:
+def _candidates(state: ForeignWeights) -> Iterator[DetectedNetwork]:
     """Every network that fits exactly."""
     for layout, weights in translations(state.weights):
         for model in _guesses(layout, weights, normalized=state.mean is not None):
@@ -149,7 +149,7 @@ def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
     if not depths[3]:
         return f"resnet{6 * depths[0] + 2}"
     bottleneck = "layer1.0.conv3.weight" in weights
-    return next((name for name, known in resnet_imagenet.DEPTHS.items() if known == (depths, bottleneck)), None)
+    return next((name for name, known in resnet.DEPTHS.items() if known == (depths, bottleneck)), None)
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
@@ -158,7 +158,9 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len(numbers)
 
 
-def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict: bool) -> "tuple[Network | None, str]":
+def _matched(
+    model: str, weights: Mapping[str, Tensor], state: ForeignWeights, *, strict: bool
+) -> "tuple[DetectedNetwork | None, str]":
     """`weights` as those of `model`, or None and why not. `strict`: no tensor may be left over."""
     head = next((weights[name] for name in HEADS if name in weights), None)
     stem = next((weights[name] for name in STEMS if name in weights and weights[name].ndim == 4), None)
@@ -166,7 +168,7 @@ def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict:
         return None, "it has no classifier or no convolution"
     classes, channels = int(head.shape[0]), int(stem.shape[1])
     with torch.device("meta"):
-        wanted = networks.build(model, channels=channels, classes=classes).state_dict()
+        wanted = networks.build_network(model, channels=channels, classes=classes).state_dict()
     wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
     if wrong:
         name = wrong[0]
@@ -183,13 +185,13 @@ def _matched(model: str, weights: Mapping[str, Tensor], state: State, *, strict:
     }
     if "preprocess.mean" in wanted and state.mean is not None and state.std is not None:
         chosen |= {"preprocess.mean": state.mean.reshape(1, -1, 1, 1), "preprocess.std": state.std.reshape(1, -1, 1, 1)}
-    return Network(model, channels, classes, chosen, ignored), ""
+    return DetectedNetwork(model, channels, classes, chosen, ignored), ""
 
 
 def _few(names: "list[str] | tuple[str, ...]") -> str:
     return ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
 
 
-def _summary(state: State) -> str:
+def _summary(state: ForeignWeights) -> str:
     """The weights in a few words: how many tensors, beginning with which."""
     return f"its {len(state.weights)} tensors ({_few(list(state.weights))})"

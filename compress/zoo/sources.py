@@ -1,13 +1,17 @@
 """Where a teacher's weights come from: the source as the user writes it, resolved to files on this machine."""
 
 import re
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from compress.zoo import catalog
-from compress.zoo.catalog import Entry
+from compress.zoo.catalog import CatalogEntry
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 PACKAGES = ("timm", "torchvision")
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
@@ -20,10 +24,10 @@ class Source:
     text: str
     kind: str  # robustbench, file, timm, torchvision, factory
     files: tuple[Path, ...] = ()
-    entry: "Entry | None" = None
+    entry: "CatalogEntry | None" = None
 
 
-def resolve(
+def resolve_source(
     text: str, *, weights: "str | None", folder: "str | None", dataset: "str | None", fetch: Callable[[str, Path], None]
 ) -> Source:
     """The source written `robustbench:NAME`, `hf:OWNER/REPO/FILE`, `timm:NAME`, `torchvision:NAME`, `module:function`
@@ -35,7 +39,7 @@ def resolve(
     given = (_existing(Path(weights)),) if weights else ()
     scheme, colon, rest = text.partition(":")
     if scheme == catalog.SCHEME and colon:
-        entry = catalog.find(rest, dataset)
+        entry = catalog.find_entry(rest, dataset)
         return Source(text, scheme, given or _zoo_files(entry, folder, fetch), entry)
     if scheme == "hf" and colon:
         return Source(text, "file", given or (_hugging_face(text, rest),))
@@ -57,7 +61,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _zoo_files(entry: Entry, folder: "str | None", fetch: Callable[[str, Path], None]) -> tuple[Path, ...]:
+def _zoo_files(entry: CatalogEntry, folder: "str | None", fetch: Callable[[str, Path], None]) -> tuple[Path, ...]:
     """The entry's files in RobustBench's own layout, under `folder` or ./models; downloaded there when missing."""
     root = Path(folder or "models") / entry.dataset / "Linf"
     stem = root / f"{entry.name}.pt"
@@ -105,3 +109,31 @@ def _cause(fault: BaseException) -> str:
     while (below := fault.__cause__ or fault.__context__) is not None:
         fault = below
     return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:140]
+
+
+BLOCK = 1 << 20
+TIMEOUT_S = 60
+
+
+def fetch_file(url: str, path: Path) -> None:
+    """Download `url` to `path`. A page in place of a file is an error: file services answer so when they refuse."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            block = answer.read(BLOCK)
+            if block.lstrip()[:1] == b"<":
+                raise CompressError("the service answered with a web page, not the file")
+            say(f"downloading {path.name}, {int(answer.headers.get('Content-Length') or 0):,} bytes")
+            path.parent.mkdir(parents=True, exist_ok=True)  # not before there is something to put there
+            with open(part, "wb") as file:
+                while block:
+                    file.write(block)
+                    block = answer.read(BLOCK)
+        part.replace(path)
+    except HTTPError as fault:
+        raise CompressError(f"the service answered {fault.code} {fault.reason}") from None
+    except (OSError, HTTPException) as fault:  # URLError is an OSError
+        reason = getattr(fault, "reason", None) or fault
+        raise CompressError(f"no network, or no answer: {reason}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ EPS = {"linf": 0.12, "l2": 0.7}
 @functools.cache
 def network() -> nn.Module:
     """64 → 48 → 10, adversarially trained in one-step attacks on the training digits; float32."""
-    x, y = (torch.from_numpy(values) for values in data.load("digits").part("train"))
+    x, y = (torch.from_numpy(values) for values in data.load_dataset("digits").part("train"))
     x = to_float(x)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
@@ -38,7 +38,7 @@ def network() -> nn.Module:
 @functools.cache
 def digits(n: int) -> tuple[Tensor, Tensor]:
     """The first `n` test digits that the network gets right."""
-    x, y = (torch.from_numpy(values) for values in data.load("digits").part("test"))
+    x, y = (torch.from_numpy(values) for values in data.load_dataset("digits").part("test"))
     x = to_float(x)
     right = network()(x).argmax(1) == y
     return x[right][:n], y[right][:n]
@@ -129,7 +129,7 @@ def waits(attack: Attack, at: Task) -> int:
 def check_no_trace(attack: Attack, norm: str = "linf") -> None:
     """Weights, statistics, modes, gradient fields and the images are after the attack what they were before."""
     torch.manual_seed(0)
-    model = networks.build("resnet8", channels=1, classes=10).eval()
+    model = networks.build_network("resnet8", channels=1, classes=10).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(3, 1, 8, 8)
     kept, state = x.clone(), torch.get_rng_state()

@@ -59,7 +59,7 @@ def pack(files: dict[str, bytes], path: Path, container: str) -> Path:
 def refusal(name: str) -> str:
     """The one line with which `data.load(name)` is refused."""
     with pytest.raises(CompressError) as fault:
-        data.load(name)
+        data.load_dataset(name)
     line = str(fault.value)
     assert "\n" not in line and len(line) < 600
     return line

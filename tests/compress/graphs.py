@@ -66,9 +66,9 @@ def run(content: bytes, x: np.ndarray) -> np.ndarray:
 
 def linear_digits(batch: "int | str" = "N", *, scale: float = 1.0, softmax: bool = False, classes: int = 10) -> bytes:
     """A classifier of 8×8 digits: nearest class mean as a linear layer; better than chance by far, and quick."""
-    from compress.data import load
+    from compress.data import load_dataset
 
-    images, labels = load("digits").part("train")
+    images, labels = load_dataset("digits").part("train")
     x = images.reshape(len(images), -1) / 255
     means = np.stack([x[labels == k].mean(0) for k in range(10)])[:classes]
     weights, bias = means.T - means.mean(), -(means**2).sum(1) / 2 + means.sum(1) * means.mean()

@@ -10,7 +10,7 @@ import torch
 from compress import data, networks, training
 from compress.config import Training
 from compress.data import Dataset
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.methods import registry
 from compress.methods.objective import Function, Objective
 from compress.methods.options import PgdAt
@@ -33,7 +33,7 @@ BRIEF = {
 
 def few(train: int = 128, val: int = 64) -> Dataset:
     """Digits with fewer of them: the real split, cut short."""
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     return replace(
         digits, splits={**digits.splits, "train": digits.splits["train"][:train], "val": digits.splits["val"][:val]}
     )
@@ -41,7 +41,7 @@ def few(train: int = 128, val: int = 64) -> Dataset:
 
 def fresh(seed: int = 0, name: str = "resnet8") -> Classifier:
     torch.manual_seed(seed)
-    return networks.build(name, channels=1, classes=10)
+    return networks.build_network(name, channels=1, classes=10)
 
 
 def train(
@@ -54,7 +54,7 @@ def train(
     objective: "Objective | None" = None,
     teacher: "Classifier | None" = None,
     dataset: "Dataset | None" = None,
-    extra: "Extra | None" = None,
+    extra: "ExtraImages | None" = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Train in `folder` by a method, or by an objective as it is; `changes` of the configuration."""

@@ -17,7 +17,7 @@ from compress.analysis import figure, measurement, models
 from compress.cli.execute import execute
 from compress.config import AnalyzeConfig, parse
 from compress.data.split import to_float
-from compress.networks import folder
+from compress.networks import network_files
 from compress.stages.attack import choose
 from edge.core import artifact
 from edge.core.artifact import Plan, Work
@@ -40,7 +40,7 @@ def run(out: Path, *folders: Path, **options: Any) -> artifact.Stage:
 
 
 def sample(count: int = 60) -> measurement.Sample:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     index = choose(digits, count)
     return measurement.Sample(digits.images[index], digits.labels[index], index)
 
@@ -54,8 +54,8 @@ def remade(source: Path, out: Path, *, scale: float) -> Path:
     }
 
     def make(work: Work) -> None:
-        folder.write_architecture(work, folder.read_architecture(source))
-        folder.write_weights(work.add_payload(folder.WEIGHTS), weights)
+        network_files.write_architecture(work, network_files.read_architecture(source))
+        network_files.write_weights(work.add_payload(network_files.WEIGHTS), weights)
 
     plan = stage.manifest["plan"]
     artifact.build(out, Plan(stage.kind, plan["config"], plan["seed"], plan["data"], plan["inputs"]), make)
@@ -65,12 +65,12 @@ def remade(source: Path, out: Path, *, scale: float) -> Path:
 def with_checkpoints(source: Path, out: Path) -> Path:
     """A copy of a stage that kept two epochs, the second of them the one that was shipped."""
     shutil.copytree(source, out)
-    weights = folder.read_weights(out)
+    weights = network_files.read_weights(out)
     early = {name: value * 0.5 if name.endswith("weight") else value for name, value in weights.items()}
     manifest = json.loads((out / "manifest.json").read_text())
     for number, kept in ((1, early), (2, weights)):
         path = out / f"epoch-{number:04d}.safetensors"
-        folder.write_weights(path, kept)
+        network_files.write_weights(path, kept)
         manifest["records"][path.name] = {"sha256": artifact.file_sha256(path), "bytes": path.stat().st_size}
     (out / "manifest.json").write_text(json.dumps(manifest))
     return out
@@ -274,7 +274,9 @@ def test_folders_that_cannot_be_analyzed(chain: SimpleNamespace, tmp_path: Path)
 
 def test_a_network_of_nothing_but_logits_is_refused_by_name(chain: SimpleNamespace, tmp_path: Path) -> None:
     def make(work: Work) -> None:
-        folder.write_architecture(work, {**folder.read_architecture(chain.student), "model": folder.ONNX})
+        network_files.write_architecture(
+            work, {**network_files.read_architecture(chain.student), "model": network_files.ONNX}
+        )
         shutil.copy(chain.ef / "model.onnx", work.add_payload("model.onnx"))
 
     artifact.build(tmp_path / "graph", Plan("teacher", {"source": "graph.onnx"}, 0, {}, {}), make)

@@ -10,7 +10,7 @@ import pytest
 import export.stage
 from compress import folders
 from compress.config import AttackConfig, ExportConfig, parse
-from compress.data import load
+from compress.data import load_dataset
 from compress.stages import attack
 from edge.core import artifact
 from edge.core.artifact import Stage
@@ -45,7 +45,7 @@ def test_its_twin_is_on_the_grid_of_its_runtime(made: tuple[Stage, Stage], chain
     held = AttackSet.read(found)
     from compress.attacks.subjects import Subject
 
-    images = load("digits").images[held.index]
+    images = load_dataset("digits").images[held.index]
     twin = Subject("", "twin", "", folders.load(chain.quantized, runtime="tensorrt")).infer(images)
     np.testing.assert_allclose(held.clean_logits[2], twin, atol=1e-5)
     np.testing.assert_array_equal(held.clean_logits[3], held.clean_logits[2])

@@ -207,13 +207,13 @@ def test_a_twin_that_disagrees_is_told_at_once(
     from compress.attacks import against
     from compress.networks.graph import onnx_twin
 
-    stage, build = adopted(tmp_path, "e", graphs.linear_digits(scale=20)), onnx_twin.build
+    stage, build = adopted(tmp_path, "e", graphs.linear_digits(scale=20)), onnx_twin.build_twin
     swapped = onnx.load_model_from_string(graphs.linear_digits(scale=20))
     for entry in swapped.graph.initializer[:2]:
         values = numpy_helper.to_array(entry).copy()
         values[..., [0, 1]] = values[..., [1, 0]]
         entry.CopyFrom(numpy_helper.from_array(values, entry.name))
-    monkeypatch.setattr(onnx_twin, "build", lambda content, where: build(swapped.SerializeToString(), where=where))
+    monkeypatch.setattr(onnx_twin, "build_twin", lambda content, where: build(swapped.SerializeToString(), where=where))
     said_before: list[str] = []
     run = against.attack_all
     monkeypatch.setattr(
@@ -310,4 +310,4 @@ def test_the_ensembles_have_no_attack_that_asks_for_no_gradient(tmp_path: Path) 
     stage = adopted(tmp_path, "e", graphs.linear_digits())
     found = attacked(tmp_path, stage, ensemble="quick", images=10)
     assert not any("square" in entry["name"] for entry in found.about["attacks"])
-    assert data.load("digits").name == found.about["data"]
+    assert data.load_dataset("digits").name == found.about["data"]

@@ -51,7 +51,7 @@ def test_on_a_linear_model_it_reaches_the_known_optimum() -> None:
 
 def test_strongest_is_never_weaker_than_any_iterate_of_the_same_run() -> None:
     torch.manual_seed(0)
-    model = networks.build("resnet8", channels=1, classes=10).eval()
+    model = networks.build_network("resnet8", channels=1, classes=10).eval()
     x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
     start, judge = random_start(x, 0.2, generator("s")), losses.margin(y)
     _, value = strongest(model, x, losses.cross_entropy(y), judge, start=start, eps=0.2, step_size=0.05, steps=6)
@@ -65,7 +65,7 @@ def test_strongest_is_never_weaker_than_any_iterate_of_the_same_run() -> None:
 
 
 def test_it_leaves_no_trace_on_the_model() -> None:
-    model = networks.build("resnet8", channels=1, classes=10).eval()
+    model = networks.build_network("resnet8", channels=1, classes=10).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
     pgd(model, x, losses.cross_entropy(y), start=x, eps=0.1, step_size=0.05, steps=2)

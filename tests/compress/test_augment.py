@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress import names
 from compress.config import QuantizeConfig, Training, parse
-from compress.data import augment, colour
+from compress.data import augment
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 
@@ -245,7 +245,7 @@ def naive_blend(name: str, image: list, strength: float) -> list:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blends_against_naive_float64_loops(name: str, channels: int) -> None:
     x = images(4, channels, 6, 5)
-    operation, strength = getattr(colour, name), torch.tensor([0.1, 0.7, 1.3, 1.9])
+    operation, strength = getattr(augment, name), torch.tensor([0.1, 0.7, 1.3, 1.9])
     want = [naive_blend(name, image.double().tolist(), float(s)) for image, s in zip(x, strength, strict=True)]
     torch.testing.assert_close(operation(x, strength), torch.tensor(want), atol=1e-6, rtol=0)
     torch.testing.assert_close(operation(x, torch.ones(4)), x)  # strength 1 is the image itself
@@ -263,18 +263,18 @@ def test_equalize_against_a_naive_loop() -> None:
     x = images(3, 2, 32, 32)
     x[0] = (x[0] * 80).round() / 255  # crowded into few levels
     x[1, 1] = 77 / 255  # one level: stays
-    found = colour.equalize(x)
+    found = augment.equalize(x)
     for image, equal in zip(x.flatten(0, 1), found.flatten(0, 1), strict=True):
         want = naive_equalize((image * 255).round().int().flatten().tolist())
         assert (equal * 255).round().int().flatten().tolist() == want
     assert float(found[0].max()) == 1.0 and float(x[0].max()) < 0.32
-    assert torch.equal(colour.equalize(images(2)), images(2))  # too few pixels for 256 levels
+    assert torch.equal(augment.equalize(images(2)), images(2))  # too few pixels for 256 levels
 
 
 def test_autocontrast_stretches_each_channel_to_the_whole_range() -> None:
     x = 0.3 + 0.4 * images(2)
     x[0, 1] = 0.5
-    found = colour.autocontrast(x)
+    found = augment.autocontrast(x)
     assert torch.equal(found[0, 1], x[0, 1])
     want = torch.tensor([0.0, 1.0]).expand(2, 2).T
     torch.testing.assert_close(torch.stack([found[0, [0, 2]].amin((1, 2)), found[0, [0, 2]].amax((1, 2))]), want)
@@ -292,12 +292,12 @@ def test_each_image_gets_the_operation_and_the_strength_drawn_for_it() -> None:
     for n in range(60):
         one, at = x[n : n + 1], slice(n, n + 1)
         want = (
-            lambda one, at: colour.saturation(one, 0.1 + 1.8 * roll[at]),
-            lambda one, at: colour.brightness(one, 0.5 + 1.4 * roll[at]),
-            lambda one, at: colour.contrast(one, 0.5 + 1.4 * roll[at]),
-            lambda one, at: colour.sharpness(one, 0.1 + 1.8 * roll[at]),
-            lambda one, at: colour.autocontrast(one),
-            lambda one, at: colour.equalize(one),
+            lambda one, at: augment.adjust_saturation(one, 0.1 + 1.8 * roll[at]),
+            lambda one, at: augment.adjust_brightness(one, 0.5 + 1.4 * roll[at]),
+            lambda one, at: augment.adjust_contrast(one, 0.5 + 1.4 * roll[at]),
+            lambda one, at: augment.adjust_sharpness(one, 0.1 + 1.8 * roll[at]),
+            lambda one, at: augment.autocontrast(one),
+            lambda one, at: augment.equalize(one),
             lambda one, at: augment.shear(one, sign[at] * (0.05 + 0.1 * roll[at]).tan(), coin[at]),
             lambda one, at: augment.rotate(one, sign[at] * (1 + (roll[at] * 10).floor())),
         )[chosen[n]](one, at)

@@ -17,7 +17,7 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     """Run a command line in a folder that holds net.pt, a resnet8 for digits: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    torch.save({"state_dict": networks.build("resnet8", channels=1, classes=10).state_dict()}, "net.pt")
+    torch.save({"state_dict": networks.build_network("resnet8", channels=1, classes=10).state_dict()}, "net.pt")
     return caller(capsys)
 
 
@@ -93,7 +93,7 @@ def test_where_the_data_lay_is_remembered_but_no_part_of_the_identity(call: Call
 
     from compress import data
 
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     split = np.empty(len(digits.labels), "U5")
     for name, index in digits.splits.items():
         split[index] = name

@@ -5,12 +5,12 @@ import pytest
 
 from compress import data, names
 from compress.data import stratified_split
-from compress.data.assemble import assemble
+from compress.data.assemble import assemble_dataset
 from edge.core.errors import CompressError
 
 
 def test_digits_are_the_real_ones_on_the_grid() -> None:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     assert digits.images.shape == (1797, 1, 8, 8) and digits.images.dtype == np.uint8
     levels = np.unique(digits.images)
     assert len(levels) == 17 and levels[0] == 0 and levels[-1] == 255
@@ -19,7 +19,7 @@ def test_digits_are_the_real_ones_on_the_grid() -> None:
 
 
 def test_the_split_is_a_partition_with_every_class_in_proportion() -> None:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     together = np.concatenate(list(digits.splits.values()))
     assert sorted(together) == list(range(1797))
     assert [len(digits.splits[n]) for n in data.SPLITS] == [1149, 289, 359]
@@ -29,13 +29,13 @@ def test_the_split_is_a_partition_with_every_class_in_proportion() -> None:
 
 
 def test_the_split_never_moves() -> None:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     assert digits.split_hash.startswith("be8eafd2")
     assert digits.fingerprint.startswith("2d57196b")
 
 
 def test_fingerprint_follows_one_pixel_and_split_hash_one_index() -> None:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     images = digits.images.copy()
     images[5, 0, 3, 3] ^= 1
     changed = data.Dataset("digits", images, digits.labels, digits.splits, digits.classes)
@@ -53,7 +53,7 @@ def test_equal_images_are_still_split_into_disjoint_parts() -> None:
 
 def test_an_unknown_dataset_is_refused_with_the_nearest() -> None:
     with pytest.raises(CompressError, match="did you mean 'digits'"):
-        data.load("digit")
+        data.load_dataset("digit")
 
 
 def test_every_kind_that_can_be_written_has_a_loader() -> None:
@@ -69,7 +69,7 @@ def _plain(n_train: int, n_test: int, classes: int) -> tuple[np.ndarray, np.ndar
 
 def test_the_validation_part_is_a_tenth_of_train_in_each_class_and_the_test_part_stays() -> None:
     images, labels, official = _plain(400, 60, 4)
-    made = assemble("npz", "here", images, labels, official)
+    made = assemble_dataset("npz", "here", images, labels, official)
     assert made.splits["test"].tolist() == list(range(400, 460))
     assert sorted([*made.splits["train"], *made.splits["val"]]) == list(range(400))
     assert np.bincount(labels[made.splits["val"]]).tolist() == [10] * 4
@@ -77,12 +77,12 @@ def test_the_validation_part_is_a_tenth_of_train_in_each_class_and_the_test_part
 
 def test_the_validation_part_is_never_more_than_5000_images() -> None:
     images, labels, official = _plain(60_000, 4, 4)
-    assert len(assemble("npz", "here", images, labels, official).splits["val"]) == 5000
+    assert len(assemble_dataset("npz", "here", images, labels, official).splits["val"]) == 5000
 
 
 def test_the_parts_are_those_of_the_stratified_split_of_the_train_images() -> None:
     images, labels, official = _plain(200, 20, 2)
-    made = assemble("npz", "here", images, labels, official)
+    made = assemble_dataset("npz", "here", images, labels, official)
     want = stratified_split(images[:200], labels[:200], {"train": 0.9, "val": 0.1})
     assert {name: made.splits[name].tolist() for name in want} == {name: want[name].tolist() for name in want}
 
@@ -90,8 +90,8 @@ def test_the_parts_are_those_of_the_stratified_split_of_the_train_images() -> No
 def test_an_own_validation_part_is_kept_and_no_parts_at_all_are_split_as_digits() -> None:
     images, labels, _ = _plain(100, 0, 2)
     own = {"train": np.arange(50), "val": np.arange(50, 70), "test": np.arange(70, 100)}
-    assert assemble("npz", "here", images, labels, own).splits["val"].tolist() == list(range(50, 70))
-    assert [len(i) for i in assemble("npz", "here", images, labels, {}).splits.values()] == [64, 16, 20]
+    assert assemble_dataset("npz", "here", images, labels, own).splits["val"].tolist() == list(range(50, 70))
+    assert [len(i) for i in assemble_dataset("npz", "here", images, labels, {}).splits.values()] == [64, 16, 20]
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_an_own_validation_part_is_kept_and_no_parts_at_all_are_split_as_digits(
 def test_what_cannot_be_split_is_refused(labels: np.ndarray, official: dict[str, np.ndarray], says: str) -> None:
     images = np.zeros((20, 1, 2, 2), np.uint8)
     with pytest.raises(CompressError, match=says) as fault:
-        assemble("npz", "here", images, labels, official)
+        assemble_dataset("npz", "here", images, labels, official)
     assert "\n" not in str(fault.value) and str(fault.value).startswith("here: ")

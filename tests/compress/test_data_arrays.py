@@ -19,7 +19,7 @@ COLOUR = pixels(3, (40, 5, 6, 3))
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
-    data.load.cache_clear()
+    data.load_dataset.cache_clear()
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -48,14 +48,14 @@ KERAS = {"x_train": X, "y_train": Y, "x_test": X_TEST, "y_test": Y_TEST}
 @pytest.mark.parametrize("mark", ["-", "."])
 @pytest.mark.parametrize("gz", [False, True])
 def test_idx_files_are_read_under_each_of_their_names(tmp_path: Path, mark: str, gz: bool) -> None:
-    made = data.load(f"idx:{mnist(tmp_path / 'm', mark, gz)}")
+    made = data.load_dataset(f"idx:{mnist(tmp_path / 'm', mark, gz)}")
     assert np.array_equal(made.images, np.concatenate([X, X_TEST])[:, None])
     assert np.array_equal(made.labels, np.concatenate([Y, Y_TEST])) and made.labels.dtype == np.int64
     assert made.splits["test"].tolist() == list(range(40, 48)) and made.classes == ("0", "1", "2", "3")
 
 
 def test_idx_and_npz_of_the_same_arrays_are_the_same_data(tmp_path: Path) -> None:
-    idx, keras = data.load(f"idx:{mnist(tmp_path / 'm')}"), data.load(npz(tmp_path / "k.npz", **KERAS))
+    idx, keras = data.load_dataset(f"idx:{mnist(tmp_path / 'm')}"), data.load_dataset(npz(tmp_path / "k.npz", **KERAS))
     assert (idx.fingerprint, idx.split_hash) == (keras.fingerprint, keras.split_hash)
     assert (idx.name, keras.name) == ("idx", "npz")
 
@@ -94,32 +94,34 @@ def test_an_idx_file_cut_short_or_missing_is_refused(tmp_path: Path) -> None:
     "images", [COLOUR, COLOUR.transpose(0, 3, 1, 2), COLOUR / 255, (COLOUR / 255).astype(np.float32)]
 )
 def test_colour_images_come_out_alike_from_every_layout(tmp_path: Path, images: np.ndarray) -> None:
-    made = data.load(npz(tmp_path / "a.npz", images=images, labels=Y))
+    made = data.load_dataset(npz(tmp_path / "a.npz", images=images, labels=Y))
     assert made.images.dtype == np.uint8 and np.array_equal(made.images, COLOUR.transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("images", [X, X[:, None], X[..., None], (X.astype(np.float32) / 255)])
 def test_grey_images_come_out_alike_from_every_layout(tmp_path: Path, images: np.ndarray) -> None:
-    assert np.array_equal(data.load(npz(tmp_path / "a.npz", images=images, labels=Y)).images, X[:, None])
+    assert np.array_equal(data.load_dataset(npz(tmp_path / "a.npz", images=images, labels=Y)).images, X[:, None])
 
 
 def test_every_level_survives_as_a_float(tmp_path: Path) -> None:
     levels = np.resize(np.arange(256, dtype=np.uint8), (40, 16, 16))
     for kind in (np.float16, np.float32, np.float64):
         path = tmp_path / f"{np.dtype(kind)}.npz"
-        assert np.array_equal(data.load(npz(path, images=(levels / 255).astype(kind), labels=Y)).images[:, 0], levels)
+        assert np.array_equal(
+            data.load_dataset(npz(path, images=(levels / 255).astype(kind), labels=Y)).images[:, 0], levels
+        )
 
 
 def test_split_and_class_names_are_taken_from_the_archive(tmp_path: Path) -> None:
     split = np.array(["test", "train", "val", "train"] * 10)
     labels = np.arange(40)[:, None] // 4 % 2  # one column, as Keras keeps CIFAR's
-    made = data.load(npz(tmp_path / "a.npz", images=X, labels=labels, split=split, classes=["cat", "dog"]))
+    made = data.load_dataset(npz(tmp_path / "a.npz", images=X, labels=labels, split=split, classes=["cat", "dog"]))
     assert made.splits["val"].tolist() == list(range(2, 40, 4)) and made.classes == ("cat", "dog")
     assert made.labels.tolist() == labels[:, 0].tolist()
 
 
 def test_an_own_validation_part_is_read_too(tmp_path: Path) -> None:
-    made = data.load(npz(tmp_path / "a.npz", **KERAS, x_val=X_TEST ^ 1, y_val=Y_TEST))
+    made = data.load_dataset(npz(tmp_path / "a.npz", **KERAS, x_val=X_TEST ^ 1, y_val=Y_TEST))
     assert np.array_equal(made.part("val")[0][:, 0], X_TEST ^ 1) and np.array_equal(made.part("test")[0][:, 0], X_TEST)
 
 

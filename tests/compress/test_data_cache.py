@@ -12,7 +12,7 @@ import torch
 
 from compress import data
 from compress.data import Dataset
-from compress.data.cache import cached, home
+from compress.data.cache import cache_home, cached
 from tests.compress.data_files import encoded, pack, pixels, tree
 
 
@@ -20,13 +20,13 @@ from tests.compress.data_files import encoded, pack, pixels, tree
 def where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The cache's folder, empty."""
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
-    data.load.cache_clear()
+    data.load_dataset.cache_clear()
     return tmp_path / "cache"
 
 
 def again(name: str) -> Dataset:
-    data.load.cache_clear()
-    return data.load(name)
+    data.load_dataset.cache_clear()
+    return data.load_dataset(name)
 
 
 def refuse() -> Dataset:
@@ -59,7 +59,7 @@ def test_the_second_load_is_the_same_and_does_not_decode(where: Path, tmp_path: 
 
 def test_what_comes_from_the_cache_goes_to_torch_without_a_warning(where: Path, tmp_path: Path) -> None:
     name = f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}"
-    for dataset in (data.load(name), again(name)):
+    for dataset in (data.load_dataset(name), again(name)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tensor = torch.from_numpy(dataset.images)
@@ -71,7 +71,7 @@ def test_what_comes_from_the_cache_goes_to_torch_without_a_warning(where: Path, 
 def test_a_changed_source_is_decoded_again(where: Path, tmp_path: Path) -> None:
     folder = pack(tree(), tmp_path / "d", "folder")
     name = f"imagefolder:{folder}"
-    first = data.load(name)
+    first = data.load_dataset(name)
     file = folder / "train" / "ant" / "0.png"
     file.write_bytes(encoded(pixels(77)))
     assert np.array_equal(again(name).images[0], pixels(77).transpose(2, 0, 1))
@@ -93,14 +93,14 @@ def test_either_the_time_or_the_size_of_a_source_tells_that_it_changed(where: Pa
 
 def test_options_and_kinds_have_their_own_entries(where: Path, tmp_path: Path) -> None:
     source = pack(tree(), tmp_path / "d", "zip")
-    whole, small = data.load(f"imagefolder:{source}"), data.load(f"imagefolder:{source}?size=4")
+    whole, small = data.load_dataset(f"imagefolder:{source}"), data.load_dataset(f"imagefolder:{source}?size=4")
     assert whole.images.shape[2:] == (6, 6) and small.images.shape[2:] == (4, 4)
     same(again(f"imagefolder:{source}"), whole)
 
 
 def test_the_same_content_from_two_places_is_kept_once(where: Path, tmp_path: Path) -> None:
     for place in ("a", "b"):
-        data.load(f"imagefolder:{pack(tree(), tmp_path / place, 'folder')}")
+        data.load_dataset(f"imagefolder:{pack(tree(), tmp_path / place, 'folder')}")
     assert len(list((where / "entries").iterdir())) == 1 and len(list((where / "sources").iterdir())) == 2
 
 
@@ -108,7 +108,7 @@ def test_the_same_images_with_another_split_are_another_entry(where: Path, tmp_p
     for name, split in (("x", ["train", "train", "val", "test"]), ("y", ["val", "test", "train", "train"])):
         images, labels = pixels(1, (40, 4, 4)), np.arange(40) // 4 % 2
         np.savez(tmp_path / f"{name}.npz", images=images, labels=labels, split=np.array(split * 10))
-    x, y = data.load(f"npz:{tmp_path / 'x.npz'}"), data.load(f"npz:{tmp_path / 'y.npz'}")
+    x, y = data.load_dataset(f"npz:{tmp_path / 'x.npz'}"), data.load_dataset(f"npz:{tmp_path / 'y.npz'}")
     assert x.fingerprint == y.fingerprint and x.split_hash != y.split_hash
     assert x.splits["test"].tolist() == list(range(3, 40, 4)) and y.splits["test"].tolist() == list(range(1, 40, 4))
 
@@ -148,7 +148,7 @@ def test_a_source_file_that_points_nowhere_is_written_anew(where: Path, tmp_path
 
 def test_a_removed_cache_and_one_that_cannot_be_written_change_nothing(where: Path, tmp_path: Path) -> None:
     name = f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}"
-    first = data.load(name)
+    first = data.load_dataset(name)
     whole = Dataset(first.name, np.array(first.images), first.labels, first.splits, first.classes)
     shutil.rmtree(where)
     same(again(name), whole)
@@ -158,14 +158,14 @@ def test_a_removed_cache_and_one_that_cannot_be_written_change_nothing(where: Pa
 
 
 def _load(name: str) -> dict[str, str]:
-    return data.load(name).as_plan()
+    return data.load_dataset(name).as_plan()
 
 
 def test_processes_that_load_at_once_leave_one_entry(where: Path, tmp_path: Path) -> None:
     name = f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         plans = pool.map(_load, [name] * 4, chunksize=1)
-    assert all(plan == plans[0] for plan in plans) and data.load(name).as_plan() == plans[0]
+    assert all(plan == plans[0] for plan in plans) and data.load_dataset(name).as_plan() == plans[0]
     assert sum(1 for _ in (where / "entries").iterdir()) == sum(1 for _ in (where / "sources").iterdir()) == 1
 
 
@@ -173,8 +173,8 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.delenv("ROBUST_COMPRESS_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert home() == tmp_path / ".cache" / "robust-compress"
+    assert cache_home() == tmp_path / ".cache" / "robust-compress"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert home() == tmp_path / "xdg" / "robust-compress"
+    assert cache_home() == tmp_path / "xdg" / "robust-compress"
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", "~/own")
-    assert home() == tmp_path / "own"
+    assert cache_home() == tmp_path / "own"

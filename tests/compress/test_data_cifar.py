@@ -16,8 +16,8 @@ import pytest
 
 from compress import data
 from compress.data import cifar as source
-from compress.data.download import fetch
-from compress.data.pickles import loads
+from compress.data.cache import fetch_archive
+from compress.data.cifar import loads_data_only
 from edge.core.errors import CompressError
 from tests.compress.data_files import pack, pixels, refusal
 
@@ -27,7 +27,7 @@ N = 20
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
-    data.load.cache_clear()
+    data.load_dataset.cache_clear()
 
 
 class Python2(pickle._Pickler):
@@ -64,7 +64,7 @@ def ten(**other: bytes) -> dict[str, bytes]:
 
 
 def test_pixels_labels_and_names_are_those_of_the_batches(tmp_path: Path) -> None:
-    made = data.load(f"cifar10:{pack(ten(), tmp_path / 'd', 'folder')}")
+    made = data.load_dataset(f"cifar10:{pack(ten(), tmp_path / 'd', 'folder')}")
     assert made.images.shape == (120, 3, 32, 32) and made.classes == tuple(f"class {k}" for k in range(10))
     for k in range(6):
         want = pixels(k + 1, (N, 3072))
@@ -77,7 +77,9 @@ def test_pixels_labels_and_names_are_those_of_the_batches(tmp_path: Path) -> Non
 
 def test_folder_its_parent_and_the_archive_are_the_same_dataset(tmp_path: Path) -> None:
     folder, archive = pack(ten(), tmp_path / "d", "folder"), pack(ten(), tmp_path / "cifar", "tar.gz")
-    plans = [data.load(f"cifar10:{path}").as_plan() for path in (folder, folder / "cifar-10-batches-py", archive)]
+    plans = [
+        data.load_dataset(f"cifar10:{path}").as_plan() for path in (folder, folder / "cifar-10-batches-py", archive)
+    ]
     assert plans[0] == plans[1] == plans[2] and plans[0]["name"] == "cifar10"
 
 
@@ -90,13 +92,13 @@ def test_cifar100_has_the_fine_labels(tmp_path: Path) -> None:
         "meta": python2({b"fine_label_names": [b"f%d" % k for k in range(20)], b"coarse_label_names": [b"c"]}),
     }
     root = pack({f"cifar-100-python/{name}": content for name, content in files.items()}, tmp_path / "d", "tar")
-    made = data.load(f"cifar100:{root}")
+    made = data.load_dataset(f"cifar100:{root}")
     assert made.classes[19] == "f19" and made.labels[:200].tolist() == [k % 20 for k in range(200)]
 
 
 def test_pickles_of_today_are_read_as_those_of_python_2() -> None:
     for protocol in range(5):  # in the latest one NumPy rebuilds arrays by another function
-        found = loads(pickle.dumps(batch(1), protocol), "here")
+        found = loads_data_only(pickle.dumps(batch(1), protocol), "here")
         assert np.array_equal(found[b"data"], pixels(1, (N, 3072))) and found[b"labels"] == batch(1)[b"labels"]
 
 
@@ -136,9 +138,9 @@ def test_that_pickle_would_have_run_its_code(tmp_path: Path) -> None:
 
 
 def test_the_codec_a_pickle_may_ask_for_is_latin1_alone() -> None:
-    assert loads(pickle.dumps(b"\xff\0", 2), "here") == b"\xff\0"
+    assert loads_data_only(pickle.dumps(b"\xff\0", 2), "here") == b"\xff\0"
     with pytest.raises(CompressError, match="encoding rot13"):
-        loads(pickle.dumps(Code(codecs.encode, "text", "rot13"), 2), "here")
+        loads_data_only(pickle.dumps(Code(codecs.encode, "text", "rot13"), 2), "here")
 
 
 @pytest.mark.parametrize(
@@ -178,19 +180,19 @@ def test_without_a_path_the_official_archive_is_fetched_once(tmp_path: Path, mon
     archive = pack(ten(), tmp_path / "cifar-10-python", "tar.gz")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(source, "CIFAR10", replace(source.CIFAR10, url=archive.as_uri(), sha256=digest))
-    made = data.load("cifar10")
-    assert made.as_plan() == data.load(f"cifar10:{archive}").as_plan()
+    made = data.load_dataset("cifar10")
+    assert made.as_plan() == data.load_dataset(f"cifar10:{archive}").as_plan()
     kept = tmp_path / "cache" / "downloads" / archive.name
     assert kept.read_bytes() == archive.read_bytes()
     archive.unlink()
-    data.load.cache_clear()
-    assert data.load("cifar10").as_plan() == made.as_plan()
+    data.load_dataset.cache_clear()
+    assert data.load_dataset("cifar10").as_plan() == made.as_plan()
 
 
 def test_another_checksum_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"not it")
     with pytest.raises(CompressError, match=r"came with sha256 .*, published is 00000000") as fault:
-        fetch("cifar10", (tmp_path / "a.tar.gz").as_uri(), "0" * 64)
+        fetch_archive("cifar10", (tmp_path / "a.tar.gz").as_uri(), "0" * 64)
     assert "cifar10:PATH" in str(fault.value)
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
 
@@ -199,7 +201,7 @@ def test_no_network_is_said_with_the_address_and_the_way_out(tmp_path: Path, mon
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = "http://127.0.0.1:9/cifar-10-python.tar.gz"  # nothing listens there
     with pytest.raises(CompressError, match="could not be downloaded") as fault:
-        fetch("cifar10", url, "0" * 64)
+        fetch_archive("cifar10", url, "0" * 64)
     line = str(fault.value)
     assert url in line and "cifar10:PATH" in line and "\n" not in line
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
@@ -208,4 +210,4 @@ def test_no_network_is_said_with_the_address_and_the_way_out(tmp_path: Path, mon
 def test_a_download_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(CompressError, match="set ROBUST_COMPRESS_CACHE"):
-        fetch("cifar10", (tmp_path / "a.tar.gz").as_uri(), "0" * 64)
+        fetch_archive("cifar10", (tmp_path / "a.tar.gz").as_uri(), "0" * 64)

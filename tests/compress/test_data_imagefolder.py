@@ -17,11 +17,11 @@ from tests.compress.data_files import CONTAINERS, encoded, pack, pixels, refusal
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
-    data.load.cache_clear()
+    data.load_dataset.cache_clear()
 
 
 def test_pixels_labels_and_parts_are_those_of_the_files(tmp_path: Path) -> None:
-    made = data.load(f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}")
+    made = data.load_dataset(f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}")
     assert made.name == "imagefolder" and made.classes == ("ant", "bee")
     assert made.images.shape == (26, 3, 6, 6) and made.images.dtype == np.uint8
     for k in range(26):
@@ -36,8 +36,8 @@ def test_pixels_labels_and_parts_are_those_of_the_files(tmp_path: Path) -> None:
 def test_every_container_and_one_folder_above_give_the_same_dataset(tmp_path: Path, container: str, top: str) -> None:
     whole = tree()
     reordered = {top + name: whole[name] for name in reversed(whole)} | {f"{top}train/.hidden.png": b"no image"}
-    here = data.load(f"imagefolder:{pack(reordered, tmp_path / 'x', container)}")
-    plain = data.load(f"imagefolder:{pack(whole, tmp_path / 'd', 'folder')}")
+    here = data.load_dataset(f"imagefolder:{pack(reordered, tmp_path / 'x', container)}")
+    plain = data.load_dataset(f"imagefolder:{pack(whole, tmp_path / 'd', 'folder')}")
     assert here.as_plan() == plain.as_plan()
 
 
@@ -45,30 +45,32 @@ def test_every_container_and_one_folder_above_give_the_same_dataset(tmp_path: Pa
 def test_a_validation_folder_is_the_validation_split(tmp_path: Path, own: str) -> None:
     test = [name for name in tree() if "test" in name]
     files = tree() | {name.replace("test", own): encoded(pixels(99 + k)) for k, name in enumerate(test)}
-    made = data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
+    made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
     assert [len(made.splits[name]) for name in data.SPLITS] == [20, 6, 6]
     assert np.array_equal(made.part("val")[0][0], pixels(99).transpose(2, 0, 1))
 
 
 def test_class_folders_alone_are_split_as_digits_are(tmp_path: Path) -> None:
     files = {f"{name}/{k}.png": encoded(pixels(k)) for name in ("b", "a") for k in range(50)}
-    made = data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}")
+    made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}")
     assert made.classes == ("a", "b") and [len(made.splits[name]) for name in data.SPLITS] == [64, 16, 20]
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "webp", "ppm"])
 def test_every_format_is_read_as_pillow_reads_it(tmp_path: Path, kind: str) -> None:
     files = {f"{label}/{k}.{kind.upper()}": encoded(pixels(k), kind) for label in "ab" for k in range(8)}
-    made = data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
+    made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
     for name, image in zip(sorted(files), made.images, strict=True):
         assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(files[name])).convert("RGB")).transpose(2, 0, 1))
 
 
 def test_grey_images_have_one_channel_until_one_has_colour(tmp_path: Path) -> None:
     grey = {f"{label}/{k}.png": encoded(pixels(k, (6, 6))) for label in "ab" for k in range(8)}
-    made = data.load(f"imagefolder:{pack(grey, tmp_path / 'grey', 'folder')}")
+    made = data.load_dataset(f"imagefolder:{pack(grey, tmp_path / 'grey', 'folder')}")
     assert made.images.shape == (16, 1, 6, 6) and np.array_equal(made.images[3, 0], pixels(3, (6, 6)))
-    mixed = data.load(f"imagefolder:{pack(grey | {'b/2.png': encoded(pixels(7))}, tmp_path / 'mixed', 'folder')}")
+    mixed = data.load_dataset(
+        f"imagefolder:{pack(grey | {'b/2.png': encoded(pixels(7))}, tmp_path / 'mixed', 'folder')}"
+    )
     assert mixed.images.shape == (16, 3, 6, 6)
     assert np.array_equal(mixed.images[3], np.repeat(pixels(3, (6, 6))[None], 3, 0))
     assert np.array_equal(mixed.images[10], pixels(7).transpose(2, 0, 1))
@@ -82,32 +84,35 @@ def test_size_resizes_the_shorter_side_and_cuts_out_the_centre(tmp_path: Path) -
     source = pack(files, tmp_path / "d", "folder")
     line = refusal(f"imagefolder:{source}")
     assert "8×24" in line and "24×8" in line and f"imagefolder:{source}?size=N" in line
-    whole = data.load(f"imagefolder:{source}?size=8")
+    whole = data.load_dataset(f"imagefolder:{source}?size=8")
     assert whole.images.shape == (16, 3, 8, 8) and (whole.images == 200).all()
-    half = data.load(f"imagefolder:{source}?size=4")
+    half = data.load_dataset(f"imagefolder:{source}?size=4")
     assert half.images.shape == (16, 3, 4, 4) and (half.images[..., 1:3, 1:3] == 200).all()
 
 
 def test_resizing_averages_over_what_it_leaves_out(tmp_path: Path) -> None:
     board = (np.indices((32, 32)).sum(0) % 2 * 254).astype(np.uint8)  # finer than any pixel of the result
     files = {f"{label}/{k}.png": encoded(board) for label in "ab" for k in range(8)}
-    made = data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}?size=8")
+    made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}?size=8")
     assert np.abs(made.images.astype(int) - 127).max() <= 4
 
 
 def test_size_of_the_images_themselves_changes_no_pixel(tmp_path: Path) -> None:
     source = pack(tree(), tmp_path / "d", "folder")
-    assert data.load(f"imagefolder:{source}?size=6").fingerprint == data.load(f"imagefolder:{source}").fingerprint
+    assert (
+        data.load_dataset(f"imagefolder:{source}?size=6").fingerprint
+        == data.load_dataset(f"imagefolder:{source}").fingerprint
+    )
 
 
 def test_images_that_are_not_square_are_kept_so(tmp_path: Path) -> None:
     files = {f"{label}/{k}.png": encoded(pixels(k, (4, 7, 3))) for label in "ab" for k in range(8)}
-    assert data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}").images.shape == (16, 3, 4, 7)
+    assert data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}").images.shape == (16, 3, 4, 7)
 
 
 def test_more_images_than_one_window_each_land_in_their_place(tmp_path: Path) -> None:
     files = {f"{label}/{k:04}.png": encoded(np.full((2, 2), k % 256, np.uint8)) for label in "ab" for k in range(600)}
-    made = data.load(f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}")
+    made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}")
     assert made.images[:, 0, 1, 1].tolist() == [k % 256 for k in range(600)] * 2
 
 
@@ -168,7 +173,7 @@ def test_a_member_that_would_climb_out_is_read_and_never_written(tmp_path: Path,
     inner = tmp_path / "deep"
     inner.mkdir()
     source = pack({f"../{name}": content for name, content in tree().items()}, inner / "d", container)
-    made = data.load(f"imagefolder:{source}")
+    made = data.load_dataset(f"imagefolder:{source}")
     assert np.array_equal(made.images[0], pixels(0).transpose(2, 0, 1))
     assert {path.name for path in (*tmp_path.iterdir(), *inner.iterdir())} == {"cache", "deep", source.name}
 
@@ -189,13 +194,13 @@ def test_the_later_of_two_members_of_one_name_counts(tmp_path: Path) -> None:
         member = tarfile.TarInfo("train/ant/0.png")
         member.size = len(newer)
         archive.addfile(member, io.BytesIO(newer))
-    made = data.load(f"imagefolder:{path}")
+    made = data.load_dataset(f"imagefolder:{path}")
     assert len(made.images) == 26 and np.array_equal(made.images[0], pixels(1234).transpose(2, 0, 1))
 
 
 def test_a_relative_path_is_the_same_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = data.load(f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}")
+    whole = data.load_dataset(f"imagefolder:{pack(tree(), tmp_path / 'd', 'folder')}")
     for folder, name in ((tmp_path, "d"), (tmp_path, "./d/"), (tmp_path / "d", ".")):
         monkeypatch.chdir(folder)
-        assert data.load(f"imagefolder:{name}").as_plan() == whole.as_plan()
+        assert data.load_dataset(f"imagefolder:{name}").as_plan() == whole.as_plan()
     assert len(list((tmp_path / "cache" / "sources").iterdir())) == 1

@@ -19,7 +19,7 @@ NAMES = ["ant", "bee"]
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
-    data.load.cache_clear()
+    data.load_dataset.cache_clear()
 
 
 def write(path: Path, keys: range, image: str = "img", label: str = "label", **options: Any) -> Path:
@@ -42,7 +42,7 @@ def test_parts_shards_and_class_names_are_found(tmp_path: Path, inner: str) -> N
     write(folder / "train-00000-of-00002-abc.parquet", range(20), names=NAMES)
     write(folder / "train-00001-of-00002-def.parquet", range(20, 40), names=NAMES)
     write(folder / "test-00000-of-00001.parquet", range(40, 50), names=NAMES)
-    made = data.load(f"parquet:{tmp_path / 'd'}")
+    made = data.load_dataset(f"parquet:{tmp_path / 'd'}")
     assert made.classes == ("ant", "bee") and made.images.shape == (50, 3, 6, 6)
     for k in range(50):
         assert np.array_equal(made.images[k], pixels(k).transpose(2, 0, 1)) and made.labels[k] == k % 2
@@ -53,7 +53,7 @@ def test_parts_shards_and_class_names_are_found(tmp_path: Path, inner: str) -> N
 @pytest.mark.parametrize("label", ["label", "fine_label", "labels"])
 @pytest.mark.parametrize("struct", [True, False])
 def test_one_file_under_each_name_of_its_columns(tmp_path: Path, image: str, label: str, struct: bool) -> None:
-    made = data.load(f"parquet:{write(tmp_path / 'x.parquet', range(50), image, label, struct=struct)}")
+    made = data.load_dataset(f"parquet:{write(tmp_path / 'x.parquet', range(50), image, label, struct=struct)}")
     assert np.array_equal(made.images[7], pixels(7).transpose(2, 0, 1)) and made.classes == ("0", "1")
     assert [len(made.splits[name]) for name in data.SPLITS] == [32, 8, 10]
 
@@ -61,7 +61,7 @@ def test_one_file_under_each_name_of_its_columns(tmp_path: Path, image: str, lab
 def test_a_validation_file_is_the_validation_split(tmp_path: Path) -> None:
     for k, part in enumerate(("train", "validation", "test")):
         write(tmp_path / "d" / f"{part}.parquet", range(k * 10, k * 10 + 10))
-    made = data.load(f"parquet:{tmp_path / 'd'}")
+    made = data.load_dataset(f"parquet:{tmp_path / 'd'}")
     assert [made.splits[name].tolist() for name in data.SPLITS] == [[*range(k * 10, k * 10 + 10)] for k in range(3)]
 
 
@@ -114,4 +114,4 @@ def test_images_of_different_sizes_need_the_option_and_are_made_one_size_by_it(t
     pq.write_table(pa.table({"image": cells, "label": [0, 1] * 20}), tmp_path / "x.parquet")
     line = refusal(f"parquet:{tmp_path / 'x.parquet'}")
     assert "6×6" in line and "7×6" in line and f"parquet:{tmp_path / 'x.parquet'}?size=N" in line
-    assert data.load(f"parquet:{tmp_path / 'x.parquet'}?size=5").images.shape == (40, 3, 5, 5)
+    assert data.load_dataset(f"parquet:{tmp_path / 'x.parquet'}?size=5").images.shape == (40, 3, 5, 5)

@@ -57,7 +57,7 @@ def test_every_adversarial_image_is_there_and_does_what_its_verdict_says(
     import torch
 
     table = evaluated.table
-    clean = data.load("digits").images[table["index"]].astype(np.float32) / 255
+    clean = data.load_dataset("digits").images[table["index"]].astype(np.float32) / 255
     assert table["adversarial"].shape == clean.shape
     assert np.abs(table["adversarial"] - clean).max() <= 24 / 255 + 1e-6
     with torch.no_grad():

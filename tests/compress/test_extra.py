@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compress import data, training
 from compress.data import Dataset, extra
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.batch import Batch
 from compress.networks import Classifier
@@ -41,18 +41,18 @@ def written(path: Path, compressed: bool = False, **arrays: np.ndarray) -> str:
     return f"npz:{path}"
 
 
-def mixed(count: int = 50, fraction: float = 0.7, labels: bool = True) -> Extra:
+def mixed(count: int = 50, fraction: float = 0.7, labels: bool = True) -> ExtraImages:
     images, numbers = generated(count)
-    return Extra("npz:x", images.transpose(0, 3, 1, 2), numbers if labels else None, "", fraction=fraction)
+    return ExtraImages("npz:x", images.transpose(0, 3, 1, 2), numbers if labels else None, "", fraction=fraction)
 
 
-def floats(source: Extra, numbers: Tensor) -> Tensor:
+def floats(source: ExtraImages, numbers: Tensor) -> Tensor:
     return torch.from_numpy(source.images[numbers.numpy()].copy()).float() / 255
 
 
 def refusal(name: str, fraction: float = 0.5, batch: int = 32, dataset: "Dataset | None" = None) -> str:
     with pytest.raises(CompressError) as fault:
-        extra.checked(extra.load(name), dataset or data.load("digits"), fraction, batch)
+        extra.checked_extra(extra.load_extra(name), dataset or data.load_dataset("digits"), fraction, batch)
     assert "\n" not in str(fault.value)
     return str(fault.value)
 
@@ -66,11 +66,11 @@ def test_published_layouts_are_read_and_mapped_where_they_are_stored_as_they_are
     tmp_path: Path, keys: tuple[str, str], compressed: bool
 ) -> None:
     images, labels = generated()
-    found = extra.load(written(tmp_path / "x.npz", compressed, **{keys[1]: labels[:, None], keys[0]: images}))
+    found = extra.load_extra(written(tmp_path / "x.npz", compressed, **{keys[1]: labels[:, None], keys[0]: images}))
     assert np.array_equal(found.images, images.transpose(0, 3, 1, 2)) and found.images.dtype == np.uint8
     assert found.labels is not None and found.labels.tolist() == labels.tolist()
     assert _is_mapped(found.images) is not compressed
-    assert extra.checked(found, data.load("digits"), 0.3, 32) == replace(found, fraction=0.3)
+    assert extra.checked_extra(found, data.load_dataset("digits"), 0.3, 32) == replace(found, fraction=0.3)
 
 
 def _is_mapped(array: np.ndarray) -> bool:
@@ -84,37 +84,37 @@ def _is_mapped(array: np.ndarray) -> bool:
 def test_the_fingerprint_is_of_the_content_not_of_the_file(tmp_path: Path) -> None:
     images, labels = generated()
     found = [
-        extra.load(written(tmp_path / "a.npz", image=images, label=labels)),
-        extra.load(written(tmp_path / "b.npz", True, images=images.transpose(0, 3, 1, 2).copy(), labels=labels)),
-        extra.load(written(tmp_path / "c.npz", image=images, label=(labels + 1) % 10)),
-        extra.load(written(tmp_path / "d.npz", image=images)),
-        extra.load(
+        extra.load_extra(written(tmp_path / "a.npz", image=images, label=labels)),
+        extra.load_extra(written(tmp_path / "b.npz", True, images=images.transpose(0, 3, 1, 2).copy(), labels=labels)),
+        extra.load_extra(written(tmp_path / "c.npz", image=images, label=(labels + 1) % 10)),
+        extra.load_extra(written(tmp_path / "d.npz", image=images)),
+        extra.load_extra(
             written(tmp_path / "e.npz", image=images ^ (np.arange(50) == 49)[:, None, None, None], label=labels)
         ),
     ]
     prints = [one.fingerprint for one in found]
     assert prints[0] == prints[1] and len(set(prints)) == 4 and found[3].labels is None
-    extra.load.cache_clear()
-    assert extra.load(f"npz:{tmp_path / 'a.npz'}").fingerprint == prints[0]  # remembered
+    extra.load_extra.cache_clear()
+    assert extra.load_extra(f"npz:{tmp_path / 'a.npz'}").fingerprint == prints[0]  # remembered
     written(tmp_path / "a.npz", image=images[:49], label=labels[:49])
-    extra.load.cache_clear()
-    assert extra.load(f"npz:{tmp_path / 'a.npz'}").fingerprint not in prints  # and found anew for another file
+    extra.load_extra.cache_clear()
+    assert extra.load_extra(f"npz:{tmp_path / 'a.npz'}").fingerprint not in prints  # and found anew for another file
 
 
 def test_any_dataset_gives_its_images(tmp_path: Path) -> None:
     images, _ = generated(60)
     name = written(tmp_path / "x.npz", images=images, labels=np.arange(60) % 10)
-    parquet_like = data.load(name)
-    extra.load.cache_clear()
-    digits = extra.load("digits")
-    assert len(digits.images) == 1797 and digits.fingerprint == data.load("digits").fingerprint
+    parquet_like = data.load_dataset(name)
+    extra.load_extra.cache_clear()
+    digits = extra.load_extra("digits")
+    assert len(digits.images) == 1797 and digits.fingerprint == data.load_dataset("digits").fingerprint
     assert "359 of its 1797 images are test images of digits, 289 validation images" in refusal("digits")
     renamed = replace(parquet_like, classes=tuple("9876543210"))
     reordered = replace(digits, classes=renamed.classes)
     with pytest.raises(CompressError, match="its classes stand in another order than those of digits"):
-        extra.checked(reordered, data.load("digits"), 0.5, 32)
+        extra.checked_extra(reordered, data.load_dataset("digits"), 0.5, 32)
     with pytest.raises(CompressError, match="2 classes, digits has 10"):
-        extra.checked(replace(digits, classes=("a", "b")), data.load("digits"), 0.5, 32)
+        extra.checked_extra(replace(digits, classes=("a", "b")), data.load_dataset("digits"), 0.5, 32)
 
 
 @pytest.mark.parametrize(
@@ -150,20 +150,22 @@ def test_files_that_are_no_archive_or_cut_short_are_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_held_out_images_are_refused_with_their_count(tmp_path: Path, split: str) -> None:
     images, labels = generated()
-    held = data.load("digits").part(split)[0].transpose(0, 2, 3, 1)
+    held = data.load_dataset("digits").part(split)[0].transpose(0, 2, 3, 1)
     images[[7, 20, 49]] = held[[0, 5, 5]]
     line = refusal(written(tmp_path / "x.npz", image=images, label=labels))
     counts = ("3", "0") if split == "test" else ("0", "3")
     assert f"{counts[0]} of its 50 images are test images of digits, {counts[1]} validation images" in line
     assert "the first is image 7" in line
     images[[7, 20, 49], 0, 0] ^= 1  # near is not equal
-    fine = extra.load(written(tmp_path / "y.npz", image=images, label=labels))
-    extra.checked(fine, data.load("digits"), 0.5, 32)
+    fine = extra.load_extra(written(tmp_path / "y.npz", image=images, label=labels))
+    extra.checked_extra(fine, data.load_dataset("digits"), 0.5, 32)
 
 
 def test_images_that_only_share_a_checksum_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extra, "_checksums", lambda images: np.zeros(len(images), np.uint64))
-    extra.checked(extra.load(written(tmp_path / "x.npz", image=generated()[0])), data.load("digits"), 0.5, 32)
+    extra.checked_extra(
+        extra.load_extra(written(tmp_path / "x.npz", image=generated()[0])), data.load_dataset("digits"), 0.5, 32
+    )
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.01, 0), (0.99, 32)])
@@ -175,7 +177,7 @@ def test_a_share_that_leaves_one_kind_without_an_image_is_refused(tmp_path: Path
 # ---------------------------------------------------------------------------------------------- batches
 
 
-def supply(added: "Extra | None", train: int = 100, size: int = 16) -> Supply:
+def supply(added: "ExtraImages | None", train: int = 100, size: int = 16) -> Supply:
     return Supply(Split.of(few(train), "train", CPU), size, 3, added)
 
 

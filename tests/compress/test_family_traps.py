@@ -17,7 +17,7 @@ from compress.methods.batch import Batch
 from compress.methods.objective import Objective
 from compress.methods.options import METHOD_OPTIONS
 from compress.networks import Classifier, Features
-from compress.networks.graph.classifier import OnnxClassifier
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics.seeds import generator
 from compress.training import schedule
 from edge.core.artifact import Work

@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 def train(folder: Path, student: Classifier, method: str = "pgd-at", **changes: Any) -> dict[str, Any]:
     """On all digits."""
-    return short_training.train(folder, student, method, dataset=data.load("digits"), **{**LONGER, **changes})
+    return short_training.train(folder, student, method, dataset=data.load_dataset("digits"), **{**LONGER, **changes})
 
 
 @pytest.mark.parametrize(("method", "augment"), [("pgd-at", "auto"), ("n-fgsm", "idbh-weak")])
@@ -71,7 +71,7 @@ def test_training_learns_and_the_chosen_epoch_is_the_best_on_validation(tmp_path
     best = max(seen, key=lambda row: (row["validation_robust"], row["epoch"]))
     assert found["best_epoch"] == best["epoch"]
     assert found["validation"]["robust"] == best["validation_robust"]
-    split = Split.of(data.load("digits"), "val", torch.device("cpu"))
+    split = Split.of(data.load_dataset("digits"), "val", torch.device("cpu"))
     assert accuracy(student, split, 128) == found["validation"]["clean"] > 0.5
     again = robust_accuracy(student, split, 128, eps=0.15, steps=2, seed=3)
     assert again == found["validation"]["robust"] > 0.2
@@ -121,7 +121,7 @@ class Seeing(CleanTraining):
 def test_the_varied_batch_is_what_objective_and_teacher_see_anew_each_epoch(tmp_path: Path) -> None:
     objective = Seeing()
     train(tmp_path, fresh(), objective=objective, epochs=2, augment="crop-flip")
-    split = Split.of(data.load("digits"), "train", torch.device("cpu"))
+    split = Split.of(data.load_dataset("digits"), "train", torch.device("cpu"))
     steps = len(split.labels) // 128
     assert len(objective.seen) == 2 * steps
     for epoch in (0, 1):
@@ -176,7 +176,7 @@ def test_catastrophic_overfitting_stops_training_at_the_best_epoch(
     assert collapse["robust"] < collapse["best"] / 2 and collapse["best"] > 0.15
     assert last["validation_clean"] >= found["validation"]["clean"]
     assert found["validation"]["robust"] == max_robust(seen) == seen[found["best_epoch"] - 1]["validation_robust"]
-    split = Split.of(data.load("digits"), "val", torch.device("cpu"))
+    split = Split.of(data.load_dataset("digits"), "val", torch.device("cpu"))
     assert robust_accuracy(student, split, 64, eps=0.22, steps=2, seed=3) == max_robust(seen)  # that epoch's weights
     lines = [line for line in capsys.readouterr().err.splitlines() if "catastrophic overfitting" in line]
     assert len(lines) == 1 and f"in epoch {len(seen)}" in lines[0] and f"kept epoch {found['best_epoch']}" in lines[0]

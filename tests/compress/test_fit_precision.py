@@ -88,7 +88,7 @@ def test_a_measurement_decides_and_leaves_no_trace() -> None:
     torch.manual_seed(0)
     from compress import networks
 
-    network = networks.build("resnet8", channels=3, classes=10)
+    network = networks.build_network("resnet8", channels=3, classes=10)
     passes, before = Passes(network), copied(network)
     y = torch.zeros(4, dtype=torch.int64)
     found = speed.fastest(passes, Search(passes, losses.cross_entropy(y)), images(4, 3, 32), steps=2)

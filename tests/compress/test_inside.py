@@ -21,7 +21,7 @@ from edge.core.errors import CompressError
 
 def network(name: str = "resnet8", seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    net = networks.build(name, channels=3, classes=10)
+    net = networks.build_network(name, channels=3, classes=10)
     for part in net.modules():  # statistics as after training, so that folding has something to fold
         if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             part.running_mean.normal_(0, 0.1)

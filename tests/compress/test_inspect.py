@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.cli.execute import execute
 from compress.cli.show_inspected import lines
-from compress.networks import folder
+from compress.networks import network_files
 from edge.core import artifact
 from edge.core.errors import CompressError
 from export.inspection import inspect
@@ -123,7 +123,7 @@ def test_the_exported_int8_stage(chain: SimpleNamespace) -> None:
     assert found["contract"] == json.loads((chain.e / "contract.json").read_text())
     assert {entry["name"] for entry in found["files"]} == {*stage.manifest["payload"], *stage.manifest["records"]}
     layers = [row for row in found["graph"]["layers"] if row["weight"]]
-    state = folder.read_weights(chain.quantized)
+    state = network_files.read_weights(chain.quantized)
     assert {row["name"]: row["weight"] for row in layers} == {
         name.removesuffix(".weight"): list(value.shape) for name, value in state.items() if name.endswith(".weight")
     }
@@ -179,7 +179,7 @@ def test_a_torch_stage(chain: SimpleNamespace) -> None:
     assert told["scales"]["max"] == pytest.approx(graph["scales"]["max"], rel=1e-6)
     assert told["weight_scales"] == pytest.approx(graph["weight_scales"], rel=1e-6)
     assert found["contract"]["labels"] == [str(digit) for digit in range(10)]
-    state = folder.read_weights(chain.student)
+    state = network_files.read_weights(chain.student)
     rows = inspect(chain.student)["graph"]["layers"]
     assert sum(row["parameters"] for row in rows) == sum(v.numel() for v in state.values() if v.ndim > 1)
     assert inspect(chain.a)["graph"] is None, "an attack set holds no network"

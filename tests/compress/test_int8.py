@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compress import networks
-from compress.networks import folder
+from compress.networks import network_files
 from compress.networks.base import Activation
 from compress.quantization import folding, int8
 from edge.core.errors import CompressError
@@ -16,7 +16,7 @@ from edge.core.errors import CompressError
 
 def student(name: str = "resnet8") -> networks.Classifier:
     torch.manual_seed(0)
-    model = networks.build(name, channels=1, classes=10)
+    model = networks.build_network(name, channels=1, classes=10)
     model.train()(torch.rand(64, 1, 8, 8))
     return model.eval()
 
@@ -28,7 +28,7 @@ def images(n: int = 32, seed: int = 1) -> torch.Tensor:
 def test_a_reloaded_twin_is_exact() -> None:
     twin = student()
     layout = int8.quantize(twin, [images()])
-    again = networks.build("resnet8", channels=1, classes=10)
+    again = networks.build_network("resnet8", channels=1, classes=10)
     int8.restore(again, layout, twin.state_dict())
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
@@ -53,7 +53,7 @@ def test_a_state_without_ranges_or_of_another_network_is_one_line(
     if value is None:
         del weights[name]
     with pytest.raises(CompressError, match=f"^runs/q: .*{fault}.*; quantize again$"):
-        int8.restore(networks.build("resnet8", channels=1, classes=10), layout, weights, "runs/q")
+        int8.restore(networks.build_network("resnet8", channels=1, classes=10), layout, weights, "runs/q")
 
 
 def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
@@ -65,11 +65,13 @@ def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         ndim = 4 if "conv" in name else 2
         wide = value.reshape(-1, *[1] * (ndim - 1)) if name.endswith("weight_quantizer.amax") else value
         old[name.replace("quantizer.amax", "quantizer._amax")] = wide
-    (tmp_path / "model.json").write_text(json.dumps(folder.describe("resnet8", (1, 8, 8), [str(k) for k in range(10)])))
+    (tmp_path / "model.json").write_text(
+        json.dumps(network_files.describe_network("resnet8", (1, 8, 8), [str(k) for k in range(10)]))
+    )
     (tmp_path / "quantizer.json").write_text(json.dumps({"bits": 8, "unsigned": layout["unsigned"]}))
     read = int8.read_layout(tmp_path)
     assert read == layout
-    again = networks.build("resnet8", channels=1, classes=10)
+    again = networks.build_network("resnet8", channels=1, classes=10)
     int8.restore(again, read, old)
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
@@ -138,7 +140,7 @@ FAMILIES = {
 
 def family(name: str) -> tuple[networks.Classifier, torch.Tensor]:
     torch.manual_seed(0)
-    model = networks.build(name, channels=FAMILIES[name], classes=10).eval()
+    model = networks.build_network(name, channels=FAMILIES[name], classes=10).eval()
     side = 64 if "v3" in name else 16
     return model, torch.rand(2, FAMILIES[name], side, side)
 

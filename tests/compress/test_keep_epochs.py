@@ -12,7 +12,7 @@ from compress.attacks.accuracy import accuracy
 from compress.config import TeacherConfig, Training
 from compress.data.split import Split
 from compress.methods import registry
-from compress.networks.folder import read_weights
+from compress.networks.network_files import read_weights
 from compress.stages import teacher
 from compress.training import checkpoint
 from edge.core import artifact, interrupt

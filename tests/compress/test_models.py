@@ -33,7 +33,7 @@ from edge.core.errors import CompressError
 )
 def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
     with torch.device("meta"):
-        assert parameters(networks.build(name, channels=3, classes=classes)) == count
+        assert parameters(networks.build_network(name, channels=3, classes=classes)) == count
 
 
 LIGHT = [name for name in names.MODELS if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]
@@ -53,7 +53,7 @@ VARIANTS = [
 @pytest.mark.parametrize("name", [*LIGHT, *VARIANTS])
 def test_every_model_gives_logits_and_the_features_behind_them(name: str, channels: int, size: int) -> None:
     torch.manual_seed(0)
-    model = networks.build(name, channels=channels, classes=7).eval()
+    model = networks.build_network(name, channels=channels, classes=7).eval()
     x = torch.rand(2, channels, size, size)
     with torch.no_grad():
         out = model.forward_features(x)
@@ -68,8 +68,8 @@ def test_every_model_gives_logits_and_the_features_behind_them(name: str, channe
 
 def test_normalisation_is_part_of_the_network() -> None:
     torch.manual_seed(0)
-    plain = networks.build("resnet8", channels=3, classes=5).eval()
-    model = networks.build("resnet8+normalize", channels=3, classes=5).eval()
+    plain = networks.build_network("resnet8", channels=3, classes=5).eval()
+    model = networks.build_network("resnet8+normalize", channels=3, classes=5).eval()
     model.load_state_dict(plain.state_dict(), strict=False)
     mean, std = torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1), torch.tensor([0.5, 0.6, 0.7]).reshape(1, 3, 1, 1)
     model.get_buffer("preprocess.mean").copy_(mean)
@@ -102,12 +102,12 @@ def test_same_padding_is_tensorflows() -> None:
 @pytest.mark.parametrize("name", ["resnet9", "wrn-11-2", "vgg", "wrn-10-0", "mobilenetv2-0"])
 def test_unknown_models_are_refused(name: str) -> None:
     with pytest.raises(CompressError, match="unknown model"):
-        networks.build(name, channels=1, classes=10)
+        networks.build_network(name, channels=1, classes=10)
 
 
 def test_an_unknown_variant_is_refused_with_those_that_exist() -> None:
     with pytest.raises(CompressError, match=r"'resnet18' has no variant \+silu \(known: \+normalize\)"):
-        networks.build("resnet18+silu", channels=3, classes=10)
+        networks.build_network("resnet18+silu", channels=3, classes=10)
 
 
 FOLDED = {"resnet8": 0, "resnet18": 0, "cnn": 0, "mobilenetv2-0.25": 0, "wrn-10-4": None, "wrn-10-2+same+silu": None}
@@ -116,7 +116,7 @@ FOLDED = {"resnet8": 0, "resnet18": 0, "cnn": 0, "mobilenetv2-0.25": 0, "wrn-10-
 @pytest.mark.parametrize("name", FOLDED)
 def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
     torch.manual_seed(0)
-    model = networks.build(name, channels=1, classes=10)
+    model = networks.build_network(name, channels=1, classes=10)
     for _ in range(3):  # give the BatchNorms statistics that matter
         model.train()(torch.rand(32, 1, 8, 8) * 3)
     model.eval()
@@ -130,7 +130,7 @@ def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
 
 
 def test_quantizers_stand_behind_every_activation_and_before_what_comes_from_elsewhere() -> None:
-    model = networks.build("resnet8", channels=1, classes=10)
+    model = networks.build_network("resnet8", channels=1, classes=10)
     fold(model)
     sites = quantizer_sites(model)
     assert "conv1.input_quantizer" in sites and "linear.input_quantizer" in sites

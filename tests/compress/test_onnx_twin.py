@@ -130,10 +130,10 @@ def test_every_operator_against_onnx_runtime(name: str) -> None:
     content = CASES[name]
     x = images(shape_of(content))
     if name == "Cast":  # back to float32, as its sum with a float32 tensor would be
-        got = onnx_twin.build(content, where="g")(torch.from_numpy(x)).float().numpy()
+        got = onnx_twin.build_twin(content, where="g")(torch.from_numpy(x)).float().numpy()
         np.testing.assert_array_equal(got, x.astype(np.float16).reshape(2, -1).astype(np.float32))
         return
-    got, want = onnx_twin.build(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
+    got, want = onnx_twin.build_twin(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -157,7 +157,7 @@ def test_shapes_computed_by_the_graph_and_values_of_constants_alone() -> None:
     ]
     constants = {"first": i(0), "rest": i(-1), "square": np.array([4.0], np.float32)}
     content, x = graphs.model(nodes, constants), images()
-    twin = onnx_twin.build(content, where="g")
+    twin = onnx_twin.build_twin(content, where="g")
     np.testing.assert_allclose(twin(torch.from_numpy(x)).numpy(), graphs.run(content, x), rtol=1e-6)
     assert [node.op for node in twin.nodes] == ["Shape", "Gather", "Concat", "Reshape", "Mul", "Add"]
 
@@ -168,7 +168,7 @@ def test_shapes_computed_by_the_graph_and_values_of_constants_alone() -> None:
 def test_the_largest_value_of_a_range_has_a_gradient() -> None:
     """float32(255) / 255 · 255 need not be 1: a white pixel must not lose its gradient to that."""
     scale = np.float32(1 / 255) * np.float32(1 - 1e-7)
-    twin = onnx_twin.build(quantized(np.array(0, np.uint8), np.array(scale, np.float32)), where="g")
+    twin = onnx_twin.build_twin(quantized(np.array(0, np.uint8), np.array(scale, np.float32)), where="g")
     leaf = torch.ones(1, *graphs.SHAPE).requires_grad_()
     assert float(leaf.detach().max() / scale) > 255
     assert bool((torch.autograd.grad(twin(leaf).sum(), leaf)[0] == 1).all())
@@ -189,7 +189,7 @@ def test_quantizing_is_the_runtimes_to_the_bit_and_its_gradient_straight_inside_
     content = quantized(zero, scale)
     x = (np.arange(-300, 348, dtype=np.float32).reshape(6, *graphs.SHAPE) / 2 * scale).astype(np.float32)
     leaf = torch.from_numpy(x).requires_grad_()
-    got = onnx_twin.build(content, where="g")(leaf)
+    got = onnx_twin.build_twin(content, where="g")(leaf)
     np.testing.assert_array_equal(got.detach().numpy(), graphs.run(content, x))
     (gradient,) = torch.autograd.grad(got.sum(), leaf)
     info = np.iinfo(zero.dtype)
@@ -203,7 +203,7 @@ def test_quantizing_each_channel_by_its_own_scale() -> None:
     content = quantized(np.array([0, 100, 255], np.uint8), np.array([0.01, 0.02, 0.005], np.float32))
     x = images()
     np.testing.assert_array_equal(
-        onnx_twin.build(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
+        onnx_twin.build_twin(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
     )
 
 
@@ -218,8 +218,11 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(("exported", "source"), [("ef", "student"), ("e", "quantized")])
 def test_the_chains_artifacts_and_their_torch_twins(chain: SimpleNamespace, exported: str, source: str) -> None:
     stage = artifact.read(getattr(chain, exported))
-    twin, original = onnx_twin.build(stage.file("model.onnx").read_bytes(), where="e"), load(getattr(chain, source))
-    raw, labels = data.load("digits").part("test")
+    twin, original = (
+        onnx_twin.build_twin(stage.file("model.onnx").read_bytes(), where="e"),
+        load(getattr(chain, source)),
+    )
+    raw, labels = data.load_dataset("digits").part("test")
     x, y = to_float(torch.from_numpy(raw)), torch.from_numpy(labels)
     with open_runner(stage.path) as runner:
         want = runner.infer(raw)
@@ -257,7 +260,7 @@ def test_a_network_of_unusual_operators() -> None:
     torch.manual_seed(0)
     model = Unusual().eval().requires_grad_(False)
     proto, _ = float32.emit(model, torch.zeros(1, 8, 8), 20)
-    twin = onnx_twin.build(proto.SerializeToString(), where="unusual")
+    twin = onnx_twin.build_twin(proto.SerializeToString(), where="unusual")
     x, y = torch.rand(5, 1, 8, 8), torch.arange(5)
     torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient(twin, x, y), gradient(model, x, y), rtol=1e-3, atol=1e-5)
@@ -276,14 +279,14 @@ def test_a_half_precision_graph() -> None:
     ]
     content, x = graphs.model(nodes, {"w": f(2, 3, 3, 3).astype(np.float16)}), images()
     leaf = torch.from_numpy(x).requires_grad_()
-    got = onnx_twin.build(content, where="g")(leaf)
+    got = onnx_twin.build_twin(content, where="g")(leaf)
     np.testing.assert_allclose(got.detach().numpy(), graphs.run(content, x), rtol=5e-3, atol=5e-3)
     assert torch.autograd.grad(got.sum(), leaf)[0].dtype == torch.float32
 
 
 def test_a_fixed_batch_is_padded() -> None:
-    free = onnx_twin.build(graphs.linear_digits(), where="g")
-    fixed = onnx_twin.build(graphs.linear_digits(4), where="g")
+    free = onnx_twin.build_twin(graphs.linear_digits(), where="g")
+    fixed = onnx_twin.build_twin(graphs.linear_digits(4), where="g")
     assert (free.batch, fixed.batch) == (0, 4)
     x = torch.rand(10, 1, 8, 8)
     torch.testing.assert_close(fixed(x), free(x))
@@ -293,7 +296,10 @@ def test_a_fixed_batch_is_padded() -> None:
 
 def test_a_softmax_at_the_end_is_left_out_of_the_logits() -> None:
     content = graphs.linear_digits(scale=50, softmax=True)
-    twin, plain = onnx_twin.build(content, where="g"), onnx_twin.build(graphs.linear_digits(scale=50), where="g")
+    twin, plain = (
+        onnx_twin.build_twin(content, where="g"),
+        onnx_twin.build_twin(graphs.linear_digits(scale=50), where="g"),
+    )
     assert twin.probabilities and not plain.probabilities
     x = torch.rand(6, 1, 8, 8)
     torch.testing.assert_close(twin(x), plain(x))
@@ -307,7 +313,7 @@ def test_functions_of_the_file_are_read_through() -> None:
     content = graphs.model(nodes, {}, functions=[twice], domains=["local"])
     x = images()
     np.testing.assert_array_equal(
-        onnx_twin.build(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
+        onnx_twin.build_twin(content, where="g")(torch.from_numpy(x)).numpy(), graphs.run(content, x)
     )
 
 
@@ -333,5 +339,5 @@ def flat(*nodes: Any) -> bytes:
 )
 def test_what_has_no_twin_is_told_in_one_line(content: bytes, message: str) -> None:
     with pytest.raises(CompressError, match=message) as fault:
-        onnx_twin.build(content, where="m.onnx")
+        onnx_twin.build_twin(content, where="m.onnx")
     assert "\n" not in str(fault.value) and str(fault.value).startswith("m.onnx: ")

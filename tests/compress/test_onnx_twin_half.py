@@ -30,7 +30,7 @@ def half(scale: float = 1.0, kind: int = TensorProto.FLOAT16) -> bytes:
 
 def test_values_are_rounded_behind_each_operator() -> None:
     x = RNG.random((5, *graphs.SHAPE), np.float32)
-    got = onnx_twin.build(half(), where="graph")(torch.from_numpy(x)).numpy()
+    got = onnx_twin.build_twin(half(), where="graph")(torch.from_numpy(x)).numpy()
     want = graphs.run(half(), x)
     assert (got == got.astype(np.float16)).all(), "each is a number of the type"
     assert np.abs(got - want).max() <= 4 * np.spacing(np.float16(np.abs(want).max()))
@@ -47,7 +47,7 @@ def test_small_gradients_reach_the_image() -> None:
     gradients = []
     for factor in (1.0, 1e-9):
         leaf = x.clone().requires_grad_()
-        twin = onnx_twin.build(half(), where="graph")
+        twin = onnx_twin.build_twin(half(), where="graph")
         gradients.append(torch.autograd.grad(factor * twin(leaf).sum(), leaf)[0] / factor)
     assert gradients[0].abs().min() > 0
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=0)
@@ -62,5 +62,5 @@ def test_overflow_is_not_hidden(value: float, kept: float) -> None:
         helper.make_node("Cast", ["z"], ["y"], to=TensorProto.FLOAT),
     ]
     content = graphs.model(nodes, {"s": np.float16(1)})
-    twin = onnx_twin.build(content, where="graph")
+    twin = onnx_twin.build_twin(content, where="graph")
     assert float(twin(torch.full((1, *graphs.SHAPE), value)).max()) == kept

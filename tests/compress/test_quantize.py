@@ -14,10 +14,10 @@ from compress import config, layout
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, parse
-from compress.data import load as load_dataset
+from compress.data import load_dataset
 from compress.data.split import Split
 from compress.folders import load
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.quantization import int8
 from compress.stages import quantize, quantize_fallback, quantize_sensitivity
 from compress.stages.quantize_judge import Judge, Verdict
@@ -40,7 +40,7 @@ def planted(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
     What reads that tensor in 8 bits sees nothing else.
     """
     student = artifact.read(chain.student)
-    model = folder.load(folder.read_architecture(student.path), student.path)
+    model = network_files.load_network(network_files.read_architecture(student.path), student.path)
     block, factor = model.get_submodule("layer2.0"), 1e4
     with torch.no_grad():
         live = int(block.bn1.weight.abs().argmax())
@@ -51,7 +51,7 @@ def planted(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
     plan = artifact.Plan(student.kind, {**student.config, "planted": 1}, 0, student.data, {})
 
     def make(work: artifact.Work) -> None:
-        folder.write(work, folder.read_architecture(student.path), model)
+        network_files.write_network(work, network_files.read_architecture(student.path), model)
 
     artifact.build(out, plan, make)
     x = torch.rand(16, 1, 8, 8)
@@ -130,7 +130,7 @@ def test_an_imported_network_says_how_it_can_be_quantized(chain: SimpleNamespace
     plan = artifact.Plan("teacher", {"data": "digits", "source": "theirs.pt"}, 0, teacher.data, {})
 
     def make(work: artifact.Work) -> None:
-        folder.write(work, folder.read_architecture(teacher.path), load(teacher))
+        network_files.write_network(work, network_files.read_architecture(teacher.path), load(teacher))
 
     artifact.build(tmp_path / "t", plan, make)
     with pytest.raises(CompressError, match=r"was imported, .*; give --method, e.g. pgd-at, or --mode ptq"):

@@ -125,7 +125,7 @@ def test_weights_by_mse_against_a_search_in_each_channel() -> None:
 
 def network() -> networks.Classifier:
     torch.manual_seed(0)
-    return networks.build("resnet8", channels=1, classes=10)
+    return networks.build_network("resnet8", channels=1, classes=10)
 
 
 def images(n: int = 48, seed: int = 1) -> Tensor:

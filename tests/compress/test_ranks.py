@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from compress import names, networks
-from compress.networks.sharded import exchange, sharded
-from compress.networks.sync_batchnorm import synchronise
+from compress.networks.distributed import exchange, sharded, synchronise
 from compress.numerics import ranks
 from compress.numerics.ranks import group
 from edge.core.errors import CompressError
@@ -121,7 +120,7 @@ def test_ranks_above_zero_print_nothing(computed: dict[str, Any]) -> None:
 
 
 def test_one_rank_is_the_identity() -> None:
-    network = networks.build("resnet8", channels=1, classes=10)
+    network = networks.build_network("resnet8", channels=1, classes=10)
     kinds = [type(module) for module in network.modules()]
     x, value = torch.rand(3, 2), object()
     with ranks.started():

@@ -22,7 +22,7 @@ from tests.conftest import BRIEF
 
 
 def test_each_stage_loads_as_what_it_measured(chain: SimpleNamespace) -> None:
-    images, labels = data.load("digits").part("test")
+    images, labels = data.load_dataset("digits").part("test")
     x = torch.from_numpy(images).float() / 255
     for name in ("teacher", "student", "quantized"):
         stage, model = artifact.read(getattr(chain, name)), load(getattr(chain, name))
@@ -49,7 +49,7 @@ def test_making_a_stage_again_gives_the_same_identity(chain: SimpleNamespace, tm
 
 
 def test_the_exported_files_say_what_their_torch_models_say(chain: SimpleNamespace) -> None:
-    images, _ = data.load("digits").part("test")
+    images, _ = data.load_dataset("digits").part("test")
     x = torch.from_numpy(images).float() / 255
     for file, source, tolerance in ((chain.ef, chain.student, 1e-4), (chain.e, chain.quantized, 0.05)):
         want = load(source)(x).numpy()
@@ -64,7 +64,7 @@ def test_the_attack_set_holds_admissible_images_and_true_verdicts(chain: SimpleN
     arrays, said = np.load(stage.file("attack-set.npz")), json.loads(stage.file("attack-set.json").read_text())
     clean, labels, found, broken = (arrays[n] for n in ("clean", "labels", "adversarial", "broken"))
     assert len(labels) == 60 and np.bincount(labels).tolist() == [6] * 10
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     assert set(arrays["index"]) <= set(digits.splits["test"]) and (digits.images[arrays["index"]] == clean).all()
     radius = said["threat"]["grid_radius"]
     assert radius == 40 and np.abs(found.astype(int) - clean).max() == radius
@@ -99,7 +99,7 @@ def test_a_wrong_attack_budget_would_be_seen() -> None:
 
 
 def test_fewer_images_are_chosen_evenly_over_the_classes() -> None:
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     index = attack.choose(digits, 30)
     assert np.bincount(digits.labels[index]).tolist() == [3] * 10
     assert attack.choose(digits, None).tolist() == digits.splits["test"].tolist()

@@ -19,8 +19,8 @@ from compress.data.split import Split
 from compress.networks.base import Classifier, Features, Normalize
 from compress.stages import distill, teacher, teacher_import
 from compress.zoo import check
-from compress.zoo.catalog import NORMALIZATIONS, Entry
-from compress.zoo.network import constants
+from compress.zoo.catalog import NORMALIZATIONS, CatalogEntry
+from compress.zoo.importing import constants
 from edge.core import artifact
 from edge.core.errors import CompressError
 
@@ -118,24 +118,24 @@ def test_chance_and_what_nothing_explains_are_said(split: Split) -> None:
     assert "none of no normalisation, normalisation cifar10" in cause(normalised(Brightest()), wrong, 1.0)
 
 
-def entry(clean: float, autoattack: float) -> Entry:
-    return Entry("cifar10", "Test", "resnet8", "", clean, autoattack, 0, "", ())
+def entry(clean: float, autoattack: float) -> CatalogEntry:
+    return CatalogEntry("cifar10", "Test", "resnet8", "", clean, autoattack, 0, "", ())
 
 
 def test_figures_that_agree_need_no_explanation_and_a_smaller_radius_is_found(split: Split) -> None:
     model = normalised(Brightest())
-    how = check.Check("pgd", "8/255", 8 / 255, 5, 100, 200, 0)
-    measured = check.measure(model, split, how)
+    how = check.TeacherCheck("pgd", "8/255", 8 / 255, 5, 100, 200, 0)
+    measured = check.measure_teacher(model, split, how)
     assert measured["n"] == 400 and measured["clean"] == 1.0 and measured["attack"] == "pgd"
-    stronger = check.measure(model, split, dataclasses.replace(how, attack="ensemble"))
+    stronger = check.measure_teacher(model, split, dataclasses.replace(how, attack="ensemble"))
     assert stronger["attack"] == "ensemble" and stronger["robust"] <= measured["robust"]
     low, high = measured["interval"]
     assert low < measured["robust"] < high
-    agreeing = check.compare(model, split, measured, entry(100.0, 100 * measured["robust"]), how)
+    agreeing = check.compare_published(model, split, measured, entry(100.0, 100 * measured["robust"]), how)
     assert agreeing["explained"] == ""
     at_half = robust_accuracy(model, split, 200, eps=4 / 255, steps=5, seed=0)
     assert at_half > measured["robust"] + 0.05
-    smaller = check.compare(model, split, measured, entry(100.0, 100 * at_half), how)
+    smaller = check.compare_published(model, split, measured, entry(100.0, 100 * at_half), how)
     assert "ε = 4/255 closes the gap" in smaller["explained"]
 
 
@@ -196,7 +196,7 @@ def test_a_head_or_input_of_other_data_is_refused(chain: SimpleNamespace, tmp_pa
         ("classes", 1, 100, "its head gives 100 classes, digits has 10"),
         ("colour", 3, 10, "takes images of 3 channels, digits has 1"),
     ):
-        net = networks.build("resnet8", channels=channels, classes=classes)
+        net = networks.build_network("resnet8", channels=channels, classes=classes)
         torch.save(net.state_dict(), tmp_path / f"{name}.pt")
         with pytest.raises(CompressError, match=said):
             bring_in(tmp_path / f"{name}.pt", tmp_path / name, data="digits")
@@ -206,7 +206,7 @@ def test_a_head_or_input_of_other_data_is_refused(chain: SimpleNamespace, tmp_pa
 def test_an_imported_teacher_of_other_classes_cannot_teach(tmp_path: Path) -> None:
     from compress import networks
 
-    net = networks.build("resnet8", channels=1, classes=7)
+    net = networks.build_network("resnet8", channels=1, classes=7)
     torch.save(net.state_dict(), tmp_path / "seven.pt")
     bring_in(tmp_path / "seven.pt", tmp_path / "t", image_size=8)
     config = {**BRIEF, "model": "resnet8", "method": "rslad", "teacher_floor": 0}

@@ -23,7 +23,7 @@ N = 60
 
 
 def images(split: str = "test", n: int = N) -> tuple[np.ndarray, np.ndarray]:
-    x, y = data.load("digits").part(split)
+    x, y = data.load_dataset("digits").part(split)
     return x[:n], y[:n]
 
 

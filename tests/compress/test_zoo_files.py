@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.zoo import files, state
+from compress.zoo import checkpoints
 from edge.core.errors import CompressError
 
 RAN = Path("ran")
@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_is_named(kind: str, tmp_path: Path, monkeypatch: 
     path = tmp_path / "model.pt"
     path.write_bytes(make())
     with pytest.raises(CompressError) as fault:
-        state.extract(files.read(path), path)
+        checkpoints.extract(checkpoints.read_checkpoint(path), path)
     assert said in str(fault.value) and "\n" not in str(fault.value) and str(path) in str(fault.value)
     assert not RAN.exists(), "code in the file was run"
 
@@ -113,12 +113,12 @@ def test_a_truncated_safetensors_file_is_named(tmp_path: Path) -> None:
 
     (tmp_path / "m.safetensors").write_bytes(save(weights())[:-100])
     with pytest.raises(CompressError, match="damaged or truncated safetensors"):
-        files.read(tmp_path / "m.safetensors")
+        checkpoints.read_checkpoint(tmp_path / "m.safetensors")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match="is a folder; give the checkpoint file inside"):
-        files.read(tmp_path)
+        checkpoints.read_checkpoint(tmp_path)
 
 
 def test_harmless_things_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_harmless_things_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
     }
     for old in (False, True):
         torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
-        found = state.extract(files.read(tmp_path / "m.pt"), tmp_path / "m.pt")
+        found = checkpoints.extract(checkpoints.read_checkpoint(tmp_path / "m.pt"), tmp_path / "m.pt")
         assert set(found.weights) == {"weight", "bias"}
 
 
@@ -140,5 +140,5 @@ def test_weights_stay_mapped_from_their_file(tmp_path: Path) -> None:
     """Half a gigabyte must not be read to be looked at: the tensors share the file's pages."""
     big = {"weight": torch.ones(1000, 1000)}
     torch.save(big, tmp_path / "m.pt")
-    found = files.read(tmp_path / "m.pt")["weight"]
+    found = checkpoints.read_checkpoint(tmp_path / "m.pt")["weight"]
     assert str(tmp_path / "m.pt") in Path("/proc/self/maps").read_text() and float(found.sum()) == 1e6

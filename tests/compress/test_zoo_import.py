@@ -16,7 +16,7 @@ from compress import folders
 from compress.config import ImportConfig, parse
 from compress.stages import teacher_import
 from compress.zoo import catalog
-from compress.zoo.fetch import fetch
+from compress.zoo.sources import fetch_file
 from edge.core.errors import CompressError
 from tests.compress import zoo_nets
 
@@ -72,9 +72,9 @@ def test_every_family_computes_what_its_own_code_computes(
     torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "net.pt")
     ours = imported(tmp_path / "net.pt", **({} if certain else {"arch": model}))
     assert_same(ours, theirs)
-    from compress.networks import folder
+    from compress.networks import network_files
 
-    assert set(folder.read_architecture(tmp_path / "teacher")["model"].split("+")) == set(model.split("+"))
+    assert set(network_files.read_architecture(tmp_path / "teacher")["model"].split("+")) == set(model.split("+"))
 
 
 WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
@@ -116,12 +116,12 @@ def test_every_wrapper_is_taken_off(wrapper: str, old: bool, small: nn.Module, t
 )
 def test_every_family_comes_out_of_every_wrapper(make: Callable[[], nn.Module], model: str, tmp_path: Path) -> None:
     """Without the detour over a file, which the tests above take: names, values and what is detected."""
-    from compress.zoo import detect, state
+    from compress.zoo import checkpoints, detect
 
     torch.manual_seed(0)
     plain = make().state_dict()
     for wrapper, wrap in WRAPPERS.items():
-        found = state.extract(wrap(plain), tmp_path)
+        found = checkpoints.extract(wrap(plain), tmp_path)
         network = detect.detect(found, tmp_path, model)
         wanted = {name for name in plain if name not in ("mu", "sigma") and not name.endswith("num_batches_tracked")}
         assert {name for name in found.weights if not name.endswith("num_batches_tracked")} == wanted, wrapper
@@ -140,10 +140,10 @@ def test_safetensors_are_read(small: nn.Module, tmp_path: Path) -> None:
 
 def test_prefixes_are_stripped_as_prefixes_only(tmp_path: Path) -> None:
     """A loader that replaces `model.` anywhere would merge these two keys."""
-    from compress.zoo import state
+    from compress.zoo import checkpoints
 
     weights = {"layer.model.weight": torch.ones(2, 2), "layer.weight": torch.zeros(2, 2)}
-    assert set(state.extract(weights, tmp_path / "x").weights) == set(weights)
+    assert set(checkpoints.extract(weights, tmp_path / "x").weights) == set(weights)
 
 
 def test_what_weights_cannot_show_is_named_and_arch_decides(tmp_path: Path) -> None:
@@ -191,11 +191,11 @@ def test_the_catalogue_holds_both_zoos() -> None:
     assert [sum(e.dataset == d for e in entries) for d in ("cifar10", "cifar100")] == [76, 38]
     assert len({e.source for e in entries}) == 114 and sum(e.native for e in entries) == 96
     assert all(0 <= e.autoattack < e.clean <= 100 for e in entries)
-    found = catalog.find("Chen2021LTD_WRN34_10")
+    found = catalog.find_entry("Chen2021LTD_WRN34_10")
     assert (found.model, found.clean, found.autoattack) == ("wrn-34-10", 85.21, 56.94)
-    assert catalog.find("Chen2021LTD_WRN34_10", "cifar100").model == "wrn-34-10+sub_block1"
-    assert catalog.find("cifar100/Rice2020Overfitting").normalization == "cifar100-exact"
-    assert catalog.find("Addepalli2021Towards_PARN18").dataset == "cifar100"  # only there
+    assert catalog.find_entry("Chen2021LTD_WRN34_10", "cifar100").model == "wrn-34-10+sub_block1"
+    assert catalog.find_entry("cifar100/Rice2020Overfitting").normalization == "cifar100-exact"
+    assert catalog.find_entry("Addepalli2021Towards_PARN18").dataset == "cifar100"  # only there
 
 
 def test_native_entries_have_the_published_number_of_parameters() -> None:
@@ -205,7 +205,7 @@ def test_native_entries_have_the_published_number_of_parameters() -> None:
     for entry in catalog.entries():
         if entry.native:
             with torch.device("meta"):
-                built = networks.build(entry.model, channels=3, classes=entry.classes)
+                built = networks.build_network(entry.model, channels=3, classes=entry.classes)
             assert parameters(built) == entry.parameters, entry.source
             assert ("normalize" in entry.model) == bool(entry.normalization), entry.source
 
@@ -301,18 +301,18 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def test_a_file_is_downloaded_whole(served: str, tmp_path: Path) -> None:
-    fetch(f"{served}/net.pt", tmp_path / "models" / "cifar10" / "net.pt")
+    fetch_file(f"{served}/net.pt", tmp_path / "models" / "cifar10" / "net.pt")
     assert (tmp_path / "models" / "cifar10" / "net.pt").read_bytes() == bytes(range(256)) * 12_000
 
 
 @pytest.mark.parametrize(("name", "said"), [("page", "a web page, not the file"), ("nothing", "404")])
 def test_what_is_not_the_file_leaves_nothing_behind(name: str, said: str, served: str, tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=said):
-        fetch(f"{served}/{name}", tmp_path / "models" / "net.pt")
+        fetch_file(f"{served}/{name}", tmp_path / "models" / "net.pt")
     assert not (tmp_path / "models").exists()
 
 
 def test_without_a_network_nothing_is_left_behind(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match="no network, or no answer"):
-        fetch("http://127.0.0.1:9/net.pt", tmp_path / "models" / "net.pt")
+        fetch_file("http://127.0.0.1:9/net.pt", tmp_path / "models" / "net.pt")
     assert not (tmp_path / "models").exists()

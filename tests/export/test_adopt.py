@@ -39,7 +39,7 @@ def test_the_very_bytes_with_what_was_measured(tmp_path: Path) -> None:
     assert stage.manifest["payload"]["model.onnx"]["sha256"] == artifact.bytes_sha256(content)
     assert stage.config["adopted"] == artifact.bytes_sha256(content) and stage.metrics["adopted"] == "foreign.onnx"
     assert stage.manifest["plan"]["inputs"] == {} and stage.config["target"] == "onnx"
-    images, labels = data.load("digits").part("test")
+    images, labels = data.load_dataset("digits").part("test")
     with open_runner(stage.path) as runner:
         right = int((runner.infer(images).argmax(1) == labels).sum())
     found = stage.metrics["clean"]

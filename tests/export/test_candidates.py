@@ -58,7 +58,7 @@ def test_a_quantized_stage_and_its_student(
     for name in ("onnx-float32", "onnx-int8"):
         row, stage = rows[name], artifact.read(tmp_path / "all" / name)
         assert row["identity"] == stage.identity and row["bytes"] == (stage.path / "model.onnx").stat().st_size
-        images, labels = data.load("digits").part("val")
+        images, labels = data.load_dataset("digits").part("val")
         with open_runner(stage.path, batch_size=7) as runner:
             right = int((runner.infer(images).argmax(1) == labels).sum())
         assert row["clean"]["n"] == len(labels) and abs(row["clean"]["count"] - right) <= 1

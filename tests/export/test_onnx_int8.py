@@ -24,7 +24,7 @@ def images(n: int, seed: int = 1) -> torch.Tensor:
 def made(name: str) -> tuple[networks.Classifier, onnx.ModelProto]:
     """A twin and the graph emitted from it."""
     torch.manual_seed(0)
-    twin = networks.build(name, channels=1, classes=10)
+    twin = networks.build_network(name, channels=1, classes=10)
     for _ in range(3):
         twin.train()(images(64))
     layout = int8.quantize(twin, [images(64)])
@@ -37,7 +37,7 @@ def pair() -> tuple[networks.Classifier, onnx.ModelProto]:
 
 
 def emit(name: str, twin: networks.Classifier, layout: dict) -> onnx.ModelProto:
-    plain = networks.build(name, channels=1, classes=10)
+    plain = networks.build_network(name, channels=1, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit(plain, torch.zeros(1, 8, 8), 20)
@@ -83,7 +83,7 @@ def test_every_layer_runs_in_integers(name: str) -> None:
 
 def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_reads() -> None:
     torch.manual_seed(0)
-    twin = networks.build("resnet8", channels=1, classes=10)
+    twin = networks.build_network("resnet8", channels=1, classes=10)
     layout = int8.leave_float(twin, int8.quantize(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
@@ -123,7 +123,7 @@ def test_nothing_of_the_source_or_the_machine_is_in_the_bytes(
 def test_equal_weights_give_equal_bytes() -> None:
     def once() -> bytes:
         torch.manual_seed(0)
-        twin = networks.build("resnet8", channels=1, classes=10)
+        twin = networks.build_network("resnet8", channels=1, classes=10)
         layout = int8.quantize(twin, [images(32)])
         return emit("resnet8", twin, layout).SerializeToString(deterministic=True)
 

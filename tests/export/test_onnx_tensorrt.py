@@ -81,7 +81,7 @@ def test_biases_are_half_and_weights_are_levels_of_scales_that_half_holds(made: 
 
 def test_the_operators_compute_what_the_twin_computes(made: Graph) -> None:
     x = untrained.images(64, "val")
-    again = onnx_twin.build(made.proto.SerializeToString(), where="graph")
+    again = onnx_twin.build_twin(made.proto.SerializeToString(), where="graph")
     with torch.no_grad():
         got, want = again(x), made.twin(x)
     assert (got.argmax(1) == want.argmax(1)).float().mean() > 0.95

@@ -161,9 +161,9 @@ def test_the_contract_says_what_a_consumer_needs(made: dict[str, Stage]) -> None
     assert (said["input"]["name"], said["output"]["name"]) == (entry.name, result.name)
     assert said["input"]["shape"] == ["batch", *entry.shape[1:]] and said["output"]["shape"] == ["batch", 10]
     assert said["input"]["batch"] == {"min": 1, "opt": None, "max": None}
-    assert said["labels"] == list(data.load("digits").classes)
+    assert said["labels"] == list(data.load_dataset("digits").classes)
     # as a consumer that knows nothing but the contract: 8-bit levels times the factor
-    levels = data.load("digits").part("test")[0][:4]
+    levels = data.load_dataset("digits").part("test")[0][:4]
     scaled = (levels * np.float64(said["deepstream"]["net-scale-factor"])).astype(np.float32)
     (logits,) = session.run([said["output"]["name"]], {said["input"]["name"]: scaled})
     with open_runner(stage.path) as runner:

@@ -36,7 +36,7 @@ def images(n: int, seed: int = 1) -> Tensor:
 def network(name: str = "resnet8") -> networks.Classifier:
     """Random weights, statistics that fit such images. No test changes it."""
     torch.manual_seed(0)
-    model = networks.build(name, channels=1, classes=10)
+    model = networks.build_network(name, channels=1, classes=10)
     with torch.no_grad():
         for seed in range(5):
             model.train()(images(64, seed))

@@ -10,19 +10,19 @@ from compress import data, networks
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig, parse
 from compress.data.split import to_float
 from compress.folders import lineage, plan_of
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.quantization import int8
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 
 
 def images(n: int = 128, split: str = "train") -> Tensor:
-    return to_float(torch.from_numpy(data.load("digits").part(split)[0][:n]))
+    return to_float(torch.from_numpy(data.load_dataset("digits").part(split)[0][:n]))
 
 
 def network(name: str) -> Classifier:
     torch.manual_seed(0)
-    return settled(networks.build(name, channels=1, classes=10), images())
+    return settled(networks.build_network(name, channels=1, classes=10), images())
 
 
 def settled(model: Classifier, x: Tensor) -> Classifier:
@@ -51,8 +51,10 @@ def student(
     config = parse(
         TeacherConfig if kind == "teacher" else StudentConfig, {"data": "digits", "model": "resnet8"}, "test"
     )
-    architecture = folder.describe(name, (1, 8, 8), data.load("digits").classes)
-    return artifact.build(where, plan_of(kind, config, {}), lambda work: folder.write(work, architecture, model))
+    architecture = network_files.describe_network(name, (1, 8, 8), data.load_dataset("digits").classes)
+    return artifact.build(
+        where, plan_of(kind, config, {}), lambda work: network_files.write_network(work, architecture, model)
+    )
 
 
 def quantized(
@@ -60,12 +62,12 @@ def quantized(
 ) -> Stage:
     """The INT8 twin of a student, calibrated on real images."""
     config = parse(QuantizeConfig, {"data": "digits", "mode": mode, "runtime": runtime}, "test")
-    architecture = folder.read_architecture(of.path)
-    model = folder.load(architecture, of.path)
+    architecture = network_files.read_architecture(of.path)
+    model = network_files.load_network(architecture, of.path)
 
     def make(work: Work) -> None:
         layout = int8.leave_float(model, int8.quantize(model, [images()]), float_layers)
-        folder.write(work, architecture, model)
+        network_files.write_network(work, architecture, model)
         int8.write_layout(work, {**layout, "runtime": runtime})
 
     inputs = {"student": of}

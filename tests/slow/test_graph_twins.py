@@ -23,7 +23,7 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def built(name: str) -> networks.Classifier:
     """A network whose statistics fit such images and whose logits lie apart."""
     torch.manual_seed(0)
-    model = networks.build(name, channels=FAMILIES[name][0], classes=10)
+    model = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     with torch.no_grad():
         for _ in range(20):
             model.train()(images(FAMILIES[name]))
@@ -39,7 +39,7 @@ def gradient(model: nn.Module, x: Tensor) -> Tensor:
 
 def compared(name: str, content: bytes, original: nn.Module) -> tuple[float, float, Tensor]:
     """Agreement of predictions, largest difference over the largest logit, cosines of the gradients."""
-    twin, x = onnx_twin.build(content, where=name), images(FAMILIES[name], seed=2)
+    twin, x = onnx_twin.build_twin(content, where=name), images(FAMILIES[name], seed=2)
     with OnnxRunner(content, where=name, batch_size=64, threads=1) as runner:
         want = runner.infer(x.numpy())
     got = twin(x).numpy()
@@ -61,7 +61,7 @@ def test_float(name: str) -> None:
 def test_int8(name: str) -> None:
     twin = built(name)
     layout = int8.quantize(twin, [images(FAMILIES[name])])
-    plain = networks.build(name, channels=FAMILIES[name][0], classes=10)
+    plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit(plain, torch.zeros(FAMILIES[name]), 20)

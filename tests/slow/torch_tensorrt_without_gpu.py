@@ -96,7 +96,7 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     from export.targets.torch_tensorrt.preparation import export, kernels, prepare
 
     torch.manual_seed(0)
-    model = networks.build(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
+    model = networks.build_network(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
     if precision == "int8":
         layout = int8.quantize(model, [images(shape)])
         int8.lay_out(model, int8.for_runtime(layout, "tensorrt"))

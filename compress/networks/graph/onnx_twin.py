@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features
 from compress.networks.graph.node import Node
-from compress.networks.graph.onnx_half import HALF, rounded, typed
 from compress.networks.graph.operators import OPERATORS
-from compress.networks.graph.quantize_linear import Quantizer
+from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
 from edge.core.errors import CompressError
+from edge.runtimes.runner import open_runner
 
 QUANTIZE = "QuantizeLinear"
 STANDARD = ("", "ai.onnx")
@@ -69,7 +70,7 @@ class GraphTwin(Classifier):
             inputs = [self._value(name, values) for name in node.inputs]
             found = self.quantizers[_key(node)](inputs[0]) if node.op == QUANTIZE else OPERATORS[node.op](node, *inputs)
             outputs = found if isinstance(found, tuple) else (found,)
-            values |= zip(node.outputs, rounded(node, outputs, self.halves), strict=False)
+            values |= zip(node.outputs, rounded_to_half(node, outputs, self.halves), strict=False)
             for name in self.done[number]:
                 values.pop(name, None)
         return values[self.result]
@@ -80,7 +81,7 @@ class GraphTwin(Classifier):
         return values[name] if name in values else getattr(self, self.places[name])
 
 
-def build(content: bytes, *, where: str) -> GraphTwin:
+def build_twin(content: bytes, *, where: str) -> GraphTwin:
     """The twin of the classifier in `content`, one input (N,C,H,W), one output (N,K), in evaluation mode.
 
     CompressError, of one line, where the graph holds an operator that is not known here or gives no gradient.
@@ -91,7 +92,7 @@ def build(content: bytes, *, where: str) -> GraphTwin:
     nodes = [_node(entry, opset) for entry in graph.node]
     _check(graph.node, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
-    halves = typed(nodes, _half_constants(graph))
+    halves = half_types(nodes, _half_constants(graph))
     entries = [entry for entry in graph.input if entry.name not in constants]
     if len(entries) != 1 or len(graph.output) != 1:
         raise CompressError(
@@ -169,7 +170,7 @@ def _fold(
             else:
                 inputs = [constants[name] if name else None for name in node.inputs]
                 found = _constant_operator(node, constants, where)(*inputs)
-                outputs = rounded(node, found if isinstance(found, tuple) else (found,), halves)
+                outputs = rounded_to_half(node, found if isinstance(found, tuple) else (found,), halves)
                 constants |= zip(node.outputs, outputs, strict=False)
     return moving
 
@@ -194,12 +195,12 @@ def _constant(node: Node, where: str) -> Tensor:
     raise ValueError(f"a constant of {', '.join(node.attributes)}")
 
 
-def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> Quantizer:
+def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> QuantizeLinear:
     missing = [name for name in node.inputs[1:] if name and name not in constants]
     if missing:
         raise ValueError(f"the scale {missing[0]} is computed from the image")
     zero = constants[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
-    return Quantizer(node, constants[node.inputs[1]], zero)
+    return QuantizeLinear(node, constants[node.inputs[1]], zero)
 
 
 def _needed(nodes: Sequence[Node], result: str) -> list[Node]:
@@ -234,3 +235,17 @@ def _try(twin: GraphTwin, x: Tensor, where: str) -> None:
         raise CompressError(f"{where}: gives {tuple(logits.shape)} for {len(x)} images; it has no twin")
     if not logits.requires_grad or torch.autograd.grad(logits.sum(), leaf, allow_unused=True)[0] is None:
         raise CompressError(f"{where}: no gradient reaches its image; it has no twin made from its graph")
+
+
+class OnnxClassifier(Classifier):
+    """Preprocessing is inside the graph. Runs on the processor wherever the other networks are."""
+
+    has_features = False
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.runner = open_runner(file)
+
+    def forward_features(self, x: Tensor) -> Features:
+        logits = torch.from_numpy(self.runner.infer(x.detach().cpu().numpy())).to(x.device)
+        return Features(logits, logits.new_zeros((len(logits), 0)), ())

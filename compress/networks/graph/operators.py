@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from compress.networks.graph import windows
 from compress.networks.graph.node import Node
-from compress.networks.graph.quantize_linear import dequantize
+from compress.networks.graph.rounding import dequantize
 
 #: ONNX's numbers of element types; half precision is carried in float32 (`onnx_twin_half`)
 TYPES = {

@@ -7,7 +7,7 @@ import onnx
 import torch
 
 from compress.folders import load
-from compress.networks import Classifier, folder
+from compress.networks import Classifier, network_files
 from compress.quantization import int8
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
@@ -43,15 +43,15 @@ def emit(source: Stage, *, runtime: str, precision: str, opset: int) -> Graph:
     and has it whatever is asked for.
     """
     chosen = arithmetic(source, runtime=runtime, precision=precision)
-    architecture = folder.read_architecture(source.path)
-    if architecture["model"] == folder.ONNX:
+    architecture = network_files.read_architecture(source.path)
+    if architecture["model"] == network_files.ONNX:
         raise CompressError(
             f"{source.path}: is an ONNX file already; compress export {source.path}/model.onnx adopts it"
         )
     image = torch.zeros(architecture["input"])
     if chosen == "int8":
         twin = load(source, runtime=runtime).cpu()
-        plain = folder.build(architecture)
+        plain = network_files.build_described(architecture)
         int8.fold(plain)
         plain.load_state_dict(qdq.float_weights(twin), strict=True)
         proto, modules = float32.emit(plain, image, opset)

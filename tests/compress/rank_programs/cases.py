@@ -14,8 +14,7 @@ from compress.methods import registry
 from compress.methods.batch import Batch, Views
 from compress.methods.objective import Objective, Terms
 from compress.networks import Classifier
-from compress.networks.sharded import exchange, sharded
-from compress.networks.sync_batchnorm import synchronise
+from compress.networks.distributed import exchange, sharded, synchronise
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
 
@@ -108,7 +107,7 @@ def norm(name: str) -> dict[str, Tensor]:
 def trained(seed: int) -> Classifier:
     """With BatchNorm statistics that fit: features that hardly vary make relative misfits huge."""
     torch.manual_seed(seed)
-    found = networks.build("resnet8", channels=1, classes=10)
+    found = networks.build_network("resnet8", channels=1, classes=10)
     with torch.no_grad():
         for turn in range(10):
             found(batch(16, turn)[0])

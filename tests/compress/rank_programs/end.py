@@ -38,9 +38,9 @@ def main(how: str, folder: Path) -> None:
 def descend() -> None:
     """A training step without end, of which most exchanges are in the backward pass."""
     from compress import networks
-    from compress.networks.sharded import sharded
+    from compress.networks.distributed import sharded
 
-    network = sharded(networks.build("resnet8", channels=1, classes=10))
+    network = sharded(networks.build_network("resnet8", channels=1, classes=10))
     while True:
         network(torch.rand(8, 1, 8, 8)).sum().backward()
 

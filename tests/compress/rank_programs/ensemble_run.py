@@ -18,7 +18,7 @@ TABLES = ("right", "broken_by", "tried", "broken", "inconclusive", "adversarial"
 def attacked(state: "str | None" = None, **given: Any) -> Result:
     """40 images in batches of 8: five batches, so that they do not go round evenly."""
     torch.manual_seed(0)
-    network = networks.build("resnet8", channels=1, classes=10).eval().requires_grad_(False)
+    network = networks.build_network("resnet8", channels=1, classes=10).eval().requires_grad_(False)
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
     labels = network(torch.from_numpy(images).float() / 255).argmax(1).numpy()
     labels[::9] = (labels[::9] + 1) % 10

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from compress import training
-from compress.data.extra import Extra
+from compress.data.extra import ExtraImages
 from compress.methods.batch import Views
 from compress.methods.kl import divergences
 from compress.methods.objective import Objective, Terms
 from compress.methods.supervised import cross_entropy
-from compress.networks.ensemble import Ensemble
-from compress.networks.sharded import sharded
+from compress.networks.base import Ensemble
+from compress.networks.distributed import sharded
 from compress.numerics import ranks
 from tests.compress.short_training import fresh, rows, train
 
@@ -34,7 +34,7 @@ class Taught(Objective):
 def trained(folder: Path) -> dict[str, Any]:
     """The student's weights and its one row of metrics."""
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
-    extra = Extra("npz:x", images, None, "", fraction=0.4)
+    extra = ExtraImages("npz:x", images, None, "", fraction=0.4)
     members = Ensemble([fresh(5), fresh(6)]).eval().requires_grad_(False)
     student, teacher = fresh(), training.Guide(sharded(members))
     changes = {"epochs": 1, "diagnose": 2, "batch_size": 21, "keep_epochs": True}

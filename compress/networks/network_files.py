@@ -19,19 +19,19 @@ DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.ui
 WEIGHTS = "weights.safetensors"
 
 
-def describe(name: str, input_shape: tuple[int, ...], classes: Sequence[str]) -> dict[str, Any]:
+def describe_network(name: str, input_shape: tuple[int, ...], classes: Sequence[str]) -> dict[str, Any]:
     """What must be known to build a network for images (C,H,W) of these classes."""
     return {"model": name, "input": list(input_shape), "classes": list(classes)}
 
 
-def build(architecture: dict[str, Any]) -> Classifier:
+def build_described(architecture: dict[str, Any]) -> Classifier:
     """The network that `describe` described, freshly initialised."""
-    return networks.build(
+    return networks.build_network(
         architecture["model"], channels=architecture["input"][0], classes=len(architecture["classes"])
     )
 
 
-def write(work: artifact.Work, architecture: dict[str, Any], model: torch.nn.Module) -> None:
+def write_network(work: artifact.Work, architecture: dict[str, Any], model: torch.nn.Module) -> None:
     """Both files, as payload of the stage in the making."""
     write_architecture(work, architecture)
     write_weights(work.add_payload(WEIGHTS), model.state_dict())
@@ -41,10 +41,10 @@ def write_architecture(work: artifact.Work, architecture: dict[str, Any]) -> Non
     artifact.write_atomic(work.add_payload(ARCHITECTURE), json.dumps(architecture, indent=2) + "\n")
 
 
-def load(architecture: dict[str, Any], folder: Path) -> Classifier:
+def load_network(architecture: dict[str, Any], folder: Path) -> Classifier:
     """The network that `describe` described with the weights in `folder`, mapped from their file."""
     with torch.device("meta") if ":" not in architecture["model"] else contextlib.nullcontext():
-        model = build(architecture)
+        model = build_described(architecture)
     model.load_state_dict(read_weights(folder), strict=True, assign=True)
     return model
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from compress import networks
 from compress.networks import Classifier, foreign
-from compress.zoo import catalog, detect, files, state
+from compress.zoo import catalog, checkpoints, detect
+from compress.zoo.checkpoints import ForeignWeights
 from compress.zoo.sources import Source
-from compress.zoo.state import State
 from edge.core.errors import CompressError
 
 #: Checkpoints that hold several sets of weights, and which of them the published figures belong to.
@@ -18,7 +18,7 @@ KEYS = {"Andriushchenko2020Understanding": "last"}
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedNetwork:
     """A network as it will lie in a stage folder. `note` says what was left out or assumed."""
 
     model: str
@@ -28,9 +28,9 @@ class Imported:
     note: str = ""
 
 
-def load(
+def import_network(
     source: Source, *, arch: "str | None", normalize: "str | None", key: "str | None", classes: "int | None"
-) -> Imported:
+) -> ImportedNetwork:
     """The network behind a source. `classes`: of the data at hand, for sources that can have any number."""
     if source.entry is not None and not source.entry.native:
         return _packaged(source, source.entry.spec, 3, source.entry.classes, key)
@@ -52,36 +52,38 @@ def load(
     return _normalized(network, found, normalize, entry.normalization if entry else "")
 
 
-def _fit(found: State, path: Path, model: str, *, published: bool) -> detect.Network:
+def _fit(found: ForeignWeights, path: Path, model: str, *, published: bool) -> detect.DetectedNetwork:
     """Published files may carry more than the network, which their own loader ignores too."""
-    return detect.fit(found, path, model) if published else detect.detect(found, path, model)
+    return detect.fit_architecture(found, path, model) if published else detect.detect(found, path, model)
 
 
-def _state(path: Path, key: "str | None") -> State:
-    return state.extract(files.read(path), path, key)
+def _state(path: Path, key: "str | None") -> ForeignWeights:
+    return checkpoints.extract(checkpoints.read_checkpoint(path), path, key)
 
 
-def _normalized(network: detect.Network, found: State, chosen: "str | None", known: str) -> Imported:
+def _normalized(
+    network: detect.DetectedNetwork, found: ForeignWeights, chosen: "str | None", known: str
+) -> ImportedNetwork:
     """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
     model, weights = network.model, dict(network.weights)
     if chosen == "none":
         model = model.replace("+normalize", "")
         weights = {name: value for name, value in weights.items() if name not in detect.CONSTANTS}
-        return Imported(model, network.channels, network.classes, weights, _ignored(network))
+        return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
     if chosen is None and ("+normalize" not in model or found.mean is not None):
-        return Imported(model, network.channels, network.classes, weights, _ignored(network))
+        return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
     name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
     if "+normalize" not in model:
         model += "+normalize"
     mean, std = constants(name, network.channels)
     weights |= {"preprocess.mean": mean, "preprocess.std": std}
     assumed = "" if chosen or known else f"normalised by the {name} constants, as the code it is from does"
-    return Imported(
+    return ImportedNetwork(
         model, network.channels, network.classes, weights, "; ".join(filter(None, [_ignored(network), assumed]))
     )
 
 
-def _ignored(network: detect.Network) -> str:
+def _ignored(network: detect.DetectedNetwork) -> str:
     several = ", ".join(network.ignored[:3]) + (", …" if len(network.ignored) > 3 else "")
     return f"left out {len(network.ignored)} tensors of the file: {several}" if network.ignored else ""
 
@@ -103,26 +105,26 @@ def constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(mean).reshape(1, -1, 1, 1), torch.tensor(std).reshape(1, -1, 1, 1)
 
 
-def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> Imported:
+def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> ImportedNetwork:
     """A network that another package or the user's own module builds, with the weights of the given files, if any."""
-    made = networks.build(model, channels=channels, classes=classes)
+    made = networks.build_network(model, channels=channels, classes=classes)
     if source.files:
         _load_into(made, source, key)
     weights = made.state_dict()
-    return Imported(model, channels, _classes(made, channels, classes), weights)
+    return ImportedNetwork(model, channels, _classes(made, channels, classes), weights)
 
 
-def _published(source: Source, classes: "int | None", key: "str | None") -> Imported:
+def _published(source: Source, classes: "int | None", key: "str | None") -> ImportedNetwork:
     """timm's or torchvision's network, with the given weights or those that the package publishes."""
     if source.files:
-        made = networks.build(source.text, channels=3, classes=classes or 1000)
+        made = networks.build_network(source.text, channels=3, classes=classes or 1000)
         _load_into(made, source, key)
-        return Imported(source.text, 3, classes or 1000, made.state_dict())
+        return ImportedNetwork(source.text, 3, classes or 1000, made.state_dict())
     net, mean, std = foreign.pretrained(source.text)
     weights = {f"net.{name}": value for name, value in net.state_dict().items()}
     weights["preprocess.mean"] = torch.tensor(mean).reshape(1, -1, 1, 1)
     weights["preprocess.std"] = torch.tensor(std).reshape(1, -1, 1, 1)
-    return Imported(source.text, 3, _classes(net, 3, 1000), weights)
+    return ImportedNetwork(source.text, 3, _classes(net, 3, 1000), weights)
 
 
 def _load_into(made: Classifier, source: Source, key: "str | None") -> None:
@@ -131,7 +133,7 @@ def _load_into(made: Classifier, source: Source, key: "str | None") -> None:
     parts = [net] if len(source.files) == 1 else _parts(net, source)
     for part, path in zip(parts, source.files, strict=True):
         found = _state(path, key)
-        own = state.plain(part.state_dict())
+        own = checkpoints.plain(part.state_dict())
         missing = [n for n in own.weights if n not in found.weights and not n.endswith(detect.COUNTER)]
         wrong = [n for n in own.weights if n in found.weights and own.weights[n].shape != found.weights[n].shape]
         if missing or wrong:
