@@ -245,7 +245,7 @@ def naive_blend(name: str, image: list, strength: float) -> list:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blends_against_naive_float64_loops(name: str, channels: int) -> None:
     x = images(4, channels, 6, 5)
-    operation, strength = getattr(augment, name), torch.tensor([0.1, 0.7, 1.3, 1.9])
+    operation, strength = getattr(augment, f"adjust_{name}"), torch.tensor([0.1, 0.7, 1.3, 1.9])
     want = [naive_blend(name, image.double().tolist(), float(s)) for image, s in zip(x, strength, strict=True)]
     torch.testing.assert_close(operation(x, strength), torch.tensor(want), atol=1e-6, rtol=0)
     torch.testing.assert_close(operation(x, torch.ones(4)), x)  # strength 1 is the image itself
