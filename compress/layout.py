@@ -124,7 +124,7 @@ def _deployed(run: config.Run, root: Path) -> Iterator[Step]:
             if label.removesuffix("-float") in targets.EXECUTED[device]:
                 executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
                 judged = VerifyInputs(root / f"exported/{label}", root / "attack-set")
-                yield Step(f"verified/{label}-{device}", "verified", "edge.verify.verify", executing, judged, root)
+                yield Step(f"verified/{label}-{device}", "verified", "compress.stages.verify", executing, judged, root)
 
 
 def shipped(run: config.Run) -> str:

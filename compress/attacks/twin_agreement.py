@@ -10,7 +10,7 @@ from compress.attacks.pgd import pgd
 from compress.attacks.rounding import tensors
 from compress.attacks.subjects import Subject
 from compress.data.split import to_float
-from edge.statement.alarms import MIN_AGREEMENT, disagreement
+from edge.verify.alarms import MIN_AGREEMENT, disagreement
 
 STEPS = 5  # of the probe: adversarial enough to show values that clean images do not reach
 MOST = 256  # images of the probe

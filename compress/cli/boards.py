@@ -53,6 +53,7 @@ def verify(
     """Of (host, config, exported, out): the verified stage, and whether it was complete already."""
     from compress.remote.connection import Link
     from compress.remote.verify import Remote
+    from compress.stages.verify import add_page
     from edge.verify.verify import VerifyInputs
 
     links = {host: Link(host, python) for host, *_ in asked}
@@ -75,7 +76,7 @@ def verify(
         found = []
         for remote, _, out in work:
             complete = (out / artifact.MANIFEST).is_file()
-            found.append((remote.run(out), complete))
+            found.append((remote.run(out, add_record=add_page), complete))
         return found
     finally:
         interrupt.instead.remove(ended)

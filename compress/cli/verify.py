@@ -95,7 +95,7 @@ def verify(
         verified = boards.verify(there, attack_set, python)
     else:
         verified = [
-            stage.run("edge.verify.verify", config.semantic(), VerifyInputs(folder, attack_set), out)
+            stage.run("compress.stages.verify", config.semantic(), VerifyInputs(folder, attack_set), out)
             for (_, folder, config), out in zip(asked, places, strict=True)
         ]
     found = [(made, complete, Judgement.of(made.path, terms)) for made, complete in verified]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from compress.remote.connection import Connection
-from compress.report import page
 from edge.board.frames import Header, checked
 from edge.board.store import HEX
 from edge.core import artifact
@@ -28,7 +27,7 @@ from edge.verify.verify import LATENCY
 
 NEEDED = (artifact.MANIFEST, VERDICTS, STATEMENT, LATENCY)
 ENGINE_FILES = (ENGINE, SIDECAR)  # of an engine that only the device could build
-KNOWN = (*NEEDED, samples.FILE, page.REPORT, *ENGINE_FILES)
+KNOWN = (*NEEDED, samples.FILE, *ENGINE_FILES)
 SLACK = 64 << 20  # bytes, beside what grows with the number of images
 ENGINE_MOST = 4 << 30
 

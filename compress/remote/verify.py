@@ -14,7 +14,6 @@ import numpy as np
 from compress.remote import bundle, fetch, pipeline, stages
 from compress.remote.connection import STOPPED_IN_S, Connection, Link, Lost
 from compress.remote.follow import Replay
-from compress.report import page
 from edge.board.frames import checked
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
@@ -25,7 +24,7 @@ from edge.statement import statement
 from edge.verify import findings
 from edge.verify import verify as verification
 from edge.verify.attack_set import AttackSet
-from edge.verify.verify import VerifyInputs
+from edge.verify.verify import VerifyInputs, Written
 
 FETCHED = "fetched"
 STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing
@@ -53,8 +52,11 @@ class Remote:
         """Send what the board lacks and start the job there, unless it runs or is done."""
         self._job = self._link.do(self._started)
 
-    def run(self, out: Path, *, replace: bool = False) -> Stage:
-        """The verified stage in `out`; a lost link does not stop the board. What was fetched is forgotten there."""
+    def run(self, out: Path, *, replace: bool = False, add_record: verification.AddRecord) -> Stage:
+        """The verified stage in `out`; a lost link does not stop the board. What was fetched is forgotten there.
+
+        `add_record` adds the page: it is written here, not taken from there.
+        """
 
         def make(work: Work) -> None:
             self.start()
@@ -64,7 +66,7 @@ class Remote:
             stated = self._link.do(
                 lambda connection: fetch.fetch(connection, str(self._job), self._exported, attacks, work.file(FETCHED))
             )
-            self._keep(work, stated, attacks)
+            add_record(self._keep(work, stated, attacks))
 
         lineage = {"exported": self._exported.path, "attack-set": self._attacks.path}
         try:
@@ -140,8 +142,8 @@ class Remote:
 
     # ------------------------------------------------------------------------------------ here
 
-    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> None:
-        """What was fetched and checked becomes the stage; the report is written here, not taken from there."""
+    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> Written:
+        """What was fetched and checked becomes the stage."""
         folder = work.file(FETCHED)
         predicate = stated["predicate"]
         predicate["lineage"] = findings.lineage(self._exported)  # of which a board knows the beginning alone
@@ -157,9 +159,8 @@ class Remote:
         artifact.write_atomic(work.add_record(statement.STATEMENT), text)
         with np.load(work.file(verification.LATENCY), allow_pickle=False) as timed:
             samples_ns = timed["samples_ns"]
-        page.write_verified(work.path, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
-        work.add_record(page.REPORT)
         work.metrics = {**verification.metrics(stated), "host": self._link.host}
+        return Written(work, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
 
     def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:
         """Images and verdicts as the report takes them; predictions where the attack set knows the artifact."""

@@ -15,8 +15,7 @@ from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.evidence import Watch, samples
 from edge.runtimes import preprocess
-from edge.runtimes.runner import Runner, open_runner
-from edge.verify.verify import executable
+from edge.runtimes.runner import Runner, executable, open_runner
 
 RESULT = "bench.json"
 NOISE = "seeded uniform noise"

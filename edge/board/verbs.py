@@ -10,6 +10,7 @@ from typing import Any
 from edge.board import checking, selftesting, store
 from edge.core import artifact
 from edge.core.errors import CompressError
+from edge.core.progress import say
 from edge.statement.gate_judgement import Judgement, Terms
 from edge.verify import verify as verification
 from edge.verify.attack_set import about_of
@@ -26,6 +27,7 @@ def verify(given: argparse.Namespace) -> int:
     out = given.out or exported.path.with_name(f"{exported.path.resolve().name}-{given.device}-verified")
     with store.Busy("verify", alone=True):
         stage = verification.run(config, verification.VerifyInputs(exported.path, attacks.path), out)
+    say(f"no page is written here; `compress report {stage.path.name}` does it where that folder was copied to")
     judgement = Judgement.of(stage.path, terms)
     judged = [{"requirement": str(one.requirement), "passed": one.passed, "why": one.why} for one in judgement.outcomes]
     found = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}

@@ -9,8 +9,7 @@ from typing import Any
 from edge.core import choices
 from edge.core.errors import CompressError
 from edge.evidence.judge import NAMES as WARNINGS
-from edge.statement import alarms
-from edge.statement.statement import covered, fired, inconclusive
+from edge.statement.statement import ALARMS, covered, fired, inconclusive
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
 KNOWN = {
@@ -92,7 +91,7 @@ def allowed(given: Sequence[str]) -> frozenset[str]:
     Of an alarm `twin-disagrees` is `twin disagrees`.
     """
     return frozenset(
-        name if name in WARNINGS else choices.known("alarm", name.replace("-", " "), alarms.NAMES) for name in given
+        name if name in WARNINGS else choices.known("alarm", name.replace("-", " "), ALARMS) for name in given
     )
 
 

@@ -21,6 +21,7 @@ VERSION = 2
 READ = (1, 2)
 PREDICATE_TYPE = f"{KIND}:{VERSION}"
 LEVEL = 0.95
+ALARMS = ("masking", "twin disagrees", "predictions differ between calls", "timed logits differ")
 NEEDED = ("artifact", "threat", "data", "figures", "protocol", "attacks", "agreement", "alarms", "latency")
 BOUND = ("attack_set", "verdicts")  # hashes of files beside it, from version 2 on
 

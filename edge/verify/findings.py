@@ -10,8 +10,8 @@ from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL, Runner
-from edge.statement import alarms, statement
-from edge.verify import protocol
+from edge.statement import statement
+from edge.verify import alarms, protocol
 from edge.verify.attack_set import AttackSet
 from edge.verify.suspects import suspect
 from edge.verify.verdicts import FREE, Verdicts

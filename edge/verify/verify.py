@@ -5,22 +5,22 @@ latency. What needs gradients comes with the attack set (`compress.stages.attack
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compress.report import page
 from edge import bench
-from edge.core import artifact, choices, targets
+from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.evidence import Watch, samples
-from edge.runtimes.runner import Runner, open_runner
+from edge.runtimes.runner import Runner, executable, open_runner
 from edge.statement import statement
 from edge.statement.statement import STATEMENT, VERDICTS
 from edge.verify import findings, golden, preprocess_parity
@@ -39,13 +39,40 @@ class VerifyInputs:
     attack_set: "Path | str"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A verified folder before it is complete: what a record beside the statement, such as the page, is made of."""
+
+    work: Work
+    statement: Mapping[str, Any]  # the whole of statement.json
+    samples_ns: "npt.NDArray[np.int64]"  # (n,) raw latencies
+    evidence: Mapping[str, Any]  # the verdicts' table, with all images and predictions of all attacks
+
+
+AddRecord = Callable[[Written], None]
+
+
+def no_record(written: Written) -> None:
+    """Nothing beside the statement: the page is written on a workstation."""
+
+
 def plan(config: Mapping[str, Any], inputs: VerifyInputs) -> Plan:
     """What decides the result."""
     return _plan(config, *_read(inputs))
 
 
-def run(config: Mapping[str, Any], inputs: VerifyInputs, out: "Path | str", *, replace: bool = False) -> Stage:
-    """Verify the artifact into `out`; `config` as `VerifyConfig.semantic()`."""
+def run(
+    config: Mapping[str, Any],
+    inputs: VerifyInputs,
+    out: "Path | str",
+    *,
+    replace: bool = False,
+    add_record: AddRecord = no_record,
+) -> Stage:
+    """Verify the artifact into `out`; `config` as `VerifyConfig.semantic()`.
+
+    `add_record` may add a record of its own to the folder before that is complete.
+    """
     exported, attack_stage = _read(inputs)
     executable(exported, config["device"])
     _batches(exported, config)
@@ -80,7 +107,9 @@ def run(config: Mapping[str, Any], inputs: VerifyInputs, out: "Path | str", *, r
         table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
         found["verdicts"] = _write_verdicts(work, table)
         stated = statement.build(found)
-        _write(work, attacks, verdicts, table, stated, timed.samples)
+        _write(work, stated, timed.samples)
+        evidence = _evidence(attacks, verdicts, table)
+        add_record(Written(work, stated, timed.samples["samples_ns"], evidence))
         work.metrics = metrics(stated)
 
     lineage = {"exported": exported.path, "attack-set": attack_stage.path}
@@ -97,15 +126,6 @@ def _read(inputs: VerifyInputs) -> tuple[Stage, Stage]:
 def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:
     inputs = {"exported": exported.identity, "attack-set": attacks.identity}
     return Plan("verified", preprocess_parity.decided(config), int(config["seed"]), exported.data, inputs)
-
-
-def executable(exported: Stage, device: str) -> None:
-    """Only what runs here is verified here: the verdict of other bytes would be another verdict."""
-    target = exported.config["target"]
-    if target not in targets.EXECUTED[choices.known("device", device, targets.DEVICES)]:
-        raise CompressError(
-            f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
-        )
 
 
 def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -217,26 +237,21 @@ def _write_verdicts(work: Work, table: Mapping[str, Any]) -> dict[str, str]:
     return {"file": VERDICTS, "sha256": artifact.file_sha256(path)}
 
 
-def _write(
-    work: Work,
-    attacks: AttackSet,
-    verdicts: Verdicts,
-    table: Mapping[str, Any],
-    stated: dict[str, Any],
-    samples: Mapping[str, Any],
-) -> None:
+def _write(work: Work, stated: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
     text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     artifact.write_atomic(work.add_record(STATEMENT), text)
     with open(work.add_record(LATENCY), "wb") as file:
         np.savez(file, **samples)
-    evidence = {
+
+
+def _evidence(attacks: AttackSet, verdicts: Verdicts, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the attack set's images before its own, and what the artifact says of each."""
+    return {
         **table,
         "clean": attacks.clean,
         "adversarial": np.concatenate([attacks.adversarial, table["adversarial"]]),
         "predictions": verdicts.all_predictions,
     }
-    page.write_verified(work.path, stated, samples["samples_ns"], evidence)
-    work.add_record(page.REPORT)
 
 
 def metrics(stated: Mapping[str, Any]) -> dict[str, Any]:

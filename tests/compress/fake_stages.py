@@ -17,7 +17,7 @@ MODULES = {
     "compress.stages.quantize": "quantized",
     "export.stage": "exported",
     "compress.stages.attack": "attack-set",
-    "edge.verify.verify": "verified",
+    "compress.stages.verify": "verified",
 }
 Call = Callable[[str], "tuple[int, str, str]"]
 CLEAN, ROBUST, N = 0.9, 0.5, 200

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from compress import signing
+from compress.stages import verify
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import checking
-from edge.verify import verify
 from tests.edge.stages import World, config
 
 

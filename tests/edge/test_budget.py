@@ -6,8 +6,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from compress.stages import verify
 from edge.statement import gate, schema, statement
-from edge.verify import verify
 from tests.edge.stages import World, config
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import edge.statement.statement
 from edge.core.errors import CompressError
-from edge.statement import alarms, gate, gate_formats, gate_judgement, schema
+from edge.statement import gate, gate_formats, gate_judgement, schema
+from edge.statement.statement import ALARMS
 from tests.compress.fake_stages import statement
 
 LOW, HIGH = 0.45, 0.55  # of the fixture's robust figure, 0.5
@@ -133,25 +134,25 @@ def test_junit_says_what_failed(tmp_path: Path) -> None:
 def alarmed(*names: str) -> dict[str, Any]:
     stated = copy.deepcopy(statement())
     alarm = {"count": 4, "threshold": 3, "interval": None, "meaning": "because"}
-    stated["predicate"]["alarms"] = [{**alarm, "name": name, "fired": name in names} for name in alarms.NAMES]
+    stated["predicate"]["alarms"] = [{**alarm, "name": name, "fired": name in names} for name in ALARMS]
     return stated
 
 
-@pytest.mark.parametrize("name", alarms.NAMES)
+@pytest.mark.parametrize("name", ALARMS)
 @pytest.mark.parametrize("text", ["robust>=0", "clean>=0", "robust<=1"])
 def test_a_fired_alarm_fails_an_accuracy_unless_it_is_allowed(name: str, text: str) -> None:
     (outcome,) = gate.judge(alarmed(name), [gate.parse(text)])
     assert not outcome.passed and f"alarm fired: {name};" in outcome.why
     (outcome,) = gate.judge(alarmed(name), [gate.parse(text)], gate.allowed([name.replace(" ", "-")]))
     assert outcome.passed and "alarm" not in outcome.why
-    other = next(one for one in alarms.NAMES if one != name)
+    other = next(one for one in ALARMS if one != name)
     (outcome,) = gate.judge(alarmed(name, other), [gate.parse(text)], gate.allowed([name]))
     assert not outcome.passed and other in outcome.why and name not in outcome.why
 
 
 def test_an_alarm_fails_no_other_requirement_and_a_silent_one_none() -> None:
     texts = ["agreement>=1", "p50_ms<=2", "size_bytes<=100000"]
-    assert all(outcome.passed for outcome in gate.judge(alarmed(*alarms.NAMES), [gate.parse(text) for text in texts]))
+    assert all(outcome.passed for outcome in gate.judge(alarmed(*ALARMS), [gate.parse(text) for text in texts]))
     assert gate.judge(alarmed(), [gate.parse("robust>=0.3")])[0].passed
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.stages import verify
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import checking
-from edge.verify import verify
 from tests.edge.stages import World, config
 
 

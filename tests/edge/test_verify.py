@@ -10,12 +10,12 @@ import jsonschema
 import numpy as np
 import pytest
 
+from compress.stages import verify
 from edge.attacks import checks
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import gate, statement
-from edge.verify import verify
 from tests.compress.page_reader import Page
 from tests.edge import linear
 from tests.edge.stages import DATA, EPS, RADIUS, World, config, exported

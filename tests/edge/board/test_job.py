@@ -13,6 +13,7 @@ import pytest
 
 from compress.remote.connection import Link
 from compress.remote.verify import Remote
+from compress.stages import verify as stage
 from edge.board import job, store
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
@@ -36,9 +37,9 @@ def remote(world: World, asked: dict[str, Any]) -> Remote:
 def test_the_verdict_is_the_one_of_a_verification_here(
     world: World, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = remote(world, asked).run(tmp_path / "there")
+    there = remote(world, asked).run(tmp_path / "there", add_record=stage.add_page)
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
-    here = verify.run(asked, inputs, tmp_path / "here")
+    here = stage.run(asked, inputs, tmp_path / "here")
     assert there.manifest["payload"] == here.manifest["payload"]
     assert there.identity != here.identity  # where it ran is part of it
     assert set(os.listdir(there.path)) == set(os.listdir(here.path))
@@ -63,7 +64,11 @@ def test_a_job_that_ended_unseen_is_found(
     again = remote(world, asked)
     again.start()
     assert (folder / job.LOCK).read_text() == started and "has done this already" in capsys.readouterr().err
-    assert again.active and again.run(tmp_path / "v").metrics["n"] == len(world.labels) and not again.active
+    assert (
+        again.active
+        and again.run(tmp_path / "v", add_record=stage.add_page).metrics["n"] == len(world.labels)
+        and not again.active
+    )
 
 
 def request(world: World, asked: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def test_a_fault_on_the_board_is_one_line_here_and_leaves_nothing(
 ) -> None:
     wrong = {**asked, "threat": {"norm": "linf", "eps": "1/255"}}
     with pytest.raises(CompressError, match=r"board: .*made for linf eps 8/255, asked for linf eps 1/255"):
-        remote(world, wrong).run(tmp_path / "out")
+        remote(world, wrong).run(tmp_path / "out", add_record=stage.add_page)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
@@ -151,7 +156,7 @@ def test_the_users_pipeline_is_sent_and_is_part_of_what_is_timed(
     clean = AttackSet.read(world.stages["attack-set"]).clean
     np.save(camera / "recorded.npy", clean.transpose(0, 2, 3, 1))
     own = {"preprocess": "camera_of_a_board:unit", "frames": str(camera / "recorded.npy")}
-    made = remote(world, {**asked, **own}).run(tmp_path / "there")
+    made = remote(world, {**asked, **own}).run(tmp_path / "there", add_record=stage.add_page)
     stated = statement.read(made.path)["predicate"]
     assert stated["preprocess"]["name"] == own["preprocess"]
     assert stated["preprocess"]["sha256"] == artifact.file_sha256(camera / "camera_of_a_board.py")
@@ -171,7 +176,7 @@ def test_a_link_lost_again_and_again_is_made_again(world: World, asked: dict[str
 
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     links = Breaking(*lives)
-    made = Remote(Link(wire.HOST, opened=links), asked, inputs).run(tmp_path / "out")
+    made = Remote(Link(wire.HOST, opened=links), asked, inputs).run(tmp_path / "out", add_record=stage.add_page)
     assert made.metrics["n"] == len(world.labels)
     assert links.made == len(lives) + 1
 
@@ -251,17 +256,16 @@ def fetched(world: World, asked: dict[str, Any], liar: Liar, out: Path) -> artif
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     link = Link(wire.HOST, opened=lambda host, python: wire.scripted(liar))
     try:
-        return Remote(link, asked, inputs).run(out)
+        return Remote(link, asked, inputs).run(out, add_record=stage.add_page)
     finally:
         link.close()
 
 
-def test_what_is_true_is_taken_but_for_the_report(
+def test_what_is_true_is_taken_and_the_page_is_written_here(
     world: World, asked: dict[str, Any], liar: Liar, tmp_path: Path
 ) -> None:
-    liar.replace("report.html", b"<script>alert(1)</script>")
+    assert "report.html" not in [entry["name"] for entry in liar.list()]
     made = fetched(world, asked, liar, tmp_path / "out")
-    assert b"<script>alert" not in made.file("report.html").read_bytes()
     assert made.file("report.html").stat().st_size > 10_000
 
 
@@ -271,6 +275,7 @@ def more(liar: Liar, name: str, **fields: Any) -> None:
 
 LIES: dict[str, Any] = {
     "a file of no verified folder": lambda liar: more(liar, "../../.bashrc"),
+    "a page of its own": lambda liar: more(liar, "report.html"),
     "a file twice": lambda liar: more(liar, "statement.json"),
     "no list": lambda liar: setattr(liar, "listed", {"a": 1}),
     "a list of other things": lambda liar: setattr(liar, "listed", ["statement.json"]),

@@ -7,7 +7,6 @@ from edge.core.interval import clopper_pearson
 from edge.verify.verdicts import Verdicts
 
 MIN_AGREEMENT = 0.99
-NAMES = ("masking", "twin disagrees", "predictions differ between calls", "timed logits differ")
 FREE_POINTS, FREE_IMAGES = 0.002, 3  # masking: more than the larger of these, by attacks without gradients alone
 
 
