@@ -28,7 +28,7 @@ from compress import networks
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from edge.runtimes.onnxruntime.runner import OnnxRunner
-from export.targets.onnx import float32, integer, qdq
+from export.targets.onnx import execution, float32, qdq
 
 RESULTS = Path(__file__).parent / "results" / "ort_int8.jsonl"
 OPSET = 20
@@ -37,7 +37,7 @@ OPSET = 20
 def main(given: argparse.Namespace) -> None:
     for name in given.models:
         files = written(name, given.image)
-        layers = integer.layers(files["int8"])
+        layers = execution.executed_layers(files["int8"])
         for threads in given.threads:
             row: dict[str, Any] = {
                 "model": name,
@@ -63,13 +63,13 @@ def written(name: str, side: int) -> dict[str, bytes]:
         for _ in range(3):
             network.train()(images)
     network.eval()
-    found = {"float32": float32.emit(network, images[0], OPSET)[0].SerializeToString()}
+    found = {"float32": float32.emit_float32(network, images[0], OPSET)[0].SerializeToString()}
     layout = int8.quantize(network, [images])
     plain = networks.build_network(name, channels=3, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(network))
-    proto, modules = float32.emit(plain, images[0], OPSET)
-    qdq.insert(proto, modules, qdq.Scales.of(network, layout))
+    proto, modules = float32.emit_float32(plain, images[0], OPSET)
+    qdq.insert_pairs(proto, modules, qdq.Scales.of(network, layout))
     return found | {"int8": proto.SerializeToString()}
 
 

@@ -44,7 +44,7 @@ WARMUP, SAMPLES = 50, 400
 
 
 @dataclass
-class Row:
+class Candidate:
     """One candidate. `state`: executed here, built but not run, untested (an engine is yet to be built), or failed.
 
     `why` says it in words where something is missing. `latency` is that of single queries, as in a statement.
@@ -88,18 +88,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class CandidateTable:
     """All rows in the order of CANDIDATES, and what is to be said below them."""
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[Candidate, ...]
     said: tuple[str, ...]
 
     def as_object(self) -> dict[str, Any]:
         return {"folder": str(self.folder), "rows": [row.as_object() for row in self.rows], "said": list(self.said)}
 
 
-def run(config: ExportConfig, model: "Path | str", out: "Path | str") -> Table:
+def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | str") -> CandidateTable:
     """Export a student or a quantized stage to OUT/TARGET-PRECISION for every target, and measure what runs here.
 
     Float candidates of a quantized stage are made from the student that its manifest names. What cannot be made is a
@@ -113,7 +113,9 @@ def run(config: ExportConfig, model: "Path | str", out: "Path | str") -> Table:
         raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
     sources = _sources(artifact.read(model, ("student", "quantized", "teacher")))
     rows = [
-        Row(f"{target}-{precision}", target, precision) for target, each in CANDIDATES.items() for precision in each
+        Candidate(f"{target}-{precision}", target, precision)
+        for target, each in CANDIDATES.items()
+        for precision in each
     ]
     for row in rows:
         say(f"candidate {row.name}")
@@ -126,7 +128,7 @@ def run(config: ExportConfig, model: "Path | str", out: "Path | str") -> Table:
             folder.rmdir()
         raise CompressError(f"{model}: none of {len(rows)} candidates could be made; the first: {rows[0].why}")
     _measure([row for row in rows if row.state == "executed"], config)
-    table = Table(folder, tuple(rows), tuple(verdicts(rows)))
+    table = CandidateTable(folder, tuple(rows), tuple(verdicts(rows)))
     artifact.write_atomic(folder / TABLE, json.dumps(table.as_object(), indent=2, ensure_ascii=False) + "\n")
     return table
 
@@ -149,7 +151,7 @@ def _sources(given: Stage) -> dict[bool, Callable[[], Stage]]:
     return {True: lambda: given, False: student}
 
 
-def _suited(config: ExportConfig, row: Row) -> ExportConfig:
+def _suited(config: ExportConfig, row: Candidate) -> ExportConfig:
     """The config of one candidate, without what is said to other targets."""
     default = Engine()
     unsaid = {name: getattr(default, name) for name in ELSEWHERE.get(row.target, ())}
@@ -157,7 +159,7 @@ def _suited(config: ExportConfig, row: Row) -> ExportConfig:
     return config.model_copy(update={"target": row.target, "precision": row.precision, "engine": engine})
 
 
-def _make(row: Row, config: ExportConfig, source: Stage, folder: Path) -> None:
+def _make(row: Candidate, config: ExportConfig, source: Stage, folder: Path) -> None:
     """Export one candidate; what came of it stands in the row."""
     place = folder / row.name
     row.complete = (place / artifact.MANIFEST).is_file()
@@ -173,12 +175,12 @@ def _make(row: Row, config: ExportConfig, source: Stage, folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------- measurement
 
 
-def _measure(rows: Sequence[Row], config: ExportConfig) -> None:
+def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
     """Accuracy on validation images and latency of what was executed; what does not open any more says why."""
     if not rows:
         return
     images, labels = (part[:VALIDATION_IMAGES] for part in data.load_dataset(config.data).part("val"))
-    running: list[Row] = []
+    running: list[Candidate] = []
     for row in rows:
         try:
             with _open(row, min(BATCH_SIZE, config.batch.max)) as runner:
@@ -195,26 +197,26 @@ def _measure(rows: Sequence[Row], config: ExportConfig) -> None:
         _note(row, found)
 
 
-def _note(row: Row, found: Timed) -> None:
+def _note(row: Candidate, found: Timed) -> None:
     row.latency = found.latency
     row.rounds = found.rounds[SINGLE]
     if found.alarm["fired"]:
         row.why = str(found.alarm["text"])
 
 
-def _open(row: Row, size: int) -> Runner:
+def _open(row: Candidate, size: int) -> Runner:
     assert row.made is not None
     return open_runner(row.made.path, batch_size=size, device="cpu" if row.target == "onnx" else "cuda")
 
 
-def _opener(row: Row) -> Callable[[int], Runner]:
+def _opener(row: Candidate) -> Callable[[int], Runner]:
     return lambda size: _open(row, size)
 
 
 # -------------------------------------------------------------------------------------------------- verdicts
 
 
-def verdicts(rows: Sequence[Row]) -> Iterator[str]:
+def verdicts(rows: Sequence[Candidate]) -> Iterator[str]:
     """Where INT8 is not worth its accuracy: against FP16 and, where that is made too, float32, a line each."""
     for target in CANDIDATES:
         made = {row.precision: row for row in rows if row.target == target and row.made}
@@ -223,7 +225,7 @@ def verdicts(rows: Sequence[Row]) -> Iterator[str]:
                 yield from _verdict(made["int8"], plain)
 
 
-def _verdict(int8: Row, plain: Row) -> Iterator[str]:
+def _verdict(int8: Candidate, plain: Candidate) -> Iterator[str]:
     """Nothing of INT8 that is faster, or smaller where speed was not measured."""
     size = int8.metrics["bytes"] / plain.metrics["bytes"]
     sized = f"{'smaller' if size < 1 else 'not smaller'} than {plain.name} ({size:.2f} × its bytes)"

@@ -18,13 +18,13 @@ EXECUTED = ("engine.plan", "program.ep", "program.pt2", MODEL)
 COLOURS = {1: "GRAY", 3: "RGB"}
 
 
-def write(work: Work, dataset: Dataset, config: ExportConfig) -> None:
+def write_contract(work: Work, dataset: Dataset, config: ExportConfig) -> None:
     """contract.json as payload, from what lies in `work` already and its metrics."""
-    content = describe(work, dataset, config)
+    content = contract_of(work, dataset, config)
     artifact.write_atomic(work.add_payload(CONTRACT), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def describe(work: Work, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
+def contract_of(work: Work, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
     """Names, shapes and meaning of input and output, labels in the order of the logits, and the model file's hash."""
     name = next(name for name in EXECUTED if name in work.payload)
     proto = onnx.load(work.file(MODEL), load_external_data=False)

@@ -1,4 +1,7 @@
-"""Does the exported file say what the torch model says? On real validation images, at several batch sizes."""
+"""Does the exported file say what the torch model says? On real validation images, at several batch sizes.
+
+And whether every tensor stays within half precision's range on them, before anything is kept.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor, nn
 
 from compress.config import ExportConfig
 from compress.data import Dataset
@@ -18,8 +22,7 @@ from edge import open_runner
 from edge.core.errors import CheckFailed, CompressError
 from edge.core.interval import clopper_pearson
 from edge.core.progress import say
-from export.targets.onnx import overflow
-from export.targets.onnx.graph import Graph
+from export.targets.onnx.graph import EmittedGraph
 
 BATCH_SIZES = (1, 64)
 AT_ONCE = 32  # images in one pass of torch: more take more memory and no less time
@@ -52,7 +55,7 @@ class Parity:
         return asdict(self)
 
 
-def measure(graph: Graph, file: Path, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
+def measure_parity(graph: EmittedGraph, file: Path, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
     """Hold an ONNX file with this graph against its twin; the manifest's `executed` and `parity`.
 
     Half precision that overflows on these images is refused first. `executed`: ONNX Runtime executes the file as it
@@ -60,7 +63,7 @@ def measure(graph: Graph, file: Path, dataset: Dataset, config: ExportConfig) ->
     processors) torch does.
     """
     images = dataset.part("val")[0][: config.parity_images]
-    overflow.check(graph, images)
+    check_overflow(graph, images)
     executed = graph.runtime == "onnx" and (graph.precision != "bf16" or _opens(file))
     if executed:
         answers = through_onnx_runtime(file)
@@ -69,13 +72,15 @@ def measure(graph: Graph, file: Path, dataset: Dataset, config: ExportConfig) ->
         say("bf16: ONNX Runtime has no kernels for it here; held against torch operator by operator, not executed")
     else:
         answers = as_written(file)
-    found = hold(graph.twin, graph.precision, answers, images, config)
+    found = hold_parity(graph.twin, graph.precision, answers, images, config)
     return {"executed": executed, "parity": found.as_metrics()}
 
 
-def hold(model: Classifier, precision: str, answers: Answers, images: np.ndarray, config: ExportConfig) -> Parity:
+def hold_parity(
+    model: Classifier, precision: str, answers: Answers, images: np.ndarray, config: ExportConfig
+) -> Parity:
     """What `compare` finds on uint8 `images`; CheckFailed where that does not do for an artifact of `precision`."""
-    found = compare(model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision])
+    found = compare_logits(model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision])
     if not found:
         raise CheckFailed(
             f"the exported {precision} file and the torch model disagree (predictions equal on "
@@ -85,7 +90,7 @@ def hold(model: Classifier, precision: str, answers: Answers, images: np.ndarray
     return found
 
 
-def compare(
+def compare_logits(
     model: Classifier, answers: Answers, images: np.ndarray, *, min_agreement: float, tolerance: "float | None"
 ) -> Parity:
     """uint8 `images` (N,C,H,W) through both; `tolerance` bounds max_abs relative to the largest logit, if given."""
@@ -148,3 +153,43 @@ def _opens(file: Path) -> bool:
     except CompressError:
         return False
     return True
+
+
+LARGEST = torch.finfo(torch.float16).max  # 65504
+
+
+def check_overflow(graph: EmittedGraph, images: np.ndarray) -> None:
+    """Refuse an FP16 graph one of whose layers gives more than 65504 on uint8 `images` (N,C,H,W), by its name.
+
+    Read off the twin in float32. BF16 ends where float32 does.
+    """
+    if graph.floats != "fp16":
+        return
+    for name, most in magnitudes(graph.twin, images).items():
+        if not most <= LARGEST:
+            raise CompressError(
+                f"layer {name}: gives up to {most:.3g} on validation images, fp16 ends at {LARGEST:.0f}; "
+                f"use --precision bf16 or float32"
+            )
+
+
+def magnitudes(model: nn.Module, images: np.ndarray) -> dict[str, float]:
+    """Module name → the largest magnitude among its outputs, in the order of execution, NaN where there is one."""
+    found: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point():
+                found[name] = float(np.maximum(found.get(name, 0.0), float(output.abs().max())))
+
+        return hook
+
+    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            for part in torch.from_numpy(images).split(32):
+                model(to_float(part))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -16,7 +16,7 @@ from edge.board import reference
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime that a board may have
 
 
-def build() -> bytes:
+def reference_network() -> bytes:
     """The file's bytes."""
     graph = _Graph()
     image = graph.on_grid("image", "image")
@@ -71,4 +71,4 @@ class _Graph:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(build())
+    Path(sys.argv[1]).write_bytes(reference_network())

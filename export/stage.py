@@ -8,15 +8,16 @@ from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
-from export import adopt, contract
+from export import contract
+from export.targets.onnx import adopt
 
 #: Target → the module that writes its files: `write(work, source, dataset, config)` → the manifest's metrics.
 WRITERS = {
-    "onnx": "export.targets.onnx.onnx_target",
-    "tensorrt": "export.targets.tensorrt.engine_target",
-    "tensorrt-rtx": "export.targets.tensorrt.engine_target",
-    "torch-tensorrt": "export.targets.torch_tensorrt.program_target",
-    "torch-tensorrt-rtx": "export.targets.torch_tensorrt.program_target",
+    "onnx": "export.targets.onnx.emission",
+    "tensorrt": "export.targets.tensorrt.emission",
+    "tensorrt-rtx": "export.targets.tensorrt.emission",
+    "torch-tensorrt": "export.targets.torch_tensorrt.emission",
+    "torch-tensorrt-rtx": "export.targets.torch_tensorrt.emission",
 }
 
 
@@ -37,7 +38,7 @@ def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:
 def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Export a teacher, student or quantized stage, into `out`.
 
-    An `.onnx` file in its place is adopted as it is (`export.adopt`).
+    An `.onnx` file in its place is adopted as it is (`export.targets.onnx.adopt`).
     """
     if adopt.is_file(inputs.model):
         return adopt.run(config, inputs.model, out, replace=replace)
@@ -46,7 +47,7 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
     def make(work: Work) -> None:
         dataset = load_data(config.data, source)
         work.metrics = importlib.import_module(WRITERS[config.target]).write(work, source, dataset, config)
-        contract.write(work, dataset, config)
+        contract.write_contract(work, dataset, config)
 
     return artifact.build(
         out,

@@ -64,5 +64,5 @@ def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[st
     if given:
         raise CompressError(f"--all tries every target and precision; leave --{given[0]} out, or --all")
     assert shared.out is not None  # click requires it
-    found = candidates.run(settled, model, shared.out)
+    found = candidates.export_candidates(settled, model, shared.out)
     click.echo(json.dumps(found.as_object(), ensure_ascii=False) if shared.as_json else "\n".join(lines(found)))

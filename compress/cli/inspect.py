@@ -28,7 +28,7 @@ def inspect(artifact: Path, as_json: bool) -> None:
     processor, that of an engine off what its builder told.
     """
     from compress.cli.show_inspected import lines
-    from export.inspection import inspect as look
+    from export.inspection import inspect_artifact as look
 
     found = look(artifact)
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))

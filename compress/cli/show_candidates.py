@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from edge.core.readable import table
-from export.candidates import Row, Table
+from export.candidates import Candidate, CandidateTable
 
 TITLES = ["candidate", "size", "logits differ by", "same class", "clean (val)", "p50", "state"]
 STATES = ("executed", "built", "untested")
 
 
-def lines(found: Table) -> list[str]:
+def lines(found: CandidateTable) -> list[str]:
     """A row a candidate that was made, below them those that were not and why, and what is to be said of INT8."""
     made = [row for row in found.rows if row.made]
     return [
@@ -25,13 +25,13 @@ def lines(found: Table) -> list[str]:
     ]
 
 
-def _grouped(state: str, rows: Sequence[Row]) -> list[str]:
+def _grouped(state: str, rows: Sequence[Candidate]) -> list[str]:
     """A line a reason, behind the names of those that share it."""
     reasons = dict.fromkeys(row.why for row in rows)
     return [f"  {state}  {', '.join(row.name for row in rows if row.why == why)}: {why}" for why in reasons]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Candidate) -> list[str]:
     parity, clean, latency = row.parity, row.clean, row.latency
     return [
         row.name,

@@ -32,7 +32,7 @@ class Ranges:
     runtime: str = "onnx"
 
 
-def activations(
+def set_activation_ranges(
     model: Classifier, sites: dict[str, str], images: Iterable[Tensor], how: Ranges, *, exact: "set[str]"
 ) -> dict[str, bool]:
     """Set the range of every site (quantizer name → module), and whether it is never negative: site → unsigned.
@@ -62,7 +62,7 @@ def activations(
     return unsigned
 
 
-def weights(model: Classifier, how: Ranges) -> None:
+def set_weight_ranges(model: Classifier, how: Ranges) -> None:
     """Set the range of every layer's weights, per output channel."""
     for module in model.modules():
         if not isinstance(module, QuantConv2d | QuantLinear):

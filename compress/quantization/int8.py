@@ -51,10 +51,10 @@ def quantize(model: Classifier, images: Iterable[Tensor], how: Ranges = MAX) -> 
     fold(model)
     sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
     _insert(model, sites)
-    calibration.weights(model, how)
+    calibration.set_weight_ranges(model, how)
     layout = {
         "bits": 8,
-        "unsigned": calibration.activations(model, sites, list(images), how, exact=exact),
+        "unsigned": calibration.set_activation_ranges(model, sites, list(images), how, exact=exact),
         "fused": fused,
         "float_layers": [],
         "ranges": how.activations,
@@ -135,7 +135,7 @@ def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
         sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
     for name, found in sides.items():
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, quantized.of(model.get_submodule(name), found))
+        setattr(model.get_submodule(parent), last, quantized.with_quantizers(model.get_submodule(name), found))
     model.to(next(model.parameters()).device).eval()
 
 

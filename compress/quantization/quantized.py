@@ -71,7 +71,7 @@ class QuantAdd(Add):
         return super().forward(self.a_quantizer(a), self.b_quantizer(b))
 
 
-def of(plain: nn.Module, sides: "set[str]") -> nn.Module:
+def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
     """`plain` with quantizers; `sides`: of input, output, a and b those that are quantized here."""
     if isinstance(plain, nn.Conv2d):
         return QuantConv2d(plain, quantizes_input="input" in sides, quantizes_output="output" in sides)

@@ -79,9 +79,9 @@ def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
     from edge.runtimes.tensorrt.runner import TensorRTRunner
 
     how = Recipe("tensorrt", "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
-    trt, cuda = library.load("tensorrt"), Cuda()
+    trt, cuda = library.load_library("tensorrt"), Cuda()
     try:
-        built = engines.ready(content, how, trt, cuda.device(), where="selftest", cache=scratch)
+        built = engines.ready_engine(content, how, trt, cuda.device(), where="selftest", cache=scratch)
         return TensorRTRunner(built, trt, cuda, where="selftest", batch_size=batch_size)
     except BaseException:
         cuda.close()

@@ -7,7 +7,7 @@ Standard library only, so that a board says the same of itself.
 """
 
 from edge.doctor.diagnosis import Diagnosis, diagnose
-from edge.doctor.examine import examine
-from edge.doctor.found import Found
+from edge.doctor.examination import examine
+from edge.doctor.facts import MachineFacts
 
-__all__ = ["Diagnosis", "Found", "diagnose", "examine"]
+__all__ = ["Diagnosis", "MachineFacts", "diagnose", "examine"]

@@ -1,13 +1,12 @@
-"""Rules and targets applied to one machine."""
+"""What is known not to work, as data, and the rules and targets applied to one machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge.doctor.found import Found
-from edge.doctor.rule import Rule
+from edge.doctor.facts import MachineFacts, Rule
 from edge.doctor.rules import RULES
-from edge.doctor.targets import TARGETS, Answer, Target
+from edge.doctor.targets import TARGETS, Capability, TargetDoctor
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Finding:
 class Diagnosis:
     """`targets`: name → how it can be built and run here. Findings: what is broken before what is only a limit."""
 
-    found: Found
-    targets: Mapping[str, Mapping[str, Answer]]
+    found: MachineFacts
+    targets: Mapping[str, Mapping[str, Capability]]
     findings: tuple[Finding, ...]
 
     @property
@@ -47,14 +46,16 @@ class Diagnosis:
         }
 
 
-def diagnose(found: Found, rules: Sequence[Rule] = RULES, targets: Sequence[Target] = TARGETS) -> Diagnosis:
+def diagnose(
+    found: MachineFacts, rules: Sequence[Rule] = RULES, targets: Sequence[TargetDoctor] = TARGETS
+) -> Diagnosis:
     """What holds of a machine, by these rules, and what its targets answer; a broken pair keeps those it blocks."""
     findings = [*_findings(found, rules)]
     answers = {target.name: _answers(found, target, findings) for target in targets}
     return Diagnosis(found, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
 
 
-def _findings(found: Found, rules: Sequence[Rule]) -> "list[Finding]":
+def _findings(found: MachineFacts, rules: Sequence[Rule]) -> "list[Finding]":
     """In the order of the rules; an import that fails is no news where a rule before has explained it."""
     made: list[Finding] = []
     for rule in rules:
@@ -67,9 +68,9 @@ def _findings(found: Found, rules: Sequence[Rule]) -> "list[Finding]":
     return made
 
 
-def _answers(found: Found, target: Target, findings: Sequence[Finding]) -> dict[str, Answer]:
+def _answers(found: MachineFacts, target: TargetDoctor, findings: Sequence[Finding]) -> dict[str, Capability]:
     blocked = ", ".join(finding.name for finding in findings if target.name in finding.blocks)
     answers = {"build": target.build(found), "run": target.run(found)}
     if blocked and answers["run"].can == "yes":
-        answers["run"] = Answer("no", f"{answers['run'].why}, but {blocked}, see below")
+        answers["run"] = Capability("no", f"{answers['run'].why}, but {blocked}, see below")
     return answers

@@ -1,7 +1,6 @@
 """Pairs known not to work. Sources: release notes and support matrices of TensorRT, ONNX Runtime, torch and JetPack."""
 
-from edge.doctor.found import Found, release
-from edge.doctor.rule import Rule
+from edge.doctor.facts import MachineFacts, Rule, release
 
 #: Oldest releases that the torch side was written for; pyproject.toml asks pip for the same.
 MINIMA = {"torch": "2.11", "onnx": "1.18", "onnxruntime": "1.23"}
@@ -19,23 +18,23 @@ def _between(version: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ..
     return bool(version) and low <= version < high
 
 
-def _tensorrt_provider(found: Found) -> bool:
+def _tensorrt_provider(found: MachineFacts) -> bool:
     """Whether this ONNX Runtime is a build with the TensorRT provider."""
     told = found.fact("onnxruntime", "providers")
     return found.has("onnxruntime-gpu") if told is None else "TensorrtExecutionProvider" in told
 
 
-def _torchvision_for(found: Found) -> str:
+def _torchvision_for(found: MachineFacts) -> str:
     """torchvision 0.(15 + n) belongs to torch 2.n."""
     return f"0.{15 + found.version('torch')[1]}"
 
 
-def _torchvision_build(found: Found) -> str:
+def _torchvision_build(found: MachineFacts) -> str:
     """What torchvision was built for, by its local version: `cpu`, `cu130`; empty where it does not say."""
     return found.modules["torchvision"].version.partition("+")[2]
 
 
-def _torchvision_differs(found: Found) -> bool:
+def _torchvision_differs(found: MachineFacts) -> bool:
     if not found.has("torch", "torchvision") or "cuda" not in found.modules["torch"].facts:
         return False
     build = _torchvision_build(found)
@@ -43,23 +42,23 @@ def _torchvision_differs(found: Found) -> bool:
     return (build == "cpu" and with_cuda) or (build.startswith("cu") and not with_cuda)
 
 
-def _driver_behind(found: Found, needed: "str | None") -> bool:
+def _driver_behind(found: MachineFacts, needed: "str | None") -> bool:
     """Whether a CUDA release of another major version than the driver's is needed; minor versions go together."""
     return bool(needed and found.gpu.cuda and release(needed)[:1] > release(found.gpu.cuda)[:1])
 
 
-def _newest_wheel(found: Found) -> "str | None":
+def _newest_wheel(found: MachineFacts) -> "str | None":
     """The TensorRT wheel that needs CUDA 13."""
     return next((name for name in ("tensorrt-cu13", "tensorrt-rtx-cu13") if found.has(name)), None)
 
 
-def _jetson_tensorrt(found: Found) -> str:
+def _jetson_tensorrt(found: MachineFacts) -> str:
     """JetPack's own TensorRT in the place of pip's."""
     wheels = " ".join(name for name in TENSORRT_WHEELS if name in found.distributions) or "tensorrt"
     return f"{found.pip(f'uninstall -y {wheels}')} && sudo apt-get install python3-libnvinfer"
 
 
-def _too_old_tensorrt(found: Found) -> str:
+def _too_old_tensorrt(found: MachineFacts) -> str:
     if found.jetpack:
         return "update the board to JetPack 6.2 or newer: https://developer.nvidia.com/embedded/jetpack"
     return found.pip("install --upgrade tensorrt")
@@ -77,7 +76,7 @@ def _below(name: str, least: str) -> Rule:
     )
 
 
-def _broken_imports(found: Found) -> list[str]:
+def _broken_imports(found: MachineFacts) -> list[str]:
     return [name for name, module in found.modules.items() if module.works is False]
 
 

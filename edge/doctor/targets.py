@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.doctor.found import Found
+from edge.doctor.facts import MachineFacts
 from edge.runtimes.tensorrt.library import remedy
 
 #: What writes the ONNX graph that every target starts from.
@@ -12,7 +12,7 @@ LEAST_SM = 7.5  # TensorRT-RTX: Turing
 
 
 @dataclass(frozen=True)
-class Answer:
+class Capability:
     """`can`: yes, deferred (made elsewhere from what is written here) or no; `why` in words."""
 
     can: str
@@ -20,16 +20,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetDoctor:
     """How one target stands on a machine: may it be made, may it be executed."""
 
     name: str
     devices: tuple[str, ...]
-    build: Callable[[Found], Answer]
-    run: Callable[[Found], Answer]
+    build: Callable[[MachineFacts], Capability]
+    run: Callable[[MachineFacts], Capability]
 
 
-def exporter_lacks(found: Found) -> "str | None":
+def exporter_lacks(found: MachineFacts) -> "str | None":
     """Why no stage can be exported here; None where it can."""
     for name in EXPORTER:
         if name not in found.modules:
@@ -39,12 +39,12 @@ def exporter_lacks(found: Found) -> "str | None":
     return None
 
 
-def gpu_lacks(found: Found) -> "str | None":
+def gpu_lacks(found: MachineFacts) -> "str | None":
     """Why no GPU can be used here; None where one can."""
     return None if found.has_gpu else (found.gpu.fault or "no NVIDIA GPU")
 
 
-def _library_lacks(found: Found, target: str) -> "str | None":
+def _library_lacks(found: MachineFacts, target: str) -> "str | None":
     name = target.replace("-", "_")
     if name not in found.modules:
         return f"{name} is not installed; {_remedy(found, target)}"
@@ -53,7 +53,7 @@ def _library_lacks(found: Found, target: str) -> "str | None":
     return None
 
 
-def _remedy(found: Found, target: str) -> str:
+def _remedy(found: MachineFacts, target: str) -> str:
     if found.jetson and target == "tensorrt":
         return (
             "it is part of JetPack: sudo apt-get install python3-libnvinfer, and run the system's python3 "
@@ -62,58 +62,64 @@ def _remedy(found: Found, target: str) -> str:
     return remedy(target)
 
 
-def _onnx_build(found: Found) -> Answer:
+def _onnx_build(found: MachineFacts) -> Capability:
     lacks = exporter_lacks(found)
-    return Answer("no", lacks) if lacks else Answer("yes", f"{found.written('torch')}, {found.written('onnx')}")
+    return Capability("no", lacks) if lacks else Capability("yes", f"{found.written('torch')}, {found.written('onnx')}")
 
 
-def _onnx_run(found: Found) -> Answer:
+def _onnx_run(found: MachineFacts) -> Capability:
     if "onnxruntime" not in found.modules:
-        return Answer("no", f"onnxruntime is not installed; {found.pip('install onnxruntime')}")
+        return Capability("no", f"onnxruntime is not installed; {found.pip('install onnxruntime')}")
     if not found.usable("onnxruntime"):
-        return Answer("no", f"import onnxruntime fails ({found.modules['onnxruntime'].fault})")
+        return Capability("no", f"import onnxruntime fails ({found.modules['onnxruntime'].fault})")
     told = found.fact("onnxruntime", "providers") or ()
     where = "processor and GPU" if "CUDAExecutionProvider" in told and found.has_gpu else "processor"
-    return Answer("yes", f"{found.written('onnxruntime')} on the {where}")
+    return Capability("yes", f"{found.written('onnxruntime')} on the {where}")
 
 
-def _tensorrt_build(found: Found) -> Answer:
+def _tensorrt_build(found: MachineFacts) -> Capability:
     lacks = _library_lacks(found, "tensorrt") or gpu_lacks(found)
     if not lacks and found.fact("tensorrt", "builder") is False:
         lacks = f"{found.written('tensorrt')} is the lean runtime, which has no builder"
     without = exporter_lacks(found)
     if lacks:
-        return Answer("no", without) if without else Answer("deferred", f"ONNX and recipe here, engine there: {lacks}")
+        return (
+            Capability("no", without)
+            if without
+            else Capability("deferred", f"ONNX and recipe here, engine there: {lacks}")
+        )
     rest = f"from an exported folder; exporting a stage: {without}" if without else "on this GPU"
-    return Answer("yes", f"{found.written('tensorrt')} {rest}")
+    return Capability("yes", f"{found.written('tensorrt')} {rest}")
 
 
-def _tensorrt_run(found: Found) -> Answer:
+def _tensorrt_run(found: MachineFacts) -> Capability:
     lacks = gpu_lacks(found) or _library_lacks(found, "tensorrt")
-    return Answer("no", lacks) if lacks else Answer("yes", found.written("tensorrt"))
+    return Capability("no", lacks) if lacks else Capability("yes", found.written("tensorrt"))
 
 
-def _rtx_build(found: Found) -> Answer:
+def _rtx_build(found: MachineFacts) -> Capability:
     if lacks := _library_lacks(found, "tensorrt-rtx"):
         without = exporter_lacks(found)
-        return Answer("no", without or lacks)
+        return Capability("no", without or lacks)
     if lacks := exporter_lacks(found):
-        return Answer("no", lacks)
-    return Answer("yes", f"{found.written('tensorrt_rtx')}, ahead of time: no GPU is needed")
+        return Capability("no", lacks)
+    return Capability("yes", f"{found.written('tensorrt_rtx')}, ahead of time: no GPU is needed")
 
 
-def _rtx_run(found: Found) -> Answer:
+def _rtx_run(found: MachineFacts) -> Capability:
     lacks = gpu_lacks(found) or _library_lacks(found, "tensorrt-rtx")
     if lacks:
-        return Answer("no", lacks)
+        return Capability("no", lacks)
     old = [str(device["name"]) for device in found.gpu.devices if float(device["sm"]) < LEAST_SM]
     if len(old) == len(found.gpu.devices):
-        return Answer("no", f"{', '.join(old) or 'this board'}: TensorRT-RTX serves desktop GPUs from SM {LEAST_SM} on")
-    return Answer("yes", found.written("tensorrt_rtx"))
+        return Capability(
+            "no", f"{', '.join(old) or 'this board'}: TensorRT-RTX serves desktop GPUs from SM {LEAST_SM} on"
+        )
+    return Capability("yes", found.written("tensorrt_rtx"))
 
 
 TARGETS = (
-    Target("onnx", ("cpu", "cuda", "jetson"), _onnx_build, _onnx_run),
-    Target("tensorrt", ("cuda", "jetson"), _tensorrt_build, _tensorrt_run),
-    Target("tensorrt-rtx", ("cuda",), _rtx_build, _rtx_run),
+    TargetDoctor("onnx", ("cpu", "cuda", "jetson"), _onnx_build, _onnx_run),
+    TargetDoctor("tensorrt", ("cuda", "jetson"), _tensorrt_build, _tensorrt_run),
+    TargetDoctor("tensorrt-rtx", ("cuda",), _rtx_build, _rtx_run),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from edge.doctor.diagnosis import Diagnosis
-from edge.doctor.found import Found, Gpu, Module
+from edge.doctor.facts import Gpu, MachineFacts, Module
 
 
 def lines(diagnosis: Diagnosis) -> list[str]:
@@ -23,7 +23,7 @@ def _block(title: str, rows: "Iterator[tuple[str, str]]") -> list[str]:
     return [title, *(f"  {name:<{width}}  {text}".rstrip() for name, text in listed)]
 
 
-def _machine(found: Found) -> "Iterator[tuple[str, str]]":
+def _machine(found: MachineFacts) -> "Iterator[tuple[str, str]]":
     host = found.host
     cores = host["cores"]
     yield "system", f"{host['system']}, {host['arch'] or 'unknown architecture'}"
@@ -50,7 +50,7 @@ def _gpu(gpu: Gpu, recorded: bool) -> str:
     return ", ".join(filter(None, [*(devices or [gpu.fault or missing]), driver, serves, runtime]))
 
 
-def _installed(found: Found) -> "Iterator[tuple[str, str]]":
+def _installed(found: MachineFacts) -> "Iterator[tuple[str, str]]":
     environment = found.python["environment"] or found.python["executable"] or ""
     yield "python", f"{found.python['version'] or 'not recorded'}  {environment}".rstrip()
     for name, module in found.modules.items():

@@ -13,7 +13,7 @@ from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
 from export.inspection import contract, engine, execution, graph, lineage, torch_stage
 
 
-def inspect(where: "Path | str") -> dict[str, Any]:
+def inspect_artifact(where: "Path | str") -> dict[str, Any]:
     """A stage's folder, an `.onnx` file, or an `engine.plan` with its sidecars beside it. JSON types.
 
     {"path", "kind", "target", "identity", "model", "contract", "files", "bytes", "graph", "engine", "lineage"}, null
@@ -37,17 +37,17 @@ def inspect(where: "Path | str") -> dict[str, Any]:
 
 def _stage(stage: Stage) -> dict[str, Any]:
     target = stage.config.get("target")
-    found = engine.describe(stage.path)
+    found = engine.describe_engine(stage.path)
     proto = onnx.load(stage.file(MODEL)) if stage.file(MODEL).is_file() else None
     source = lineage.nearest(stage, torch_stage.ARCHITECTURE)
     about = None if source is None else torch_stage.architecture(source)
     layered = None
     if proto is not None:
-        layered = graph.describe(proto, _optimised(stage.file(MODEL)) if target in (None, "onnx") else None)
+        layered = graph.describe_graph(proto, _optimised(stage.file(MODEL)) if target in (None, "onnx") else None)
         if found is not None:
             layered["layers"] = engine.executed(layered["layers"], found)
     elif stage is source:
-        layered = torch_stage.describe(stage)
+        layered = torch_stage.describe_torch_stage(stage)
     entries = {**stage.manifest["payload"], **stage.manifest["records"]}
     return {
         "path": str(stage.path),
@@ -90,7 +90,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "contract": contract.of_folder(path.parent) or contract.of_graph(proto, None),
         "files": [_file(path)],
         "bytes": path.stat().st_size,
-        "graph": graph.describe(proto, _optimised(path)),
+        "graph": graph.describe_graph(proto, _optimised(path)),
         "engine": None,
         "metrics": {},
         "lineage": [],
@@ -99,7 +99,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
 
 def _loose_engine(folder: Path) -> dict[str, Any]:
     """An engine that was built on a device, outside of a stage: only its sidecar's hash vouches for it."""
-    found = engine.describe(folder)
+    found = engine.describe_engine(folder)
     assert found is not None and found["about"] is not None
     files = [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
     for entry in files:

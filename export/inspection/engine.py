@@ -10,7 +10,7 @@ from edge.runtimes.tensorrt.recipe import RECIPE
 from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
 
 
-def describe(folder: Path) -> "dict[str, Any] | None":
+def describe_engine(folder: Path) -> "dict[str, Any] | None":
     """{"built", "about": engine.json, "recipe": recipe.json, "layers": layers.json without its rows, "rows"}.
 
     None where neither an engine nor a recipe for one lies. What of it is missing is null.

@@ -27,7 +27,7 @@ SUMS = ("Add", "Sum", "QLinearAdd")
 SHORT = {"float": "float32", "double": "float64"}
 
 
-class Graph:
+class GraphTensors:
     """The tensors and nodes of a model, by name; constants may stand as initializers or as nodes."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -64,13 +64,13 @@ class Graph:
         return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
 
 
-def describe(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") -> dict[str, Any]:
+def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") -> dict[str, Any]:
     """Opset, IR version, operators, stored types, layers and quantization, JSON types.
 
     `optimised`: the graph as the runtime executes it; without it a layer's `execution` is null.
     """
-    graph = Graph(proto)
-    found = layers(graph, None if optimised is None else Executed(optimised))
+    graph = GraphTensors(proto)
+    found = graph_layers(graph, None if optimised is None else Executed(optimised))
     held: Counter[str] = Counter()
     for entry in graph.stored.values():
         held[dtype(entry)] += size(entry)
@@ -85,7 +85,7 @@ def describe(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") -> dic
     }
 
 
-def layers(graph: Graph, executed: "Executed | None") -> list[dict[str, Any]]:
+def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[str, Any]]:
     """Layers with weights and sums of two computed tensors, in the graph's order.
 
     {"name", "node", "op", "weight": shape or null, "stored": type or null, "parameters", "bytes", "executed_by",
@@ -117,7 +117,7 @@ def layers(graph: Graph, executed: "Executed | None") -> list[dict[str, Any]]:
     return rows
 
 
-def quantization(graph: Graph, rows: Sequence[Mapping[str, Any]]) -> "dict[str, Any] | None":
+def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dict[str, Any] | None":
     """What the Q/DQ pairs hold; None of a graph without any.
 
     `pairs` of activations with how many are signed and unsigned, their zero points and scales; `weights`: how many are
@@ -158,12 +158,12 @@ def _name(node: onnx.NodeProto, path: Sequence[str]) -> str:
     return module if found else node.name or (path[-1] if path else node.output[0])
 
 
-def _sum(graph: Graph, node: onnx.NodeProto) -> bool:
+def _sum(graph: GraphTensors, node: onnx.NodeProto) -> bool:
     computed = [name for name in node.input if name and not graph.path(name)]
     return node.op_type in SUMS and len(computed) > 1
 
 
-def _zero_point(graph: Graph, node: onnx.NodeProto) -> tuple[str, "int | str"]:
+def _zero_point(graph: GraphTensors, node: onnx.NodeProto) -> tuple[str, "int | str"]:
     """Type and value; uint8 and 0 where none is given, `varies` where it differs by channel."""
     name = node.input[2] if len(node.input) > 2 else ""
     value = graph.array(name)
@@ -173,7 +173,7 @@ def _zero_point(graph: Graph, node: onnx.NodeProto) -> tuple[str, "int | str"]:
     return dtype(graph.stored[name]), int(flat[0]) if (flat == flat[0]).all() else "varies"
 
 
-def _scales(graph: Graph, node: onnx.NodeProto) -> list[float]:
+def _scales(graph: GraphTensors, node: onnx.NodeProto) -> list[float]:
     value = graph.array(node.input[1])
     return [] if value is None else [float(one) for one in value.astype(np.float64).reshape(-1)]
 

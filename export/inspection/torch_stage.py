@@ -28,7 +28,7 @@ def architecture(stage: Stage) -> "dict[str, Any] | None":
     return _json(stage.file(ARCHITECTURE))
 
 
-def describe(stage: Stage) -> "dict[str, Any] | None":
+def describe_torch_stage(stage: Stage) -> "dict[str, Any] | None":
     """The layers of a stage's weights, a module a row; of a quantized one the sites and their ranges as well."""
     path = stage.file(WEIGHTS)
     if not path.is_file():

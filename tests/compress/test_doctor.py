@@ -14,10 +14,10 @@ import tomllib
 from compress.cli.execute import execute
 from edge.core import l4t
 from edge.core.targets import TARGETS as NAMES
-from edge.doctor import examine, packages
+from edge.doctor import examination, examine
 from edge.doctor.diagnosis import Diagnosis, diagnose
-from edge.doctor.found import Found, Gpu, Module, release
-from edge.doctor.packages import MODULES
+from edge.doctor.examination import MODULES
+from edge.doctor.facts import Gpu, MachineFacts, Module, release
 from edge.doctor.rules import MINIMA
 from edge.doctor.text import lines
 from export.targets.torch_tensorrt.doctor import RULES, TARGETS
@@ -31,7 +31,7 @@ ORIN = {"model": "NVIDIA Jetson Orin Nano", "l4t": "36.4.3", "jetpack": "6.2", "
 
 def machine(
     gpu: Gpu = H100, jetson: "dict[str, object] | None" = None, isa: str = "avx2 avx512_vnni", **installed: str
-) -> Found:
+) -> MachineFacts:
     """A machine with these distributions (`_` for `-`); torch's local version says what it was built for."""
     versions = {name.replace("_", "-"): version for name, version in installed.items()}
     modules = {}
@@ -43,7 +43,7 @@ def machine(
         local = modules["torch"].version.partition("+")[2]
         cuda = f"{local[2:-1]}.{local[-1]}" if local.startswith("cu") else None
         modules["torch"] = replace(modules["torch"], facts={"cuda": cuda})
-    return Found(
+    return MachineFacts(
         python={"version": "3.12.3", "executable": "/usr/bin/python3", "environment": None, "pip": "pip"},
         host={
             "system": "Linux 6.8",
@@ -63,23 +63,23 @@ def machine(
     )
 
 
-def broken_import(name: str, **installed: str) -> Found:
+def broken_import(name: str, **installed: str) -> MachineFacts:
     found = machine(**installed)
     module = replace(found.modules[name], works=False, fault="ImportError: libfoo.so.1: no such file")
     return replace(found, modules={**found.modules, name: module})
 
 
-def without(tool: str, **installed: str) -> Found:
+def without(tool: str, **installed: str) -> MachineFacts:
     found = machine(**installed)
     return replace(found, tools={**found.tools, tool: None})
 
 
-def trt(version: str, jetpack: "str | None" = None) -> Found:
+def trt(version: str, jetpack: "str | None" = None) -> MachineFacts:
     return machine(jetson={**ORIN, "jetpack": jetpack} if jetpack else None, tensorrt=version)
 
 
 #: Rule → machines that it holds of, machines beside them that it does not, and what its command must say.
-CASES: "dict[str, tuple[list[Found], list[Found], str]]" = {
+CASES: "dict[str, tuple[list[MachineFacts], list[MachineFacts], str]]" = {
     "torch-tensorrt-pair": (
         [
             machine(torch="2.13.0+cpu", torch_tensorrt="2.13.0", tensorrt="11.0.0"),
@@ -208,7 +208,7 @@ CASES: "dict[str, tuple[list[Found], list[Found], str]]" = {
 LIMITS = {"opset-20-at-most", "tensorrt-untested", "int8-saturates", "no-compiler", "no-ssh"}
 
 
-def names_of(found: Found) -> list[str]:
+def names_of(found: MachineFacts) -> list[str]:
     return [finding.name for finding in diagnose(found, RULES, TARGETS).findings]
 
 
@@ -252,7 +252,7 @@ def test_every_target_is_answered() -> None:
 EXPORTER = {"torch": "2.13.0+cpu", "onnx": "1.23.2", "onnxscript": "0.7.2"}
 
 
-def answers(found: Found, target: str) -> tuple[str, str]:
+def answers(found: MachineFacts, target: str) -> tuple[str, str]:
     verbs = diagnose(found, RULES, TARGETS).targets[target]
     return verbs["build"].can, verbs["run"].can
 
@@ -277,7 +277,7 @@ NO_GPU = Gpu(fault="no NVIDIA driver")
         (broken_import("onnxruntime", onnxruntime="1.31.1"), "onnx", ("no", "no")),
     ],
 )
-def test_what_can_be_built_and_run(found: Found, target: str, want: tuple[str, str]) -> None:
+def test_what_can_be_built_and_run(found: MachineFacts, target: str, want: tuple[str, str]) -> None:
     assert answers(found, target) == want
 
 
@@ -463,14 +463,14 @@ def test_a_crashing_import_and_a_driver_are_seen_from_outside(tmp_path: Path) ->
 def test_a_failing_import_says_why(program: str, want: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.py").write_text(program)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert packages.probe(["broken"])["broken"] == {"fault": want}
+    assert examination.probe_imports(["broken"])["broken"] == {"fault": want}
 
 
 def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hanging.py").write_text("import time; time.sleep(600)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(packages, "TIMEOUT_S", 0.5)
-    assert packages.probe(["hanging"])["hanging"]["fault"].startswith("did not finish")
+    monkeypatch.setattr(examination, "TIMEOUT_S", 0.5)
+    assert examination.probe_imports(["hanging"])["hanging"]["fault"].startswith("did not finish")
 
 
 def test_a_recorded_tree_on_the_command_line(orin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ from compress.cli.show_inspected import lines
 from compress.networks import network_files
 from edge.core import artifact
 from edge.core.errors import CompressError
-from export.inspection import inspect
-from export.inspection.graph import describe
+from export.inspection import inspect_artifact
+from export.inspection.graph import describe_graph
 
 
 def constant(name: str, value: Any, kind: type) -> onnx.TensorProto:
@@ -66,7 +66,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_a_graph_made_by_hand(mixed: Path) -> None:
-    found = inspect(mixed)
+    found = inspect_artifact(mixed)
     graph = found["graph"]
     assert (graph["opset"], graph["ir_version"], found["kind"]) == (19, 9, "onnx file")
     rows = {row["name"]: row for row in graph["layers"]}
@@ -89,7 +89,7 @@ def test_a_graph_made_by_hand(mixed: Path) -> None:
 
 def test_what_executes_is_the_layer_and_not_the_cast_before_it(mixed: Path, tmp_path: Path) -> None:
     """Half-precision weights pass a Cast on processors, 8-bit ones that found no integer kernel a DequantizeLinear."""
-    rows = {row["name"]: row for row in inspect(mixed)["graph"]["layers"]}
+    rows = {row["name"]: row for row in inspect_artifact(mixed)["graph"]["layers"]}
     assert rows["a"]["executed_by"] in ("Conv", "QLinearConv") and rows["b"]["executed_by"] == "Conv"
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], "half", to=TensorProto.FLOAT16),
@@ -100,7 +100,7 @@ def test_what_executes_is_the_layer_and_not_the_cast_before_it(mixed: Path, tmp_
     graph = helper.make_graph(nodes, "half", ends[:1], ends[1:], [constant("fc.weight", np.eye(4), np.float16)])
     path = tmp_path / "half.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
-    (row,) = inspect(path)["graph"]["layers"]
+    (row,) = inspect_artifact(path)["graph"]["layers"]
     assert (row["stored"], row["execution"], row["executed_by"]) == ("float16", "float", "Gemm")
 
 
@@ -109,15 +109,15 @@ def test_a_weight_in_a_constant_node_is_seen(mixed: Path) -> None:
     (weight,) = [entry for entry in proto.graph.initializer if entry.name == "b.weight"]
     proto.graph.node.insert(0, helper.make_node("Constant", [], ["b.weight"], "held", value=weight))
     proto.graph.initializer.remove(weight)
-    assert [row["name"] for row in describe(proto, None)["layers"]] == ["a", "b", "sum"]
+    assert [row["name"] for row in describe_graph(proto, None)["layers"]] == ["a", "b", "sum"]
 
 
 def test_without_a_runtime_graph_nothing_is_said_of_execution(mixed: Path) -> None:
-    assert {row["execution"] for row in describe(onnx.load(mixed), None)["layers"]} == {None}
+    assert {row["execution"] for row in describe_graph(onnx.load(mixed), None)["layers"]} == {None}
 
 
 def test_the_exported_int8_stage(chain: SimpleNamespace) -> None:
-    found = inspect(chain.e)
+    found = inspect_artifact(chain.e)
     stage = artifact.read(chain.e)
     assert found["identity"] == stage.identity and found["precision"] == "int8" and found["model"] == "resnet8"
     assert found["contract"] == json.loads((chain.e / "contract.json").read_text())
@@ -135,7 +135,7 @@ def test_the_exported_int8_stage(chain: SimpleNamespace) -> None:
 
 
 def test_the_exported_float_stage(chain: SimpleNamespace) -> None:
-    graph = inspect(chain.ef)["graph"]
+    graph = inspect_artifact(chain.ef)["graph"]
     assert graph["quantization"] is None
     assert {(row["stored"], row["execution"]) for row in graph["layers"] if row["weight"]} == {("float32", "float")}
     proto = onnx.load(chain.ef / "model.onnx")
@@ -144,20 +144,20 @@ def test_the_exported_float_stage(chain: SimpleNamespace) -> None:
 
 
 def test_lineage_reaches_the_teacher(chain: SimpleNamespace) -> None:
-    found = [(row["role"], row["depth"], row["state"], row["kind"]) for row in inspect(chain.e)["lineage"]]
+    found = [(row["role"], row["depth"], row["state"], row["kind"]) for row in inspect_artifact(chain.e)["lineage"]]
     assert found[:3] == [
         ("model", 1, "found", "quantized"),
         ("student", 2, "found", "student"),
         ("teacher", 3, "found", "teacher"),
     ]
-    told = [row["identity"] for row in inspect(chain.a)["lineage"]]
+    told = [row["identity"] for row in inspect_artifact(chain.a)["lineage"]]
     assert artifact.read(chain.teacher).identity in told
 
 
 def test_lineage_tells_what_is_gone_changed_or_damaged(chain: SimpleNamespace, tmp_path: Path) -> None:
     for name in ("teacher", "student", "quantized", "e"):
         shutil.copytree(chain.root / name, tmp_path / name)
-    states = lambda: {row["role"]: row["state"] for row in inspect(tmp_path / "e")["lineage"]}  # noqa: E731
+    states = lambda: {row["role"]: row["state"] for row in inspect_artifact(tmp_path / "e")["lineage"]}  # noqa: E731
     assert states()["teacher"] == "found"
     shutil.rmtree(tmp_path / "teacher")
     assert states()["teacher"] == "absent"
@@ -170,19 +170,19 @@ def test_lineage_tells_what_is_gone_changed_or_damaged(chain: SimpleNamespace, t
 
 
 def test_a_torch_stage(chain: SimpleNamespace) -> None:
-    found = inspect(chain.quantized)
+    found = inspect_artifact(chain.quantized)
     layout = json.loads((chain.quantized / "quantizer.json").read_text())
     told = found["graph"]["quantization"]
     assert told["pairs"] == len(layout["unsigned"]) == told["signed"] + told["unsigned"]
     assert told["unsigned"] == sum(layout["unsigned"].values())
-    graph = inspect(chain.e)["graph"]["quantization"]  # the same state, as the file for ONNX Runtime has it
+    graph = inspect_artifact(chain.e)["graph"]["quantization"]  # the same state, as the file for ONNX Runtime has it
     assert told["scales"]["max"] == pytest.approx(graph["scales"]["max"], rel=1e-6)
     assert told["weight_scales"] == pytest.approx(graph["weight_scales"], rel=1e-6)
     assert found["contract"]["labels"] == [str(digit) for digit in range(10)]
     state = network_files.read_weights(chain.student)
-    rows = inspect(chain.student)["graph"]["layers"]
+    rows = inspect_artifact(chain.student)["graph"]["layers"]
     assert sum(row["parameters"] for row in rows) == sum(v.numel() for v in state.values() if v.ndim > 1)
-    assert inspect(chain.a)["graph"] is None, "an attack set holds no network"
+    assert inspect_artifact(chain.a)["graph"] is None, "an attack set holds no network"
 
 
 LAYERS = {
@@ -221,7 +221,7 @@ def engine(place: Path) -> Path:
 def test_an_engine_beside_its_sidecars(tmp_path: Path) -> None:
     place = engine(tmp_path / "built")
     for where in (place, place / "engine.plan"):
-        found = inspect(where)
+        found = inspect_artifact(where)
         assert (found["kind"], found["target"], found["precision"]) == ("engine", "tensorrt", "int8")
         assert {entry["name"]: entry["verified"] for entry in found["files"]}["engine.plan"] is True
         assert found["engine"]["layers"]["not_int8"] == ["conv_b"] and len(found["engine"]["rows"]) == 2
@@ -229,15 +229,15 @@ def test_an_engine_beside_its_sidecars(tmp_path: Path) -> None:
     assert "10.3.0, for Orin" in text and "executed otherwise: conv_b" in text
     (place / "engine.plan").write_bytes(b"something else")
     with pytest.raises(CompressError, match=r"sha256 .* engine\.json says"):
-        inspect(place)
+        inspect_artifact(place)
 
 
 def test_layers_of_an_engine_by_the_graph_it_was_built_from(mixed: Path, tmp_path: Path) -> None:
     from export.inspection import engine as engines
 
-    found = engines.describe(engine(tmp_path / "built"))
+    found = engines.describe_engine(engine(tmp_path / "built"))
     assert found is not None
-    rows = engines.executed(describe(onnx.load(mixed), None)["layers"], found)
+    rows = engines.executed(describe_graph(onnx.load(mixed), None)["layers"], found)
     assert {row["name"]: row["execution"] for row in rows} == {"a": "int8", "b": "fp16", "sum": None}
 
 

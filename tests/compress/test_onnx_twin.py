@@ -259,7 +259,7 @@ class Unusual(Classifier):
 def test_a_network_of_unusual_operators() -> None:
     torch.manual_seed(0)
     model = Unusual().eval().requires_grad_(False)
-    proto, _ = float32.emit(model, torch.zeros(1, 8, 8), 20)
+    proto, _ = float32.emit_float32(model, torch.zeros(1, 8, 8), 20)
     twin = onnx_twin.build_twin(proto.SerializeToString(), where="unusual")
     x, y = torch.rand(5, 1, 8, 8), torch.arange(5)
     torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)

@@ -17,7 +17,7 @@ from edge import open_runner
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
-from export import adopt
+from export.targets.onnx import adopt
 from tests.compress import graphs
 
 CONFIG = parse(ExportConfig, {"data": "digits"}, "test")

@@ -18,7 +18,7 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.targets import TARGETS
 from export import candidates
-from export.candidates import CANDIDATES, Row, verdicts
+from export.candidates import CANDIDATES, Candidate, verdicts
 
 FEW = {"onnx": ("float32", "int8"), "tensorrt": ("int8",), "torch-tensorrt": ("fp16",)}
 
@@ -84,7 +84,7 @@ def test_a_student_has_no_int8_and_a_lost_one_no_float(
     chain: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(candidates, "CANDIDATES", {"onnx": ("float32", "int8")})
-    table = candidates.run(config(), chain.student, tmp_path / "s")
+    table = candidates.export_candidates(config(), chain.student, tmp_path / "s")
     assert [row.state for row in table.rows] == ["executed", "failed"]
     assert "compress quantize" in table.rows[1].why
     text = "\n".join(lines(table))
@@ -92,11 +92,11 @@ def test_a_student_has_no_int8_and_a_lost_one_no_float(
 
     alone = tmp_path / "alone/quantized"
     shutil.copytree(chain.quantized, alone)
-    table = candidates.run(config(), alone, tmp_path / "q")
+    table = candidates.export_candidates(config(), alone, tmp_path / "q")
     assert [row.state for row in table.rows] == ["failed", "executed"]
     assert str(alone.parent / "student") in table.rows[0].why
     shutil.copytree(chain.teacher, alone.parent / "student")
-    table = candidates.run(config(), alone, tmp_path / "q")
+    table = candidates.export_candidates(config(), alone, tmp_path / "q")
     assert "another stage" in table.rows[0].why and table.rows[1].complete
 
 
@@ -134,14 +134,14 @@ def test_an_existing_candidate_made_otherwise_is_a_row(
 ) -> None:
     monkeypatch.setattr(candidates, "CANDIDATES", {"onnx": ("float32", "int8")})
     shutil.copytree(chain.e, tmp_path / "all/onnx-float32")
-    table = candidates.run(config(), chain.quantized, tmp_path / "all")
+    table = candidates.export_candidates(config(), chain.quantized, tmp_path / "all")
     assert "made otherwise" in table.rows[0].why and table.rows[1].state == "executed"
     assert artifact.read(tmp_path / "all/onnx-float32").identity == artifact.read(chain.e).identity
 
 
 def test_what_is_said_of_engines_reaches_only_its_target() -> None:
     asked = config(engine={"compute_capabilities": ["8.6"], "hardware_compatibility": "ampere+", "workspace_mib": 64})
-    found = {target: candidates._suited(asked, Row("", target, "fp16")).engine for target in CANDIDATES}
+    found = {target: candidates._suited(asked, Candidate("", target, "fp16")).engine for target in CANDIDATES}
     assert found["tensorrt"].compute_capabilities == [] and found["tensorrt"].hardware_compatibility == "ampere+"
     assert found["tensorrt-rtx"].compute_capabilities == ["8.6"]
     assert found["tensorrt-rtx"].hardware_compatibility == "none"
@@ -149,9 +149,9 @@ def test_what_is_said_of_engines_reaches_only_its_target() -> None:
     assert {engine.workspace_mib for engine in found.values()} == {64}
 
 
-def row(precision: str, size: int, rounds: "list[float]", target: str = "onnx") -> Row:
+def row(precision: str, size: int, rounds: "list[float]", target: str = "onnx") -> Candidate:
     made = Stage(Path("x"), {"metrics": {"bytes": size}})
-    return Row(f"{target}-{precision}", target, precision, "executed", made=made, rounds=rounds)
+    return Candidate(f"{target}-{precision}", target, precision, "executed", made=made, rounds=rounds)
 
 
 SLOW, FAST = [2.0, 2.1, 1.9, 2.0], [1.0, 1.1, 0.9, 1.0]
@@ -180,7 +180,7 @@ def test_what_is_said_of_int8(int8: Any, others: Any, want: list[str]) -> None:
 
 
 def test_what_was_not_made_is_not_compared() -> None:
-    assert not list(verdicts([Row("onnx-fp16", "onnx", "fp16"), row("int8", 10, SLOW)]))
+    assert not list(verdicts([Candidate("onnx-fp16", "onnx", "fp16"), row("int8", 10, SLOW)]))
 
 
 def test_an_artifact_that_no_longer_opens_is_built_not_executed(
@@ -189,7 +189,7 @@ def test_an_artifact_that_no_longer_opens_is_built_not_executed(
     def gone(*_: Any, **__: Any) -> None:
         raise CompressError("the GPU is gone")
 
-    one = Row("onnx-int8", "onnx", "int8", "executed", made=artifact.read(chain.e))
+    one = Candidate("onnx-int8", "onnx", "int8", "executed", made=artifact.read(chain.e))
     monkeypatch.setattr(candidates, "open_runner", gone)
     candidates._measure([one], config())
     assert (one.state, one.why, one.clean, one.latency) == ("built", "the GPU is gone", None, None)

@@ -22,7 +22,7 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.tensorrt import cuda, library, preflight, recipe, sidecar
 from export.targets.onnx import graph
-from export.targets.tensorrt import engine_target
+from export.targets.tensorrt import emission
 from tests.edge.tensorrt import fake, graphs, parts
 from tests.edge.tensorrt.graphs import CONVS
 from tests.export import untrained
@@ -43,16 +43,16 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, student: Stage) -> Stage
 @pytest.fixture(scope="module", autouse=True)
 def graphs_made_once() -> Iterator[None]:
     """Torch's exporter takes a second; what it gives for one stage and precision is kept."""
-    emit, kept = graph.emit, {}
+    emit, kept = graph.emit_graph, {}
 
-    def remembered(source: Stage, **asked: Any) -> graph.Graph:
+    def remembered(source: Stage, **asked: Any) -> graph.EmittedGraph:
         key = (source.identity, *sorted(asked.items()))
         if key not in kept:
             kept[key] = emit(source, **asked)
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "emit", remembered)
+        patch.setattr(graph, "emit_graph", remembered)
         yield
 
 
@@ -85,7 +85,7 @@ def test_an_rtx_engine_lies_beside_its_graph_recipe_and_what_it_was_built_for(qu
     assert about["compute_capabilities"] == ["8.6"] and about["batch"] == [1, 4, 8] and about["device"] is None
     assert about["onnx_sha256"] == made.manifest["payload"]["model.onnx"]["sha256"]
     assert preflight.written_by(content, "e") == about["library"]["version"] and len(content) == about["bytes"]
-    how = recipe.read(made.file("recipe.json").read_bytes(), "r")
+    how = recipe.read_recipe(made.file("recipe.json").read_bytes(), "r")
     layers = json.loads(made.file("layers.json").read_text())
     assert how.int8 == how.weighted == tuple(layers["weighted"]) and len(how.int8) == 8
     assert set(layers["weighted"].values()) == {"int8"} and made.metrics["layers"]["precisions"] == {"int8": 8}
@@ -168,7 +168,7 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
     """The flow there, its library and GPU stood in for: what is real in it has tests of its own."""
     found = fake.library()
     monkeypatch.setattr(cuda, "device", lambda: replace(parts.ORIN, name="A GPU"))
-    monkeypatch.setattr(library, "load", lambda target: found)
+    monkeypatch.setattr(library, "load_library", lambda target: found)
     answered: list[tuple[str, int]] = []
     model = load(student)
 
@@ -187,8 +187,8 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
             with torch.no_grad():
                 return model(to_float(torch.from_numpy(images))).numpy() + np.float32(off)
 
-    monkeypatch.setattr(engine_target, "TensorRTRunner", Runner)
-    monkeypatch.setattr(engine_target, "Cuda", lambda: None)
+    monkeypatch.setattr(emission, "TensorRTRunner", Runner)
+    monkeypatch.setattr(emission, "Cuda", lambda: None)
     cache = tmp_path / "timings"
     made = exported(student, tmp_path / "e", "tensorrt", engine={"rebuilds": 3, "timing_cache": str(cache)})
     assert made.metrics["executed"] and made.metrics["engine_parity"]["batch_sizes"] == [1, 64]
@@ -202,11 +202,11 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
 
 def test_nodes_meant_for_int8_are_those_whose_operands_both_come_out_of_integers() -> None:
     for kind, int8 in (("float32", ()), ("fp16", ()), ("int8", CONVS)):
-        assert engine_target.nodes(onnx.load_model_from_string(graphs.graph(kind))) == (CONVS, int8)
+        assert emission.nodes(onnx.load_model_from_string(graphs.graph(kind))) == (CONVS, int8)
     proto = onnx.load_model_from_string(graphs.graph("int8"))
     conv = next(node for node in proto.graph.node if node.name == "conv2")
     conv.input[0] = "r1"  # its image side left float
-    assert engine_target.nodes(proto) == (CONVS, ("conv1", "fc"))
+    assert emission.nodes(proto) == (CONVS, ("conv1", "fc"))
 
 
 def test_the_command_line_reaches_every_setting(student: Stage, tmp_path: Path) -> None:
@@ -217,12 +217,12 @@ def test_the_command_line_reaches_every_setting(student: Stage, tmp_path: Path) 
         f"--compute-capability 8.9 --rebuilds 2 --set parity_images=16 --out {out}"
     )
     assert execute(shlex.split(line)) == 0
-    how = recipe.read((out / "recipe.json").read_bytes(), "r")
+    how = recipe.read_recipe((out / "recipe.json").read_bytes(), "r")
     assert (how.batch, how.workspace_mib, how.compute_capabilities, how.rebuilds) == ((1, 2, 4), 32, ("8.6", "8.9"), 2)
     line = (
         f"export {student.path} --target tensorrt --batch 2 --dla 1 --hardware-compatibility ampere+ "
         f"--version-compatible --timing-cache {tmp_path / 'c'} --deferred --set parity_images=16 --out {out}-2"
     )
     assert execute(shlex.split(line)) == 0
-    how = recipe.read((tmp_path / "e-2" / "recipe.json").read_bytes(), "r")
+    how = recipe.read_recipe((tmp_path / "e-2" / "recipe.json").read_bytes(), "r")
     assert (how.batch, how.dla, how.hardware_compatibility, how.version_compatible) == ((2, 2, 2), 1, "ampere+", True)

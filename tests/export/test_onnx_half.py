@@ -37,7 +37,7 @@ def converted(kind: str) -> onnx.ModelProto:
     proto = small()
     if kind == "bf16":
         proto.opset_import[0].version = half.LEAST_OPSET[kind]
-    half.convert(proto, kind, {"conv": "stem.conv"})
+    half.to_half(proto, kind, {"conv": "stem.conv"})
     return proto
 
 
@@ -77,5 +77,5 @@ def test_a_weight_beyond_the_range_is_named_with_its_layer() -> None:
     weight = proto.graph.initializer[0]
     weight.CopyFrom(numpy_helper.from_array(np.full((2, 3, 3, 3), 7e4, np.float32), "w"))
     with pytest.raises(CompressError, match=r"layer stem\.conv: holds a weight of 7e\+04, fp16 ends at 65504"):
-        half.convert(proto, "fp16", {"conv": "stem.conv"})
-    half.convert(proto, "bf16", {})  # whose range is float32's
+        half.to_half(proto, "fp16", {"conv": "stem.conv"})
+    half.to_half(proto, "bf16", {})  # whose range is float32's

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from compress import networks
 from compress.quantization import int8
 from compress.quantization.folding import fold
-from export.targets.onnx import float32, integer, qdq
+from export.targets.onnx import execution, float32, qdq
 
 
 def images(n: int, seed: int = 1) -> torch.Tensor:
@@ -40,8 +40,8 @@ def emit(name: str, twin: networks.Classifier, layout: dict) -> onnx.ModelProto:
     plain = networks.build_network(name, channels=1, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit(plain, torch.zeros(1, 8, 8), 20)
-    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
+    proto, origin = float32.emit_float32(plain, torch.zeros(1, 8, 8), 20)
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
     return proto
 
 
@@ -73,11 +73,11 @@ def test_every_layer_runs_in_integers(name: str) -> None:
     twin, proto = made(name)
     content = proto.SerializeToString()
     before = Counter(node.op_type for node in proto.graph.node)
-    after = Counter(node.op_type for node in integer.optimised(content).graph.node)
+    after = Counter(node.op_type for node in execution.optimised(content).graph.node)
     assert after["QLinearConv"] == before["Conv"] > 0 and after["QGemm"] == before["Gemm"] == 1
     assert after["Conv"] == after["FusedConv"] == after["Gemm"] == 0
     assert before["Add"] == 3 and (after["QLinearAdd"], after["Add"]) == ((3, 0) if name == "resnet8" else (0, 3))
-    found = integer.layers(content)
+    found = execution.executed_layers(content)
     assert sorted(found.integer) == sorted(int8.layers(twin)) and found.floating == []
 
 
@@ -87,7 +87,7 @@ def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_rea
     layout = int8.leave_float(twin, int8.quantize(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
-    found = integer.layers(content)
+    found = execution.executed_layers(content)
     assert sorted(found.floating) == ["conv1", "layer2.0.conv1", "layer2.0.conv2"] and len(found.integer) == 5
     x = images(16, seed=2)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ from compress.quantization import int8
 from edge.core import artifact
 from edge.core.artifact import Stage
 from export.targets.onnx import graph, half
-from export.targets.onnx.graph import Graph
+from export.targets.onnx.graph import EmittedGraph
 from tests.export import untrained
 
 
@@ -28,15 +28,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def made(source: Stage) -> Graph:
-    return graph.emit(source, runtime="tensorrt", precision="auto", opset=20)
+def made(source: Stage) -> EmittedGraph:
+    return graph.emit_graph(source, runtime="tensorrt", precision="auto", opset=20)
 
 
-def constants(made: Graph) -> dict[str, np.ndarray]:
+def constants(made: EmittedGraph) -> dict[str, np.ndarray]:
     return {entry.name: numpy_helper.to_array(entry) for entry in made.proto.graph.initializer}
 
 
-def test_the_graph_is_valid_of_the_opset_asked_for_and_half_outside_integers(made: Graph) -> None:
+def test_the_graph_is_valid_of_the_opset_asked_for_and_half_outside_integers(made: EmittedGraph) -> None:
     onnx.checker.check_model(made.proto, full_check=True)
     assert [entry.version for entry in made.proto.opset_import if entry.domain == ""] == [20]
     assert (made.precision, made.floats, made.runtime) == ("int8", "fp16", "tensorrt")
@@ -46,7 +46,7 @@ def test_the_graph_is_valid_of_the_opset_asked_for_and_half_outside_integers(mad
     assert [end.type.tensor_type.elem_type for end in ends] == [TensorProto.FLOAT] * 2
 
 
-def test_every_grid_is_symmetric_with_zero_point_0(made: Graph) -> None:
+def test_every_grid_is_symmetric_with_zero_point_0(made: EmittedGraph) -> None:
     values = constants(made)
     pairs = [node for node in made.proto.graph.node if node.op_type.endswith("Linear")]
     assert len(pairs) > 20
@@ -55,7 +55,7 @@ def test_every_grid_is_symmetric_with_zero_point_0(made: Graph) -> None:
         assert zero.dtype == np.int8 and not zero.any(), node.name
 
 
-def test_of_a_sum_the_side_that_is_fused_carries_no_pair(made: Graph, source: Stage) -> None:
+def test_of_a_sum_the_side_that_is_fused_carries_no_pair(made: EmittedGraph, source: Stage) -> None:
     fused = int8.read_layout(source.path)["fused"]
     assert fused, "a residual network has some"
     by_output = {name: node for node in made.proto.graph.node for name in node.output}
@@ -65,7 +65,7 @@ def test_of_a_sum_the_side_that_is_fused_carries_no_pair(made: Graph, source: St
         assert sorted(by_output[name].op_type for name in node.input) == ["Conv", "DequantizeLinear"]
 
 
-def test_biases_are_half_and_weights_are_levels_of_scales_that_half_holds(made: Graph) -> None:
+def test_biases_are_half_and_weights_are_levels_of_scales_that_half_holds(made: EmittedGraph) -> None:
     values = constants(made)
     for node in made.proto.graph.node:
         if node.op_type in ("Conv", "Gemm"):
@@ -79,7 +79,7 @@ def test_biases_are_half_and_weights_are_levels_of_scales_that_half_holds(made: 
             assert (gap <= scales * 0.5 + 127 * scales * 2**-11).all(), "half a step, and the rounding of the scale"
 
 
-def test_the_operators_compute_what_the_twin_computes(made: Graph) -> None:
+def test_the_operators_compute_what_the_twin_computes(made: EmittedGraph) -> None:
     x = untrained.images(64, "val")
     again = onnx_twin.build_twin(made.proto.SerializeToString(), where="graph")
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_the_operators_compute_what_the_twin_computes(made: Graph) -> None:
     assert (got - want).abs().mean() < 0.01 * want.abs().max()
 
 
-def test_the_twin_is_that_of_the_runtime(source: Stage, made: Graph) -> None:
+def test_the_twin_is_that_of_the_runtime(source: Stage, made: EmittedGraph) -> None:
     x = untrained.images(16)
     with torch.no_grad():
         of_onnx, of_tensorrt = (folders.load(source, runtime=name)(x) for name in ("onnx", "tensorrt"))
@@ -109,7 +109,7 @@ def test_a_channel_of_tiny_weights_stays_within_half_a_step_of_them(tmp_path: Pa
         model.get_submodule("layer1.0.bn1").weight[3] *= 1e-3  # type: ignore[union-attr, index]
 
     stage = untrained.quantized(tmp_path / "q", untrained.student(tmp_path / "s", change=shrink))
-    made = graph.emit(stage, runtime="tensorrt", precision="int8", opset=20)
+    made = graph.emit_graph(stage, runtime="tensorrt", precision="int8", opset=20)
     values = constants(made)
     levels, scale = values["layer1.0.conv1.weight_int8"][3], float(values["layer1.0.conv1.weight_scale"][3])
     module: Any = made.twin.get_submodule("layer1.0.conv1")
@@ -129,11 +129,11 @@ def parser_of_tensorrt() -> Any:
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16", "bf16"])
-def test_the_parser_takes_it_strongly_typed(source: Stage, made: Graph, precision: str) -> None:
+def test_the_parser_takes_it_strongly_typed(source: Stage, made: EmittedGraph, precision: str) -> None:
     trt = parser_of_tensorrt()
     if precision != "int8":
         student = artifact.read(source.input_path("student"))
-        made = graph.emit(student, runtime="tensorrt", precision=precision, opset=20)
+        made = graph.emit_graph(student, runtime="tensorrt", precision=precision, opset=20)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

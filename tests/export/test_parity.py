@@ -10,7 +10,6 @@ from torch import nn
 
 from edge.core.errors import CheckFailed
 from export import parity
-from export.targets.onnx import overflow
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (256, 1, 2, 2), np.uint8)
 
@@ -32,7 +31,7 @@ def truth(images: np.ndarray) -> np.ndarray:
 
 def compare(answers: Any, tolerance: "float | None" = 1e-3, min_agreement: float = 0.99) -> parity.Parity:
     model: Any = Linear()
-    return parity.compare(model, answers, IMAGES, min_agreement=min_agreement, tolerance=tolerance)
+    return parity.compare_logits(model, answers, IMAGES, min_agreement=min_agreement, tolerance=tolerance)
 
 
 def swapped(count: int) -> Any:
@@ -84,7 +83,7 @@ def test_a_failure_is_one_line_with_its_figures() -> None:
     with pytest.raises(
         CheckFailed, match=r"^the exported int8 file and the torch model disagree .*90\.2% of 256 images"
     ):
-        parity.hold(model, "int8", swapped(25), IMAGES, config)
+        parity.hold_parity(model, "int8", swapped(25), IMAGES, config)
 
 
 def test_magnitudes_by_layer_as_a_loop_finds_them() -> None:
@@ -102,7 +101,7 @@ def test_magnitudes_by_layer_as_a_loop_finds_them() -> None:
             return x / 0.0 - x / 0.0  # not a number
 
     net = Net()
-    found = overflow.magnitudes(net, IMAGES)
+    found = parity.magnitudes(net, IMAGES)
     with torch.no_grad():
         want = max(float(net.first(image[None].float() / 255).abs().max()) for image in torch.from_numpy(IMAGES))
     assert list(found) == ["first", "second"] and found["first"] == pytest.approx(want, rel=1e-6)

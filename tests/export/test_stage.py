@@ -138,7 +138,7 @@ def test_overflow_of_half_precision_is_named_with_its_layer(tmp_path: Path) -> N
 
 
 def test_parity_that_fails_keeps_nothing(student: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = export.targets.onnx.graph.float32.emit
+    real = export.targets.onnx.graph.float32.emit_float32
 
     def wrong(*args: Any) -> Any:
         proto, modules = real(*args)
@@ -146,7 +146,7 @@ def test_parity_that_fails_keeps_nothing(student: Stage, tmp_path: Path, monkeyp
         weight.raw_data = (-np.frombuffer(weight.raw_data, np.float32)).tobytes()
         return proto, modules
 
-    monkeypatch.setattr(export.targets.onnx.graph.float32, "emit", wrong)
+    monkeypatch.setattr(export.targets.onnx.graph.float32, "emit_float32", wrong)
     refused(student, tmp_path / "e", "the exported float32 file and the torch model disagree", CheckFailed)
 
 

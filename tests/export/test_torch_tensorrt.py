@@ -22,8 +22,8 @@ from compress.config import ExportConfig, parse
 from compress.quantization import int8
 from edge.core import artifact
 from edge.core.errors import CompressError
-from export.targets.torch_tensorrt import program_runner, program_target, versions
-from export.targets.torch_tensorrt.preparation import Operator, export, kernels, prepare
+from export.targets.torch_tensorrt import emission, program_runner, versions
+from export.targets.torch_tensorrt.preparation import QuantizeOperator, export_program, kernels, prepare_network
 
 IMAGE = (1, 8, 8)
 
@@ -73,7 +73,7 @@ def gap(got: Tensor, want: Tensor) -> float:
 @pytest.mark.parametrize(("floats", "most"), [("float32", 1e-5), ("fp16", 1e-2), ("bf16", 8e-2)])
 def test_the_prepared_network_says_what_the_network_says(name: str, floats: str, most: float) -> None:
     model, x = network(name), images(32, seed=9)
-    prepared = prepare(model, floats)
+    prepared = prepare_network(model, floats)
     logits = prepared(x)
     assert logits.dtype == torch.float32
     assert gap(logits, model(x)) < most
@@ -84,7 +84,7 @@ def test_the_prepared_network_says_what_the_network_says(name: str, floats: str,
 def test_batchnorm_is_folded_into_a_copy_and_the_network_stays_as_it_was() -> None:
     model = network()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    prepared = prepare(model, "fp16")
+    prepared = prepare_network(model, "fp16")
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in prepared.modules())
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -95,15 +95,21 @@ def test_batchnorm_is_folded_into_a_copy_and_the_network_stays_as_it_was() -> No
 def test_the_operators_compute_the_twins_very_logits(modelopt: Any, name: str) -> None:
     twin, x = quantized(name), images(32, seed=9)
     with kernels():
-        assert torch.equal(prepare(twin, "float32")(x), twin(x))
-        assert gap(prepare(twin, "fp16")(x), twin(x)) < 0.1  # a level more or less where a sum meets its boundary
-        assert gap(prepare(network(name), "float32")(x), twin(x)) > 1e-4  # the quantizers do something
+        assert torch.equal(prepare_network(twin, "float32")(x), twin(x))
+        assert (
+            gap(prepare_network(twin, "fp16")(x), twin(x)) < 0.1
+        )  # a level more or less where a sum meets its boundary
+        assert gap(prepare_network(network(name), "float32")(x), twin(x)) > 1e-4  # the quantizers do something
 
 
 def test_ranges_stay_float32_and_weights_are_quantized_by_channel(modelopt: Any) -> None:
     twin = quantized()
     enabled = {name: quantizer for name, quantizer in int8.quantizers(twin) if quantizer.is_enabled}
-    found = {name: module for name, module in prepare(twin, "fp16").named_modules() if isinstance(module, Operator)}
+    found = {
+        name: module
+        for name, module in prepare_network(twin, "fp16").named_modules()
+        if isinstance(module, QuantizeOperator)
+    }
     assert {f"network.{name}" for name in enabled} == set(found)
     for name, quantizer in enabled.items():
         amax = found[f"network.{name}"].amax
@@ -118,9 +124,9 @@ def test_modelopts_own_quantizers_agree(modelopt: Any) -> None:
     from modelopt.torch.quantization.nn import TensorQuantizer
 
     twin, x = quantized(), images(64, seed=9)
-    theirs = prepare(twin, "float32")
+    theirs = prepare_network(twin, "float32")
     for name, module in list(theirs.named_modules()):
-        if isinstance(module, Operator):
+        if isinstance(module, QuantizeOperator):
             axis = 0 if module.amax.ndim else None
             grid = QuantizerAttributeConfig(num_bits=8, axis=axis, unsigned=module.unsigned, narrow_range=False)
             parent, _, last = name.rpartition(".")
@@ -149,8 +155,8 @@ def test_outside_of_the_block_the_operator_is_modelopts_again(modelopt: Any) -> 
 @pytest.mark.parametrize("floats", ["float32", "fp16"])
 def test_the_program_takes_any_batch_in_its_range(floats: str) -> None:
     model = network()
-    prepared = prepare(model, floats)
-    program = export(prepared, IMAGE, (1, 64))
+    prepared = prepare_network(model, floats)
+    program = export_program(prepared, IMAGE, (1, 64))
     for n in (1, 2, 64):
         assert torch.equal(program.module()(images(n)), prepared(images(n)))
     with pytest.raises((AssertionError, RuntimeError)):
@@ -158,21 +164,21 @@ def test_the_program_takes_any_batch_in_its_range(floats: str) -> None:
 
 
 def test_a_program_of_one_batch_size_takes_that_one_alone() -> None:
-    program = export(prepare(network(), "float32"), IMAGE, (8, 8))
+    program = export_program(prepare_network(network(), "float32"), IMAGE, (8, 8))
     assert program.module()(images(8)).shape == (8, 10)
     with pytest.raises((AssertionError, RuntimeError)):
         program.module()(images(4))
 
 
 def test_a_range_above_two_is_exported_from_within_it() -> None:
-    program = export(prepare(network(), "float32"), IMAGE, (4, 16))
+    program = export_program(prepare_network(network(), "float32"), IMAGE, (4, 16))
     assert program.module()(images(16)).shape == (16, 10)
 
 
 def test_the_int8_program_holds_one_operator_a_quantizer_and_says_what_the_twin_says(modelopt: Any) -> None:
     twin = quantized()
     with kernels():
-        program = export(prepare(twin, "float32"), IMAGE, (1, 64))
+        program = export_program(prepare_network(twin, "float32"), IMAGE, (1, 64))
         for n in (1, 64):
             assert torch.equal(program.module()(images(n)), twin(images(n)))
     operators = Counter(str(node.target) for node in program.graph.nodes)["tensorrt.quantize_op.default"]
@@ -181,11 +187,13 @@ def test_the_int8_program_holds_one_operator_a_quantizer_and_says_what_the_twin_
 
 def test_every_operator_of_a_program_is_told_with_its_layer() -> None:
     """Nothing is compiled here, so everything stays in torch."""
-    program = export(prepare(network("cnn"), "fp16"), IMAGE, (1, 64))
-    told = program_target.in_torch(program.run_decompositions().module(), program)
+    program = export_program(prepare_network(network("cnn"), "fp16"), IMAGE, (1, 64))
+    told = emission.in_torch(program.run_decompositions().module(), program)
     convolutions = [line.partition(": ")[0] for line in told if line.endswith(": convolution")]
     layers = [
-        name for name, layer in prepare(network("cnn"), "float32").named_modules() if isinstance(layer, nn.Conv2d)
+        name
+        for name, layer in prepare_network(network("cnn"), "float32").named_modules()
+        if isinstance(layer, nn.Conv2d)
     ]
     assert convolutions == layers
 
@@ -221,7 +229,7 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(
 def test_what_torch_tensorrt_cannot_be_told_is_refused_first(engine: dict[str, Any], words: str) -> None:
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt", "engine": engine}, "test")
     with pytest.raises(CompressError, match=words):
-        program_target.write(None, None, None, config)  # type: ignore[arg-type]
+        emission.write(None, None, None, config)  # type: ignore[arg-type]
 
 
 def test_how_a_program_is_stored_decides_about_programs_alone() -> None:
@@ -260,7 +268,7 @@ def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
     def load(target: str) -> Any:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(program_runner.package, "load", load)
+    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", load)
     made = stage(tmp_path / "e", b"program")
     (tmp_path / "e" / "program.ep").write_bytes(b"another")
     with pytest.raises(CompressError, match=r"program\.ep has sha256 .* the manifest says"):
@@ -269,7 +277,7 @@ def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
 
 @pytest.mark.parametrize("program", ["ep", "aoti"])
 def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(program_runner.package, "load", lambda target: None)
+    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", lambda target: None)
     with pytest.raises(CompressError, match=r"e: the program does not load here .* export it again") as caught:
         program_runner.TorchTensorRTRunner(
             np.random.default_rng(0).bytes(500),
@@ -286,11 +294,11 @@ def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_runner_takes_any_number_of_images_in_calls_of_its_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program without engines, on the processor: loading, padding, types and shapes are those of any program."""
-    monkeypatch.setattr(program_runner.package, "load", lambda target: None)
+    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", lambda target: None)
     monkeypatch.setattr(program_runner.package, "DEVICE", "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     model, stored = network(), io.BytesIO()
-    torch.export.save(export(prepare(model, "fp16"), IMAGE, (8, 8)), stored)
+    torch.export.save(export_program(prepare_network(model, "fp16"), IMAGE, (8, 8)), stored)
     options = {"file": "program.ep", "target": "torch-tensorrt", "program": "ep", "batch_size": 8, "input_shape": IMAGE}
     levels = (images(21) * 255).round().to(torch.uint8).numpy()
     with program_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=10, **options) as runner:

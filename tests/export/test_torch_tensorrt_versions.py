@@ -10,11 +10,11 @@ import torch
 
 from edge.core.errors import CompressError
 from export.targets.torch_tensorrt import versions
-from export.targets.torch_tensorrt.versions import PAIRS, TORCH_TENSORRT, TORCH_TENSORRT_RTX, Installed
+from export.targets.torch_tensorrt.versions import PAIRS, TORCH_TENSORRT, TORCH_TENSORRT_RTX, InstalledVersions
 
 GOOD = {
-    TORCH_TENSORRT: Installed("2.13.0+cu130", True, "2.13.0", None, "11.0.0.114"),
-    TORCH_TENSORRT_RTX: Installed("2.13.0", True, "2.13.0", None, "1.5.0.114"),
+    TORCH_TENSORRT: InstalledVersions("2.13.0+cu130", True, "2.13.0", None, "11.0.0.114"),
+    TORCH_TENSORRT_RTX: InstalledVersions("2.13.0", True, "2.13.0", None, "1.5.0.114"),
 }
 
 
@@ -29,7 +29,7 @@ def test_every_row_passes_as_it_stands_and_fails_with_another_rows_library(row: 
         wanted = row.library(target)
         if wanted is None:
             continue
-        fits = Installed(f"{row.torch}.1", True, f"{row.torch}.0", None, f"{wanted}.3.9")
+        fits = InstalledVersions(f"{row.torch}.1", True, f"{row.torch}.0", None, f"{wanted}.3.9")
         assert versions.fault(target, fits) is None
         for other in PAIRS:
             if other is not row and other.library(target):
@@ -69,12 +69,12 @@ def test_what_does_not_fit_is_one_line_with_its_command(name: str) -> None:
 
 
 def test_a_release_without_an_rtx_variant_is_named() -> None:
-    line = versions.fault(TORCH_TENSORRT_RTX, Installed("2.10.0", True, None, None, None))
+    line = versions.fault(TORCH_TENSORRT_RTX, InstalledVersions("2.10.0", True, None, None, None))
     assert line is not None and "no torch-tensorrt-rtx was released for torch 2.10.0" in line
 
 
 def test_a_release_newer_than_the_table_is_held_to_its_own_minor_only() -> None:
-    newer = Installed("2.15.0", True, "2.15.0", None, "11.6.0")
+    newer = InstalledVersions("2.15.0", True, "2.15.0", None, "11.6.0")
     assert versions.fault(TORCH_TENSORRT, newer) is None
     line = versions.fault(TORCH_TENSORRT, replace(newer, wheel="2.14.0"))
     assert line is not None and "torch-tensorrt~=2.15.0" in line

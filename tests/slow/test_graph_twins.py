@@ -52,7 +52,7 @@ def compared(name: str, content: bytes, original: nn.Module) -> tuple[float, flo
 @pytest.mark.parametrize("name", FAMILIES)
 def test_float(name: str) -> None:
     model = built(name)
-    proto, _ = float32.emit(model, torch.zeros(FAMILIES[name]), 20)
+    proto, _ = float32.emit_float32(model, torch.zeros(FAMILIES[name]), 20)
     same, gap, alike = compared(name, proto.SerializeToString(), model)
     assert same >= 0.99 and gap <= 1e-3 and float(alike.min()) > 0.999
 
@@ -64,8 +64,8 @@ def test_int8(name: str) -> None:
     plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit(plain, torch.zeros(FAMILIES[name]), 20)
-    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
+    proto, origin = float32.emit_float32(plain, torch.zeros(FAMILIES[name]), 20)
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
     same, gap, alike = compared(name, proto.SerializeToString(), twin)
     # int32 biases are the file's alone: levels and ReLUs flip, the more the deeper
     assert same >= 0.98 and gap <= 0.05 and float(alike.median()) > 0.8

@@ -10,7 +10,7 @@ from compress import networks
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from edge.runtimes.onnxruntime.runner import OnnxRunner
-from export.targets.onnx import float32, integer, qdq
+from export.targets.onnx import execution, float32, qdq
 
 pytestmark = pytest.mark.slow
 
@@ -48,11 +48,11 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     plain = networks.build_network(name, channels=shape[0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit(plain, torch.zeros(shape), 20)
-    qdq.insert(proto, origin, qdq.Scales.of(twin, layout))
+    proto, origin = float32.emit_float32(plain, torch.zeros(shape), 20)
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
     content = proto.SerializeToString()
-    found = integer.layers(content)
-    operators = Counter(node.op_type for node in integer.optimised(content).graph.node)
+    found = execution.executed_layers(content)
+    operators = Counter(node.op_type for node in execution.optimised(content).graph.node)
     print(f"{name}: {dict(operators)}")
     assert found.floating == [] and sorted(found.integer) == sorted(int8.layers(twin))
     assert {*operators} - EVERYWHERE - SHAPES <= floats, "what is not integer is listed"

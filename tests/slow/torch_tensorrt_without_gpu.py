@@ -92,8 +92,8 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     from compress import networks
     from compress.config import ExportConfig, parse
     from compress.quantization import int8
-    from export.targets.torch_tensorrt import program_target
-    from export.targets.torch_tensorrt.preparation import export, kernels, prepare
+    from export.targets.torch_tensorrt import emission
+    from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network
 
     torch.manual_seed(0)
     model = networks.build_network(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
@@ -104,14 +104,14 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt-rtx"}, "test")
     library, started = stand_in(), time.perf_counter()
     with kernels():
-        program = export(prepare(model, floats), shape, (config.batch.min, config.batch.max))
-    compiled = program_target.compiled_program(library, program, shape, floats, config, Path("timing.cache"))
+        emission = export_program(prepare_network(model, floats), shape, (config.batch.min, config.batch.max))
+    compiled = emission.compiled_program(library, emission, shape, floats, config, Path("timing.cache"))
     engines = [child.serialized_engine for _, child in compiled.named_children() if hasattr(child, "serialized_engine")]
     return {
         "engines": len(engines),
         "bytes": sum(map(len, engines)),
         "weights": sum(value.numel() for value in model.parameters()),
-        "in_torch": program_target.in_torch(compiled, program),
+        "in_torch": emission.in_torch(compiled, emission),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

@@ -18,7 +18,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL, pinned
 from edge.runtimes.tensorrt import layers, preflight, recipe, sidecar
-from edge.runtimes.tensorrt.build import build
+from edge.runtimes.tensorrt.build import build_engine
 from edge.runtimes.tensorrt.cuda import Device
 from edge.runtimes.tensorrt.library import Library
 from edge.runtimes.tensorrt.recipe import Recipe
@@ -34,7 +34,7 @@ class Engine:
     here: bool
 
 
-def of_stage(stage: Stage, library: Library, device: Device) -> Engine:
+def engine_of_stage(stage: Stage, library: Library, device: Device) -> Engine:
     """The engine that an exported stage stands for on this device.
 
     The stage's own where it has one that fits; else one built here from its model.onnx and its recipe, or built before.
@@ -45,10 +45,12 @@ def of_stage(stage: Stage, library: Library, device: Device) -> Engine:
         except preflight.Unfit as fault:
             say(str(fault))
     content, text = pinned(stage, MODEL), pinned(stage, recipe.RECIPE)
-    return ready(content, recipe.read(text, str(stage.file(recipe.RECIPE))), library, device, where=str(stage.path))
+    return ready_engine(
+        content, recipe.read_recipe(text, str(stage.file(recipe.RECIPE))), library, device, where=str(stage.path)
+    )
 
 
-def ready(
+def ready_engine(
     content: bytes, how: Recipe, library: Library, device: Device, *, where: str, cache: "Path | None" = None
 ) -> Engine:
     """The engine of the graph in `content` for this device, from the cache or built into it."""
@@ -58,7 +60,7 @@ def ready(
     def make(work: Work) -> None:
         say(f"{where}: building its engine on {device.name} with {library.name}; this is done once")
         timings = folder.parent / f"timings-{_safe(device, library)}.cache"
-        built = build(content, how, library, device=device, timing_cache=read_timings(timings), where=where)
+        built = build_engine(content, how, library, device=device, timing_cache=read_timings(timings), where=where)
         about = sidecar.of(built.engine, content, how, library, device)
         artifact.write_atomic(work.add_payload(ENGINE), built.engine)
         artifact.write_atomic(work.add_payload(SIDECAR), sidecar.text(about))
@@ -107,7 +109,7 @@ def extend_timings(path: Path, content: bytes) -> None:
 def _own(stage: Stage, library: Library, device: Device, *, here: bool) -> Engine:
     where = str(stage.file(ENGINE))
     content, about = pinned(stage, ENGINE), sidecar.read(pinned(stage, SIDECAR), str(stage.file(SIDECAR)))
-    preflight.check(content, about, library, device, where)
+    preflight.check_fits(content, about, library, device, where)
     return Engine(content, about, here)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import platform
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,60 @@ from typing import Any
 
 from edge.core.errors import CompressError
 from edge.core.progress import say
-from edge.runtimes.tensorrt.journal import Journal, listen
+
+#: The builder's own listing of an engine's layers, which is all there is where no device can load the engine.
+LISTING = "Layers:"
+
+
+KEPT_LINES = 400
+
+
+class Journal:
+    """Warnings, errors and the last listing of layers, of whatever the library did since `clear`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.listener: Any = None  # the library's logger; it must live as long as the library does
+        self.clear()
+
+    def clear(self) -> None:
+        self.warnings: list[str] = []
+        self.errors: list[str] = []
+        self.listing = ""
+
+    def take(self, severity: str, message: str) -> None:
+        """One message; the library calls this from its own threads too."""
+        if message.startswith(LISTING):
+            self.listing = message
+        if severity not in ("WARNING", "ERROR", "INTERNAL_ERROR"):
+            return
+        with self._lock:
+            kept = self.warnings if severity == "WARNING" else self.errors
+            if len(kept) < KEPT_LINES:
+                kept.append(" ".join(message.split()))
+
+    def reason(self) -> str:
+        """The first error, which the later ones follow from, short enough for a line."""
+        return self.errors[0][:300] if self.errors else "the library gave no reason"
+
+
+def listen(module: Any) -> Journal:
+    """A journal that hears everything of the library `module`.
+
+    A library keeps the first logger of the process and ignores every other, so this is called once for each.
+    """
+    journal = Journal()
+
+    class Listener(module.ILogger):
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            journal.take(severity.name, message)
+
+    journal.listener = Listener()
+    return journal
+
 
 #: The module behind each target, and the oldest and newest major version that this code was written for.
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -98,7 +152,7 @@ class Library:
         return "this device has none"
 
 
-def load(target: str = "tensorrt") -> Library:
+def load_library(target: str = "tensorrt") -> Library:
     """The library behind a target, loaded once. Absent, broken or too old: CompressError with the fix for here."""
     if target not in _loaded:
         name = MODULES[target]
@@ -110,11 +164,11 @@ def load(target: str = "tensorrt") -> Library:
             raise CompressError(f"{name} is not installed here; {remedy(target)}") from None
         except Exception as fault:  # it loads shared objects of its own, which fail in ways of their own
             raise _broken(target, fault) from None
-        _loaded[target] = wrap(target, module)
+        _loaded[target] = wrap_library(target, module)
     return _loaded[target]
 
 
-def wrap(target: str, module: Any) -> Library:
+def wrap_library(target: str, module: Any) -> Library:
     """An imported module as a Library, its version found new enough."""
     version = str(module.__version__)
     major = numbers(version)[0]

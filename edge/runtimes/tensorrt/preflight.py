@@ -39,7 +39,7 @@ def written_by(content: bytes, where: str) -> str:
     return ".".join(map(str, content[VERSION_AT:HEADER_BYTES]))
 
 
-def check(content: bytes, about: Mapping[str, Any], library: Library, device: Device, where: str) -> None:
+def check_fits(content: bytes, about: Mapping[str, Any], library: Library, device: Device, where: str) -> None:
     """Hold an engine and its sidecar against this machine.
 
     Bytes that are not the sidecar's: CompressError. Whole, but built for something else: Unfit. Never loads it.

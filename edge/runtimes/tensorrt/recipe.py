@@ -37,7 +37,7 @@ class Recipe:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
 
-def of(
+def recipe_of(
     target: str, precision: str, batch: Mapping[str, int], engine: Mapping[str, Any], **nodes: tuple[str, ...]
 ) -> Recipe:
     """From the sections `batch` and `engine` of an export's configuration; `nodes` as the fields `weighted`, `int8`."""
@@ -56,7 +56,7 @@ def of(
     )
 
 
-def read(content: "str | bytes", where: str) -> Recipe:
+def read_recipe(content: "str | bytes", where: str) -> Recipe:
     """A recipe from its file. What is none, or of another version of this package: CompressError."""
     try:
         found = dict(json.loads(content))
@@ -74,7 +74,7 @@ def read(content: "str | bytes", where: str) -> Recipe:
     return recipe
 
 
-def check(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe) -> None:
     """What no library could build, whatever the machine: CompressError."""
     ahead = recipe.target == "tensorrt-rtx"
     if recipe.compute_capabilities and not ahead:

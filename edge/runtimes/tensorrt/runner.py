@@ -147,8 +147,8 @@ class TensorRTRunner(Runner):
 def open_stage(stage: Stage, *, batch_size: int, threads: int = 0, device: str = "cuda") -> TensorRTRunner:
     """The engine of an exported stage, built on this device where the stage defers it or its own does not fit."""
     cuda = Cuda()
-    trt = library.load(str(stage.config["target"]))
-    return _opened(engines.of_stage(stage, trt, cuda.device()), trt, cuda, str(stage.path), batch_size)
+    trt = library.load_library(str(stage.config["target"]))
+    return _opened(engines.engine_of_stage(stage, trt, cuda.device()), trt, cuda, str(stage.path), batch_size)
 
 
 def open_file(path: Path, *, batch_size: int) -> TensorRTRunner:
@@ -162,8 +162,8 @@ def open_file(path: Path, *, batch_size: int) -> TensorRTRunner:
         ) from None
     about = sidecar.read(beside, str(path.with_name(sidecar.SIDECAR)))
     cuda = Cuda()
-    trt = library.load(str(about["library"]["target"]))
-    preflight.check(content, about, trt, cuda.device(), str(path))
+    trt = library.load_library(str(about["library"]["target"]))
+    preflight.check_fits(content, about, trt, cuda.device(), str(path))
     return _opened(Engine(content, about, here=False), trt, cuda, str(path), batch_size)
 
 

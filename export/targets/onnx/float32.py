@@ -1,23 +1,28 @@
-"""A torch classifier as a float ONNX graph, with the module that each node came from."""
+"""A torch classifier as a float ONNX graph, with the module that each node came from.
+
+Where ONNX cannot express a layer, one line says which and why.
+"""
 
 import ast
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
+from torch import nn
 
 from compress.networks import Classifier
 from edge.core.errors import CompressError
-from export.targets.onnx import unsupported
 
 INPUT, OUTPUT = "image", "logits"
 
 
-def emit(model: Classifier, image: torch.Tensor, opset: int) -> tuple[onnx.ModelProto, dict[str, str]]:
+def emit_float32(model: Classifier, image: torch.Tensor, opset: int) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph of `model` with a free batch dimension, and node name → torch module name.
 
     `image` (C,H,W) gives the input's shape. Input `image` float32 (batch,C,H,W) in [0, 1], output `logits`
@@ -39,7 +44,7 @@ def emit(model: Classifier, image: torch.Tensor, opset: int) -> tuple[onnx.Model
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as fault:
-            raise CompressError(unsupported.line(model, example, fault)) from None
+            raise CompressError(unsupported_line(model, example, fault)) from None
     assert program is not None
     proto = program.model_proto
     origin = {node.name: module for node in proto.graph.node if (module := _module(node)) is not None}
@@ -81,3 +86,58 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
+
+
+def unsupported_line(model: nn.Module, example: torch.Tensor, fault: BaseException) -> str:
+    """What made the export of `model` fail with `fault`: the operator or the reason, and the torch module at fault."""
+    reason = _first_cause(fault)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", reason)
+    where, program = _traced(model, example)
+    if operator is None:
+        first = next(iter(reason.strip().splitlines()), type(fault).__name__)[:160]
+        return f"{_layer(where)}ONNX cannot express it ({first}); what it computes must not depend on values, change it"
+    if program is not None:
+        where = _user(program, operator[1])
+    return f"{_layer(where)}{operator[1]} has no counterpart in ONNX; put operators that ONNX knows in its place"
+
+
+def _first_cause(fault: BaseException) -> str:
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    return str(fault)
+
+
+def _traced(model: nn.Module, example: torch.Tensor) -> "tuple[str, Any]":
+    """The module whose forward was not traced to its end, or the program of all of them."""
+    names = {module: name for name, module in model.named_modules()}
+    running: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        running.append(names[module])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop()
+
+    handles = [module.register_forward_pre_hook(enter) for module in names]
+    handles += [module.register_forward_hook(leave) for module in names]
+    try:
+        program = torch.export.export(model, (example,)).run_decompositions()
+    except Exception:  # what failed before fails again, of whatever type it is
+        return running[-1] if running else "", None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return "", program
+
+
+def _user(program: Any, operator: str) -> str:
+    """The innermost module that calls the operator, which may go by a longer name before it is decomposed."""
+    plain = operator.rpartition(".")[2]
+    for node in program.graph.nodes:
+        if plain in str(node.target):
+            return str(list(node.meta["nn_module_stack"].values())[-1][0])
+    return ""
+
+
+def _layer(name: str) -> str:
+    return f"layer {name}: " if name else ""

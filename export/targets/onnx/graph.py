@@ -21,7 +21,7 @@ REST = {"onnx": "float32", "tensorrt": "fp16"}
 
 
 @dataclass(frozen=True)
-class Graph:
+class EmittedGraph:
     """`twin` is what `proto` must compute: float32 in and out whatever the graph's arithmetic is.
 
     `runtime` is whose dialect it is in. `precision`: int8, float32, fp16 or bf16; `floats`: what it computes in where
@@ -36,7 +36,7 @@ class Graph:
     modules: Mapping[str, str]
 
 
-def emit(source: Stage, *, runtime: str, precision: str, opset: int) -> Graph:
+def emit_graph(source: Stage, *, runtime: str, precision: str, opset: int) -> EmittedGraph:
     """The graph of a teacher, student or quantized stage, laid out for `runtime`, one of `targets.RUNTIMES`.
 
     Input `image` float32 (batch,C,H,W) in [0, 1], output `logits` float32 (batch,K), any batch. BF16 needs opset 22
@@ -54,18 +54,18 @@ def emit(source: Stage, *, runtime: str, precision: str, opset: int) -> Graph:
         plain = network_files.build_described(architecture)
         int8.fold(plain)
         plain.load_state_dict(qdq.float_weights(twin), strict=True)
-        proto, modules = float32.emit(plain, image, opset)
+        proto, modules = float32.emit_float32(plain, image, opset)
         stored = int8.read_layout(source.path)
         _tell_grid(source, stored["runtime"], runtime)
         layout = int8.for_runtime(stored, runtime)
-        qdq.insert(proto, modules, qdq.Scales.of(twin, layout, runtime=runtime))
+        qdq.insert_pairs(proto, modules, qdq.Scales.of(twin, layout, runtime=runtime))
     else:
         twin = load(source).cpu()
-        proto, modules = float32.emit(twin, image, max(opset, half.LEAST_OPSET.get(chosen, opset)))
+        proto, modules = float32.emit_float32(twin, image, max(opset, half.LEAST_OPSET.get(chosen, opset)))
     floats = REST[runtime] if chosen == "int8" else chosen
     if floats in half.KINDS:
-        half.convert(proto, floats, modules)
-    return Graph(proto, twin, runtime, chosen, floats, modules)
+        half.to_half(proto, floats, modules)
+    return EmittedGraph(proto, twin, runtime, chosen, floats, modules)
 
 
 def arithmetic(source: Stage, *, runtime: str, precision: str) -> str:

@@ -18,7 +18,7 @@ KINDS = {"fp16": (TensorProto.FLOAT16, torch.float16), "bf16": (TensorProto.BFLO
 LEAST_OPSET = {"bf16": 22}
 
 
-def convert(proto: onnx.ModelProto, kind: str, modules: Mapping[str, str]) -> None:
+def to_half(proto: onnx.ModelProto, kind: str, modules: Mapping[str, str]) -> None:
     """In place. A weight beyond the type's range is refused with its torch module, `modules`: node name → module."""
     graph = proto.graph
     owners = {name: modules.get(node.name, node.name) for node in graph.node for name in node.input}

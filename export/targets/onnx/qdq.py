@@ -85,7 +85,7 @@ def float_weights(twin: Classifier) -> dict[str, torch.Tensor]:
     return {name: value for name, value in twin.state_dict().items() if "_quantizer." not in name}
 
 
-def insert(proto: onnx.ModelProto, origin: Mapping[str, str], scales: Scales) -> None:
+def insert_pairs(proto: onnx.ModelProto, origin: Mapping[str, str], scales: Scales) -> None:
     """Put Q/DQ pairs into the float graph, in place. `origin`: node name → torch module name."""
     _Inserter(proto, scales).run(origin)
 

@@ -1,19 +1,18 @@
 """What the doctor knows of Torch-TensorRT beside what a board must know: its rules and targets, and all the others."""
 
-from edge.doctor.found import Found
-from edge.doctor.rule import Rule
+from edge.doctor.facts import MachineFacts, Rule
 from edge.doctor.rules import RULES as EDGE_RULES
 from edge.doctor.targets import TARGETS as EDGE_TARGETS
-from edge.doctor.targets import Answer, Target, gpu_lacks
+from edge.doctor.targets import Capability, TargetDoctor, gpu_lacks
 from export.targets.torch_tensorrt import versions
 
 
-def _fault(found: Found, target: str) -> "str | None":
+def _fault(found: MachineFacts, target: str) -> "str | None":
     """What keeps the versions from working together, by the table that `compress export` goes by."""
     libraries = (found.distributions[name] for name in versions.LIBRARIES[target] if name in found.distributions)
     return versions.fault(
         target,
-        versions.Installed(
+        versions.InstalledVersions(
             torch=found.modules["torch"].version if "torch" in found.modules else None,
             cuda=found.fact("torch", "cuda") is not None,
             wheel=found.distributions.get(target),
@@ -35,14 +34,14 @@ def _rule(target: str) -> Rule:
     )
 
 
-def _target(name: str) -> Target:
-    def answer(found: Found) -> Answer:
+def _target(name: str) -> TargetDoctor:
+    def answer(found: MachineFacts) -> Capability:
         lacks = _fault(found, name) or gpu_lacks(found)
         if not lacks and not found.usable("torch_tensorrt"):
             lacks = f"import torch_tensorrt fails ({found.modules['torch_tensorrt'].fault})"
-        return Answer("no", lacks) if lacks else Answer("yes", f"{found.written('torch_tensorrt')} on this GPU")
+        return Capability("no", lacks) if lacks else Capability("yes", f"{found.written('torch_tensorrt')} on this GPU")
 
-    return Target(name, ("cuda",), answer, answer)
+    return TargetDoctor(name, ("cuda",), answer, answer)
 
 
 #: Pairs first: they explain an import that fails.

@@ -18,9 +18,9 @@ DEVICE = "cuda"
 LOGGER, BUILDER = "torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"
 
 
-def load(target: str) -> Any:
+def load_torch_tensorrt(target: str) -> Any:
     """The module `torch_tensorrt` for torch-tensorrt or torch-tensorrt-rtx, versions and GPU checked before it."""
-    versions.check(target)
+    versions.check_versions(target)
     if not torch.cuda.is_available():
         raise CompressError(
             f"{target} builds and runs programs on an NVIDIA GPU, torch {torch.__version__} finds none here; check "

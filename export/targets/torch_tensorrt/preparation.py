@@ -19,7 +19,7 @@ from edge.core.errors import CompressError
 DTYPES = {"float32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class Operator(nn.Module):
+class QuantizeOperator(nn.Module):
     """A quantizer as the operator that ModelOpt defines and Torch-TensorRT turns into Q/DQ. `amax` stays float32."""
 
     amax: Tensor
@@ -47,7 +47,7 @@ class Floats(nn.Module):
         return logits
 
 
-def prepare(twin: Classifier, floats: str) -> nn.Module:
+def prepare_network(twin: Classifier, floats: str) -> nn.Module:
     """A copy of `twin`, float or fake-quantized, that computes the same in `floats`: float32, fp16 or bf16.
 
     One with quantizers runs inside `kernels()` only.
@@ -64,7 +64,9 @@ def prepare(twin: Classifier, floats: str) -> nn.Module:
     return network if floats == "float32" else Floats(network, DTYPES[floats])
 
 
-def export(network: nn.Module, image: "tuple[int, ...]", batch: "tuple[int, int]") -> torch.export.ExportedProgram:
+def export_program(
+    network: nn.Module, image: "tuple[int, ...]", batch: "tuple[int, int]"
+) -> torch.export.ExportedProgram:
     """The program of a prepared network for images (C,H,W) and from `batch[0]` to `batch[1]` of them.
 
     Traced where its weights lie.
@@ -98,7 +100,7 @@ def _operators(network: nn.Module) -> dict[str, nn.Module]:
         if amax.ndim:  # of a weight, along its first axis
             weight: Any = network.get_submodule(name.rpartition(".")[0]).weight
             amax = amax.reshape(-1, *[1] * (weight.ndim - 1))
-        return Operator(amax, unsigned=quantizer.unsigned)
+        return QuantizeOperator(amax, unsigned=quantizer.unsigned)
 
     return {name: operator(name, quantizer) for name, quantizer in quantizers.items()}
 

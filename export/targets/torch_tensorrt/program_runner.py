@@ -71,7 +71,7 @@ class TorchTensorRTRunner(Runner):
         input_shape: tuple[int, int, int],
         classes: int,
     ) -> None:
-        self._library = package.load(target)
+        self._library = package.load_torch_tensorrt(target)
         self._where, self._target = where, target
         self.file, self.size = file, len(content)
         self.batch_size, self.input_shape, self.classes = batch_size, input_shape, classes

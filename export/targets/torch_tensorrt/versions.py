@@ -59,7 +59,7 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledVersions:
     """Versions as pip knows them, None where absent. `cuda`: whether torch is a build with CUDA."""
 
     torch: "str | None"
@@ -70,9 +70,9 @@ class Installed:
     jetpack: "int | None" = None
 
 
-def installed(target: str, root: "Path | str" = "/") -> Installed:
+def installed(target: str, root: "Path | str" = "/") -> InstalledVersions:
     """What is installed for a target, read from package metadata and from the files under `root`."""
-    return Installed(
+    return InstalledVersions(
         torch=version("torch"),
         cuda=torch_has_cuda(),
         wheel=version(target),
@@ -82,7 +82,7 @@ def installed(target: str, root: "Path | str" = "/") -> Installed:
     )
 
 
-def check(target: str) -> None:
+def check_versions(target: str) -> None:
     """Refuse, in one line, what cannot work together; `target` is torch-tensorrt or torch-tensorrt-rtx."""
     wrong = fault(target, installed(target))
     if wrong is not None:
@@ -99,7 +99,7 @@ def check_int8(target: str) -> None:
         )
 
 
-def fault(target: str, found: Installed) -> "str | None":
+def fault(target: str, found: InstalledVersions) -> "str | None":
     """One line, `what is wrong; the command that mends it`. None where all of it belongs together."""
     if found.jetpack in UNFIT_JETPACKS:
         return UNFIT_JETPACKS[found.jetpack]
@@ -157,7 +157,7 @@ def jetpack(root: "Path | str" = "/") -> "int | None":
     return JETPACK.get(int(found.group(1))) if found else None
 
 
-def _without_cuda(target: str, found: Installed) -> "str | None":
+def _without_cuda(target: str, found: InstalledVersions) -> "str | None":
     if found.cuda:
         return None
     wheel = f"{target} {found.wheel}" if found.wheel else f"{target}, which is not installed either,"
@@ -167,7 +167,7 @@ def _without_cuda(target: str, found: Installed) -> "str | None":
     )
 
 
-def _wheel(target: str, found: Installed) -> "str | None":
+def _wheel(target: str, found: InstalledVersions) -> "str | None":
     wanted = _minor(found.torch or "")
     row = pair(found.torch or "")
     if row is not None and row.library(target) is None:
@@ -181,7 +181,7 @@ def _wheel(target: str, found: Installed) -> "str | None":
     return None
 
 
-def _both(target: str, found: Installed) -> "str | None":
+def _both(target: str, found: InstalledVersions) -> "str | None":
     other = OTHER[target]
     if found.other_wheel is None:
         return None
@@ -192,7 +192,7 @@ def _both(target: str, found: Installed) -> "str | None":
     )
 
 
-def _library(target: str, found: Installed) -> "str | None":
+def _library(target: str, found: InstalledVersions) -> "str | None":
     row = pair(found.torch or "")
     wanted = row.library(target) if row else None
     name = "TensorRT" if target == TORCH_TENSORRT else "TensorRT-RTX"

@@ -16,7 +16,7 @@ NETWORK = resources.files("edge.board").joinpath(reference.FILE)
 
 
 def test_the_committed_file_is_what_the_script_writes() -> None:
-    assert NETWORK.read_bytes() == reference_network.build(), (
+    assert NETWORK.read_bytes() == reference_network.reference_network(), (
         "python -m export.reference_network edge/board/network.onnx"
     )
 
@@ -48,13 +48,13 @@ def test_the_runtime_computes_what_numpy_computes(tmp_path: Path) -> None:
 
 def test_tensorrts_parser_takes_it() -> None:
     from edge.runtimes.tensorrt import library
-    from edge.runtimes.tensorrt.build import build
+    from edge.runtimes.tensorrt.build import build_engine
     from edge.runtimes.tensorrt.recipe import Recipe
 
     if not os.environ.get("CI"):
         pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx-cu13")
     how = Recipe("tensorrt-rtx", "int8", (1, 4, 8), None, 0, "none", False, None, ("8.6",), 1)
-    built = build(NETWORK.read_bytes(), how, library.load("tensorrt-rtx"), where="reference")
+    built = build_engine(NETWORK.read_bytes(), how, library.load_library("tensorrt-rtx"), where="reference")
     assert len(built.engine) > 1000
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.runtimes.tensorrt.journal import listen
-from edge.runtimes.tensorrt.library import Library, numbers
+from edge.runtimes.tensorrt.library import Library, listen, numbers
 
 SHAPE, CLASSES = (1, 4, 4), 3
 ENQUEUED: list[int] = []

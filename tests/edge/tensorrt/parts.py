@@ -21,7 +21,7 @@ def rtx() -> Library:
     """The installed TensorRT-RTX, which builds without a GPU. In CI it must be there."""
     if not os.environ.get("CI") or platform.machine() != "x86_64":
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed", exc_type=ImportError)
-    return library.load("tensorrt-rtx")
+    return library.load_library("tensorrt-rtx")
 
 
 def recipe_of(target: str = "tensorrt-rtx", **changes: Any) -> Recipe:

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from edge.core.errors import CompressError
+from edge.runtimes.tensorrt import build, preflight
 from edge.runtimes.tensorrt import build as building
-from edge.runtimes.tensorrt import monitor, preflight
-from edge.runtimes.tensorrt.build import build
+from edge.runtimes.tensorrt.build import build_engine
 from edge.runtimes.tensorrt.library import Library
 from tests.edge.tensorrt import parts
 from tests.edge.tensorrt.graphs import CONVS, graph, unsupported
@@ -28,7 +28,7 @@ def rtx() -> Library:
 def test_every_precision_builds_and_the_layers_execute_in_it(rtx: Library, kind: str) -> None:
     int8 = CONVS if kind == "int8" else ()
     how = recipe_of(precision=kind, compute_capabilities=SM, int8=int8)
-    made = build(graph(kind), how, rtx)
+    made = build_engine(graph(kind), how, rtx)
     assert preflight.written_by(made.engine, "e") == rtx.version
     assert made.layers is not None
     assert made.layers["weighted"] == dict.fromkeys(CONVS, kind) and made.layers["precisions"] == {kind: len(CONVS)}
@@ -36,7 +36,7 @@ def test_every_precision_builds_and_the_layers_execute_in_it(rtx: Library, kind:
 
 
 def test_a_layer_that_should_be_int8_and_is_not_is_named(rtx: Library) -> None:
-    made = build(graph("fp16"), recipe_of(precision="int8", compute_capabilities=SM), rtx)
+    made = build_engine(graph("fp16"), recipe_of(precision="int8", compute_capabilities=SM), rtx)
     assert made.layers is not None and made.layers["not_int8"] == list(CONVS)
     (_, said) = building.layers.lines(made.layers, CONVS)
     assert said == "3 of 3 nodes meant for INT8 execute otherwise: conv1 (fp16), conv2 (fp16), fc (fp16)"
@@ -45,13 +45,13 @@ def test_a_layer_that_should_be_int8_and_is_not_is_named(rtx: Library) -> None:
 def test_one_capability_builds_the_same_bytes_again_and_another_one_others(rtx: Library) -> None:
     content = graph("float32")
     one, again, other = (
-        build(content, recipe_of(compute_capabilities=names), rtx).engine for names in (SM, SM, ("8.9",))
+        build_engine(content, recipe_of(compute_capabilities=names), rtx).engine for names in (SM, SM, ("8.9",))
     )
     assert one == again != other
 
 
 def test_the_batch_range_is_in_the_engine(rtx: Library) -> None:
-    build(graph("float32"), recipe_of(batch=(2, 4, 8), compute_capabilities=SM), rtx)
+    build_engine(graph("float32"), recipe_of(batch=(2, 4, 8), compute_capabilities=SM), rtx)
     assert "MinShape: [2,3,8,8], OptShape: [4,3,8,8], MaxShape: [8,3,8,8]" in rtx.journal.listing
 
 
@@ -79,7 +79,7 @@ def test_the_batch_range_is_in_the_engine(rtx: Library) -> None:
 )
 def test_what_cannot_be_built_is_one_line(rtx: Library, content: bytes, changes: dict[str, object], line: str) -> None:
     with pytest.raises(CompressError, match=line) as fault:
-        build(content, recipe_of(**changes), rtx, origin={"strange": "stem"})
+        build_engine(content, recipe_of(**changes), rtx, origin={"strange": "stem"})
     assert "\n" not in str(fault.value)
 
 
@@ -95,32 +95,32 @@ def test_an_int32_bias_is_refused_by_the_parser_not_by_a_crash(rtx: Library) -> 
     proto.graph.initializer.append(numpy_helper.from_array(whole, "bias_int32"))
     proto.graph.node.insert(0, helper.make_node("DequantizeLinear", ["bias_int32", "image_scale"], ["conv1.bias"], "b"))
     with pytest.raises(CompressError, match=r"TensorRT-RTX .* cannot take node|built no engine"):
-        build(proto.SerializeToString(), recipe_of(compute_capabilities=SM), rtx)
+        build_engine(proto.SerializeToString(), recipe_of(compute_capabilities=SM), rtx)
 
 
 def test_ctrl_c_ends_a_build_at_its_next_step(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = monitor.Phases.step
+    step = build.Phases.step
 
-    def slow(self: monitor.Phases, phase: str, number: int) -> bool:
+    def slow(self: build.Phases, phase: str, number: int) -> bool:
         time.sleep(0.02)  # long enough for the signal to arrive in the middle
         return step(self, phase, number)
 
-    monkeypatch.setattr(monitor.Phases, "step", slow)
+    monkeypatch.setattr(build.Phases, "step", slow)
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's background job runs
     try:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             for _ in range(20):
-                build(graph("float32"), recipe_of(compute_capabilities=SM), rtx)
+                build_engine(graph("float32"), recipe_of(compute_capabilities=SM), rtx)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, inherited)
 
 
 def test_a_build_ends_before_the_system_runs_out_of_memory(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor.machine, "memory_available", lambda: monitor.LEAST_BYTES - 1)
+    monkeypatch.setattr(build.machine, "memory_available", lambda: build.LEAST_BYTES - 1)
     with pytest.raises(CompressError, match="no engine was built, memory ran out; end other programs, give a smaller"):
-        build(graph("float32"), recipe_of(compute_capabilities=SM), rtx)
+        build_engine(graph("float32"), recipe_of(compute_capabilities=SM), rtx)
 
 
 def test_without_a_limit_the_workspace_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from edge.core.errors import CompressError
 from edge.runtimes.tensorrt import library as module
-from edge.runtimes.tensorrt.build import _dla, _level, build
-from edge.runtimes.tensorrt.library import load, numbers, remedy, wrap
+from edge.runtimes.tensorrt.build import _dla, _level, build_engine
+from edge.runtimes.tensorrt.library import load_library, numbers, remedy, wrap_library
 from tests.edge.tensorrt import fake, parts
 from tests.edge.tensorrt.parts import recipe_of
 
@@ -30,7 +30,7 @@ def test_tensorrt_rtx_builds_ahead_of_time() -> None:
     assert rtx.ahead_of_time and rtx.validity and rtx.network_flags == 0 and rtx.hardware_levels == {}
     assert {"7.5", "8.6", "8.9", "12.0"} <= set(rtx.compute_capabilities)
     assert "7.5" not in rtx.capabilities(()) and rtx.capabilities(("7.5",)) == ("7.5",)
-    assert load("tensorrt-rtx") is rtx
+    assert load_library("tensorrt-rtx") is rtx
 
 
 def test_a_level_that_a_version_lacks_is_refused() -> None:
@@ -85,13 +85,13 @@ def test_a_timing_cache_is_read_extended_and_set_aside_when_it_is_of_another_dev
 ) -> None:
     found = fake.library()
     how = recipe_of("tensorrt")
-    assert build(b"onnx", how, found, device=parts.ORIN, timing_cache=b"old").timing_cache == b"old+timed"
-    assert build(b"onnx", how, found, device=parts.ORIN, timing_cache=b"other device").timing_cache == b"+timed"
+    assert build_engine(b"onnx", how, found, device=parts.ORIN, timing_cache=b"old").timing_cache == b"old+timed"
+    assert build_engine(b"onnx", how, found, device=parts.ORIN, timing_cache=b"other device").timing_cache == b"+timed"
     assert "the timing cache is of another device or version" in capsys.readouterr().err
 
 
 def test_the_layers_are_the_inspectors_where_the_engine_can_be_loaded() -> None:
-    made = build(b"onnx", recipe_of("tensorrt"), fake.library(), device=parts.ORIN)
+    made = build_engine(b"onnx", recipe_of("tensorrt"), fake.library(), device=parts.ORIN)
     assert made.layers is not None and made.layers["weighted"] == {"fc": "fp16"}
 
 
@@ -102,13 +102,13 @@ def test_a_builder_that_needs_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(
         CompressError, match=r"TensorRT 10.3.0 cannot build here .*`compress export --deferred` leaves it"
     ):
-        build(b"onnx", recipe_of("tensorrt"), fake.library(Builder=fails))
+        build_engine(b"onnx", recipe_of("tensorrt"), fake.library(Builder=fails))
 
 
 def test_too_old_is_refused_and_too_new_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CompressError, match=r"tensorrt 8\.6\.1 is too old, 10\.0 or newer is needed; pip install"):
-        wrap("tensorrt", fake._module("8.6.1"))
-    assert wrap("tensorrt", fake._module("12.0.1")).version == "12.0.1"
+        wrap_library("tensorrt", fake._module("8.6.1"))
+    assert wrap_library("tensorrt", fake._module("12.0.1")).version == "12.0.1"
     assert capsys.readouterr().err == "tensorrt 12.0.1 is newer than 11.x, which this was written for; going on\n"
 
 
@@ -118,14 +118,14 @@ def test_absent_and_broken_libraries_have_the_fix_for_this_machine(
     monkeypatch.setattr(module, "MODULES", {"tensorrt": "a_tensorrt_that_is_not_there"})
     monkeypatch.setattr(module, "_loaded", {})
     with pytest.raises(CompressError, match="a_tensorrt_that_is_not_there is not installed here; pip install tensorrt"):
-        load("tensorrt")
+        load_library("tensorrt")
     (tmp_path / "a_broken_tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open\\nmore')")
     monkeypatch.setattr(module, "MODULES", {"tensorrt": "a_broken_tensorrt"})
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(
         CompressError, match=r"installed but does not load \(libnvinfer.so.10: cannot open\); pip install"
     ):
-        load("tensorrt")
+        load_library("tensorrt")
 
 
 def test_the_remedy_is_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +145,6 @@ def test_versions_compare_as_numbers() -> None:
 
 def _built(found: module.Library, **changes: object) -> "tuple[fake.Any, fake.Config]":
     fake.BUILT.clear()
-    build(b"onnx", recipe_of("tensorrt", **changes), found, device=parts.ORIN)
+    build_engine(b"onnx", recipe_of("tensorrt", **changes), found, device=parts.ORIN)
     (entry,) = fake.BUILT
     return entry

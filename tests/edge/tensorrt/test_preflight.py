@@ -9,7 +9,7 @@ import pytest
 from edge.core.errors import CompressError
 from edge.runtimes.tensorrt import preflight, sidecar
 from edge.runtimes.tensorrt.cuda import Device
-from edge.runtimes.tensorrt.preflight import Unfit, check, written_by
+from edge.runtimes.tensorrt.preflight import Unfit, check_fits, written_by
 from tests.edge.tensorrt import fake, parts
 from tests.edge.tensorrt.parts import ORIN, RTX_3090, recipe_of
 
@@ -23,7 +23,7 @@ def about(
 
 
 def test_an_engine_runs_where_it_was_built() -> None:
-    check(FULL, about(), fake.library(), ORIN, "e")
+    check_fits(FULL, about(), fake.library(), ORIN, "e")
     assert sidecar.read(sidecar.text(about()), "e") == about()
 
 
@@ -40,36 +40,36 @@ def test_another_gpu_or_version_is_one_line_with_both_sides(here: str, device: D
     with pytest.raises(
         Unfit, match=rf"e: built for Orin \(SM 8\.7\) by TensorRT 10\.3\.0 on .*; {reason}; {ANEW}"
     ) as fault:
-        check(FULL, about(), fake.library(here), device, "e")
+        check_fits(FULL, about(), fake.library(here), device, "e")
     assert "\n" not in str(fault.value)
 
 
 def test_another_system_is_refused() -> None:
     with pytest.raises(Unfit, match=r"on windows amd64; here is linux "):
-        check(FULL, about() | {"system": "windows", "machine": "amd64"}, fake.library(), ORIN, "e")
+        check_fits(FULL, about() | {"system": "windows", "machine": "amd64"}, fake.library(), ORIN, "e")
 
 
 def test_the_header_counts_when_the_sidecar_says_otherwise() -> None:
     """An engine of another version, its sidecar edited so that it seems to fit."""
     other = fake.plan("10.4.0")
     with pytest.raises(Unfit, match=r"the plan is of version 10\.4\.0\.0, here is TensorRT 10\.3\.0"):
-        check(other, about(other), fake.library(), ORIN, "e")
+        check_fits(other, about(other), fake.library(), ORIN, "e")
 
 
 def test_version_compatible_engines_run_on_later_versions_only() -> None:
     stated = about(version_compatible=True)
     for version in ("10.3.0", "10.16.1", "11.4.0"):
-        check(FULL, stated, fake.library(version), ORIN, "e")
+        check_fits(FULL, stated, fake.library(version), ORIN, "e")
     with pytest.raises(Unfit):
-        check(FULL, stated, fake.library("10.2.0"), ORIN, "e")
+        check_fits(FULL, stated, fake.library("10.2.0"), ORIN, "e")
 
 
 def test_ampere_compatible_engines_run_on_ampere_and_later(capsys: pytest.CaptureFixture[str]) -> None:
     stated = about(hardware_compatibility="ampere+")
-    check(FULL, stated, fake.library(), RTX_3090, "e")
+    check_fits(FULL, stated, fake.library(), RTX_3090, "e")
     assert "built on Orin, runs on NVIDIA GeForce RTX 3090" in capsys.readouterr().err
     with pytest.raises(Unfit):
-        check(FULL, stated, fake.library(), replace(RTX_3090, sm="7.5"), "e")
+        check_fits(FULL, stated, fake.library(), replace(RTX_3090, sm="7.5"), "e")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_ampere_compatible_engines_run_on_ampere_and_later(capsys: pytest.Captur
 )
 def test_bytes_that_are_not_the_sidecars_are_not_loaded(content: bytes, line: str) -> None:
     with pytest.raises(CompressError, match=line) as fault:
-        check(content, about(), fake.library(), ORIN, "e")
+        check_fits(content, about(), fake.library(), ORIN, "e")
     assert not isinstance(fault.value, Unfit)  # damage; building it anew is not what to do by oneself
 
 
@@ -110,22 +110,22 @@ def test_what_is_no_sidecar_is_refused(content: str) -> None:
 
 
 def test_an_engine_of_tensorrt_rtx_is_for_the_capabilities_that_it_names() -> None:
-    from edge.runtimes.tensorrt.build import build
+    from edge.runtimes.tensorrt.build import build_engine
     from tests.edge.tensorrt.graphs import graph
 
     rtx = parts.rtx()
     how = recipe_of(compute_capabilities=("8.9",))
-    content = build(graph("float32"), how, rtx).engine
+    content = build_engine(graph("float32"), how, rtx).engine
     stated = sidecar.of(content, b"onnx", how, rtx, None)
     with pytest.raises(
         Unfit, match=r"built for SM 8\.9 by TensorRT-RTX .*; here is NVIDIA GeForce RTX 3090 \(SM 8\.6\)"
     ):
-        check(content, stated, rtx, RTX_3090, "e")
+        check_fits(content, stated, rtx, RTX_3090, "e")
     with pytest.raises(Unfit, match=r"here is TensorRT 10\.3\.0"):
-        check(content, stated, fake.library(), RTX_3090, "e")
+        check_fits(content, stated, fake.library(), RTX_3090, "e")
     if not Path("/proc/driver/nvidia").exists():  # the library itself is asked, and finds no driver
         with pytest.raises(Unfit, match=r"TensorRT-RTX .* finds it invalid here"):
-            check(content, stated, rtx, replace(RTX_3090, sm="8.9"), "e")
+            check_fits(content, stated, rtx, replace(RTX_3090, sm="8.9"), "e")
 
 
 def test_the_line_names_what_is_on_both_sides() -> None:

@@ -31,7 +31,7 @@ def world(tmp_path: Path, cudart: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fake, "weights", lambda: made.twin)
     monkeypatch.setattr(runner, "Cuda", lambda: Cuda(cudart))
     monkeypatch.setattr(runner.TensorRTRunner, "_capture", lambda self: None)
-    monkeypatch.setattr(library, "load", lambda target: found)
+    monkeypatch.setattr(library, "load_library", lambda target: found)
     fake.BUILT.clear()
     return made
 

@@ -13,12 +13,12 @@ sys.setdlopenflags(os.RTLD_LAZY)
 import tensorrt_bindings  # type: ignore[import-not-found]  # noqa: E402
 
 from edge.core.progress import Progress  # noqa: E402
-from edge.runtimes.tensorrt import library, monitor  # noqa: E402
+from edge.runtimes.tensorrt import build, library  # noqa: E402
 
 
 def main() -> None:
-    found = library.wrap("tensorrt", tensorrt_bindings)
-    monitor.monitor(tensorrt_bindings, monitor.Phases(Progress("engine", 100)))
+    found = library.wrap_library("tensorrt", tensorrt_bindings)
+    build.progress_monitor(tensorrt_bindings, build.Phases(Progress("engine", 100)))
     about = {
         "version": found.version,
         "weakly_typed": found.weakly_typed,

@@ -11,12 +11,11 @@ SOURCE = Path(__file__).parents[3] / "edge" / "runtimes" / "tensorrt"
 #: What a name stands for in a file; a whole module's attributes are its classes and enumerations.
 MODULE = ""
 RECEIVERS = {
-    "journal.py": {"module": MODULE},
-    "monitor.py": {"module": MODULE},
     "preflight.py": {"trt": MODULE, "runtime": "Runtime"},
-    "library.py": {"self.module": MODULE},
+    "library.py": {"self.module": MODULE, "module": MODULE},
     "build.py": {
         "trt": MODULE,
+        "module": MODULE,
         "library.module": MODULE,
         "builder": "Builder",
         "network": "INetworkDefinition",

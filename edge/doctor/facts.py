@@ -1,7 +1,7 @@
-"""What the doctor found on a machine: the facts that rules and targets are judged by."""
+"""What the doctor found on a machine, and what a rule is that judges it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Found:
+class MachineFacts:
     """One machine. `distributions`: pip's names → versions; `modules`: import names; `tools`: name → path or null."""
 
     python: Mapping[str, Any]
@@ -94,3 +94,23 @@ def release(version: str) -> tuple[int, ...]:
     """The numbers that a version begins with: `2.13.0+cpu` → (2, 13, 0)."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+Words = Callable[[MachineFacts], str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`when` says whether it holds of a machine, `says` what was found and why it does not work, `fix` the command.
+
+    `explains`: modules whose failing import is no news then. `blocks`: targets that cannot run here until it is mended.
+    A `limit` is no fault, only less than there could be; `--strict` lets it pass.
+    """
+
+    name: str
+    when: Callable[[MachineFacts], bool]
+    says: Words
+    fix: Words
+    explains: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    limit: bool = False

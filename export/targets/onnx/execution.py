@@ -13,17 +13,17 @@ FLOAT = {"Conv": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "FusedGemm": 1}
 
 
 @dataclass(frozen=True)
-class Layers:
+class ExecutedLayers:
     """Names of torch modules that multiply by weights, by what they are executed in."""
 
     integer: list[str]
     floating: list[str]
 
 
-def layers(content: bytes) -> Layers:
+def executed_layers(content: bytes) -> ExecutedLayers:
     """Of a file that this package wrote: weights bear their module's name in it."""
     nodes = optimised(content).graph.node
-    return Layers(
+    return ExecutedLayers(
         [_module(node.input[place]) for node in nodes if (place := INTEGER.get(node.op_type)) is not None],
         [_module(node.input[place]) for node in nodes if (place := FLOAT.get(node.op_type)) is not None],
     )

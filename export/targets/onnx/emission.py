@@ -14,7 +14,7 @@ from edge.core.artifact import Stage, Work
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL
 from export import parity
-from export.targets.onnx import graph, integer
+from export.targets.onnx import execution, graph
 
 
 def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
 
     Of an INT8 file the metrics name the layers that ONNX Runtime executes in floating point nevertheless.
     """
-    made = graph.emit(source, runtime="onnx", precision=config.precision, opset=config.opset)
+    made = graph.emit_graph(source, runtime="onnx", precision=config.precision, opset=config.opset)
     file = work.add_payload(MODEL)
     artifact.write_atomic(file, made.proto.SerializeToString(deterministic=True))
     made = replace(made, proto=onnx.ModelProto())  # from here on the file counts, and a copy less lies in memory
@@ -30,13 +30,13 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
         "bytes": file.stat().st_size,
         "precision": made.precision,
         "parameters": parameters(made.twin),
-        **parity.measure(made, file, dataset, config),
+        **parity.measure_parity(made, file, dataset, config),
     }
     return metrics | _integer(file) if made.precision == "int8" else metrics
 
 
 def _integer(file: Path) -> dict[str, Any]:
-    found = integer.layers(file.read_bytes())
+    found = execution.executed_layers(file.read_bytes())
     if found.floating:
         say(f"{len(found.floating)} layers are executed in floating point: {', '.join(found.floating)}")
     return {"integer_layers": len(found.integer), "floating_layers": found.floating}

@@ -29,7 +29,7 @@ from edge.runtimes.tensorrt.recipe import Recipe
 from edge.runtimes.tensorrt.runner import TensorRTRunner
 from export import parity
 from export.targets.onnx import graph
-from export.targets.onnx.graph import Graph
+from export.targets.onnx.graph import EmittedGraph
 
 #: Operators that multiply by weights.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -51,15 +51,15 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
 
     The graph is held against the torch model through ONNX Runtime, and so is an engine that a GPU here executes.
     """
-    made = graph.emit(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    made = graph.emit_graph(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
     content = made.proto.SerializeToString(deterministic=True)
     how = _recipe(made, config)
-    recipe.check(how)
+    recipe.check_recipe(how)
     here = _here(config)
     file = work.add_payload(MODEL)
     artifact.write_atomic(file, content)
     artifact.write_atomic(work.add_payload(recipe.RECIPE), how.text())
-    held = parity.measure(made, file, dataset, config)
+    held = parity.measure_parity(made, file, dataset, config)
     metrics = {
         "bytes": len(content),
         "precision": made.precision,
@@ -76,14 +76,14 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
 
 
 def _engine(
-    work: Work, made: Graph, content: bytes, how: Recipe, here: Here, dataset: Dataset, config: ExportConfig
+    work: Work, made: EmittedGraph, content: bytes, how: Recipe, here: Here, dataset: Dataset, config: ExportConfig
 ) -> dict[str, Any]:
     """Build it as often as asked, keep the first, compare the others with it; what is said of it."""
     assert here.library is not None
     timings = None if config.engine.timing_cache is None else Path(config.engine.timing_cache)
     known = b"" if timings is None else engines.read_timings(timings)
     builds = [
-        build.build(
+        build.build_engine(
             content, how, here.library, device=here.device, timing_cache=known, origin=made.modules, where=MODEL
         )
         for _ in range(how.rebuilds)
@@ -118,10 +118,12 @@ def _engine(
     return metrics
 
 
-def _recipe(made: Graph, config: ExportConfig) -> Recipe:
+def _recipe(made: EmittedGraph, config: ExportConfig) -> Recipe:
     weighted, int8 = nodes(made.proto)
     section = config.model_dump(mode="json")
-    return recipe.of(config.target, made.precision, section["batch"], section["engine"], weighted=weighted, int8=int8)
+    return recipe.recipe_of(
+        config.target, made.precision, section["batch"], section["engine"], weighted=weighted, int8=int8
+    )
 
 
 def _here(config: ExportConfig) -> Here:
@@ -132,7 +134,7 @@ def _here(config: ExportConfig) -> Here:
     if config.target == "tensorrt" and device is None:
         return Here(None, None, "TensorRT builds for the GPU that it finds, and there is none")
     try:
-        return Here(library.load(config.target), device)
+        return Here(library.load_library(config.target), device)
     except CompressError as fault:
         return Here(None, None, str(fault))
 
@@ -183,7 +185,7 @@ def _summary(built: Built) -> "dict[str, Any] | None":
 
 
 def _executed(
-    builds: list[Built], about: dict[str, Any], made: Graph, here: Here, images: np.ndarray, config: ExportConfig
+    builds: list[Built], about: dict[str, Any], made: EmittedGraph, here: Here, images: np.ndarray, config: ExportConfig
 ) -> "tuple[dict[str, Any], list[np.ndarray]] | None":
     """The first engine's parity and every build's logits on `images`, where this machine's GPU executes them."""
     if here.library is None or here.device is None:
@@ -198,7 +200,7 @@ def _executed(
         with TensorRTRunner(opened, trt, Cuda(), where=sidecar.ENGINE, batch_size=batch_size) as runner:
             return runner.infer(images)
 
-    first = parity.hold(
+    first = parity.hold_parity(
         made.twin, made.precision, lambda part, size: answers(builds[0].engine, part, size), images, config
     )
     return first.as_metrics(), [answers(built.engine, images, config.batch.opt) for built in builds]

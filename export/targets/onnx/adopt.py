@@ -64,7 +64,7 @@ def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace:
             "fixed_batch": _fixed_batch(proto),
             **figures,
         }
-        contract.write(work, dataset, config)
+        contract.write_contract(work, dataset, config)
 
     stage = artifact.build(
         out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace

@@ -18,9 +18,9 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL
 from export import parity
-from export.targets.onnx import graph, overflow
+from export.targets.onnx import graph
 from export.targets.torch_tensorrt import package, versions
-from export.targets.torch_tensorrt.preparation import export, kernels, prepare, quiet
+from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network, quiet
 from export.targets.torch_tensorrt.program_runner import TorchTensorRTRunner
 
 #: How a program is stored → the file's name and Torch-TensorRT's name of the format.
@@ -40,17 +40,17 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
     `model.onnx` beside it is the same network in TensorRT's dialect, from which twins are made.
     """
     _known(config)
-    library = package.load(config.target)
+    library = package.load_torch_tensorrt(config.target)
     if graph.arithmetic(source, runtime="tensorrt", precision=config.precision) == "int8":
         versions.check_int8(config.target)
-    made = graph.emit(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    made = graph.emit_graph(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
     images = dataset.part("val")[0][: config.parity_images]
-    overflow.check(made, images)
+    parity.check_overflow(made, images)
     artifact.write_atomic(work.add_payload(MODEL), made.proto.SerializeToString(deterministic=True))
 
     channels, height, width = images.shape[1:]
     image, batch = (channels, height, width), (config.batch.min, config.batch.max)
-    program = export(prepare(made.twin, made.floats).to(package.DEVICE), image, batch)
+    program = export_program(prepare_network(made.twin, made.floats).to(package.DEVICE), image, batch)
     compiled = compiled_program(library, program, image, made.floats, config, work.file("timing.cache"))
     left = in_torch(compiled, program)
     if left:
@@ -77,7 +77,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
         ) as runner:
             return runner.infer(x)
 
-    found = parity.hold(made.twin, made.precision, answers, images, config)
+    found = parity.hold_parity(made.twin, made.precision, answers, images, config)
     return {
         "bytes": file.stat().st_size,
         "precision": made.precision,
