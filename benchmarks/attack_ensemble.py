@@ -144,7 +144,7 @@ class Bench:
             self.model,
             self.images[part],
             self.labels[part],
-            presets.build("standard", self.classes),
+            presets.attack_plan("standard", self.classes),
             eps=self.eps,
             batch_size=self.given.batch_size,
             device=self.device,

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import where
 from compress import folders, training
 from compress.attacks import inside, presets
-from compress.attacks.contract import Attack, Model, Task
+from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.networks import network_files
 from compress.numerics import precision
 from edge.core import artifact
@@ -57,11 +57,11 @@ def main(given: argparse.Namespace) -> None:
     with torch.no_grad():
         y = model(x).argmax(1)
     wanted = precision.resolve(given.precision, device)
-    search = inside.prepare(model, wanted, x)
+    search = inside.search_model(model, wanted, x)
     task = Task(search, x, y, np.arange(len(x)), EPS, "linf", 0)
     used = inside.precision_of(search)
     peak = ceiling(used, device)
-    attacks = [presets.build([name], 10)[0] for name in ATTACKS]
+    attacks = [presets.attack_plan([name], 10)[0] for name in ATTACKS]
     row: dict[str, Any] = {
         "model": {
             "architecture": stage.metrics.get("model", stage.config.get("model")),
@@ -90,7 +90,7 @@ class Counted:
         return self.model(x)
 
 
-def profiled(attack: Attack, task: Task, peak: float) -> dict[str, Any]:
+def profiled(attack: EnsembleAttack, task: Task, peak: float) -> dict[str, Any]:
     """Shares of the attack's operator time, and its floating-point operations a second beside the ceiling."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         task.model(task.x)

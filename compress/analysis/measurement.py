@@ -11,7 +11,7 @@ from compress.analysis import statistics
 from compress.analysis.models import NO_FEATURES
 from compress.attacks import losses as attack_losses
 from compress.attacks.accuracy import largest_margin
-from compress.attacks.pgd import random_start
+from compress.attacks.pgd import batch_random_start
 from compress.data.split import to_float
 from compress.networks import Classifier
 from compress.numerics.seeds import generator
@@ -120,7 +120,7 @@ def observe(
         if eps > 0:
             start = torch.cat(
                 [
-                    random_start(one[None], eps, generator(seed, "analyze", int(i)))
+                    batch_random_start(one[None], eps, generator(seed, "analyze", int(i)))
                     for one, i in zip(x, sample.index[rows], strict=True)
                 ]
             )

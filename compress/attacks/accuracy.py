@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks import losses as attack_losses
-from compress.attacks.pgd import Model, random_start, strongest
+from compress.attacks.pgd import Model, batch_random_start, strongest_iterate
 from compress.config import Training
 from compress.data import Dataset
 from compress.data.split import Split
@@ -25,7 +25,7 @@ def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, 
     """Share of images still right at every iterate of one PGD run on cross-entropy, step 2.5 ε / steps."""
     standing = 0
     for index, (x, y) in enumerate(split.batches(batch_size)):
-        start = random_start(x, eps, generator(seed, "evaluate", index))
+        start = batch_random_start(x, eps, generator(seed, "evaluate", index))
         with torch.no_grad():
             right = attack_losses.margin(y)(model(x)) < 0
         x, y, start = x[right], y[right], start[right]  # what is wrong already need not be attacked
@@ -39,7 +39,7 @@ def largest_margin(
     model: Model, x: Tensor, y: Tensor, *, start: Tensor, eps: float, steps: int
 ) -> tuple[Tensor, Tensor]:
     """PGD on cross-entropy, step 2.5 ε / steps: of all iterates the one of largest margin, and it. (B,C,H,W), (B,)."""
-    return strongest(
+    return strongest_iterate(
         model,
         x,
         attack_losses.cross_entropy(y),

@@ -26,15 +26,15 @@ from compress.attacks.contract import Model, Task
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 
-UserAttack = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
+UserFunction = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class AdaptiveAttack:
     """A function of a user's as an attack; `sha256` is of the source it came from."""
 
     name: str
-    function: UserAttack
+    function: UserFunction
     sha256: str
 
     def parameters(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Adaptive:
         return found.detach()
 
 
-def load(spec: str) -> Adaptive:
+def load_user_attack(spec: str) -> AdaptiveAttack:
     """The attack `module:function`, the module imported with the working directory on the path."""
     module_name, _, name = spec.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
@@ -76,7 +76,7 @@ def load(spec: str) -> Adaptive:
         here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         offered = f"it has {', '.join(sorted(here)[:5])}" if here else "it has none"
         raise CompressError(f"attack {spec!r}: {module_name} has no function {name} ({offered})")
-    return Adaptive(spec, function, _source(module))
+    return AdaptiveAttack(spec, function, _source(module))
 
 
 def _import(spec: str, name: str) -> ModuleType:

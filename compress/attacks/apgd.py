@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Model, Task
+from compress.attacks.contract import Model, Run, Task, image_random_start, logits_of, strongest_of, wrong_classes
 from compress.attacks.losses import ImageLoss
-from compress.attacks.runs import Run, logits_of, random_start, strongest_of, wrong_classes
 
 MOMENTUM = 0.75
 NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-targeted": "apgd-t", "ce-targeted": "apgd-ce-t"}
@@ -67,7 +66,7 @@ class APGD:
             task.model,
             task.x,
             self._objective(task, rank),
-            start=random_start(task, self.name, number),
+            start=image_random_start(task, self.name, number),
             y=task.y,
             eps=task.eps,
             norm=task.norm,

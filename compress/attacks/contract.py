@@ -1,11 +1,16 @@
-"""What every attack of the ensemble takes and gives back."""
+"""What every attack of the ensemble takes and gives back, and what attacks of several runs share."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from compress.attacks import ball, losses
+from edge.attacks.search import uniform
 
 #: images (B,C,H,W) in [0, 1] → logits (B,K), differentiable
 Model = Callable[[Tensor], Tensor]
@@ -28,7 +33,7 @@ class Task:
         return replace(self, x=self.x[index], y=self.y[index], ids=self.ids[index.cpu().numpy()])
 
 
-class Attack(Protocol):
+class EnsembleAttack(Protocol):
     """A frozen dataclass whose fields are the hyperparameters. It leaves no trace on the model."""
 
     @property
@@ -44,3 +49,57 @@ class Attack(Protocol):
         What the model gets wrong without any attack comes back as it is.
         """
         ...
+
+
+#: a task → candidates (B,C,H,W) and their verdicts (B,), > 0 where misclassified
+Run = Callable[[Task], tuple[Tensor, Tensor]]
+
+
+def stream(seed: int, name: str) -> int:
+    """The seed of one attack's draws: two attacks of one run share none."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
+
+
+def draw(task: Task, name: str, steps: "int | range", count: int) -> Tensor:
+    """Uniform numbers in [0, 1) for each image at one step (B,count), or at each of many (B,steps,count).
+
+    float64 on the task's device, drawn on the CPU: they depend on (seed, name, image, step) and on nothing else.
+    """
+    many = steps if isinstance(steps, range) else range(steps, steps + 1)
+    ids, each = np.repeat(task.ids, len(many)), np.tile(np.array(many), len(task.ids))
+    values = torch.from_numpy(uniform(stream(task.seed, name), ids, each, count)).to(task.x.device)
+    return values.view(len(task.ids), len(many), count) if isinstance(steps, range) else values
+
+
+def image_random_start(task: Task, name: str, step: int) -> Tensor:
+    """On the ball's surface in a random direction (uniform in L∞'s cube, Gaussian in L2), clipped to [0, 1]."""
+    values = draw(task, name, step, task.x[0].numel())
+    noise = 2 * values - 1 if task.norm == "linf" else torch.special.ndtri(values + 2.0**-54)
+    noise = noise.to(task.x.dtype).view_as(task.x)
+    return ball.project(task.x + task.eps * ball.unit(noise, task.norm), task.x, task.eps, task.norm)
+
+
+def wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The wrong classes in falling order of their logits: the `count` first of each image (B, ≤ count) int64."""
+    wrong = logits.scatter(1, y[:, None], -torch.inf)
+    return wrong.topk(min(count, logits.shape[1] - 1), 1).indices
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """The model's logits (B,K) without a graph."""
+    with torch.no_grad():
+        return model(x)
+
+
+def strongest_of(task: Task, runs: Iterable[Run]) -> Tensor:
+    """Each image's candidate with the largest verdict; a run gets only images that no run before it broke."""
+    found, verdict = task.x.clone(), losses.verdict(task.y)(logits_of(task.model, task.x))
+    for run in runs:
+        standing = (verdict <= 0).nonzero()[:, 0]
+        if not len(standing):
+            break
+        images, values = run(task.of(standing))
+        better = values > verdict[standing]
+        found[standing] = torch.where(ball.column(better), images, found[standing])
+        verdict[standing] = torch.where(better, values, verdict[standing])
+    return found

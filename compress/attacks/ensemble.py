@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks import inside, judge, losses
-from compress.attacks.contract import Attack, Model, Task
-from compress.attacks.ensemble_result import Column, Result
-from compress.attacks.ensemble_state import Board, Chunk, Clean, Store
+from compress.attacks.contract import EnsembleAttack, Model, Task, logits_of
+from compress.attacks.ensemble_result import AttackColumn, EnsembleResult
+from compress.attacks.ensemble_state import BatchOutcome, CleanPass, Standings, StateFolder
 from compress.attacks.presets import cost, gradient_free, users
-from compress.attacks.runs import logits_of
 from compress.numerics import precision as arithmetic
 from compress.numerics import ranks
 from edge.core.errors import CompressError
@@ -35,7 +34,7 @@ def evaluate(
     model: Model,
     images: np.ndarray,
     labels: np.ndarray,
-    plan: Sequence[Attack],
+    plan: Sequence[EnsembleAttack],
     *,
     eps: float,
     norm: str = "linf",
@@ -48,7 +47,7 @@ def evaluate(
     identity: str = "",
     state_folder: "Path | str | None" = None,
     budget_s: "float | None" = None,
-) -> Result:
+) -> EnsembleResult:
     """Attack `images` (N,C,H,W), uint8 or float32 in [0, 1], with `labels` (N,) by every attack of `plan`, in order.
 
     With `cascade` an attack sees only what still stands, without it every image that is right when clean; the worst
@@ -66,7 +65,7 @@ def evaluate(
     if state_folder is not None and not identity:
         raise CompressError("identity: none given; a saved state must say which model it is about, give its hash")
     folder = None if state_folder is None or ranks.rank() else Path(state_folder)
-    with arithmetic.full(), Store(folder, {} if folder is None else run.describe(identity)) as store:
+    with arithmetic.full(), StateFolder(folder, {} if folder is None else run.describe(identity)) as store:
         return run.result(*run.attack(store, math.inf if budget_s is None else budget_s))
 
 
@@ -77,7 +76,7 @@ class _Run:
     model: Model
     images: np.ndarray
     labels: np.ndarray
-    plan: tuple[Attack, ...]
+    plan: tuple[EnsembleAttack, ...]
     eps: float
     norm: str
     seed: int
@@ -127,7 +126,7 @@ class _Run:
     @functools.cached_property
     def inside(self) -> Model:
         """What built-in attacks search on."""
-        return inside.prepare(self.model, self.precision, self.tensor(np.arange(min(EXAMPLES, len(self.labels)))))
+        return inside.search_model(self.model, self.precision, self.tensor(np.arange(min(EXAMPLES, len(self.labels)))))
 
     def floats(self, index: np.ndarray) -> np.ndarray:
         """float32 images (B,C,H,W) in [0, 1]: k → k/255, as every runner does it."""
@@ -140,7 +139,7 @@ class _Run:
     def batches(self, index: np.ndarray) -> list[np.ndarray]:
         return [index[begin : begin + self.batch_size] for begin in range(0, len(index), self.batch_size)]
 
-    def attack(self, store: Store, budget_s: float) -> tuple[Board, Clean]:
+    def attack(self, store: StateFolder, budget_s: float) -> tuple[Standings, CleanPass]:
         clean = ranks.broadcast(store.read_clean())
         if clean is None:
             clean = ranks.broadcast(self.clean_pass())
@@ -148,7 +147,7 @@ class _Run:
         right, start = clean.predictions == self.labels, np.empty(self.images.shape, np.float32)
         for index in self.batches(np.arange(len(start))):
             start[index] = self.floats(index)
-        board = Board(start, right, clean.margins.copy(), len(self.plan))
+        board = Standings(start, right, clean.margins.copy(), len(self.plan))
         costs = [cost(attack) for attack in self.plan]
         with Progress("ensemble", sum(costs) * int(right.sum())) as bar:
             for number in range(len(self.plan)):
@@ -159,7 +158,7 @@ class _Run:
         return board, clean
 
     def turns(
-        self, number: int, targets: np.ndarray, store: Store, board: Board, budget_s: float, bar: Progress
+        self, number: int, targets: np.ndarray, store: StateFolder, board: Standings, budget_s: float, bar: Progress
     ) -> bool:
         """One attack on all its images, batch by batch, then on the model itself those that rounding left unsure.
 
@@ -190,13 +189,13 @@ class _Run:
 
     def shared(
         self,
-        attack: Attack,
+        attack: EnsembleAttack,
         batches: "Sequence[np.ndarray]",
-        saved: "Sequence[Chunk | None]",
-        board: Board,
+        saved: "Sequence[BatchOutcome | None]",
+        board: Standings,
         *,
         exact: bool,
-    ) -> "list[Chunk]":
+    ) -> "list[BatchOutcome]":
         """Up to one batch a process: each attacks its own unless it is saved, and all learn of all."""
         known = [chunk for chunk in saved if chunk is not None]
         if len(known) == len(batches):
@@ -207,10 +206,10 @@ class _Run:
         either = (new if old is None else old for old, new in zip(saved, found, strict=False))
         return [chunk for chunk in either if chunk is not None]
 
-    def clean_pass(self) -> Clean:
+    def clean_pass(self) -> CleanPass:
         predictions, margins, probabilities = [], [], True
         for index in self.batches(np.arange(len(self.labels))):
-            answers, y = judge.logits(self.model, self.tensor(index)), self.labels[index]
+            answers, y = judge.checked_logits(self.model, self.tensor(index)), self.labels[index]
             if not np.isfinite(answers).all():
                 count = int((~np.isfinite(answers).all(1)).sum())
                 raise CompressError(
@@ -231,9 +230,9 @@ class _Run:
                 "differentiable (BPDA)"
             )
         classes = np.array(answers.shape[1])
-        return Clean(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
+        return CleanPass(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
 
-    def one(self, attack: Attack, index: np.ndarray, board: Board, *, exact: bool) -> Chunk:
+    def one(self, attack: EnsembleAttack, index: np.ndarray, board: Standings, *, exact: bool) -> BatchOutcome:
         """One attack on one batch, judged; searched on the model itself with `exact`."""
         began = time.monotonic()
         x, y = self.floats(index), self.labels[index]
@@ -248,10 +247,10 @@ class _Run:
             self.seed,
         )
         candidates = attack.run(task)
-        found = judge.judge(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
+        found = judge.judge_candidates(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
         better = board.stronger(index, found.broke, found.admissible, found.margins)
         unsure = index[:0] if model is self.model else index[_unsure(model, candidates, task.y, found)]
-        return Chunk(
+        return BatchOutcome(
             index,
             found.broke,
             found.reasons,
@@ -262,8 +261,8 @@ class _Run:
             np.array(time.monotonic() - began),
         )
 
-    def result(self, board: Board, clean: Clean) -> Result:
-        return Result(
+    def result(self, board: Standings, clean: CleanPass) -> EnsembleResult:
+        return EnsembleResult(
             norm=self.norm,
             eps=self.eps,
             seed=self.seed,
@@ -282,11 +281,11 @@ class _Run:
             notes=tuple(self.notes(board, clean)),
         )
 
-    def columns(self, board: Board) -> Iterator[Column]:
+    def columns(self, board: Standings) -> Iterator[AttackColumn]:
         for number, attack in enumerate(self.plan):
             standing = int((board.right & ~board.broken[: number + 1].any(0)).sum())
             reasons = dict(zip(judge.REASONS, board.reasons[number].tolist(), strict=True))
-            yield Column(
+            yield AttackColumn(
                 name=attack.name,
                 parameters=attack.parameters(),
                 attacked=int(board.tried[number].sum()),
@@ -299,7 +298,7 @@ class _Run:
                 reasons={why: count for why, count in reasons.items() if count},
             )
 
-    def notes(self, board: Board, clean: Clean) -> Iterator[str]:
+    def notes(self, board: Standings, clean: CleanPass) -> Iterator[str]:
         """One sentence for everything that a reader of the figure should know."""
         for column in self.columns(board):
             if column.inadmissible:
@@ -313,7 +312,7 @@ class _Run:
             yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
 
 
-def _unsure(model: Model, candidates: Tensor, y: Tensor, found: judge.Judgement) -> np.ndarray:
+def _unsure(model: Model, candidates: Tensor, y: Tensor, found: judge.CandidateJudgement) -> np.ndarray:
     """Candidates, bool (B,), that fail by less than `model`, on which they were searched, errs in its margins here.
 
     The error is the largest of the batch between its margins and the judge's.

@@ -11,7 +11,7 @@ from edge.core.interval import clopper_pearson
 
 
 @dataclass(frozen=True)
-class Column:
+class AttackColumn:
     """One attack's part; counts are of images."""
 
     name: str
@@ -27,7 +27,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Count:
+class RobustCount:
     """Of `n` images: classified right, surely standing after every attack, undecided because the budget was over."""
 
     n: int
@@ -58,7 +58,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Result:
+class EnsembleResult:
     """Of N images and A attacks."""
 
     norm: str
@@ -75,7 +75,7 @@ class Result:
     adversarial: np.ndarray  # float32 (N,C,H,W): what broke it, or the strongest candidate, or the clean image
     margins: np.ndarray  # float32 (N,): of these, largest wrong logit minus the true one
     precision: str  # of the search: "float32" or "bfloat16"
-    columns: tuple[Column, ...]
+    columns: tuple[AttackColumn, ...]
     notes: tuple[str, ...]
 
     @property
@@ -84,7 +84,7 @@ class Result:
         return self.right & (self.broken_by < 0) & ~self.inconclusive
 
     @functools.cached_property
-    def total(self) -> Count:
+    def total(self) -> RobustCount:
         return self._count(np.ones(len(self.labels), bool))
 
     @property
@@ -93,7 +93,7 @@ class Result:
         return None if self.total.inconclusive else self.total.bounds[0]
 
     @functools.cached_property
-    def by_class(self) -> dict[int, Count]:
+    def by_class(self) -> dict[int, RobustCount]:
         """Every class that has images."""
         return {int(k): self._count(self.labels == k) for k in np.unique(self.labels)}
 
@@ -115,6 +115,6 @@ class Result:
             "notes": list(self.notes),
         }
 
-    def _count(self, chosen: np.ndarray) -> Count:
+    def _count(self, chosen: np.ndarray) -> RobustCount:
         parts = (chosen, self.right & chosen, self.robust & chosen, self.inconclusive & chosen)
-        return Count(*(int(part.sum()) for part in parts))
+        return RobustCount(*(int(part.sum()) for part in parts))

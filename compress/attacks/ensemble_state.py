@@ -26,7 +26,7 @@ CLEAN = "clean.npz"
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanPass:
     """The clean pass over N images."""
 
     predictions: np.ndarray  # int64 (N,)
@@ -36,7 +36,7 @@ class Clean:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class BatchOutcome:
     """What one attack came to on one batch of B images; of the candidates only those that are kept."""
 
     index: np.ndarray  # int64 (B,): which images
@@ -49,7 +49,7 @@ class Chunk:
     seconds: np.ndarray  # float64 ()
 
 
-class Board:
+class Standings:
     """The fold: which images stand, and the strongest adversarial image of each."""
 
     def __init__(self, adversarial: np.ndarray, right: np.ndarray, margins: np.ndarray, attacks: int) -> None:
@@ -70,7 +70,7 @@ class Board:
         larger = admissible & (margins > self.margins[index])
         return (self.broken_by[index] < 0) & (broke | larger)
 
-    def add(self, attack: int, chunk: Chunk) -> None:
+    def add(self, attack: int, chunk: BatchOutcome) -> None:
         self.unsure[chunk.index] = False
         self.unsure[chunk.unsure] = True
         self.tried[attack, chunk.index] = ~self.unsure[chunk.index]
@@ -81,7 +81,7 @@ class Board:
         self.reasons[attack] += chunk.reasons
 
 
-class Store:
+class StateFolder:
     """The folder of one evaluation, locked while open: `with Store(folder, plan) as store`. No folder: nothing is kept.
 
     `plan` is everything that decides the result; a folder of another plan is refused.
@@ -90,7 +90,7 @@ class Store:
     def __init__(self, folder: "Path | None", plan: Mapping[str, Any]) -> None:
         self.folder, self.plan, self.handle = folder, json.loads(artifact.canonical(plan)), -1
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "StateFolder":
         if self.folder is None:
             return self
         try:
@@ -117,27 +117,27 @@ class Store:
         if self.folder is not None:
             os.close(self.handle)
 
-    def read_clean(self) -> "Clean | None":
-        found = self._read(CLEAN, Clean)
-        return None if found is None else Clean(**found)
+    def read_clean(self) -> "CleanPass | None":
+        found = self._read(CLEAN, CleanPass)
+        return None if found is None else CleanPass(**found)
 
-    def write_clean(self, clean: Clean) -> None:
+    def write_clean(self, clean: CleanPass) -> None:
         self._write(CLEAN, vars(clean))
 
-    def read(self, attack: int, batch: int, index: np.ndarray) -> "Chunk | None":
+    def read(self, attack: int, batch: int, index: np.ndarray) -> "BatchOutcome | None":
         """The saved chunk of that attack and batch, which must be about the images `index`; None if there is none."""
         name = _name(attack, batch)
-        found = self._read(name, Chunk)
+        found = self._read(name, BatchOutcome)
         if found is None:
             return None
-        chunk = Chunk(**found)
+        chunk = BatchOutcome(**found)
         if not np.array_equal(chunk.index, index):
             raise CompressError(
                 f"{self.folder}: {name} is about other images than its turn; delete the folder and run again"
             )
         return chunk
 
-    def write(self, attack: int, batch: int, chunk: Chunk) -> None:
+    def write(self, attack: int, batch: int, chunk: BatchOutcome) -> None:
         self._write(_name(attack, batch), vars(chunk))
 
     def _claim(self, folder: Path) -> None:
@@ -157,7 +157,7 @@ class Store:
             raise CompressError(f"{folder}: holds files that are no attack state; choose another folder or empty it")
         artifact.write_atomic(path, json.dumps(self.plan, indent=2, ensure_ascii=False) + "\n")
 
-    def _read(self, name: str, kind: "type[Clean] | type[Chunk]") -> "dict[str, np.ndarray] | None":
+    def _read(self, name: str, kind: "type[CleanPass] | type[BatchOutcome]") -> "dict[str, np.ndarray] | None":
         """The arrays of a file, every field of `kind`; None where there is no such file."""
         if self.folder is None or not (self.folder / name).exists():
             return None

@@ -54,7 +54,7 @@ class Float32(nn.Module):
         return found.to(self.result)
 
 
-def prepare(model: Model, precision: str, example: Tensor) -> Model:
+def search_model(model: Model, precision: str, example: Tensor) -> Model:
     """What to search on in place of `model`: an `Inside` that answers `example` (B,C,H,W) as `model` does, or `model`.
 
     `model` itself where it is no float32 module, where fake quantizers round its values (another rounding before

@@ -16,7 +16,7 @@ REASONS = ("not float32", "not finite", "outside [0, 1]", "outside the ball")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CandidateJudgement:
     """Of B candidates."""
 
     admissible: np.ndarray  # bool (B,)
@@ -25,9 +25,9 @@ class Judgement:
     reasons: np.ndarray  # int64 (4,): inadmissible candidates by the first of `REASONS` that holds
 
 
-def judge(
+def judge_candidates(
     model: Model, candidates: Tensor, clean: np.ndarray, labels: np.ndarray, *, eps: float, norm: str
-) -> Judgement:
+) -> CandidateJudgement:
     """`candidates` (B,C,H,W) of the float32 images `clean` (B,C,H,W) with `labels` (B,)."""
     if tuple(candidates.shape) != clean.shape:
         raise CompressError(
@@ -40,11 +40,11 @@ def judge(
         reasons[number] = (fault & admissible).sum()
         admissible &= ~fault
     shown = torch.nan_to_num(candidates.detach().float()).clamp(0, 1)  # the model need not stand what does not count
-    answers = logits(model, shown)
-    return Judgement(admissible, admissible & wrong(answers, labels), margins(answers, labels), reasons)
+    answers = checked_logits(model, shown)
+    return CandidateJudgement(admissible, admissible & wrong(answers, labels), margins(answers, labels), reasons)
 
 
-def logits(model: Model, x: Tensor) -> np.ndarray:
+def checked_logits(model: Model, x: Tensor) -> np.ndarray:
     """One plain float32 call: (B,C,H,W) → (B,K), checked to be one row of class scores an image."""
     with torch.no_grad():
         found = model(x)

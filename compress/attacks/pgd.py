@@ -12,7 +12,7 @@ from compress.attacks.losses import ImageLoss
 Model = Callable[[Tensor], Tensor]
 
 
-def random_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+def batch_random_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     """Uniform in the ball of radius eps around x, inside [0, 1]. Drawn on the CPU, so alike on every device."""
     noise = torch.rand(x.shape, generator=generator) * (2 * eps) - eps
     return (x + noise.to(x.device)).clamp(0, 1)
@@ -28,7 +28,7 @@ def pgd(model: Model, x: Tensor, loss: ImageLoss, *, start: Tensor, eps: float, 
     return x_adv
 
 
-def strongest(
+def strongest_iterate(
     model: Model,
     x: Tensor,
     loss: ImageLoss,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from compress.attacks import adaptive
 from compress.attacks.apgd import APGD
-from compress.attacks.contract import Attack
+from compress.attacks.contract import EnsembleAttack
 from compress.attacks.fab import FAB
 from compress.attacks.square import Square
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS
@@ -18,7 +18,7 @@ EOT = 20
 GRADIENT_FREE = ("square", "rays")
 
 #: name → what it makes of the number behind it (None: its default) and the number of wrong classes
-SINGLE: dict[str, Callable[["int | None", int], Attack]] = {
+SINGLE: dict[str, Callable[["int | None", int], EnsembleAttack]] = {
     "apgd-ce": lambda steps, wrong: APGD("ce", steps=steps or 100),
     "apgd-dlr": lambda steps, wrong: APGD("dlr", steps=steps or 100),
     "apgd-t": lambda steps, wrong: APGD("dlr-targeted", steps=steps or 100, targets=min(TARGETS, wrong)),
@@ -31,20 +31,20 @@ SINGLE: dict[str, Callable[["int | None", int], Attack]] = {
 }
 
 #: name → plan, given the number of wrong classes
-PRESETS: dict[str, Callable[[int], tuple[Attack, ...]]] = {
+PRESETS: dict[str, Callable[[int], tuple[EnsembleAttack, ...]]] = {
     "standard": lambda wrong: tuple(SINGLE[name](None, wrong) for name in ("apgd-ce", "apgd-t", "fab-t", "square")),
     "rand": lambda wrong: (APGD("ce", eot=EOT), APGD("dlr", eot=EOT)),
     "quick": lambda wrong: (APGD("ce", steps=20), APGD("dlr-targeted", steps=20, targets=min(3, wrong))),
 }
 
 
-def build(names: "str | Sequence[str]", classes: int) -> tuple[Attack, ...]:
+def attack_plan(names: "str | Sequence[str]", classes: int) -> tuple[EnsembleAttack, ...]:
     """The attacks of a preset, or of a list like `["pgd-20", "apgd-ce", "square", "my_attack:run"]`, in that order.
 
     A number behind a name is its steps or queries; `module:function` is a user's own (`compress.attacks.adaptive`);
     a preset in a list stands for its attacks.
     """
-    found: list[Attack] = []
+    found: list[EnsembleAttack] = []
     for name in [names] if isinstance(names, str) else names:
         found += PRESETS[name](classes - 1) if name in PRESETS else [_single(name, classes - 1)]
     return tuple(found)
@@ -60,16 +60,16 @@ def users(name: str) -> bool:
     return ":" in name
 
 
-def cost(attack: Attack) -> int:
+def cost(attack: EnsembleAttack) -> int:
     """Model passes for one image, roughly (a backward pass counts as two); for the time left, nothing else."""
     given = attack.parameters()
     passes = int(given.get("queries") or 3 * given.get("steps", 100) * given.get("eot", 1))
     return passes * int(given.get("restarts", 1)) * int(given.get("targets", 1))
 
 
-def _single(name: str, wrong: int) -> Attack:
+def _single(name: str, wrong: int) -> EnsembleAttack:
     if users(name):
-        return adaptive.load(name)
+        return adaptive.load_user_attack(name)
     base, number = name, None
     if name not in SINGLE and (parts := re.fullmatch(r"(.+)-([1-9]\d*)", name)):
         base, number = parts[1], int(parts[2])

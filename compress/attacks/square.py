@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Task
-from compress.attacks.runs import draw, logits_of
+from compress.attacks.contract import Task, draw, logits_of
 from edge.attacks.square import SCHEDULE
 
 BLOCK = 100  # queries between two looks at which images still stand

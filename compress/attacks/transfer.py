@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Model, Task
+from compress.attacks.contract import Model, Run, Task, draw, image_random_start, logits_of, stream, strongest_of
 from compress.attacks.losses import ImageLoss
-from compress.attacks.runs import Run, draw, logits_of, random_start, stream, strongest_of
 from edge.attacks.rays import rays
 from edge.core.errors import CompressError
 
@@ -44,7 +43,7 @@ class PGD:
     def _once(self, task: Task, restart: int) -> tuple[Tensor, Tensor]:
         """Of all iterates the one with the largest verdict."""
         judge, step = losses.verdict(task.y), STEP * task.eps / self.steps
-        x_adv = found = random_start(task, self.name, restart)
+        x_adv = found = image_random_start(task, self.name, restart)
         best = task.x.new_full((len(task.x),), -torch.inf)
         for number in range(self.steps + 1):
             last = number == self.steps

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from compress.attacks import judge, losses
 from compress.attacks.apgd import ascend
-from compress.attacks.contract import Model, Task
+from compress.attacks.contract import Model, Task, image_random_start
 from compress.attacks.ensemble import distributions
-from compress.attacks.ensemble_result import Result
+from compress.attacks.ensemble_result import EnsembleResult
 from compress.attacks.presets import gradient_free, users
-from compress.attacks.runs import random_start
 from compress.numerics import precision
 
 ROUNDING = 1e-4  # of an image's spread of logits: what the order of a sum may change
@@ -29,7 +28,7 @@ STEPS = 10  # of APGD, to see whether its loss rises
 
 
 @dataclass(frozen=True)
-class Check:
+class ValidityCheck:
     """`fired` says that the robust accuracy is not to be trusted as it stands; `text` what was seen and what to do."""
 
     name: str
@@ -39,16 +38,16 @@ class Check:
     text: str
 
 
-def check(
+def validity_checks(
     model: Model,
     images: np.ndarray,
     labels: np.ndarray,
-    result: Result,
+    result: EnsembleResult,
     *,
     batch_size: int = 128,
     device: "str | torch.device" = "cpu",
     sample: int = 256,
-) -> list[Check]:
+) -> list[ValidityCheck]:
     """Every check of the model that `result` is about, on at most `sample` of its images, uint8 or float32 (N,C,H,W).
 
     Images that are right when clean, evenly spread; of all where none is right. Attacks without gradients are compared
@@ -66,7 +65,7 @@ def _tasks(
     images: np.ndarray,
     labels: np.ndarray,
     chosen: np.ndarray,
-    result: Result,
+    result: EnsembleResult,
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Task]:
@@ -78,10 +77,10 @@ def _tasks(
 
 
 def _answers(batches: list[Task]) -> np.ndarray:
-    return np.concatenate([judge.logits(task.model, task.x) for task in batches])
+    return np.concatenate([judge.checked_logits(task.model, task.x) for task in batches])
 
 
-def _repeated(batches: list[Task]) -> Iterator[Check]:
+def _repeated(batches: list[Task]) -> Iterator[ValidityCheck]:
     """Whether a second call on the same batches gives other logits, and other classes."""
     first, second = _answers(batches), _answers(batches)
     spread = first.max(1) - first.min(1)
@@ -105,7 +104,7 @@ def _repeated(batches: list[Task]) -> Iterator[Check]:
     )
 
 
-def _probabilities(batches: list[Task]) -> Check:
+def _probabilities(batches: list[Task]) -> ValidityCheck:
     answers = _answers(batches)
     share = float(np.mean([distributions(row) for row in answers[:, None]]))
     return _checked(
@@ -118,7 +117,7 @@ def _probabilities(batches: list[Task]) -> Check:
     )
 
 
-def _gradients(batches: list[Task]) -> Iterator[Check]:
+def _gradients(batches: list[Task]) -> Iterator[ValidityCheck]:
     """Input gradients: of the cross-entropy exactly 0, or of the margin larger than any honest slope."""
     zero = np.concatenate([_size(task, losses.cross_entropy(task.y)) == 0 for task in batches])
     yield _checked(
@@ -154,7 +153,7 @@ def _size(task: Task, loss: losses.ImageLoss) -> np.ndarray:
     return size.cpu().numpy()
 
 
-def _rising(batches: list[Task]) -> Check:
+def _rising(batches: list[Task]) -> ValidityCheck:
     risen = np.concatenate([_risen(task) for task in batches])
     share = float(risen.mean())
     return _checked(
@@ -175,7 +174,7 @@ def _risen(task: Task) -> np.ndarray:
         task.model,
         task.x,
         losses.cross_entropy(task.y),
-        start=random_start(task, "validity", 0),
+        start=image_random_start(task, "validity", 0),
         y=task.y,
         eps=task.eps,
         norm=task.norm,
@@ -184,7 +183,7 @@ def _risen(task: Task) -> np.ndarray:
     return (trace.losses.amax(0) > trace.losses[0]).cpu().numpy()
 
 
-def _free(result: Result) -> Iterator[Check]:
+def _free(result: EnsembleResult) -> Iterator[ValidityCheck]:
     """Images that fall to attacks without gradients and to no other, though every attack with gradients tried."""
     names = [column.name for column in result.columns]
     free = np.array([gradient_free(name) for name in names])
@@ -205,5 +204,5 @@ def _free(result: Result) -> Iterator[Check]:
     )
 
 
-def _checked(name: str, fired: bool, value: float, threshold: float, seen: str, advice: str) -> Check:
-    return Check(name, fired, value, threshold, f"{seen}: {advice}" if fired else seen)
+def _checked(name: str, fired: bool, value: float, threshold: float, seen: str, advice: str) -> ValidityCheck:
+    return ValidityCheck(name, fired, value, threshold, f"{seen}: {advice}" if fired else seen)

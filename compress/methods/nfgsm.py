@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from compress.attacks.pgd import pgd, random_start
+from compress.attacks.pgd import batch_random_start, pgd
 from compress.config import TrainAttack
 from compress.methods.batch import Batch, Views
 from compress.methods.objective import Objective, Search, Terms
@@ -35,7 +35,7 @@ class NoisySingleStep(Objective):
         self, student: Classifier, batch: Batch, attack: TrainAttack, *, eps: float, draw: torch.Generator
     ) -> Tensor:
         """x_adv (B,C,H,W) of the class's docstring: one step of PGD in the ball of radius 1, which is all of [0, 1]."""
-        start = random_start(batch.x, self.noise * eps, draw)
+        start = batch_random_start(batch.x, self.noise * eps, draw)
         found = self.search(student, batch)
         return pgd(found.model, batch.x, found.loss, start=start, eps=1.0, step_size=self.alpha * eps, steps=1)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import Model, pgd, random_start, step_size
+from compress.attacks.pgd import Model, batch_random_start, pgd, step_size
 from compress.config import TrainAttack
 from compress.methods.batch import Batch, Views
 from compress.networks import Classifier
@@ -54,7 +54,7 @@ class Objective(nn.Module):
             found.model,
             batch.x,
             found.loss,
-            start=random_start(batch.x, eps, draw),
+            start=batch_random_start(batch.x, eps, draw),
             eps=eps,
             step_size=step_size(attack.step_size, eps, attack.steps),
             steps=attack.steps,

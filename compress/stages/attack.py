@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.attacks import grid, twin_agreement
-from compress.attacks.against import Candidates, Found, attack_all
-from compress.attacks.subjects import Subject
+from compress.attacks import grid, protocol
+from compress.attacks.protocol import AttackedModel, AttackSetCandidates, GridCandidates, attack_all
 from compress.config import AttackConfig
 from compress.data import Dataset, first_of_each_class
 from compress.folders import lineage, load, load_data, plan_of
@@ -178,14 +177,14 @@ def _opener(inputs: AttackInputs) -> Callable[[Path], Runner]:
     return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
 
 
-def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[Subject]:
+def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[AttackedModel]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
     models = [
-        Subject(role, name, stages[role].identity, load(stages[role]), precision=precision)
+        AttackedModel(role, name, stages[role].identity, load(stages[role]), precision=precision)
         for role, name, precision in (("student", "student", "float32"), ("quantized", "twin", "int8"))
         if role in stages
     ]
-    artifacts: list[Subject] = []
+    artifacts: list[AttackedModel] = []
     for role, stage in stages.items():
         if not role.startswith("exported-"):
             continue
@@ -196,7 +195,7 @@ def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> 
             models.append(twin)
         runner, unexecuted = _executing(label, stage, twin, opened)
         artifacts.append(
-            Subject(
+            AttackedModel(
                 label,
                 "artifact",
                 stage.identity,
@@ -211,7 +210,7 @@ def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> 
     return [*models, *artifacts]
 
 
-def _of_chain(stage: Stage, models: list[Subject], stages: Mapping[str, Stage]) -> "Subject | None":
+def _of_chain(stage: Stage, models: list[AttackedModel], stages: Mapping[str, Stage]) -> "AttackedModel | None":
     """The torch model that an artifact was made from, on the grid of the artifact's runtime; None of another chain."""
     made_from = _made_from(stage)
     origin = next((subject for subject in models if subject.identity == made_from), None)
@@ -221,11 +220,11 @@ def _of_chain(stage: Stage, models: list[Subject], stages: Mapping[str, Stage]) 
     label = f"{origin.label}.{runtime}"
     known = next((subject for subject in models if subject.label == label), None)
     identity = artifact.digest({"twin": runtime, "of": origin.identity})
-    return known or Subject(label, "twin", identity, load(stages["quantized"], runtime=runtime), precision="int8")
+    return known or AttackedModel(label, "twin", identity, load(stages["quantized"], runtime=runtime), precision="int8")
 
 
 def _executing(
-    label: str, stage: Stage, twin: "Subject | None", opened: Callable[[Path], Runner]
+    label: str, stage: Stage, twin: "AttackedModel | None", opened: Callable[[Path], Runner]
 ) -> "tuple[Runner | None, str | None]":
     """The artifact's runner; of an engine that cannot be executed here, none and the reason. A board must answer."""
     try:
@@ -240,7 +239,7 @@ def _executing(
         return None, str(fault)
 
 
-def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
+def _of_graph(label: str, stage: Stage) -> "tuple[AttackedModel | None, str | None]":
     """The twin made from the artifact's own graph; else why there is none."""
     try:
         model = onnx_twin.build_twin(stage.file(MODEL).read_bytes(), where=label)
@@ -248,10 +247,10 @@ def _of_graph(label: str, stage: Stage) -> "tuple[Subject | None, str | None]":
         say(f"{fault}: only attacks without gradients reach {label}, and its figure will be an upper bound")
         return None, str(fault).removeprefix(f"{label}: ")
     identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
-    return Subject(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
+    return AttackedModel(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
 
 
-def _batch_size(subject: Subject) -> "int | None":
+def _batch_size(subject: AttackedModel) -> "int | None":
     """Images of one call of an artifact, also of one that others will execute; torch models have no fixed number."""
     if subject.unexecuted is not None:
         return BATCH_SIZE
@@ -265,16 +264,16 @@ def _label(path: Path, taken: list[str]) -> str:
 
 
 def _compared(
-    subjects: list[Subject], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+    subjects: list[AttackedModel], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How each artifact agrees with its twin, by its label, and what was said at once of one that does not."""
     found = {
-        subject.label: twin_agreement.probe(subject, clean, labels, config.threat.eps)
+        subject.label: protocol.twin_agreement(subject, clean, labels, config.threat.eps)
         for subject in subjects
         if subject.runner is not None and subject.model is not None
     }
     twins = {subject.label: str(subject.twin) for subject in subjects}
-    alarms = [alarm for label, one in found.items() if (alarm := twin_agreement.alarm(label, twins[label], one))]
+    alarms = [alarm for label, one in found.items() if (alarm := protocol.twin_alarm(label, twins[label], one))]
     for alarm in alarms:
         say(f"ALARM {alarm['name']}: {alarm['meaning']}")
     return found, alarms
@@ -283,21 +282,21 @@ def _compared(
 # ------------------------------------------------------------------------------------------- results
 
 
-def _replay(subjects: list[Subject], found: list[Candidates], n: int) -> np.ndarray:
+def _replay(subjects: list[AttackedModel], found: list[GridCandidates], n: int) -> np.ndarray:
     """What each model says of each candidate: int16 (attacks, models, images)."""
     said = [[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found]
     return np.array(said, np.int16).reshape(len(found), len(subjects), n)
 
 
 def _broken(
-    predictions: np.ndarray, found: list[Candidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
+    predictions: np.ndarray, found: list[GridCandidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
 ) -> np.ndarray:
     """Which candidates are admissible and misclassified: bool (attacks, models, images)."""
     allowed = [checks.admissible(entry.images, clean, config.threat.radius) for entry in found]
     return (predictions != labels) & np.array(allowed, bool).reshape(len(found), 1, len(labels))
 
 
-def _handful(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _handful(subjects: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The golden images and what every model says of them, each asked in one call of its own."""
     chosen = golden.choose(arrays["labels"], arrays["broken"])
     attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
@@ -320,7 +319,9 @@ def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {name: array_sha256(array) for name, array in arrays.items()}
 
 
-def _describe(subjects: list[Subject], found: Found, dataset: Dataset, config: AttackConfig) -> dict[str, Any]:
+def _describe(
+    subjects: list[AttackedModel], found: AttackSetCandidates, dataset: Dataset, config: AttackConfig
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "data": dataset.name,
@@ -336,7 +337,9 @@ def _describe(subjects: list[Subject], found: Found, dataset: Dataset, config: A
     }
 
 
-def _float_beside_grid(models: list[dict[str, Any]], found: Found, arrays: Mapping[str, np.ndarray]) -> None:
+def _float_beside_grid(
+    models: list[dict[str, Any]], found: AttackSetCandidates, arrays: Mapping[str, np.ndarray]
+) -> None:
     """To each torch model what its white box reaches without rounding, and beside it with rounding."""
     right = arrays["clean_logits"].argmax(2) == arrays["labels"]
     for m, model in enumerate(models):
@@ -348,7 +351,7 @@ def _float_beside_grid(models: list[dict[str, Any]], found: Found, arrays: Mappi
         model["float_figures"] = {**figure, "robust on the grid": statement.figure(int(standing.sum()), len(standing))}
 
 
-def _metrics(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _metrics(subjects: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Clean and worst-case accuracy over the set, by model that was asked."""
     right = arrays["clean_logits"].argmax(2) == arrays["labels"]
     standing = right & ~arrays["broken"].any(0)
@@ -360,7 +363,7 @@ def _metrics(subjects: list[Subject], arrays: Mapping[str, np.ndarray]) -> dict[
     }
 
 
-def _traffic(subjects: list[Subject]) -> dict[str, Any]:
+def _traffic(subjects: list[AttackedModel]) -> dict[str, Any]:
     """What asking a board cost, by artifact, its connections ended; nothing where none was asked."""
     asked = {one.label: one.runner for one in subjects if isinstance(one.runner, RemoteRunner)}
     for runner in asked.values():

@@ -11,7 +11,7 @@ import torch
 
 from compress import training
 from compress.attacks import ensemble, presets, validity
-from compress.attacks.ensemble import Result
+from compress.attacks.ensemble_result import EnsembleResult
 from compress.config import EvaluateConfig
 from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of
@@ -54,7 +54,7 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
         subjects = {role: _Subject(stage, images, labels, config, work) for role, stage in stages.items()}
         subject = subjects["model"]
         result = subject.attacked(config.attack, config.norm, config.threat.radius)
-        checks = validity.check(
+        checks = validity.validity_checks(
             subject.model, images, labels, result, batch_size=config.batch_size, device=subject.device
         )
         found: dict[str, Any] = {
@@ -97,9 +97,9 @@ class _Subject:
         self.device = training.device()
         self.model: Classifier = load(stage).to(self.device)
 
-    def attacked(self, attack: "list[str]", norm: str, eps: float) -> Result:
+    def attacked(self, attack: "list[str]", norm: str, eps: float) -> EnsembleResult:
         """The ensemble's verdicts; what a killed call found is kept beside the stage in the making."""
-        wanted = presets.build(attack, self.classes)
+        wanted = presets.attack_plan(attack, self.classes)
         key = artifact.digest([self.stage.identity, attack, norm, eps])[:16]
         state = self.work.file(STATE) / key
         state.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class _Subject:
         return np.concatenate(found) == self.labels
 
 
-def _curve(subject: _Subject, config: EvaluateConfig, result: Result) -> list[dict[str, Any]]:
+def _curve(subject: _Subject, config: EvaluateConfig, result: EnsembleResult) -> list[dict[str, Any]]:
     """Robust accuracy over radii by the quick ensemble, upper bounds; at the threat's own as measured."""
     rows = []
     for eps in config.curve:
@@ -164,7 +164,7 @@ def _corruptions(subject: _Subject) -> dict[str, Any]:
     return {"mean": float(np.mean([entry["mean"] for entry in found.values()])), **found}
 
 
-def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: Result) -> dict[str, Any]:
+def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: EnsembleResult) -> dict[str, Any]:
     """What each model's adversarial images do to every other: accuracy [from][to], over all images."""
     results = {
         role: result if role == "model" else subject.attacked(config.attack, config.norm, config.threat.radius)
@@ -178,7 +178,7 @@ def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: R
     return {"models": names, "accuracy": matrix}
 
 
-def _write(work: Work, found: dict[str, Any], result: Result, index: np.ndarray) -> None:
+def _write(work: Work, found: dict[str, Any], result: EnsembleResult, index: np.ndarray) -> None:
     artifact.write_atomic(work.add_record(FIGURES), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     with open(work.add_payload(TABLE), "wb") as file:
         np.savez_compressed(

@@ -11,7 +11,7 @@ import torch
 from compress import names, training
 from compress.attacks import losses as attack_losses
 from compress.attacks.accuracy import accuracy, on_test_split, robust_accuracy
-from compress.attacks.pgd import pgd, random_start
+from compress.attacks.pgd import batch_random_start, pgd
 from compress.config import QuantizeConfig
 from compress.data import Dataset
 from compress.data.split import Split, to_float
@@ -162,7 +162,7 @@ def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeC
     batches = []
     for index, part in enumerate(chosen.split(config.batch_size)):
         x, y = to_float(split.images[part]), split.labels[part]
-        start = random_start(x, eps, generator(config.seed, "calibrate", index))
+        start = batch_random_start(x, eps, generator(config.seed, "calibrate", index))
         steps = config.validate_steps
         loss = attack_losses.cross_entropy(y)
         batches += [x, pgd(student, x, loss, start=start, eps=eps, step_size=2.5 * eps / steps, steps=steps)]

@@ -7,7 +7,7 @@ import torch
 
 from compress.attacks import losses
 from compress.attacks.accuracy import largest_margin
-from compress.attacks.pgd import random_start
+from compress.attacks.pgd import batch_random_start
 from compress.config import QuantizeConfig
 from compress.data import Dataset, first_of_each_class
 from compress.data.split import Split
@@ -57,7 +57,7 @@ class Judge:
         """float32 images → logits; the attack is white-box, through whatever quantizers are on."""
         config, eps, worst = self.config, self.config.threat.radius, []
         for index, (x, y) in enumerate(self.split.batches(config.batch_size)):
-            start = random_start(x, eps, generator(config.seed, "evaluate", index))
+            start = batch_random_start(x, eps, generator(config.seed, "evaluate", index))
             with torch.no_grad():
                 margins = losses.margin(y)(model(x))
             right = margins < 0  # what is wrong already need not be attacked

@@ -64,7 +64,7 @@ def _ensemble(model: Classifier, split: Split, check: TeacherCheck) -> float:
         model,
         split.images.cpu().numpy(),
         split.labels.cpu().numpy(),
-        presets.build("standard", classes),
+        presets.attack_plan("standard", classes),
         eps=check.radius,
         seed=check.seed,
         batch_size=check.batch_size,

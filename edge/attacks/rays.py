@@ -11,8 +11,7 @@ import time
 
 import numpy as np
 
-from edge.attacks.ball import Ball, Found, Infer, turn
-from edge.attacks.streams import uniform
+from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
 from edge.core.progress import Progress
 
 FLOAT_TOLERANCE = 1e-3  # of the range of pixels; on the 8-bit grid the bisection is exact
@@ -29,7 +28,7 @@ def rays(
     ids: "np.ndarray | None" = None,
     batch_size: int = 1,
     deadline: float = math.inf,
-) -> Found:
+) -> QueryAttackResult:
     """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
 
     uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default. `batch_size`
@@ -51,7 +50,7 @@ def rays(
             fallen = now[search.reached[now]]
             standing = int((right & ~search.reached).sum())
             bar.step(len(now) + int((queries - spent[fallen]).sum()), note=f"{standing} images stand")
-    return Found(ball.images(search.nearest(right)), ~right | search.reached, spent)
+    return QueryAttackResult(ball.images(search.nearest(right)), ~right | search.reached, spent)
 
 
 class _Search:

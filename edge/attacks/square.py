@@ -5,8 +5,7 @@ import time
 
 import numpy as np
 
-from edge.attacks.ball import Ball, Found, Infer, turn
-from edge.attacks.streams import uniform
+from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
 from edge.core.progress import Progress
 
 P_INIT = 0.8
@@ -36,7 +35,7 @@ def square(
     ids: "np.ndarray | None" = None,
     batch_size: int = 1,
     deadline: float = math.inf,
-) -> Found:
+) -> QueryAttackResult:
     """Search for misclassified images within eps of x (N,C,H,W), labels y (N,), `queries` calls an image at most.
 
     uint8 images stay on the 8-bit grid. `ids` (N,) name each image's random stream; its place by default. `batch_size`
@@ -60,7 +59,7 @@ def square(
             active = active[(margin[active] > 0) & (spent[active] < queries)]
             fallen = now[margin[now] <= 0]
             bar.step(len(now) + int((queries - spent[fallen]).sum()), note=f"{int((margin > 0).sum())} images stand")
-    return Found(ball.images(best), margin <= 0, spent)
+    return QueryAttackResult(ball.images(best), margin <= 0, spent)
 
 
 def side(query: int, queries: int, height: int, width: int) -> int:

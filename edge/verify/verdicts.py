@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from edge.attacks import checks
-from edge.attacks.ball import Found
 from edge.attacks.rays import rays
+from edge.attacks.search import QueryAttackResult
 from edge.attacks.square import square
 from edge.core.progress import Progress
 from edge.runtimes.runner import Runner
 from edge.verify.attack_set import AttackSet
 
 #: name → kind, function, key of its budget in the config
-FREE: dict[str, tuple[str, Callable[..., Found], str]] = {
+FREE: dict[str, tuple[str, Callable[..., QueryAttackResult], str]] = {
     "square": ("score-based", square, "square_queries"),
     "rays": ("decision-based", rays, "decision_queries"),
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress import data, networks
-from compress.attacks.contract import Attack, Task
+from compress.attacks.contract import EnsembleAttack, Task
 from compress.data.split import to_float
 
 EPS = {"linf": 0.12, "l2": 0.7}
@@ -89,7 +89,7 @@ def check_inside(at: Task, images: Tensor) -> None:
     assert float(images.min()) >= 0 and float(images.max()) <= 1
 
 
-def check_alone(attack: Attack, norm: str) -> None:
+def check_alone(attack: EnsembleAttack, norm: str) -> None:
     """The same again, and the same image by image in whatever batch it stands."""
     at = task(norm, 9, double=True)
     together = attack.run(at)
@@ -119,14 +119,14 @@ def _tensors(values: Any) -> bool:
     return all(value is None or isinstance(value, Tensor) for value in values)
 
 
-def waits(attack: Attack, at: Task) -> int:
+def waits(attack: EnsembleAttack, at: Task) -> int:
     """How often the host had to wait."""
     with _Waits() as mode:
         attack.run(at)
     return mode.count
 
 
-def check_no_trace(attack: Attack, norm: str = "linf") -> None:
+def check_no_trace(attack: EnsembleAttack, norm: str = "linf") -> None:
     """Weights, statistics, modes, gradient fields and the images are after the attack what they were before."""
     torch.manual_seed(0)
     model = networks.build_network("resnet8", channels=1, classes=10).eval()

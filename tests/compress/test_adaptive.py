@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.attacks import adaptive, presets
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import Result
+from compress.attacks.ensemble_result import EnsembleResult
 from edge.core.errors import CompressError
 
 EPS = 0.1
@@ -51,10 +51,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval().requires_grad_(False)
 
 
-def run(spec: str, n: int = 40, **given: object) -> Result:
+def run(spec: str, n: int = 40, **given: object) -> EnsembleResult:
     x = np.random.default_rng(0).random((n, 1, 4, 4), np.float32)
     y = network()(torch.from_numpy(x)).argmax(1).numpy()
-    return evaluate(network(), x, y, presets.build([spec], 3), eps=EPS, batch_size=16, **given)  # type: ignore[arg-type]
+    return evaluate(network(), x, y, presets.attack_plan([spec], 3), eps=EPS, batch_size=16, **given)  # type: ignore[arg-type]
 
 
 def test_its_candidates_are_judged_like_any_other(write: Write) -> None:
@@ -153,7 +153,7 @@ def test_a_state_of_the_attack_before_it_was_edited_is_refused(write: Write, tmp
 )
 def test_a_spec_that_names_nothing(spec: str, told: str) -> None:
     with pytest.raises(CompressError) as fault:
-        adaptive.load(spec)
+        adaptive.load_user_attack(spec)
     assert told in str(fault.value) and "\n" not in str(fault.value)
 
 
@@ -168,5 +168,5 @@ def test_a_spec_that_names_nothing(spec: str, told: str) -> None:
 )
 def test_a_module_that_cannot_be_used(write: Write, source: str, told: str) -> None:
     with pytest.raises(CompressError) as fault:
-        adaptive.load(write(source))
+        adaptive.load_user_attack(write(source))
     assert told in str(fault.value) and "\n" not in str(fault.value)

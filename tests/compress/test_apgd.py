@@ -10,10 +10,9 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from compress.attacks import ball, losses
 from compress.attacks.apgd import APGD, Trace, ascend, checkpoints
-from compress.attacks.contract import Attack, Model, Task
+from compress.attacks.contract import EnsembleAttack, Model, Task, draw, image_random_start, wrong_classes
 from compress.attacks.fab import FAB
 from compress.attacks.losses import ImageLoss
-from compress.attacks.runs import draw, random_start, wrong_classes
 from compress.attacks.square import Square
 from compress.attacks.transfer import PGD, MomentumDiverse
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, waits, with_classes, wrong
@@ -22,7 +21,7 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def climb(at: Task, loss: ImageLoss, steps: int = 100) -> Trace:
-    start = random_start(at, "test", 0)
+    start = image_random_start(at, "test", 0)
     return ascend(at.model, at.x, loss, start=start, y=at.y, eps=at.eps, norm=at.norm, steps=steps)
 
 
@@ -34,7 +33,7 @@ def test_from_the_same_starts_it_goes_where_the_maintained_package_goes(norm: st
     trace = climb(at, losses.cross_entropy(at.y) if loss == "ce" else losses.dlr(at.y), steps=60)
     theirs = APGDAttack(at.model, n_iter=60, norm=NORMS[norm], eps=at.eps, loss=loss, device="cpu")
     theirs.init_hyperparam(at.x)
-    _, right, best, _ = theirs.attack_single_run(at.x, at.y, x_init=random_start(at, "test", 0))
+    _, right, best, _ = theirs.attack_single_run(at.x, at.y, x_init=image_random_start(at, "test", 0))
     assert 10 < int((trace.verdict > 0).sum()) < 110
     assert int(((trace.verdict > 0) == right.bool()).sum()) <= 2  # of 120
     close = torch.isclose(trace.losses.amax(0), best, rtol=0.02, atol=0.01)
@@ -128,7 +127,7 @@ def test_the_record_holds_every_step_and_its_best_never_falls() -> None:
     trace = climb(at, losses.cross_entropy(at.y), steps=30)
     assert trace.losses.shape == (31, 20) and bool(trace.losses.isfinite().all())
     torch.testing.assert_close(
-        trace.losses[0], losses.cross_entropy(at.y)(at.model(random_start(at, "test", 0))), atol=1e-6, rtol=1e-5
+        trace.losses[0], losses.cross_entropy(at.y)(at.model(image_random_start(at, "test", 0))), atol=1e-6, rtol=1e-5
     )
     assert trace.curve.shape == (31,) and bool((trace.curve.diff() >= 0).all())
     assert float(trace.curve[-1]) > float(trace.curve[0])
@@ -204,7 +203,7 @@ def test_a_noisy_model_is_averaged_over() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("attack", [partial(APGD, "ce"), partial(FAB, targets=1), PGD, MomentumDiverse, Square])
 def test_the_host_waits_for_the_device_once_a_run_and_never_in_a_step(
-    attack: Callable[[int], Attack], norm: str
+    attack: Callable[[int], EnsembleAttack], norm: str
 ) -> None:
     at = task(norm, 4, eps=1e-4)
     short, long = (waits(attack(n), at) for n in (3, 9))
@@ -256,7 +255,7 @@ def test_draws_belong_to_seed_name_image_and_step_alone() -> None:
 def test_starts_lie_on_the_sphere_and_projection_is_the_nearest_way_back(norm: str) -> None:
     at = task(norm, 40)
     gray = Task(at.model, torch.full_like(at.x, 0.5), at.y, at.ids, 0.1, norm, 0)
-    delta = random_start(gray, "a", 0) - gray.x
+    delta = image_random_start(gray, "a", 0) - gray.x
     torch.testing.assert_close(ball.length(delta, norm), torch.full((40,), 0.1), atol=1e-6, rtol=0)
     assert abs(float(delta.mean())) < 0.01
     assert torch.equal(ball.project(at.x, at.x, 0.1, norm), at.x)

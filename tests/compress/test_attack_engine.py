@@ -43,10 +43,10 @@ def test_its_twin_is_on_the_grid_of_its_runtime(made: tuple[Stage, Stage], chain
     assert rows["trt"]["twin"] == "quantized.tensorrt" and rows["trt"]["identity"] == deferred.identity
     assert rows["trt"]["unexecuted"].startswith("no usable NVIDIA GPU here") and "sha256" not in rows["trt"]
     held = AttackSet.read(found)
-    from compress.attacks.subjects import Subject
+    from compress.attacks.protocol import AttackedModel
 
     images = load_dataset("digits").images[held.index]
-    twin = Subject("", "twin", "", folders.load(chain.quantized, runtime="tensorrt")).infer(images)
+    twin = AttackedModel("", "twin", "", folders.load(chain.quantized, runtime="tensorrt")).infer(images)
     np.testing.assert_allclose(held.clean_logits[2], twin, atol=1e-5)
     np.testing.assert_array_equal(held.clean_logits[3], held.clean_logits[2])
     assert not np.allclose(held.clean_logits[1], held.clean_logits[2])  # the other runtime's grid

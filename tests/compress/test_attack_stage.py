@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import export.stage
 from compress import data
-from compress.attacks import presets, twin_agreement
+from compress.attacks import presets, protocol
 from compress.cli.execute import execute
 from compress.config import AttackConfig, ExportConfig, VerifyConfig, parse
 from compress.stages import attack
@@ -204,7 +204,6 @@ def test_a_twin_that_disagrees_is_told_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A twin whose first two classes are swapped."""
-    from compress.attacks import against
     from compress.networks.graph import onnx_twin
 
     stage, build = adopted(tmp_path, "e", graphs.linear_digits(scale=20)), onnx_twin.build_twin
@@ -215,7 +214,7 @@ def test_a_twin_that_disagrees_is_told_at_once(
         entry.CopyFrom(numpy_helper.from_array(values, entry.name))
     monkeypatch.setattr(onnx_twin, "build_twin", lambda content, where: build(swapped.SerializeToString(), where=where))
     said_before: list[str] = []
-    run = against.attack_all
+    run = protocol.attack_all
     monkeypatch.setattr(
         attack, "attack_all", lambda *given: (said_before.append(capsys.readouterr().err), run(*given))[1]
     )
@@ -273,7 +272,7 @@ def test_a_few_roundings_near_a_boundary_are_no_other_network(n: int, share: flo
     """Whichever kind of image they are of."""
     for side, other in (("clean", "adversarial"), ("adversarial", "clean")):
         found = {side: {"n": n, "argmax_agreement": share}, other: {"n": n, "argmax_agreement": 1.0}}
-        alarm = twin_agreement.alarm("e", "q", found)
+        alarm = protocol.twin_alarm("e", "q", found)
         assert (alarm is not None) == fires and (alarm is None or f"on {side} images" in alarm["meaning"])
 
 
@@ -306,7 +305,7 @@ def test_the_command_line_without_a_student(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_ensembles_have_no_attack_that_asks_for_no_gradient(tmp_path: Path) -> None:
     """Square belongs to the artifact itself, where `compress verify` runs it."""
-    assert [one.name for one in presets.build("standard", 10)] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert [one.name for one in presets.attack_plan("standard", 10)] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     stage = adopted(tmp_path, "e", graphs.linear_digits())
     found = attacked(tmp_path, stage, ensemble="quick", images=10)
     assert not any("square" in entry["name"] for entry in found.about["attacks"])

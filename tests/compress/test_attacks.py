@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compress import networks
 from compress.attacks import grid, losses
-from compress.attacks.pgd import pgd, random_start, step_size, strongest
+from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.data.split import to_float
 from compress.numerics.seeds import generator
 
@@ -28,10 +28,12 @@ def images(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 @settings(max_examples=25, deadline=None)
 def test_every_result_lies_in_the_ball_and_in_the_image_range(eps: float, steps: int, seed: int) -> None:
     x, y = images()
-    start = random_start(x, eps, generator(seed))
+    start = batch_random_start(x, eps, generator(seed))
     for found in (
         pgd(linear(), x, losses.cross_entropy(y), start=start, eps=eps, step_size=eps, steps=steps),
-        strongest(linear(), x, losses.margin(y), losses.margin(y), start=start, eps=eps, step_size=eps, steps=steps)[0],
+        strongest_iterate(
+            linear(), x, losses.margin(y), losses.margin(y), start=start, eps=eps, step_size=eps, steps=steps
+        )[0],
     ):
         assert float((found - x).abs().max()) <= eps + 1e-6
         assert float(found.min()) >= 0 and float(found.max()) <= 1
@@ -53,13 +55,17 @@ def test_strongest_is_never_weaker_than_any_iterate_of_the_same_run() -> None:
     torch.manual_seed(0)
     model = networks.build_network("resnet8", channels=1, classes=10).eval()
     x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    start, judge = random_start(x, 0.2, generator("s")), losses.margin(y)
-    _, value = strongest(model, x, losses.cross_entropy(y), judge, start=start, eps=0.2, step_size=0.05, steps=6)
+    start, judge = batch_random_start(x, 0.2, generator("s")), losses.margin(y)
+    _, value = strongest_iterate(
+        model, x, losses.cross_entropy(y), judge, start=start, eps=0.2, step_size=0.05, steps=6
+    )
     for steps in range(1, 7):
         last = pgd(model, x, losses.cross_entropy(y), start=start, eps=0.2, step_size=0.05, steps=steps)
         with torch.no_grad():
             assert bool((judge(model(last)) <= value + 1e-5).all())
-    kept, again = strongest(model, x, losses.cross_entropy(y), judge, start=start, eps=0.2, step_size=0.05, steps=6)
+    kept, again = strongest_iterate(
+        model, x, losses.cross_entropy(y), judge, start=start, eps=0.2, step_size=0.05, steps=6
+    )
     with torch.no_grad():
         torch.testing.assert_close(judge(model(kept)), again, atol=1e-5, rtol=1e-5)
 
@@ -92,7 +98,7 @@ def test_losses_against_naive_formulas() -> None:
 
 def test_starts_depend_on_their_key_alone_and_fill_the_ball() -> None:
     x = torch.full((64, 1, 8, 8), 0.5)
-    a, b, c = (random_start(x, 0.1, generator(key)) for key in (1, 1, 2))
+    a, b, c = (batch_random_start(x, 0.1, generator(key)) for key in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert 0.099 < float((a - x).abs().max()) <= 0.1 + 1e-6
     assert abs(float((a - x).mean())) < 0.005
@@ -102,7 +108,7 @@ def test_starts_depend_on_their_key_alone_and_fill_the_ball() -> None:
 def test_snapping_gives_grid_images_inside_the_integer_radius(eps: str) -> None:
     g = torch.Generator().manual_seed(0)
     clean = torch.randint(0, 256, (50, 1, 4, 4), generator=g).to(torch.uint8)
-    x_adv = random_start(to_float(clean), float(Fraction(eps)), g)
+    x_adv = batch_random_start(to_float(clean), float(Fraction(eps)), g)
     snapped = grid.snap(x_adv, clean, eps)
     distance = (snapped.int() - clean.int()).abs().max()
     assert int(distance) <= grid.radius(eps) == int(255 * Fraction(eps))

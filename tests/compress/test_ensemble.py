@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from compress.attacks import ensemble_state, judge, presets
 from compress.attacks.apgd import APGD
-from compress.attacks.contract import Attack, Model, Task
+from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import Count, Result
+from compress.attacks.ensemble_result import EnsembleResult, RobustCount
 from compress.attacks.square import Square
 from compress.numerics import precision
 from edge.core import artifact
@@ -80,12 +80,12 @@ def dim(n: int = 10) -> tuple[np.ndarray, np.ndarray]:
     return np.full((n, 1, 2, 2), 0.45, np.float32), np.array([0] * (n - 1) + [1])
 
 
-def scripted(*attacks: Scripted, n: int = 10, batch_size: int = 4, **given: Any) -> Result:
+def scripted(*attacks: Scripted, n: int = 10, batch_size: int = 4, **given: Any) -> EnsembleResult:
     x, y = dim(n)
     return evaluate(brightness, x, y, attacks, eps=0.1, batch_size=batch_size, **given)
 
 
-def same(a: Result, b: Result) -> bool:
+def same(a: EnsembleResult, b: EnsembleResult) -> bool:
     arrays = ("right", "broken_by", "tried", "broken", "inconclusive", "adversarial", "margins", "predictions")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
 
@@ -102,7 +102,7 @@ def test_on_a_plane_it_breaks_exactly_what_the_margin_allows(norm: str, dual: in
     rows = np.arange(len(y))
     distance = (logits[rows, y] - logits[rows, 1 - y]) / 2 / np.linalg.norm(w, dual)  # below 0 where wrong when clean
     assert (np.abs(distance - eps) > 1e-5).all()  # none so near that float32 decides
-    result = evaluate(model, x, y, presets.build(["apgd-ce-20", "fab-t-5", "square-20"], 2), eps=eps, norm=norm)
+    result = evaluate(model, x, y, presets.attack_plan(["apgd-ce-20", "fab-t-5", "square-20"], 2), eps=eps, norm=norm)
     assert np.array_equal(result.robust, distance > eps)
     assert result.robust_accuracy == float((distance > eps).mean()) and 0.1 < result.robust_accuracy < 0.9
     assert result.columns[0].robust_accuracy == result.robust_accuracy  # one ascent is enough on a plane
@@ -110,7 +110,7 @@ def test_on_a_plane_it_breaks_exactly_what_the_margin_allows(norm: str, dual: in
 
 def test_robust_accuracy_never_rises_with_the_radius() -> None:
     model, x, y = curved()
-    plan = presets.build("quick", 5)
+    plan = presets.attack_plan("quick", 5)
     found = [evaluate(model, x, y, plan, eps=eps) for eps in (1e-6, 0.01, 0.03, 0.1, 1.0)]
     figures = [float(result.robust_accuracy or 0) for result in found]
     assert figures == sorted(figures, reverse=True)
@@ -153,7 +153,7 @@ def test_what_still_stands_is_packed_anew_and_counted() -> None:
     told = [(c.name, c.attacked, c.broke, c.first, c.standing, c.robust_accuracy) for c in result.columns]
     assert told == [("a", 9, 3, 3, 6, 0.6), ("b", 6, 1, 1, 5, 0.5), ("c", 5, 0, 0, 5, 0.5)]
     assert result.columns[1].parameters == second.parameters()
-    assert result.robust_accuracy == 0.5 and result.total == Count(10, 9, 5, 0)
+    assert result.robust_accuracy == 0.5 and result.total == RobustCount(10, 9, 5, 0)
 
 
 def test_with_every_attack_on_every_image_columns_stand_alone() -> None:
@@ -168,7 +168,7 @@ def test_an_image_that_nothing_breaks_has_its_strongest_candidate() -> None:
     result = scripted(weak, cheat, strong, bad, Scripted("kill", (3,)))
     assert result.adversarial[:, 0, 0, 0] == pytest.approx([0.47, 0.47, 0.47, 0.55] + [0.47] * 5 + [0.45])
     _, y = dim()
-    answers = judge.logits(brightness, torch.from_numpy(result.adversarial))
+    answers = judge.checked_logits(brightness, torch.from_numpy(result.adversarial))
     assert result.margins == pytest.approx(judge.margins(answers, y))
     assert result.columns[1].inadmissible == 9 and result.columns[1].reasons == {"outside the ball": 9}
     assert result.notes == ("cheat: 9 of 9 candidates do not count (9 outside the ball)",)
@@ -178,7 +178,7 @@ def test_an_image_that_nothing_breaks_has_its_strongest_candidate() -> None:
 def test_all_images_come_back_and_each_shows_what_is_said_of_it(norm: str) -> None:
     model, x, y = curved()
     eps = 0.03 if norm == "linf" else 0.15
-    result = evaluate(model, x, y, presets.build(["apgd-ce-5", "square-30"], 5), eps=eps, norm=norm, batch_size=7)
+    result = evaluate(model, x, y, presets.attack_plan(["apgd-ce-5", "square-30"], 5), eps=eps, norm=norm, batch_size=7)
     clean = x.astype(np.float32) / np.float32(255)
     delta = (result.adversarial.astype(np.float64) - clean).reshape(len(x), -1)
     assert result.adversarial.shape == x.shape and result.adversarial.dtype == np.float32
@@ -205,7 +205,7 @@ def test_a_candidate_without_a_finite_answer_counts_and_is_said() -> None:
 
 def test_intervals_classes_and_the_worst_of_them() -> None:
     model, x, y = curved(n=90)
-    result = evaluate(model, x, y, presets.build(["apgd-ce-3"], 5), eps=0.02)
+    result = evaluate(model, x, y, presets.attack_plan(["apgd-ce-3"], 5), eps=0.02)
     robust = int((result.right & (result.broken_by < 0)).sum())
     exact = scipy.stats.binomtest(robust, 90).proportion_ci(0.95, "exact")
     assert result.total.interval == pytest.approx((exact.low, exact.high))
@@ -270,7 +270,7 @@ def test_a_budget_that_is_raised_goes_on_where_it_ended(tmp_path: Path) -> None:
     ],
 )
 def test_a_state_of_anything_else_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
-    def call(**changed: Any) -> Result:
+    def call(**changed: Any) -> EnsembleResult:
         given: dict[str, Any] = {"images": dim(4)[0], "labels": dim(4)[1], "plan": [Scripted("a")], "eps": 0.1}
         given |= {"state_folder": tmp_path / "s", "identity": "m", "batch_size": 4} | changed
         return evaluate(brightness, **given)
@@ -307,7 +307,7 @@ def test_a_damaged_or_foreign_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_share_a_state(tmp_path: Path) -> None:
-    with ensemble_state.Store(tmp_path / "s", {}), pytest.raises(CompressError, match="another process attacks"):
+    with ensemble_state.StateFolder(tmp_path / "s", {}), pytest.raises(CompressError, match="another process attacks"):
         scripted(Scripted("a"), state_folder=tmp_path / "s", identity="m")
 
 
@@ -378,7 +378,7 @@ def test_the_judge_against_a_naive_one(norm: str) -> None:
     moved = moved.astype(np.float32)
     moved[::7], moved[3, 0, 0, 0], moved[5, 0, 0, 0] = clean[::7], np.nan, np.inf
     y = np.zeros(300, np.int64)
-    found = judge.judge(brightness, torch.from_numpy(moved), clean, y, eps=0.1, norm=norm)
+    found = judge.judge_candidates(brightness, torch.from_numpy(moved), clean, y, eps=0.1, norm=norm)
     reasons = [0, 0, 0, 0]
     for i in range(300):
         pixels, start = [float(v) for v in moved[i].ravel()], [float(v) for v in clean[i].ravel()]
@@ -400,13 +400,13 @@ def test_the_radius_is_kept_to_a_millionth() -> None:
     for norm, pixels in (("linf", 1), ("l2", 4)):
         for excess, allowed in ((0, True), (5e-7, True), (2e-6, False)):
             step = np.float32((0.1 + excess) / pixels**0.5)
-            found = judge.judge(brightness, torch.from_numpy(clean + step), clean, y, eps=0.1, norm=norm)
+            found = judge.judge_candidates(brightness, torch.from_numpy(clean + step), clean, y, eps=0.1, norm=norm)
             assert bool(found.admissible[0]) == allowed
 
 
 def test_numbers_other_than_float32_do_not_count() -> None:
     clean, y = dim(4)
-    found = judge.judge(brightness, torch.from_numpy(clean + 0.1).double(), clean, y, eps=0.2, norm="linf")
+    found = judge.judge_candidates(brightness, torch.from_numpy(clean + 0.1).double(), clean, y, eps=0.2, norm="linf")
     assert not found.admissible.any() and found.reasons.tolist() == [4, 0, 0, 0]
 
 
@@ -474,37 +474,37 @@ def test_probabilities_are_an_alarm_not_a_refusal() -> None:
 # --- plans by name -------------------------------------------------------------------------------------------------
 
 
-def described(plan: tuple[Attack, ...]) -> list[tuple[str, Callable[..., Any]]]:
+def described(plan: tuple[EnsembleAttack, ...]) -> list[tuple[str, Callable[..., Any]]]:
     return [(attack.name, attack.parameters().get) for attack in plan]
 
 
 def test_the_presets_are_the_published_ones() -> None:
-    names = {preset: [attack.name for attack in presets.build(preset, 10)] for preset in presets.PRESETS}
+    names = {preset: [attack.name for attack in presets.attack_plan(preset, 10)] for preset in presets.PRESETS}
     assert names == {
         "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
         "rand": ["apgd-ce", "apgd-dlr"],
         "quick": ["apgd-ce", "apgd-t"],
     }
-    ce, targeted, fab, square = (attack.parameters() for attack in presets.build("standard", 10))
+    ce, targeted, fab, square = (attack.parameters() for attack in presets.attack_plan("standard", 10))
     assert ce["steps"] == targeted["steps"] == fab["steps"] == 100
     assert targeted["targets"] == fab["targets"] == 9 and square["queries"] == 5000
-    assert [attack.parameters()["eot"] for attack in presets.build("rand", 10)] == [20, 20]
-    assert [attack.parameters().get("targets") for attack in presets.build("quick", 10)] == [None, 3]
+    assert [attack.parameters()["eot"] for attack in presets.attack_plan("rand", 10)] == [20, 20]
+    assert [attack.parameters().get("targets") for attack in presets.attack_plan("quick", 10)] == [None, 3]
 
 
 def test_no_more_targets_than_wrong_classes() -> None:
-    assert [attack.parameters().get("targets") for attack in presets.build("standard", 4)] == [None, 3, 3, None]
-    assert [attack.parameters().get("targets") for attack in presets.build("quick", 2)] == [None, 1]
+    assert [attack.parameters().get("targets") for attack in presets.attack_plan("standard", 4)] == [None, 3, 3, None]
+    assert [attack.parameters().get("targets") for attack in presets.attack_plan("quick", 2)] == [None, 1]
 
 
 def test_lists_of_names() -> None:
-    plan = presets.build(["pgd-7", "apgd-ce", "square-300", "rays", "pgd-margin-3", "mi-di"], 10)
+    plan = presets.attack_plan(["pgd-7", "apgd-ce", "square-300", "rays", "pgd-margin-3", "mi-di"], 10)
     assert [attack.name for attack in plan] == ["pgd", "apgd-ce", "square", "rays", "pgd-margin", "mi-di"]
     values = [attack.parameters() for attack in plan]
     assert (values[0]["steps"], values[2]["queries"], values[4]["steps"]) == (7, 300, 3)
-    assert [a.name for a in presets.build(["quick", "square"], 10)] == ["apgd-ce", "apgd-t", "square"]
+    assert [a.name for a in presets.attack_plan(["quick", "square"], 10)] == ["apgd-ce", "apgd-t", "square"]
     for single in presets.SINGLE:
-        assert presets.build([single], 10)[0].name == presets.build([f"{single}-8"], 10)[0].name == single
+        assert presets.attack_plan([single], 10)[0].name == presets.attack_plan([f"{single}-8"], 10)[0].name == single
     assert [presets.gradient_free(name) for name in ("square", "rays", "apgd-ce", "m:square")] == [
         True,
         True,
@@ -516,10 +516,10 @@ def test_lists_of_names() -> None:
 @pytest.mark.parametrize("name", ["pgdd", "pgd-0", "pgd--3", "standard-3", "", "apgd"])
 def test_an_unknown_attack_is_told_with_the_known_ones(name: str) -> None:
     with pytest.raises(CompressError, match="standard, rand, quick, apgd-ce"):
-        presets.build([name], 10)
+        presets.attack_plan([name], 10)
 
 
 def test_the_cost_counts_passes() -> None:
-    standard = [presets.cost(attack) for attack in presets.build("standard", 10)]
+    standard = [presets.cost(attack) for attack in presets.attack_plan("standard", 10)]
     assert standard == [300, 2700, 2700, 5000]
     assert presets.cost(APGD("ce", steps=10, restarts=2, eot=5)) == 300

@@ -9,8 +9,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import linprog
 
 from compress.attacks import ball
-from compress.attacks.fab import FAB
-from compress.attacks.fab_projection import to_hyperplane
+from compress.attacks.fab import FAB, to_hyperplane
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, with_classes, wrong
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress import names
 from compress.attacks import losses as attack_losses
-from compress.attacks.pgd import pgd, random_start, step_size
+from compress.attacks.pgd import batch_random_start, pgd, step_size
 from compress.config import TrainAttack
 from compress.methods.batch import Batch, Views
 from compress.methods.dgad import put_right
@@ -447,6 +447,6 @@ def test_weights_of_classes_are_bounded_and_even_where_classes_are() -> None:
 def _iterates(student: Tiny, found: Batch, *, epoch: int, steps: int, eps: float) -> list[Tensor]:
     """The images that PGD on cross-entropy asks the student about: the start and all iterates but the last."""
     loss = attack_losses.cross_entropy(found.y)
-    start = random_start(found.x, eps, generator(epoch))
+    start = batch_random_start(found.x, eps, generator(epoch))
     size = step_size(None, eps, steps)
     return [pgd(student, found.x, loss, start=start, eps=eps, step_size=size, steps=n) for n in range(steps)]

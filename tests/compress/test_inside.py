@@ -12,8 +12,8 @@ from compress import networks
 from compress.attacks import inside, presets
 from compress.attacks.contract import Model, Task
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import Result
-from compress.attacks.inside import Inside, prepare
+from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.inside import Inside, search_model
 from compress.networks import Classifier
 from compress.numerics import precision
 from edge.core.errors import CompressError
@@ -59,7 +59,7 @@ class FakeQuantizer(nn.Module):
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_it_answers_as_the_network_and_points_the_same_way(name: str, kind: str) -> None:
     net, x = network(name), pictures()
-    found = prepare(net, kind, x)
+    found = search_model(net, kind, x)
     assert isinstance(found, Inside) and inside.precision_of(found) == kind
     with torch.no_grad():
         true, near = net(x), found(x)
@@ -91,7 +91,7 @@ def test_the_network_under_test_is_left_as_it_was() -> None:
     net, x = network(), pictures()
     before = {name: (value.clone(), value.stride()) for name, value in net.state_dict().items()}
     asked = [weight.requires_grad for weight in net.parameters()]
-    prepare(net, "bfloat16", x)
+    search_model(net, "bfloat16", x)
     after = net.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) and after[name].stride() == s for name, (value, s) in before.items())
@@ -112,7 +112,7 @@ def test_the_network_under_test_is_left_as_it_was() -> None:
 def test_what_cannot_be_searched_on_a_copy_is_searched_on_itself(make: Callable[[], Any]) -> None:
     model = make()
     x = pictures().double() if isinstance(model, Classifier) else pictures()
-    assert prepare(model, "bfloat16", x) is model
+    assert search_model(model, "bfloat16", x) is model
     assert inside.precision_of(model) == "float32"
 
 
@@ -123,10 +123,10 @@ def test_precision_is_one_of_three_and_auto_is_one_of_two() -> None:
     assert precision.resolve("float32", "cpu") == "float32"
 
 
-def trial(model: Model, n: int = 48, **given: Any) -> Result:
+def trial(model: Model, n: int = 48, **given: Any) -> EnsembleResult:
     x = pictures(n).numpy()
     y = model(torch.from_numpy(x)).argmax(1).numpy()
-    plan = presets.build(["apgd-ce-20", "square-50"], 10)
+    plan = presets.attack_plan(["apgd-ce-20", "square-50"], 10)
     return evaluate(model, x, y, plan, eps=given.pop("eps", 0.02), batch_size=16, **given)
 
 
@@ -151,7 +151,7 @@ def test_what_the_copy_errs_about_is_attacked_again_on_the_network(monkeypatch: 
     """A copy with another boundary: believed alone, it would stop at candidates that break nothing."""
     net = network().requires_grad_(False)
     seen: list[tuple[bool, int]] = []
-    run = type(presets.build("apgd-ce-20", 10)[0]).run
+    run = type(presets.attack_plan("apgd-ce-20", 10)[0]).run
 
     def watched(attack: Any, task: Task) -> Tensor:
         seen.append((task.model is net, len(task.x)))
@@ -163,8 +163,8 @@ def test_what_the_copy_errs_about_is_attacked_again_on_the_network(monkeypatch: 
         return found
 
     exact = trial(net, precision="float32")
-    monkeypatch.setattr(inside, "prepare", shifted)
-    monkeypatch.setattr(type(presets.build("apgd-ce-20", 10)[0]), "run", watched)
+    monkeypatch.setattr(inside, "search_model", shifted)
+    monkeypatch.setattr(type(presets.attack_plan("apgd-ce-20", 10)[0]), "run", watched)
     wrong = trial(net, precision="bfloat16")
     again = sum(count for on_itself, count in seen if on_itself)
     assert sum(count for on_itself, count in seen if not on_itself) == 48 and 0 < again <= 48
@@ -179,7 +179,7 @@ def test_an_image_that_awaits_its_second_attack_is_undecided(monkeypatch: pytest
         found.shift = 1e3
         return found
 
-    monkeypatch.setattr(inside, "prepare", off)
+    monkeypatch.setattr(inside, "search_model", off)
     found = trial(net, precision="bfloat16", eps=1e-5, budget_s=1e-9)
     assert found.inconclusive.sum() == 48 and not found.robust.any()
     assert np.array_equal(found.tried.sum(1), [0, 0])

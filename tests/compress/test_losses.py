@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress import names
 from compress.attacks import losses as attack_losses
-from compress.attacks.pgd import random_start
+from compress.attacks.pgd import batch_random_start
 from compress.config import TrainAttack
 from compress.methods import registry
 from compress.methods.kl import divergences, kl
@@ -114,7 +114,7 @@ def test_trades_attacks_the_divergence_from_clean_predictions_that_stay_fixed() 
     assert float(gradient.abs().max()) > 0
     attacked = made.adversarial(student, found, TrainAttack(steps=5), eps=EPS, draw=generator(0))
     with torch.no_grad():
-        start = random_start(found.x, EPS, generator(0))
+        start = batch_random_start(found.x, EPS, generator(0))
         assert float(kl(target, student(attacked))) > 2 * float(kl(target, student(start))) > 0
     assert float((attacked - found.x).abs().max()) <= EPS + 1e-6 and not attacked.requires_grad
 

@@ -3,7 +3,7 @@
 import torch
 
 from compress.attacks import grid, losses
-from compress.attacks.rounding import settle
+from compress.attacks.grid import settle
 from compress.data.split import to_float
 
 EPS = "8/255"

@@ -7,8 +7,7 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from compress.attacks.contract import Task
-from compress.attacks.runs import draw, stream
+from compress.attacks.contract import Task, draw, stream
 from compress.attacks.square import Square, _hill
 from edge.attacks.square import side, square
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, with_classes, wrong

@@ -4,45 +4,44 @@ import pytest
 import torch
 
 from compress.attacks import losses
-from compress.attacks.contract import Attack
-from compress.attacks.pgd import strongest
-from compress.attacks.runs import random_start, stream
+from compress.attacks.contract import EnsembleAttack, image_random_start, stream
+from compress.attacks.pgd import strongest_iterate
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS, _shrink
 from edge.attacks.rays import rays
 from edge.core.errors import CompressError
 from tests.compress.attacked import check_alone, check_inside, check_no_trace, task, with_classes, wrong
 
-GRADIENT: list[Attack] = [PGD(steps=8, restarts=2), MarginPGD(steps=8), MomentumDiverse(steps=8)]
+GRADIENT: list[EnsembleAttack] = [PGD(steps=8, restarts=2), MarginPGD(steps=8), MomentumDiverse(steps=8)]
 
 
-def named(attack: Attack) -> str:
+def named(attack: EnsembleAttack) -> str:
     return attack.name
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("attack", GRADIENT, ids=named)
-def test_it_stays_inside_and_breaks_images(attack: Attack, norm: str) -> None:
+def test_it_stays_inside_and_breaks_images(attack: EnsembleAttack, norm: str) -> None:
     at = task(norm, 60)
     found = attack.run(at)
     check_inside(at, found)
-    noise = wrong(at, random_start(at, "noise", 0))
+    noise = wrong(at, image_random_start(at, "noise", 0))
     assert int(wrong(at, found).sum()) > 3 * int(noise.sum()) + 5
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("attack", GRADIENT, ids=named)
-def test_every_image_is_attacked_alike_in_every_batch(attack: Attack, norm: str) -> None:
+def test_every_image_is_attacked_alike_in_every_batch(attack: EnsembleAttack, norm: str) -> None:
     check_alone(attack, norm)
 
 
 @pytest.mark.parametrize("attack", [*GRADIENT, RayS(queries=10)], ids=named)
-def test_it_leaves_no_trace(attack: Attack) -> None:
+def test_it_leaves_no_trace(attack: EnsembleAttack) -> None:
     check_no_trace(attack)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 @pytest.mark.parametrize("attack", [*GRADIENT, RayS(queries=120)], ids=named)
-def test_any_number_of_classes(attack: Attack, classes: int) -> None:
+def test_any_number_of_classes(attack: EnsembleAttack, classes: int) -> None:
     at = with_classes(classes)
     found = attack.run(at)
     check_inside(at, found)
@@ -52,12 +51,12 @@ def test_any_number_of_classes(attack: Attack, classes: int) -> None:
 def test_in_linf_pgd_is_the_one_of_training() -> None:
     at = task("linf", 20)
     for attack, loss in ((PGD(steps=7), losses.cross_entropy), (MarginPGD(steps=7), losses.margin)):
-        expected, _ = strongest(
+        expected, _ = strongest_iterate(
             at.model,
             at.x,
             loss(at.y),
             losses.margin(at.y),
-            start=random_start(at, attack.name, 0),
+            start=image_random_start(at, attack.name, 0),
             eps=at.eps,
             step_size=2.5 * at.eps / 7,
             steps=7,

@@ -13,8 +13,8 @@ from compress import data
 from compress.attacks import losses, presets, validity
 from compress.attacks.contract import Model
 from compress.attacks.ensemble import evaluate
-from compress.attacks.pgd import pgd, random_start
-from compress.attacks.validity import Check
+from compress.attacks.pgd import batch_random_start, pgd
+from compress.attacks.validity import ValidityCheck
 from compress.data.split import to_float
 from compress.numerics.seeds import generator
 
@@ -54,7 +54,7 @@ def trained(make: Callable[[], nn.Module], *, adversarial: bool, epochs: int) ->
             x, y = to_float(pixels[chosen]), labels[chosen]
             if adversarial:
                 model.eval()
-                start = random_start(x, EPS, generator(epoch, "start"))
+                start = batch_random_start(x, EPS, generator(epoch, "start"))
                 x = pgd(model, x, losses.cross_entropy(y), start=start, eps=EPS, step_size=EPS / 2, steps=3)
             model.train()
             optimizer.zero_grad()
@@ -75,13 +75,15 @@ def honest() -> dict[str, nn.Module]:
     return {name: trained(make, adversarial=hard, epochs=epochs) for name, (make, hard, epochs) in HONEST.items()}
 
 
-def checks(model: Model, names: Any = ("apgd-ce-10",), norm: str = "linf", eps: float = EPS) -> dict[str, Check]:
+def checks(
+    model: Model, names: Any = ("apgd-ce-10",), norm: str = "linf", eps: float = EPS
+) -> dict[str, ValidityCheck]:
     x, y = images()
-    result = evaluate(model, x, y, presets.build(names, 10), eps=eps, norm=norm, batch_size=64)
-    return {found.name: found for found in validity.check(model, x, y, result, batch_size=25)}
+    result = evaluate(model, x, y, presets.attack_plan(names, 10), eps=eps, norm=norm, batch_size=64)
+    return {found.name: found for found in validity.validity_checks(model, x, y, result, batch_size=25)}
 
 
-def fired(found: dict[str, Check]) -> set[str]:
+def fired(found: dict[str, ValidityCheck]) -> set[str]:
     return {name for name, check in found.items() if check.fired}
 
 
@@ -138,8 +140,8 @@ def test_probabilities(honest: dict[str, nn.Module]) -> None:
 
 def test_a_gradient_that_is_no_number_counts_as_exploding(honest: dict[str, nn.Module]) -> None:
     x, y = images()
-    result = evaluate(honest["normal"], x, y, presets.build(["apgd-ce-2"], 10), eps=EPS)
-    endless = validity.check(lambda x: honest["normal"](x) + 0 * (x - x).sqrt().sum(), x, y, result)
+    result = evaluate(honest["normal"], x, y, presets.attack_plan(["apgd-ce-2"], 10), eps=EPS)
+    endless = validity.validity_checks(lambda x: honest["normal"](x) + 0 * (x - x).sqrt().sum(), x, y, result)
     assert "exploding gradients" in fired({found.name: found for found in endless})
     assert all(np.isfinite(found.value) for found in endless)
 

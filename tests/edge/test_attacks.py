@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edge.attacks import checks
-from edge.attacks.ball import Ball, Found, turn
 from edge.attacks.rays import rays
+from edge.attacks.search import Ball, QueryAttackResult, turn
 from edge.attacks.square import SCHEDULE, side, square
 from tests.edge import linear
 
@@ -21,7 +21,7 @@ NEED = linear.radii(WEIGHTS, CLEAN, LABELS).min(1)  # in grey levels
 IDS = 500 + np.arange(len(CLEAN))
 ATTACKS = [pytest.param(square, id="square"), pytest.param(rays, id="rays")]
 
-Attack = Callable[..., Found]
+Attack = Callable[..., QueryAttackResult]
 
 
 class Watched:
@@ -35,7 +35,7 @@ class Watched:
         return linear.logits(self.weights, images)
 
 
-def attack(which: Attack, radius: float, queries: int, infer: Any = None, **more: Any) -> Found:
+def attack(which: Attack, radius: float, queries: int, infer: Any = None, **more: Any) -> QueryAttackResult:
     given = {"seed": 0, "ids": IDS} | more
     return which(infer or Watched(), CLEAN, LABELS, eps=radius / 255, queries=queries, **given)
 

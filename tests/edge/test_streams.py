@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.attacks.streams import uniform
+from edge.attacks.search import uniform
 
 MASK = 2**64 - 1
 
