@@ -25,8 +25,8 @@ RESULTS = Path(__file__).parent / "results" / "import_teacher.jsonl"
 BASELINE = ["-c", "import torch, compress.cli.teacher.import_, compress.cli.stage, compress.stages.teacher_import"]
 MAKE = """
 import sys, torch
-from compress import models
-net = models.build("wrn-34-10+sub_block1", channels=3, classes=10)
+from compress import networks
+net = networks.build_network("wrn-34-10+sub_block1", channels=3, classes=10)
 torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, sys.argv[1])
 """
 

@@ -33,7 +33,8 @@ def imported(args: list[str]) -> "tuple[int, set[str], set[str], str]":
 def test_help_imports_only_click(args: list[str]):
     code, tops, modules, text = imported(args)
     assert code == 0
-    assert tops == {"click", "compress"}
+    assert tops == {"click", "compress", "edge"}
+    assert all(name.startswith("edge.core") for name in modules if name.startswith("edge."))
     assert "\nExample:\n  compress" in text or '\nExample:\n  eval "$(compress' in text
     verbs = {name for name in modules if name.startswith("compress.cli.") and name.split(".")[2] in VERBS}
     assert {name.split(".")[2] for name in verbs} == {*args} & {*VERBS}, "a verb is imported when it is used"

@@ -189,9 +189,11 @@ def test_completion_completes(words: str, offered: str):
 # ------------------------------------------------------------------------------------------------ the process
 
 SLOW_STAGE = """
-import sys, time, types
+import sys, time
 from pathlib import Path
-from compress import artifact, __main__
+from compress import __main__
+from compress.stages import teacher
+from edge.core import artifact
 
 def run(config, inputs, out, *, replace=False):
     def make(work):
@@ -205,9 +207,7 @@ def run(config, inputs, out, *, replace=False):
     plan = artifact.Plan("teacher", {}, 0, {}, {})
     return artifact.build(out, plan, make, keep=("half",))
 
-stage = types.ModuleType("compress.stages.teacher")
-stage.run = run
-sys.modules["compress.stages.teacher"] = stage
+teacher.run = run
 __main__.entry()
 """
 

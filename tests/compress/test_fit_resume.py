@@ -127,7 +127,7 @@ def test_outside_a_loop_nobody_listens() -> None:
 
 PROGRAM = """
 import signal, sys, time
-from compress import interrupt
+from edge.core import interrupt
 interrupt.GRACE_S = 0.5
 interrupt.watch((signal.SIGINT, signal.SIGTERM))
 if sys.argv[1] == "outside":
