@@ -1,13 +1,14 @@
 """How many images a model keeps right: clean, and under one projected gradient attack."""
 
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compress.attacks import losses as attack_losses
-from compress.attacks.pgd import Model, batch_random_start, strongest_iterate
-from compress.config import Training
+from compress.attacks import losses
+from compress.attacks.contract import Model
+from compress.attacks.pgd import batch_random_start, step_size, strongest_iterate
 from compress.data import Dataset
 from compress.data.split import Split
 from compress.networks import Classifier
@@ -27,7 +28,7 @@ def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, 
     for index, (x, y) in enumerate(split.batches(batch_size)):
         start = batch_random_start(x, eps, generator(seed, "evaluate", index))
         with torch.no_grad():
-            right = attack_losses.margin(y)(model(x)) < 0
+            right = losses.verdict(y)(model(x)) < 0
         x, y, start = x[right], y[right], start[right]  # what is wrong already need not be attacked
         if len(y):
             _, worst = largest_margin(model, x, y, start=start, eps=eps, steps=steps)
@@ -38,27 +39,30 @@ def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, 
 def largest_margin(
     model: Model, x: Tensor, y: Tensor, *, start: Tensor, eps: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """PGD on cross-entropy, step 2.5 ε / steps: of all iterates the one of largest margin, and it. (B,C,H,W), (B,)."""
+    """PGD on cross-entropy, step 2.5 ε / steps: of all iterates the one of largest `losses.verdict`, and that value.
+
+    (B,C,H,W), (B,): > 0 where the prediction is wrong, else < 0.
+    """
     return strongest_iterate(
         model,
         x,
-        attack_losses.cross_entropy(y),
-        attack_losses.margin(y),
+        losses.cross_entropy(y),
+        losses.verdict(y),
         start=start,
         eps=eps,
-        step_size=2.5 * eps / steps,
+        step_size=step_size(None, eps, steps),
         steps=steps,
     )
 
 
-def on_test_split(model: Classifier, data: Dataset, config: Training, *, eps: str, radius: float) -> dict[str, Any]:
-    """Clean and PGD accuracy on the test split, for the manifest; nothing is chosen by it."""
+def on_test_split(model: Classifier, data: Dataset, *, eps: str, steps: int, batch_size: int) -> dict[str, Any]:
+    """Clean and PGD accuracy on the test split, for the manifest; nothing is chosen by it. `eps` as written, 8/255."""
     split = Split.of(data, "test", next(model.parameters()).device)
     return {
         "n": len(split.labels),
-        "clean": accuracy(model, split, config.batch_size),
-        "robust": robust_accuracy(model, split, config.batch_size, eps=radius, steps=config.test_steps, seed=0),
+        "clean": accuracy(model, split, batch_size),
+        "robust": robust_accuracy(model, split, batch_size, eps=float(Fraction(eps)), steps=steps, seed=0),
         "attack": "pgd",
-        "steps": config.test_steps,
+        "steps": steps,
         "eps": eps,
     }

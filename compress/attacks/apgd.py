@@ -1,16 +1,15 @@
 """Auto-PGD (Croce & Hein 2020, Algorithm 1): momentum, and a step size that is halved where the loss stops rising."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Model, Run, Task, image_random_start, logits_of, strongest_of, wrong_classes
+from compress.attacks.contract import Model, Strongest, Task, image_random_start, logits_of, wrong_classes
 from compress.attacks.losses import ImageLoss
+from compress.attacks.pgd import gradient_at, gradient_step
 
 MOMENTUM = 0.75
 NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-targeted": "apgd-t", "ce-targeted": "apgd-ce-t"}
@@ -46,35 +45,32 @@ class APGD:
         return NAMES[self.loss]
 
     def parameters(self) -> dict[str, Any]:
-        given = asdict(self)
+        fields = asdict(self)
         if not self.loss.endswith("-targeted"):
-            del given["targets"]
-        return given
+            del fields["targets"]
+        return fields
 
     def run(self, task: Task) -> Tensor:
-        return strongest_of(task, self._runs(task))
-
-    def _runs(self, task: Task) -> Iterator[Run]:
+        strongest = Strongest(task)
         classes = logits_of(task.model, task.x[:1]).shape[1]
         targets = min(self.targets, classes - 1) if self.loss.endswith("-targeted") else 1
-        for rank in range(targets):
-            for restart in range(self.restarts):
-                yield partial(self._once, rank=rank, number=rank * self.restarts + restart)
-
-    def _once(self, task: Task, rank: int, number: int) -> tuple[Tensor, Tensor]:
-        trace = ascend(
-            task.model,
-            task.x,
-            self._objective(task, rank),
-            start=image_random_start(task, self.name, number),
-            y=task.y,
-            eps=task.eps,
-            norm=task.norm,
-            steps=self.steps,
-            rho=self.rho,
-            eot=self.eot,
-        )
-        return trace.strongest, trace.verdict
+        for number in range(targets * self.restarts):
+            if (part := strongest.standing()) is None:
+                break
+            trace = ascend(
+                part.model,
+                part.x,
+                self._objective(part, number // self.restarts),
+                start=image_random_start(part, self.name, number),
+                y=part.y,
+                eps=part.eps,
+                norm=part.norm,
+                steps=self.steps,
+                rho=self.rho,
+                eot=self.eot,
+            )
+            strongest.take(trace.strongest, trace.verdict)
+        return strongest.images
 
     def _objective(self, task: Task, rank: int) -> ImageLoss:
         if self.loss == "ce":
@@ -117,7 +113,7 @@ def ascend(
     loss_at_check, halved, last = best_loss, torch.ones_like(value, dtype=torch.bool), 0
     for done in range(1, steps + 1):
         momentum = MOMENTUM if done > 1 else 1.0
-        moved = ball.project(x_adv + step * ball.uphill(gradient, norm), x, eps, norm)
+        moved = gradient_step(x_adv, gradient, step, x=x, eps=eps, norm=norm)
         moved = x_adv + momentum * (moved - x_adv) + (1 - momentum) * (x_adv - before)
         before, x_adv = x_adv, ball.project(moved, x, eps, norm)
         value, verdict, gradient = _look(model, x_adv, loss, judge, eot, backward=done < steps)
@@ -142,12 +138,12 @@ def ascend(
 def checkpoints(steps: int) -> list[int]:
     """After which steps the step size is reconsidered: 22 % of them first, each next span 3 % shorter, at least 6 %."""
     span, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    found, at = [], span
+    ends, at = [], span
     while at <= steps:
-        found.append(at)
+        ends.append(at)
         span = max(span - shorter, least)
         at += span
-    return found
+    return ends
 
 
 def _look(
@@ -159,11 +155,11 @@ def _look(
     """
     value = verdict = gradient = torch.zeros((), dtype=x_adv.dtype, device=x_adv.device)
     for _ in range(eot):
-        with torch.set_grad_enabled(backward):
-            leaf = x_adv.detach().requires_grad_(backward)
-            logits = model(leaf)
+        if backward:
+            logits, values, slope = gradient_at(model, x_adv, loss)
+            gradient = gradient + slope / eot
+        else:
+            logits = logits_of(model, x_adv)
             values = loss(logits)
-            if backward:
-                gradient = gradient + torch.autograd.grad(values.sum(), leaf)[0] / eot
-        value, verdict = value + values.detach() / eot, verdict + judge(logits.detach()) / eot
+        value, verdict = value + values / eot, verdict + judge(logits) / eot
     return value, verdict, gradient.expand_as(x_adv)

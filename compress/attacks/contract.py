@@ -1,9 +1,9 @@
 """What every attack of the ensemble takes and gives back, and what attacks of several runs share."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Task:
         return replace(self, x=self.x[index], y=self.y[index], ids=self.ids[index.cpu().numpy()])
 
 
+@runtime_checkable
 class EnsembleAttack(Protocol):
     """A frozen dataclass whose fields are the hyperparameters. It leaves no trace on the model."""
 
@@ -51,8 +52,39 @@ class EnsembleAttack(Protocol):
         ...
 
 
-#: a task → candidates (B,C,H,W) and their verdicts (B,), > 0 where misclassified
-Run = Callable[[Task], tuple[Tensor, Tensor]]
+class Strongest:
+    """Each image's candidate of largest verdict over several runs; a run gets only images that no run before it broke.
+
+    strongest = Strongest(task)
+    while (part := strongest.standing()) is not None: strongest.take(*run(part))
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.images = task, task.x.clone()
+        self.verdict = losses.verdict(task.y)(logits_of(task.model, task.x))
+
+    def standing(self) -> "Task | None":
+        """The task of the images that are still right; None where none is."""
+        self._index = (self.verdict <= 0).nonzero()[:, 0]
+        return self.task.of(self._index) if len(self._index) else None
+
+    def take(self, images: Tensor, verdict: Tensor) -> None:
+        """Candidates (M,C,H,W) for the task that `standing` gave last, and their verdicts (M,), > 0 where wrong."""
+        index, better = self._index, verdict > self.verdict[self._index]
+        self.images[index] = torch.where(ball.column(better), images, self.images[index])
+        self.verdict[index] = torch.where(better, verdict, self.verdict[index])
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """The model's logits (B,K) without a graph."""
+    with torch.no_grad():
+        return model(x)
+
+
+def wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The wrong classes in falling order of their logits: the `count` first of each image (B, ≤ count) int64."""
+    wrong = logits.scatter(1, y[:, None], -torch.inf)
+    return wrong.topk(min(count, logits.shape[1] - 1), 1).indices
 
 
 def stream(seed: int, name: str) -> int:
@@ -72,34 +104,12 @@ def draw(task: Task, name: str, steps: "int | range", count: int) -> Tensor:
 
 
 def image_random_start(task: Task, name: str, step: int) -> Tensor:
-    """On the ball's surface in a random direction (uniform in L∞'s cube, Gaussian in L2), clipped to [0, 1]."""
+    """On the ball's surface in a random direction (uniform in L∞'s cube, Gaussian in L2), clipped to [0, 1].
+
+    A stream for each image, so no image's start depends on its batch: the attacks of the ensemble.
+    `pgd.batch_random_start` draws for the batch as a whole.
+    """
     values = draw(task, name, step, task.x[0].numel())
     noise = 2 * values - 1 if task.norm == "linf" else torch.special.ndtri(values + 2.0**-54)
     noise = noise.to(task.x.dtype).view_as(task.x)
     return ball.project(task.x + task.eps * ball.unit(noise, task.norm), task.x, task.eps, task.norm)
-
-
-def wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The wrong classes in falling order of their logits: the `count` first of each image (B, ≤ count) int64."""
-    wrong = logits.scatter(1, y[:, None], -torch.inf)
-    return wrong.topk(min(count, logits.shape[1] - 1), 1).indices
-
-
-def logits_of(model: Model, x: Tensor) -> Tensor:
-    """The model's logits (B,K) without a graph."""
-    with torch.no_grad():
-        return model(x)
-
-
-def strongest_of(task: Task, runs: Iterable[Run]) -> Tensor:
-    """Each image's candidate with the largest verdict; a run gets only images that no run before it broke."""
-    found, verdict = task.x.clone(), losses.verdict(task.y)(logits_of(task.model, task.x))
-    for run in runs:
-        standing = (verdict <= 0).nonzero()[:, 0]
-        if not len(standing):
-            break
-        images, values = run(task.of(standing))
-        better = values > verdict[standing]
-        found[standing] = torch.where(ball.column(better), images, found[standing])
-        verdict[standing] = torch.where(better, values, verdict[standing])
-    return found

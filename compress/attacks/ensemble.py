@@ -318,7 +318,8 @@ def _unsure(model: Model, candidates: Tensor, y: Tensor, found: judge.CandidateJ
     The error is the largest of the batch between its margins and the judge's.
     """
     searched = losses.verdict(y)(logits_of(model, candidates)).cpu().numpy()
-    errors = np.abs(searched - found.margins)
+    with np.errstate(invalid="ignore"):  # inf − inf: no number on both sides
+        errors = np.abs(searched - found.margins)
     error = errors[np.isfinite(errors)].max(initial=0)
     return np.asarray(~found.broke & (found.margins >= -error))
 

@@ -1,16 +1,15 @@
 """FAB, targeted (Croce & Hein 2020b): step to the nearest decision boundary as the model is linear, and back again."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Model, Run, Task, logits_of, strongest_of, wrong_classes
+from compress.attacks.contract import Strongest, Task, logits_of, wrong_classes
 from compress.attacks.losses import ImageLoss
+from compress.attacks.pgd import gradient_at
 
 
 @dataclass(frozen=True)
@@ -31,51 +30,37 @@ class FAB:
         return asdict(self)
 
     def run(self, task: Task) -> Tensor:
-        return strongest_of(task, self._runs(task))
-
-    def _runs(self, task: Task) -> Iterator[Run]:
+        strongest = Strongest(task)
         classes = logits_of(task.model, task.x[:1]).shape[1]
         for rank in range(min(self.targets, classes - 1)):
-            yield partial(self._once, rank=rank)
+            if (part := strongest.standing()) is None:
+                break
+            target = wrong_classes(logits_of(part.model, part.x), part.y, rank + 1)[:, rank]
+            nearest = self._nearest(part, losses.targeted_margin(part.y, target))
+            inside = ball.project(nearest, part.x, part.eps, part.norm)
+            strongest.take(inside, losses.verdict(part.y)(logits_of(part.model, inside)))
+        return strongest.images
 
-    def _once(self, task: Task, rank: int) -> tuple[Tensor, Tensor]:
-        """The nearest adversarial image, or the last iterate where there was none, brought into the ball."""
-        target = wrong_classes(logits_of(task.model, task.x), task.y, rank + 1)[:, rank]
-        nearest = self._search(task, losses.targeted_margin(task.y, target))
-        inside = ball.project(nearest, task.x, task.eps, task.norm)
-        return inside, losses.verdict(task.y)(logits_of(task.model, inside))
-
-    def _search(self, task: Task, difference: ImageLoss) -> Tensor:
+    def _nearest(self, task: Task, difference: ImageLoss) -> Tensor:
+        """The nearest adversarial image on the way, or the last iterate where there was none."""
         x, norm, judge = task.x, task.norm, losses.verdict(task.y)
-        x_adv = found = x
+        x_adv = nearest = x
         distance = x.new_full((len(x),), torch.inf)
         for _ in range(self.steps):
-            value, w = _linearized(task.model, x_adv, difference)
-            here = _projected(x_adv, w, -value, norm)
-            there = _projected(x, w, -value + ((x_adv - x) * w).flatten(1).sum(1), norm)
+            _, value, w = gradient_at(task.model, x_adv, difference)  # target logit minus the true one, and its slope
+            flat = w.flatten(1)
+            here = to_hyperplane(x_adv.flatten(1), flat, -value, norm).view_as(x)
+            there = to_hyperplane(x.flatten(1), flat, -value + ((x_adv - x) * w).flatten(1).sum(1), norm).view_as(x)
             near, far = (ball.length(way, norm).clamp(min=1e-8) for way in (here, there))
             alpha = ball.column((near / (near + far)).clamp(max=self.alpha_max))
             x_adv = ((1 - alpha) * (x_adv + self.eta * here) + alpha * (x + self.eta * there)).clamp(0, 1)
             wrong = judge(logits_of(task.model, x_adv)) > 0
             reached = ball.length(x_adv - x, norm)
             nearer = wrong & (reached < distance)
-            found = torch.where(ball.column(nearer | distance.isinf()), x_adv, found)
+            nearest = torch.where(ball.column(nearer | distance.isinf()), x_adv, nearest)
             distance = torch.where(nearer, reached, distance)
             x_adv = torch.where(ball.column(wrong), x + self.beta * (x_adv - x), x_adv)
-        return found
-
-
-def _linearized(model: Model, x_adv: Tensor, difference: ImageLoss) -> tuple[Tensor, Tensor]:
-    """Target logit minus the true one (B,) and its gradient (B,C,H,W): one backward pass."""
-    with torch.enable_grad():
-        leaf = x_adv.detach().requires_grad_()
-        value = difference(model(leaf))
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
-
-
-def _projected(points: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
-    return to_hyperplane(points.flatten(1), w.flatten(1), gap, norm).view_as(points)
+        return nearest
 
 
 def to_hyperplane(points: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from compress.attacks.ball import column
+from compress.attacks.contract import Model
 from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import Model
 from compress.data.split import to_float
 
 

@@ -39,12 +39,16 @@ def divergence(target: Tensor) -> ImageLoss:
 
 
 def verdict(y: Tensor) -> ImageLoss:
-    """The margin, with a tie decided by argmax as a prediction is: > 0 exactly where the prediction is wrong."""
+    """The margin where `edge.attacks.checks.wrong` decides the sign: > 0 exactly where the prediction is wrong.
+
+    argmax decides a tie, as it does a prediction; a logit that is no number is the strongest success, +inf.
+    """
 
     def loss(logits: Tensor) -> Tensor:
         value = margin(y)(logits)
         tie = torch.where(logits.argmax(1) == y, -1.0, 1.0).to(logits.dtype) * torch.finfo(logits.dtype).tiny
-        return torch.where(value == 0, tie, value)
+        value = torch.where((value == 0) | value.isnan(), tie, value)  # inf − inf is a tie too
+        return torch.where(logits.isnan().any(1), torch.inf, value)
 
     return loss
 

@@ -1,30 +1,50 @@
-"""Projected gradient ascent in the L∞ ball (Madry et al. 2018)."""
+"""The gradient step that every attack takes, and projected gradient ascent by it (Madry et al. 2018)."""
 
-from collections.abc import Callable
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
+from compress.attacks import ball
+from compress.attacks.contract import Model, logits_of
 from compress.attacks.losses import ImageLoss
 
-#: images (B,C,H,W) → logits (B,K), differentiable
-Model = Callable[[Tensor], Tensor]
+
+def gradient_at(model: Model, x_adv: Tensor, loss: ImageLoss) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B,K) and loss (B,) at `x_adv` (B,C,H,W), and the gradient (B,C,H,W) of the summed loss; no graph is left.
+
+    It asks for the gradient by the images alone: weights, statistics and `.grad` fields stay as they are.
+    """
+    with torch.enable_grad():
+        leaf = x_adv.detach().requires_grad_()
+        logits = model(leaf)
+        values = loss(logits)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return logits.detach(), values.detach(), gradient
+
+
+def gradient_step(
+    x_adv: Tensor, gradient: Tensor, size: "float | Tensor", *, x: Tensor, eps: float, norm: str = "linf"
+) -> Tensor:
+    """One step of length `size` (a number, or one an image (B,1,1,1)) up the gradient, brought back into the ball."""
+    return ball.project(x_adv + size * ball.uphill(gradient, norm), x, eps, norm)
 
 
 def batch_random_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """Uniform in the ball of radius eps around x, inside [0, 1]. Drawn on the CPU, so alike on every device."""
+    """Uniform in the L∞ ball around x, inside [0, 1], one stream for the whole batch: training and its validation.
+
+    Drawn on the CPU, so alike on every device. `contract.image_random_start` draws for each image on its own.
+    """
     noise = torch.rand(x.shape, generator=generator) * (2 * eps) - eps
     return (x + noise.to(x.device)).clamp(0, 1)
 
 
 def pgd(model: Model, x: Tensor, loss: ImageLoss, *, start: Tensor, eps: float, step_size: float, steps: int) -> Tensor:
     """The last iterate: sign steps up `loss`, each projected to ‖x_adv − x‖∞ ≤ eps and [0, 1]. (B,C,H,W)."""
-    low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     x_adv = start.detach()
     for _ in range(steps):
-        _, gradient = _ascent(model, x_adv, loss)
-        x_adv = _step(x_adv, gradient, step_size, low, high)
+        _, _, gradient = gradient_at(model, x_adv, loss)
+        x_adv = gradient_step(x_adv, gradient, step_size, x=x, eps=eps)
     return x_adv
 
 
@@ -38,40 +58,24 @@ def strongest_iterate(
     eps: float,
     step_size: float,
     steps: int,
+    norm: str = "linf",
 ) -> tuple[Tensor, Tensor]:
-    """Of all iterates of `pgd` the one with the largest `judge`, image by image, and that value. (B,C,H,W), (B,)."""
-    low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    x_adv = start.detach()
-    best, best_value = x_adv.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+    """Of all iterates of PGD the one with the largest `judge`, image by image, and that value. (B,C,H,W), (B,)."""
+    x_adv = best = start.detach()
+    best_value = x.new_full((len(x),), -torch.inf)
     for step in range(steps + 1):
-        last = step == steps
-        logits, gradient = (_logits(model, x_adv), None) if last else _ascent(model, x_adv, loss)
+        if step < steps:
+            logits, _, gradient = gradient_at(model, x_adv, loss)
+        else:  # nothing steps from the last one
+            logits = logits_of(model, x_adv)
         value = judge(logits)
         better = value > best_value
-        best[better], best_value[better] = x_adv[better], value[better]
-        if gradient is not None:
-            x_adv = _step(x_adv, gradient, step_size, low, high)
+        best, best_value = torch.where(ball.column(better), x_adv, best), torch.where(better, value, best_value)
+        if step < steps:
+            x_adv = gradient_step(x_adv, gradient, step_size, x=x, eps=eps, norm=norm)
     return best, best_value
 
 
-def step_size(given: "str | None", eps: float, steps: int) -> float:
-    """The configured step, or 2.5 ε / steps."""
-    return float(Fraction(given)) if given is not None else 2.5 * eps / steps
-
-
-def _ascent(model: Model, x_adv: Tensor, loss: ImageLoss) -> tuple[Tensor, Tensor]:
-    """Logits at x_adv and the gradient of the summed loss by the images."""
-    with torch.enable_grad():
-        leaf = x_adv.detach().requires_grad_()
-        logits = model(leaf)
-        (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf)
-    return logits.detach(), gradient
-
-
-def _logits(model: Model, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(x)
-
-
-def _step(x_adv: Tensor, gradient: Tensor, step_size: float, low: Tensor, high: Tensor) -> Tensor:
-    return torch.clamp(x_adv + step_size * gradient.sign(), low, high)
+def step_size(configured: "str | None", eps: float, steps: int) -> float:
+    """The configured step, or 2.5 ε / steps: enough to cross the ball from anywhere in it."""
+    return float(Fraction(configured)) if configured is not None else 2.5 * eps / steps

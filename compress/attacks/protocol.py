@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from compress.attacks import grid, losses, presets
-from compress.attacks.contract import EnsembleAttack
+from compress.attacks.contract import EnsembleAttack, Model
 from compress.attacks.ensemble import evaluate
 from compress.attacks.grid import settle, tensors
 from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import Model, batch_random_start, pgd, step_size, strongest_iterate
+from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.config import AttackConfig
 from compress.data.split import to_float
 from compress.networks import Classifier

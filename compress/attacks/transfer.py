@@ -1,6 +1,5 @@
 """Plain and transferring gradient attacks, and one that sees decisions alone."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -10,12 +9,11 @@ import torch
 from torch import Tensor
 
 from compress.attacks import ball, losses
-from compress.attacks.contract import Model, Run, Task, draw, image_random_start, logits_of, stream, strongest_of
+from compress.attacks.contract import Model, Strongest, Task, draw, image_random_start, logits_of, stream
 from compress.attacks.losses import ImageLoss
+from compress.attacks.pgd import gradient_at, gradient_step, step_size, strongest_iterate
 from edge.attacks.rays import rays
 from edge.core.errors import CompressError
-
-STEP = 2.5  # of ε over the steps: enough to cross the ball from anywhere in it
 
 
 @dataclass(frozen=True)
@@ -34,29 +32,23 @@ class PGD:
         return asdict(self)
 
     def run(self, task: Task) -> Tensor:
-        return strongest_of(task, self._runs())
-
-    def _runs(self) -> Iterator[Run]:
+        strongest = Strongest(task)
         for restart in range(self.restarts):
-            yield partial(self._once, restart=restart)
-
-    def _once(self, task: Task, restart: int) -> tuple[Tensor, Tensor]:
-        """Of all iterates the one with the largest verdict."""
-        judge, step = losses.verdict(task.y), STEP * task.eps / self.steps
-        x_adv = found = image_random_start(task, self.name, restart)
-        best = task.x.new_full((len(task.x),), -torch.inf)
-        for number in range(self.steps + 1):
-            last = number == self.steps
-            logits, gradient = (
-                (logits_of(task.model, x_adv), None) if last else _gradient(task.model, x_adv, self._loss(task.y))
+            if (part := strongest.standing()) is None:
+                break
+            iterate = strongest_iterate(
+                part.model,
+                part.x,
+                self._loss(part.y),
+                losses.verdict(part.y),
+                start=image_random_start(part, self.name, restart),
+                eps=part.eps,
+                step_size=step_size(None, part.eps, self.steps),
+                steps=self.steps,
+                norm=part.norm,
             )
-            verdict = judge(logits)
-            better = verdict > best
-            found, best = torch.where(ball.column(better), x_adv, found), torch.where(better, verdict, best)
-            if gradient is not None:
-                moved = x_adv + step * ball.uphill(gradient, task.norm)
-                x_adv = ball.project(moved, task.x, task.eps, task.norm)
-        return found, best
+            strongest.take(*iterate)
+        return strongest.images
 
     def _loss(self, y: Tensor) -> ImageLoss:
         return losses.cross_entropy(y)
@@ -92,20 +84,22 @@ class MomentumDiverse:
         return asdict(self)
 
     def run(self, task: Task) -> Tensor:
-        return strongest_of(task, [self._once])
+        strongest = Strongest(task)
+        if (part := strongest.standing()) is not None:
+            x_adv = self._last_iterate(part)
+            strongest.take(x_adv, losses.verdict(part.y)(logits_of(part.model, x_adv)))
+        return strongest.images
 
-    def _once(self, task: Task) -> tuple[Tensor, Tensor]:
+    def _last_iterate(self, task: Task) -> Tensor:
         x_adv, momentum = task.x, torch.zeros_like(task.x)
-        loss, judge = losses.cross_entropy(task.y), losses.verdict(task.y)
-        tiny = torch.finfo(task.x.dtype).tiny
+        loss, tiny = losses.cross_entropy(task.y), torch.finfo(task.x.dtype).tiny
         for step in range(self.steps):
             draws = draw(task, self.name, step, 4).to(task.x.dtype)
             model = partial(_seen, task.model, draws=draws, probability=self.probability, smallest=self.smallest)
-            _, gradient = _gradient(model, x_adv, loss)
+            _, _, gradient = gradient_at(model, x_adv, loss)
             momentum = self.decay * momentum + gradient / ball.column(gradient.abs().mean((1, 2, 3)).clamp(min=tiny))
-            moved = x_adv + task.eps / self.steps * ball.uphill(momentum, task.norm)
-            x_adv = ball.project(moved, task.x, task.eps, task.norm)
-        return x_adv, judge(logits_of(task.model, x_adv))
+            x_adv = gradient_step(x_adv, momentum, task.eps / self.steps, x=task.x, eps=task.eps, norm=task.norm)
+        return x_adv
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,8 @@ class RayS:
             raise CompressError(
                 f"rays works in linf, and the norm is {task.norm}: leave rays out, or set the norm to linf"
             )
-        found = rays(
-            partial(_infer, task),
+        searched = rays(
+            lambda images: logits_of(task.model, torch.from_numpy(images).to(task.x)).cpu().numpy(),
             task.x.cpu().numpy().astype(np.float32),
             task.y.cpu().numpy(),
             eps=task.eps,
@@ -136,20 +130,7 @@ class RayS:
             ids=task.ids,
             batch_size=len(task.ids),
         )
-        return ball.project(torch.from_numpy(found.adversarial).to(task.x), task.x, task.eps, task.norm)
-
-
-def _infer(task: Task, images: np.ndarray) -> np.ndarray:
-    return logits_of(task.model, torch.from_numpy(images).to(task.x)).cpu().numpy()
-
-
-def _gradient(model: Model, x_adv: Tensor, loss: ImageLoss) -> tuple[Tensor, Tensor]:
-    """Logits (B,K) at x_adv and the gradient (B,C,H,W) of the summed loss."""
-    with torch.enable_grad():
-        leaf = x_adv.detach().requires_grad_()
-        logits = model(leaf)
-        (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf)
-    return logits.detach(), gradient
+        return ball.project(torch.from_numpy(searched.adversarial).to(task.x), task.x, task.eps, task.norm)
 
 
 def _seen(model: Model, x: Tensor, *, draws: Tensor, probability: float, smallest: float) -> Tensor:

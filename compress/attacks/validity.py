@@ -16,6 +16,7 @@ from compress.attacks.apgd import ascend
 from compress.attacks.contract import Model, Task, image_random_start
 from compress.attacks.ensemble import distributions
 from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.pgd import gradient_at
 from compress.attacks.presets import gradient_free, users
 from compress.numerics import precision
 
@@ -145,9 +146,7 @@ def _size(task: Task, loss: losses.ImageLoss) -> np.ndarray:
     """The gradient's dual norm: how fast the loss can rise with the distance, in the attack's norm. float64 (B,)."""
     if not judge.differentiable(task.model, task.x[:1]):
         return np.zeros(len(task.x))
-    with torch.enable_grad():
-        leaf = task.x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(task.model(leaf)).sum(), leaf)
+    _, _, gradient = gradient_at(task.model, task.x, loss)
     gradient = gradient.flatten(1).double()
     size: Tensor = gradient.abs().sum(1) if task.norm == "linf" else gradient.square().sum(1).sqrt()
     return size.cpu().numpy()

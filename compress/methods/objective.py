@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from compress.attacks.contract import Model
 from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import Model, batch_random_start, pgd, step_size
+from compress.attacks.pgd import batch_random_start, pgd, step_size
 from compress.config import TrainAttack
 from compress.methods.batch import Batch, Views
 from compress.networks import Classifier

@@ -217,5 +217,7 @@ def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> d
             "clean": accuracy(student, validation, size),
             "robust": robust,
         },
-        "test": on_test_split(student, dataset, config, eps=config.threat.eps, radius=eps),
+        "test": on_test_split(
+            student, dataset, eps=config.threat.eps, steps=config.test_steps, batch_size=config.batch_size
+        ),
     }

@@ -112,7 +112,9 @@ def finish(
 
     def measure() -> dict[str, object]:
         with precision.full():
-            return on_test_split(sharded(student), dataset, config, eps=config.threat.eps, radius=eps)
+            return on_test_split(
+                sharded(student), dataset, eps=config.threat.eps, steps=config.test_steps, batch_size=config.batch_size
+            )
 
     found = training.fit(
         student,

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from edge.attacks.checks import wrong
 from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
 from edge.core.progress import Progress
 
@@ -37,14 +38,14 @@ def rays(
     """
     ids = np.arange(len(x)) if ids is None else ids
     ball = Ball.around(x, eps)
-    right = infer(x).argmax(1) == y
+    right = ~wrong(infer(x), y)
     search = _Search(ball, seed, ids)
     spent = np.ones(len(x), np.int64)
     active = np.flatnonzero(right) if queries > 1 else np.arange(0)
     with Progress("rays", len(active) * (queries - 1)) as bar:
         while len(active) and time.monotonic() < deadline:
             now = turn(active, spent, batch_size)
-            search.update(now, infer(ball.images(search.candidates(now))).argmax(1) != y[now])
+            search.update(now, wrong(infer(ball.images(search.candidates(now))), y[now]))
             spent[now] += 1
             active = active[~search.reached[active] & (spent[active] < queries)]
             fallen = now[search.reached[now]]

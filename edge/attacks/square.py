@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from edge.attacks import checks
 from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
 from edge.core.progress import Progress
 
@@ -52,9 +53,9 @@ def square(
         while len(active) and time.monotonic() < deadline:
             now = turn(active, spent, batch_size)
             moved = _candidates(ball.of(now), best[now], seed, ids[now], spent[now], sides)
-            found = _margin(infer(ball.images(moved)), y[now])
-            better = (found < margin[now]) | (spent[now] == 1)  # the first is where the search starts
-            best[now[better]], margin[now[better]] = moved[better], found[better]
+            reached = _margin(infer(ball.images(moved)), y[now])
+            better = (reached < margin[now]) | (spent[now] == 1)  # the first is where the search starts
+            best[now[better]], margin[now[better]] = moved[better], reached[better]
             spent[now] += 1
             active = active[(margin[active] > 0) & (spent[active] < queries)]
             fallen = now[margin[now] <= 0]
@@ -125,5 +126,6 @@ def _margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     true = scores[rows, y]
     scores[rows, y] = -np.inf
     margin = true - scores.max(1)
-    # a tie is decided by argmax, as the verdict is
-    return np.where((margin == 0) & (logits.argmax(1) == y), np.finfo(np.float64).tiny, margin)
+    # where it says nothing, in a tie or of what is no number, the verdict does
+    undecided = np.where(checks.wrong(logits, y), -np.inf, np.finfo(np.float64).tiny)
+    return np.where((margin == 0) | np.isnan(margin), undecided, margin)
