@@ -60,17 +60,51 @@ def evaluate(
     (`compress.numerics.ranks`) the batches go round; batches, and with them verdicts, are those of one process.
     """
     device = torch.device(device)
-    chosen = arithmetic.resolve(precision, device)
-    run = _Run(model, images, labels, tuple(plan), eps, norm, seed, batch_size, device, chosen, cascade, ids)
+    chosen, most_seconds = arithmetic.resolve(precision, device), math.inf if budget_s is None else budget_s
+    run = _EnsembleRun(model, images, labels, tuple(plan), eps, norm, seed, batch_size, device, chosen, cascade, ids)
     if state_folder is not None and not identity:
         raise CompressError("identity: none given; a saved state must say which model it is about, give its hash")
     folder = None if state_folder is None or ranks.rank() else Path(state_folder)
     with arithmetic.full(), StateFolder(folder, {} if folder is None else run.describe(identity)) as store:
-        return run.result(*run.attack(store, math.inf if budget_s is None else budget_s))
+        clean = ranks.broadcast(store.read_clean())
+        if clean is None:
+            clean = ranks.broadcast(run.clean_pass())
+            store.write_clean(clean)
+        standings = run.before_any_attack(clean)
+        with Progress("ensemble", 0) as bar:
+            for turn in run.turns(standings, bar):
+                saved = ranks.broadcast(
+                    [store.read(turn.attack, turn.number + k, x) for k, x in enumerate(turn.batches)]
+                )
+                missing = [k for k, outcome in enumerate(saved) if outcome is None]
+                if missing and standings.seconds.sum() >= most_seconds:
+                    break
+                mine = run.on_batch(turn, standings) if ranks.rank() in missing else None
+                fresh = ranks.gather(mine) if missing else saved
+                either = (new if kept is None else kept for kept, new in zip(saved, fresh, strict=False))
+                outcomes = [outcome for outcome in either if outcome is not None]
+                for k, outcome in enumerate(outcomes):
+                    standings.add(turn.attack, outcome)
+                    if k in missing:
+                        store.write(turn.attack, turn.number + k, outcome)
+                # batches attacked at once took as long as the longest of them
+                standings.seconds[turn.attack] += max(float(outcome.seconds) for outcome in outcomes)
+                run.show(bar, turn, missing, standings)
+        return run.result(standings, clean)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Turn:
+    """Batches that one attack takes at once, up to one a process."""
+
+    attack: int
+    number: int  # of the first of them among the attack's
+    batches: list[np.ndarray]
+    exact: bool  # searched on the model itself
+
+
+@dataclass(frozen=True)
+class _EnsembleRun:
     """The arguments of `evaluate`, checked."""
 
     model: Model
@@ -139,72 +173,35 @@ class _Run:
     def batches(self, index: np.ndarray) -> list[np.ndarray]:
         return [index[begin : begin + self.batch_size] for begin in range(0, len(index), self.batch_size)]
 
-    def attack(self, store: StateFolder, budget_s: float) -> tuple[Standings, CleanPass]:
-        clean = ranks.broadcast(store.read_clean())
-        if clean is None:
-            clean = ranks.broadcast(self.clean_pass())
-            store.write_clean(clean)
-        right, start = clean.predictions == self.labels, np.empty(self.images.shape, np.float32)
+    def before_any_attack(self, clean: CleanPass) -> Standings:
+        start = np.empty(self.images.shape, np.float32)
         for index in self.batches(np.arange(len(start))):
             start[index] = self.floats(index)
-        board = Standings(start, right, clean.margins.copy(), len(self.plan))
-        costs = [cost(attack) for attack in self.plan]
-        with Progress("ensemble", sum(costs) * int(right.sum())) as bar:
-            for number in range(len(self.plan)):
-                targets = np.flatnonzero(board.standing if self.cascade else board.right)
-                bar.total = bar.done + sum(costs[number:]) * len(targets)
-                if not self.turns(number, targets, store, board, budget_s, bar):
-                    break
-        return board, clean
+        return Standings(start, clean.predictions == self.labels, clean.margins.copy(), len(self.plan))
 
-    def turns(
-        self, number: int, targets: np.ndarray, store: StateFolder, board: Standings, budget_s: float, bar: Progress
-    ) -> bool:
-        """One attack on all its images, batch by batch, then on the model itself those that rounding left unsure.
+    def turns(self, standings: Standings, bar: Progress) -> Iterator[_Turn]:
+        """Every attack on all its images, batch by batch, then on the model itself those that rounding left unsure.
 
-        False where the budget ended it.
+        What a turn is about depends on what `standings` learned of the turns before it.
         """
-        attack, turn = self.plan[number], 0
-        for exact in (False, True):
-            batches = self.batches(np.flatnonzero(board.unsure) if exact else targets)
-            bar.total += exact * cost(attack) * sum(map(len, batches))
-            for first in range(0, len(batches), ranks.world()):
-                at_once = batches[first : first + ranks.world()]
-                saved = ranks.broadcast([store.read(number, turn + k, index) for k, index in enumerate(at_once)])
-                missing = [k for k, chunk in enumerate(saved) if chunk is None]
-                if missing and board.seconds.sum() >= budget_s:
-                    return False
-                chunks = self.shared(attack, at_once, saved, board, exact=exact)
-                for k, chunk in enumerate(chunks):
-                    board.add(number, chunk)
-                    if k in missing:
-                        store.write(number, turn + k, chunk)
-                board.seconds[number] += max(float(chunk.seconds) for chunk in chunks)
-                # what an earlier call found takes no time of this one
-                passes = [cost(attack) * len(index) * (k in missing) for k, index in enumerate(at_once)]
-                bar.total -= cost(attack) * sum(map(len, at_once)) - sum(passes)
-                bar.step(sum(passes), note=f"{attack.name}  robust ≤ {board.standing.mean():.1%}")
-                turn += len(at_once)
-        return True
+        costs = [cost(attack) for attack in self.plan]
+        for attack in range(len(self.plan)):
+            targets, number = np.flatnonzero(standings.standing if self.cascade else standings.right), 0
+            bar.total = bar.done + sum(costs[attack:]) * len(targets)
+            for exact in (False, True):
+                batches = self.batches(np.flatnonzero(standings.unsure) if exact else targets)
+                bar.total += exact * costs[attack] * sum(map(len, batches))
+                for first in range(0, len(batches), ranks.world()):
+                    at_once = batches[first : first + ranks.world()]
+                    yield _Turn(attack, number, at_once, exact)
+                    number += len(at_once)
 
-    def shared(
-        self,
-        attack: EnsembleAttack,
-        batches: "Sequence[np.ndarray]",
-        saved: "Sequence[BatchOutcome | None]",
-        board: Standings,
-        *,
-        exact: bool,
-    ) -> "list[BatchOutcome]":
-        """Up to one batch a process: each attacks its own unless it is saved, and all learn of all."""
-        known = [chunk for chunk in saved if chunk is not None]
-        if len(known) == len(batches):
-            return known
-        mine = ranks.rank()
-        idle = mine >= len(batches) or saved[mine] is not None
-        found = ranks.gather(None if idle else self.one(attack, batches[mine], board, exact=exact))
-        either = (new if old is None else old for old, new in zip(saved, found, strict=False))
-        return [chunk for chunk in either if chunk is not None]
+    def show(self, bar: Progress, turn: _Turn, missing: list[int], standings: Standings) -> None:
+        """What was saved before takes no passes of this call."""
+        attack = self.plan[turn.attack]
+        passes = [cost(attack) * len(index) * (k in missing) for k, index in enumerate(turn.batches)]
+        bar.total -= cost(attack) * sum(map(len, turn.batches)) - sum(passes)
+        bar.step(sum(passes), note=f"{attack.name}  robust ≤ {standings.standing.mean():.1%}")
 
     def clean_pass(self) -> CleanPass:
         predictions, margins, probabilities = [], [], True
@@ -232,11 +229,11 @@ class _Run:
         classes = np.array(answers.shape[1])
         return CleanPass(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
 
-    def one(self, attack: EnsembleAttack, index: np.ndarray, board: Standings, *, exact: bool) -> BatchOutcome:
-        """One attack on one batch, judged; searched on the model itself with `exact`."""
-        began = time.monotonic()
+    def on_batch(self, turn: _Turn, standings: Standings) -> BatchOutcome:
+        """An attack on this process's batch of the turn, its candidates judged by the model under test."""
+        began, attack, index = time.monotonic(), self.plan[turn.attack], turn.batches[ranks.rank()]
         x, y = self.floats(index), self.labels[index]
-        model = self.model if exact or users(attack.name) else self.inside
+        model = self.model if turn.exact or users(attack.name) else self.inside
         task = Task(
             model,
             torch.from_numpy(x.copy()).to(self.device),
@@ -247,21 +244,21 @@ class _Run:
             self.seed,
         )
         candidates = attack.run(task)
-        found = judge.judge_candidates(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
-        better = board.stronger(index, found.broke, found.admissible, found.margins)
-        unsure = index[:0] if model is self.model else index[_unsure(model, candidates, task.y, found)]
+        judged = judge.judge_candidates(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
+        better = standings.stronger(index, judged.broke, judged.admissible, judged.margins)
+        unsure = index[:0] if model is self.model else index[_unsure(model, candidates, task.y, judged)]
         return BatchOutcome(
             index,
-            found.broke,
-            found.reasons,
+            judged.broke,
+            judged.reasons,
             index[better],
             candidates.detach().cpu().numpy()[better].astype(np.float32, copy=False),
-            found.margins[better],
+            judged.margins[better],
             unsure,
             np.array(time.monotonic() - began),
         )
 
-    def result(self, board: Standings, clean: CleanPass) -> EnsembleResult:
+    def result(self, standings: Standings, clean: CleanPass) -> EnsembleResult:
         return EnsembleResult(
             norm=self.norm,
             eps=self.eps,
@@ -269,59 +266,59 @@ class _Run:
             classes=int(clean.classes),
             labels=self.labels,
             predictions=clean.predictions,
-            right=board.right,
-            broken_by=board.broken_by,
-            tried=board.tried,
-            broken=board.broken,
-            inconclusive=board.standing & ~board.tried.all(0),
-            adversarial=board.adversarial,
-            margins=board.margins,
+            right=standings.right,
+            broken_by=standings.broken_by,
+            tried=standings.tried,
+            broken=standings.broken,
+            inconclusive=standings.standing & ~standings.tried.all(0),
+            adversarial=standings.adversarial,
+            margins=standings.margins,
             precision=inside.precision_of(self.inside),
-            columns=tuple(self.columns(board)),
-            notes=tuple(self.notes(board, clean)),
+            columns=tuple(self.columns(standings)),
+            notes=tuple(self.notes(standings, clean)),
         )
 
-    def columns(self, board: Standings) -> Iterator[AttackColumn]:
+    def columns(self, standings: Standings) -> Iterator[AttackColumn]:
         for number, attack in enumerate(self.plan):
-            standing = int((board.right & ~board.broken[: number + 1].any(0)).sum())
-            reasons = dict(zip(judge.REASONS, board.reasons[number].tolist(), strict=True))
+            standing = int((standings.right & ~standings.broken[: number + 1].any(0)).sum())
+            reasons = dict(zip(judge.REASONS, standings.reasons[number].tolist(), strict=True))
             yield AttackColumn(
                 name=attack.name,
                 parameters=attack.parameters(),
-                attacked=int(board.tried[number].sum()),
-                broke=int(board.broken[number].sum()),
-                first=int((board.broken_by == number).sum()),
+                attacked=int(standings.tried[number].sum()),
+                broke=int(standings.broken[number].sum()),
+                first=int((standings.broken_by == number).sum()),
                 standing=standing,
                 robust_accuracy=standing / len(self.labels),
-                seconds=round(float(board.seconds[number]), 3),
+                seconds=round(float(standings.seconds[number]), 3),
                 inadmissible=sum(reasons.values()),
                 reasons={why: count for why, count in reasons.items() if count},
             )
 
-    def notes(self, board: Standings, clean: CleanPass) -> Iterator[str]:
+    def notes(self, standings: Standings, clean: CleanPass) -> Iterator[str]:
         """One sentence for everything that a reader of the figure should know."""
-        for column in self.columns(board):
+        for column in self.columns(standings):
             if column.inadmissible:
                 why = ", ".join(f"{count} {reason}" for reason, count in column.reasons.items())
                 yield f"{column.name}: {column.inadmissible} of {column.attacked} candidates do not count ({why})"
-        if undecided := int((board.standing & ~board.tried.all(0)).sum()):
+        if undecided := int((standings.standing & ~standings.tried.all(0)).sum()):
             yield f"the time budget ended before every attack had its turn on {undecided} images, which are undecided"
-        if numberless := int(np.isposinf(board.margins[board.broken_by >= 0]).sum()):
+        if numberless := int(np.isposinf(standings.margins[standings.broken_by >= 0]).sum()):
             yield f"on {numberless} adversarial images a logit is not a finite number; they count as misclassified"
         if clean.probabilities:
             yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
 
 
-def _unsure(model: Model, candidates: Tensor, y: Tensor, found: judge.CandidateJudgement) -> np.ndarray:
+def _unsure(model: Model, candidates: Tensor, y: Tensor, judged: judge.CandidateJudgement) -> np.ndarray:
     """Candidates, bool (B,), that fail by less than `model`, on which they were searched, errs in its margins here.
 
     The error is the largest of the batch between its margins and the judge's.
     """
     searched = losses.verdict(y)(logits_of(model, candidates)).cpu().numpy()
     with np.errstate(invalid="ignore"):  # inf − inf: no number on both sides
-        errors = np.abs(searched - found.margins)
+        errors = np.abs(searched - judged.margins)
     error = errors[np.isfinite(errors)].max(initial=0)
-    return np.asarray(~found.broke & (found.margins >= -error))
+    return np.asarray(~judged.broke & (judged.margins >= -error))
 
 
 def distributions(answers: np.ndarray) -> bool:

@@ -70,15 +70,15 @@ class Standings:
         larger = admissible & (margins > self.margins[index])
         return (self.broken_by[index] < 0) & (broke | larger)
 
-    def add(self, attack: int, chunk: BatchOutcome) -> None:
-        self.unsure[chunk.index] = False
-        self.unsure[chunk.unsure] = True
-        self.tried[attack, chunk.index] = ~self.unsure[chunk.index]
-        self.broken[attack, chunk.index] = chunk.broke
-        first = chunk.index[chunk.broke & (self.broken_by[chunk.index] < 0)]
+    def add(self, attack: int, outcome: BatchOutcome) -> None:
+        self.unsure[outcome.index] = False
+        self.unsure[outcome.unsure] = True
+        self.tried[attack, outcome.index] = ~self.unsure[outcome.index]
+        self.broken[attack, outcome.index] = outcome.broke
+        first = outcome.index[outcome.broke & (self.broken_by[outcome.index] < 0)]
         self.broken_by[first] = attack
-        self.adversarial[chunk.kept], self.margins[chunk.kept] = chunk.images, chunk.margins
-        self.reasons[attack] += chunk.reasons
+        self.adversarial[outcome.kept], self.margins[outcome.kept] = outcome.images, outcome.margins
+        self.reasons[attack] += outcome.reasons
 
 
 class StateFolder:
@@ -118,27 +118,27 @@ class StateFolder:
             os.close(self.handle)
 
     def read_clean(self) -> "CleanPass | None":
-        found = self._read(CLEAN, CleanPass)
-        return None if found is None else CleanPass(**found)
+        arrays = self._read(CLEAN, CleanPass)
+        return None if arrays is None else CleanPass(**arrays)
 
     def write_clean(self, clean: CleanPass) -> None:
         self._write(CLEAN, vars(clean))
 
     def read(self, attack: int, batch: int, index: np.ndarray) -> "BatchOutcome | None":
-        """The saved chunk of that attack and batch, which must be about the images `index`; None if there is none."""
+        """The saved outcome of that attack and batch, which must be about the images `index`; None if there is none."""
         name = _name(attack, batch)
-        found = self._read(name, BatchOutcome)
-        if found is None:
+        arrays = self._read(name, BatchOutcome)
+        if arrays is None:
             return None
-        chunk = BatchOutcome(**found)
-        if not np.array_equal(chunk.index, index):
+        outcome = BatchOutcome(**arrays)
+        if not np.array_equal(outcome.index, index):
             raise CompressError(
                 f"{self.folder}: {name} is about other images than its turn; delete the folder and run again"
             )
-        return chunk
+        return outcome
 
-    def write(self, attack: int, batch: int, chunk: BatchOutcome) -> None:
-        self._write(_name(attack, batch), vars(chunk))
+    def write(self, attack: int, batch: int, outcome: BatchOutcome) -> None:
+        self._write(_name(attack, batch), vars(outcome))
 
     def _claim(self, folder: Path) -> None:
         """Write the plan into a new folder, compare with that of an old one."""

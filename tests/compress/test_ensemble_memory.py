@@ -25,7 +25,7 @@ with torch.no_grad():
     parts = np.array_split(images, 80)
     labels = np.concatenate([model(torch.from_numpy(part).float() / 255).argmax(1).numpy() for part in parts])
 attacks = sys.argv[2:]
-plan = presets.build(attacks, 10)
+plan = presets.attack_plan(attacks, 10)
 evaluate(model, images[:128], labels[:128], plan, eps=1e-4)  # the working set of one batch
 before = mebibytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
