@@ -29,7 +29,7 @@ from benchmarks.machine import where
 from compress import data
 from compress.data.split import Split
 from compress.folders import load
-from compress.methods.statistics import covariance, misfit, principal_directions
+from compress.methods.features import covariance, misfit, principal_directions
 from compress.training import device
 
 RESULTS = Path(__file__).parent / "results" / "batch_covariance.jsonl"

@@ -176,7 +176,7 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
     config = Training(batch_size=len(train.labels), attack=attack, precision=given.precision, augment="none")
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     options = {"projection": "learned"} if method == "vgap" else {}  # the one that fits students wider than the teacher
-    objective = registry.build(method, options, student, teacher, [to_float(train.images)]).to(device)
+    objective = registry.build_objective(method, options, student, teacher, [to_float(train.images)]).to(device)
     weights = [*student.parameters(), *objective.parameters()]
     found = Parts(
         student=student,
@@ -292,7 +292,7 @@ def curve(
     ours = Update(
         student=student,
         passes=training.Passes(student),
-        objective=registry.build("rslad", {}, student, teacher, []),
+        objective=registry.build_objective("rslad", {}, student, teacher, []),
         teacher=training.Guide(teacher),
         supply=Supply(train, config.batch_size, seed),
         vary=None,

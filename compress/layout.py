@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import config, names
+from compress import config
+from compress.methods import registry
 from compress.stages.attack import AttackInputs
 from compress.stages.distill import StudentInputs
 from compress.stages.quantize import QuantizeInputs
@@ -92,8 +93,8 @@ def _obtained(run: config.Run, root: Path, name: str, section: "config.Teacher |
 def _teachers(method: "str | Sequence[str]", options: Mapping[str, Any]) -> list[str]:
     """The teachers that a method asks."""
     asked = {
-        "teacher": names.needs_teacher(method, options),
-        "clean_teacher": names.needs_clean_teacher(method, options),
+        "teacher": registry.needs_teacher(method, options),
+        "clean_teacher": registry.needs_clean_teacher(method, options),
     }
     return [role for role, needed in asked.items() if needed]
 

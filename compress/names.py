@@ -5,7 +5,7 @@ names by tests.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge.core import choices
@@ -63,6 +63,7 @@ MODEL_FAMILIES: "dict[str, Callable[[int], bool]]" = {
     r"mobilenetv(2)-(?!0+(?:\.0+)?$)\d+(?:\.\d+)?": lambda width: True,
 }
 
+#: A method's file is `compress/methods/NAME.py`, with _ for -.
 METHODS = {
     "normal": "cross-entropy on clean images: no robustness, the row to compare with",
     "pgd-at": "adversarial training (Madry et al. 2018)",
@@ -86,7 +87,8 @@ METHODS = {
     "fair-ard": "classes that fall sooner count more (Yue et al. 2023); on a host",
 }
 
-TEACHER_METHODS = ("normal", "pgd-at", "trades", "mart", "n-fgsm")  # those that need no teacher themselves
+#: Those that need no teacher themselves. All else about a method its file tells; help alone must name these.
+TEACHER_METHODS = ("normal", "pgd-at", "trades", "mart", "n-fgsm")
 
 AUGMENTATIONS = {
     "auto": "what suits the dataset",
@@ -108,12 +110,6 @@ DEFAULT_AUGMENT = {
     "parquet": "crop-flip",
 }
 
-#: Methods that add to another one, their host: the one beside them in a list, the one that their option names, or this.
-ADDITIONS = {"vgap": "rslad", "gacd": "rslad", "igdm": "adaad", "fair-ard": "ard"}
-HOSTS = tuple(name for name in METHODS if name not in ADDITIONS)
-
-WEIGHTS = ("fair-ard",)  # additions that weigh their host's images and ask no teacher themselves
-READ_FEATURES = ("vgap", "gacd")  # those that a teacher of nothing but logits cannot serve
 CLEAN_TEACHER_METHODS = ("iad-ii", "akd2", "mtard")  # those with a second teacher, trained on clean images
 
 #: How the range of an activation's quantizer is found.
@@ -124,6 +120,16 @@ RANGES = {
     "entropy": "that whose levels lose least of the distribution, in KL divergence",
     "learned": "trained with the weights (LSQ, Esser et al. 2020), from mse on",
 }
+
+
+class SchemaOnDemand:
+    """pydantic: the JSON schema of a value whose names are known only when it is asked for."""
+
+    def __init__(self, make: "Callable[[], dict[str, Any]]") -> None:
+        self.make = make
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> "dict[str, Any]":
+        return self.make()
 
 
 def dataset(name: str) -> "tuple[str, str | None]":
@@ -154,47 +160,6 @@ def model_pattern() -> str:
     return rf"^({'|'.join(families)})(\+[a-z0-9_-]+)*$"
 
 
-def method(given: Any) -> "str | list[str]":
-    """A method as it is written, a name or several; of several at most one stands without a host."""
-    several = given if isinstance(given, list | tuple) else [given]
-    for name in several:
-        if not isinstance(name, str):
-            raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
-        choices.known("method", name, METHODS)
-    hosts = [name for name in several if name in HOSTS]
-    if not several or len(hosts) > 1 or len(set(several)) < len(several):
-        written = ", ".join(several)
-        raise CompressError(
-            f"method [{written}]: one method, or one and what is added to it ({', '.join(ADDITIONS)}), each once"
-        )
-    return several[0] if len(several) == 1 else list(several)
-
-
-def parts(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> list[str]:
-    """A method's host, then what is added to it; of one that names no host, the host that its options do."""
-    given = [method] if isinstance(method, str) else list(method)
-    named = [name for name in given if name not in ADDITIONS]
-    if not named:
-        own = options if isinstance(method, str) else options.get(given[0], {})
-        named = [own.get("host", ADDITIONS[given[0]])]
-    return [*named, *(name for name in given if name in ADDITIONS)]
-
-
 def written(method: "str | Sequence[str]") -> str:
     """A method as one word: `vgap`, `adaad+vgap`."""
     return method if isinstance(method, str) else "+".join(method)
-
-
-def reads_features(method: "str | Sequence[str]") -> bool:
-    """Whether any part of a method compares features."""
-    return any(name in READ_FEATURES for name in ([method] if isinstance(method, str) else method))
-
-
-def needs_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:
-    """Whether a method, the host that it is built on or what is added to it asks a teacher."""
-    return any(name not in (*TEACHER_METHODS, *WEIGHTS) for name in parts(method, options))
-
-
-def needs_clean_teacher(method: "str | Sequence[str]", options: "Mapping[str, Any]") -> bool:
-    """Whether a method, or the host that it is built on, asks a second teacher, trained on clean images."""
-    return any(name in CLEAN_TEACHER_METHODS for name in parts(method, options))

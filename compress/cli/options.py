@@ -55,8 +55,10 @@ class Method(click.ParamType["str | list[str]"]):
     name = "method"
 
     def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> "str | list[str]":
+        from compress.methods import registry
+
         try:
-            return names.method(value.split(",") if isinstance(value, str) else value)
+            return registry.checked_method(value.split(",") if isinstance(value, str) else value)
         except CompressError as fault:
             self.fail(str(fault), param, ctx)
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from compress import config, names
-from compress.methods.options import METHOD_OPTIONS
+from compress.methods import registry
 
 DATA = next(iter(names.DATASETS))
 EXAMPLES = {"baselines": "normal: {method: normal}"}
@@ -47,7 +47,7 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
         yield f"{indent}# {kind.model_fields[name].description}{_offered(choices[name])}"
         method = getattr(section, "method", None) if name == "options" else None
         if method is not None:
-            value = METHOD_OPTIONS[method](**value)  # a default is one name
+            value = registry.options_of(method)(**value)  # a default is one name
         if isinstance(value, BaseModel):
             inner = list(_section(value, indent + "  "))
             yield f"{indent}{name}:" if inner else f"{indent}{name}: {{}}"

@@ -19,7 +19,7 @@ from compress.config.values import (
     known_name,
     seconds,
 )
-from compress.methods.options import METHOD_OPTIONS, filled
+from compress.methods import registry
 from edge.core.errors import CompressError
 
 
@@ -114,9 +114,10 @@ class WithMethod(Training):
 def in_full(method: "str | list[str]", options: dict[str, Any]) -> dict[str, Any]:
     """A method's options with defaults filled in; every fault of theirs in one ValueError."""
     try:
-        return filled(method, options)
+        return registry.options_in_full(method, options)
     except ValidationError as fault:
-        kind = next(kind for kind in METHOD_OPTIONS.values() if kind.__name__ == fault.title)
+        kinds = [registry.options_of(name) for name in ([method] if isinstance(method, str) else method)]
+        kind = next(kind for kind in kinds if kind.__name__ == fault.title)
         raise ValueError("\n".join(faults(fault, kind))) from None
     except CompressError as fault:
         raise ValueError(str(fault)) from None

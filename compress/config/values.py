@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from compress import names
+from compress.methods import registry
 from edge.core import choices, targets
 from edge.core.errors import CompressError
 
@@ -68,9 +69,9 @@ def _time(value: str) -> str:
     return value
 
 
-def _method(given: Any) -> "str | list[str]":
+def _method(written: Any) -> "str | list[str]":
     try:
-        return names.method(given)
+        return registry.checked_method(written)
     except CompressError as fault:
         raise ValueError(str(fault)) from None
 

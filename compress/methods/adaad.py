@@ -1,9 +1,19 @@
 """AdaAD: the teacher answers for the adversarial image itself, in attack and update (Huang et al. 2023, eq. 5–6)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import AdaAd
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Share, Taught
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_teacher_there
+from compress.methods.views import Terms, Views
+
+
+class AdaAd(Taught):
+    """Adaptive adversarial distillation."""
+
+    adversarial_weight: Share = Field(1.0, description="weight of KL on adversarial images, the rest on clean")
 
 
 def adaad(views: Views, options: AdaAd) -> Terms:
@@ -18,3 +28,6 @@ def adaad(views: Views, options: AdaAd) -> Terms:
     if weight < 1:
         terms["kl_clean"] = (1 - weight) * divergences(views.taught_clean.logits, views.clean.logits)
     return terms
+
+
+METHOD = Method("adaad", AdaAd, stateless(adaad, from_teacher_there))

@@ -1,9 +1,22 @@
 """AdaIAD: IAD-I under AdaAD's attack, the teacher asked about the adversarial image (Huang et al. 2023, §4)."""
 
-from compress.methods.batch import Views
-from compress.methods.iad_i import introspective
-from compress.methods.objective import Terms
-from compress.methods.options import Introspective
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Positive
+from compress.methods.iad_i import Introspective, introspective
+from compress.methods.objective import stateless
+from compress.methods.scores import from_teacher_there
+from compress.methods.views import Terms, Views
+
+
+class AdaIad(Introspective):
+    """The same, the teacher asked about adversarial images, under AdaAD's attack."""
+
+    temperature: Positive = Field(
+        30.0, description="teacher's and student's logits are divided by it, KL times its square"
+    )
 
 
 def adaiad(views: Views, options: Introspective) -> Terms:
@@ -13,3 +26,6 @@ def adaiad(views: Views, options: Introspective) -> Terms:
     code in the attack's start: uniform in the ball, where it adds 1e-3 · N(0, 1).
     """
     return introspective(views, options, views.taught_adversarial.logits)
+
+
+METHOD = Method("adaiad", AdaIad, stateless(adaiad, from_teacher_there))

@@ -1,10 +1,36 @@
 """AKD2: labels, a robust teacher and a clean one, all on adversarial images (Chen et al. 2021, as in IAD's code)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import tempered
-from compress.methods.objective import Terms
-from compress.methods.options import TwoTeachers
-from compress.methods.supervised import cross_entropy
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from compress.methods.base import Method, Share, Tempered
+from compress.methods.objective import stateless
+from compress.methods.scores import from_labels, smoothed_cross_entropy, tempered
+from compress.methods.views import Terms, Views
+
+
+class TwoTeachers(Tempered):
+    """A robust teacher and one that was trained on clean images, both asked about adversarial ones."""
+
+    teacher_weight: Share = Field(0.5, description="weight of KL to the robust teacher")
+    clean_teacher_weight: Share = Field(
+        0.25, description="weight of KL to the clean teacher; what is left is the labels'"
+    )
+
+    @model_validator(mode="after")
+    def _shares(self) -> TwoTeachers:
+        if self.label_weight < 0:
+            raise ValueError(
+                f"teacher_weight {self.teacher_weight:g} and clean_teacher_weight {self.clean_teacher_weight:g} add up "
+                f"to more than 1; give shares of one loss"
+            )
+        return self
+
+    @property
+    def label_weight(self) -> float:
+        """The weight of cross-entropy: what the teachers leave, to rounding."""
+        return round(1 - self.teacher_weight - self.clean_teacher_weight, 12)
 
 
 def akd2(views: Views, options: TwoTeachers) -> Terms:
@@ -23,5 +49,8 @@ def labels_and_clean_teacher(views: Views, options: TwoTeachers) -> Terms:
     weight = options.clean_teacher_weight
     terms = {"kl_clean_teacher": weight * tempered(natural, logits, options.temperature)}
     if options.label_weight:
-        terms["adversarial"] = options.label_weight * cross_entropy(logits, views.y)
+        terms["adversarial"] = options.label_weight * smoothed_cross_entropy(logits, views.y)
     return terms
+
+
+METHOD = Method("akd2", TwoTeachers, stateless(akd2, from_labels), teachers=2)

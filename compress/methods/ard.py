@@ -1,10 +1,22 @@
 """ARD: distillation in the place of labels in adversarial training (Goldblum et al. 2020)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import tempered
-from compress.methods.objective import Terms
-from compress.methods.options import Ard
-from compress.methods.supervised import cross_entropy
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Positive, Share, Tempered
+from compress.methods.objective import stateless
+from compress.methods.scores import from_labels, smoothed_cross_entropy, tempered
+from compress.methods.views import Terms, Views
+
+
+class Ard(Tempered):
+    """Adversarially robust distillation."""
+
+    temperature: Positive = Field(
+        30.0, description="teacher's and student's logits are divided by it, KL times its square"
+    )
+    label_weight: Share = Field(0.0, description="weight of cross-entropy on clean images, the rest is distillation")
 
 
 def ard(views: Views, options: Ard) -> Terms:
@@ -17,5 +29,8 @@ def ard(views: Views, options: Ard) -> Terms:
     distilled = tempered(views.taught_clean.logits, views.adversarial.logits, options.temperature)
     terms = {"kl_adversarial": (1 - weight) * distilled}
     if weight:
-        terms["clean"] = weight * cross_entropy(views.clean.logits, views.y)
+        terms["clean"] = weight * smoothed_cross_entropy(views.clean.logits, views.y)
     return terms
+
+
+METHOD = Method("ard", Ard, stateless(ard, from_labels))

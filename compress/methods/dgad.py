@@ -1,12 +1,25 @@
 """DGAD: what the teacher gets wrong is learnt on clean images, its labels put right (Park & Min 2024)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Dgad
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Method, Taught, Weight
+from compress.methods.lazy import torch
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_teacher_there
+from compress.methods.views import Terms, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Dgad(Taught):
+    """Dynamic guidance adversarial distillation."""
+
+    beta: Weight = Field(1.0, description="weight of the squared difference of scores on clean and adversarial images")
 
 
 def dgad(views: Views, options: Dgad) -> Terms:
@@ -32,3 +45,6 @@ def put_right(logits: Tensor, y: Tensor) -> Tensor:
     highest, top = torch.max(logits, 1, keepdim=True)
     true = logits.gather(1, y[:, None])
     return logits.scatter(1, y[:, None], highest).scatter(1, top, true)
+
+
+METHOD = Method("dgad", Dgad, stateless(dgad, from_teacher_there))

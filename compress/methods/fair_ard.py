@@ -1,13 +1,28 @@
 """Fair-ARD: classes that fall sooner under attack count more (Yue et al. 2023)."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from compress.methods.addition import Addition
-from compress.methods.batch import Views
-from compress.methods.options import FairArd
+from pydantic import Field
+
+from compress.methods.base import Added, Host, Method, Weight
+from compress.methods.lazy import torch
+from compress.methods.objective import Addition
+from compress.methods.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HOST = "ard"
+
+
+class FairArd(Added):
+    """Weights of the classes by how long each stands in the attack."""
+
+    host: Host = Field(HOST, description="the method that this one is added to")
+    beta: Weight = Field(2.0, description="power of the inverse standing; 0: all classes alike")
+
 
 #: Bounds of the weights, in the order of `torch.clamp`.
 LOWEST, HIGHEST = 5 / 6, 5 / 2
@@ -25,9 +40,11 @@ class FairClasses(Addition):
     watches = True
 
     def __init__(self, options: FairArd) -> None:
-        super().__init__()
+        from compress.methods.memory import GrowingState
+
         self.options = options
-        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+        self.state: GrowingState = GrowingState()
+        self.state.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self._watched: Tensor | None = None
         self._epoch = 0
 
@@ -36,29 +53,29 @@ class FairClasses(Addition):
         counts = torch.stack([each.bincount(minlength=classes) for each in (right, y)])
         self._watched = counts if self._watched is None else self._watched + counts
 
-    def weights(self, views: Views) -> "Tensor | None":
+    def weights(self, views: Views) -> Tensor | None:
         self._epoch = views.batch.key[1]
-        known = self._new() if self._turned() else self._buffers.get("classes")
+        known = self._new() if self._turned() else self.state.seen("classes")
         return None if known is None else known.to(views.x.dtype)[views.y]
 
     def after_step(self) -> None:
         if self._turned():
             fresh = self._new()
             if fresh is not None:
-                self.register_buffer("classes", fresh)
-                self.get_buffer("counts").zero_()
-            self.get_buffer("epoch").fill_(self._epoch)
+                self.state.register_buffer("classes", fresh)
+                self.state.get_buffer("counts").zero_()
+            self.state.get_buffer("epoch").fill_(self._epoch)
         if self._watched is not None:
-            before = self._buffers.get("counts")
-            self.register_buffer("counts", self._watched if before is None else before + self._watched)
+            before = self.state.seen("counts")
+            self.state.register_buffer("counts", self._watched if before is None else before + self._watched)
         self._watched = None
 
     def _turned(self) -> bool:
-        return self._epoch != int(self.get_buffer("epoch"))
+        return self._epoch != int(self.state.get_buffer("epoch"))
 
-    def _new(self) -> "Tensor | None":
+    def _new(self) -> Tensor | None:
         """The weights (K,) that follow from the counts (2,K) of the epoch that has ended: right, all."""
-        counts = self._buffers.get("counts")
+        counts = self.state.seen("counts")
         if counts is None:
             return None
         kappa = torch.where(
@@ -66,15 +83,11 @@ class FairClasses(Addition):
         )  # nothing is known of an absent class
         return class_weights(kappa, self.options.beta)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Counts exist once something was seen, so those of a checkpoint are made first."""
-        for name in ("counts", "classes"):
-            if prefix + name in state_dict:
-                self.register_buffer(name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
 
 def class_weights(kappa: Tensor, beta: float) -> Tensor:
     """Weights of the classes (K,) from how long each stands, `kappa` (K,): mean 1 before they are clamped."""
     raw = (1 / (kappa + 1e-5)) ** beta
     return (len(raw) * raw / raw.sum()).clamp(LOWEST, HIGHEST)
+
+
+METHOD = Method("fair-ard", FairArd, lambda options, preparation: FairClasses(options), teachers=0, host=HOST)

@@ -2,7 +2,7 @@
 
 Bai, Chen, Zhao, Wen, Jiang, Kot: Feature Distillation With Guided Adversarial Contrastive Learning (2020). The abstract
 fixes: contrast tied to mutual information, the teacher as anchor, sample weights against the teacher's errors. The rest
-is reconstructed, an option in `options.Gacd` where it is open; no parity with the paper's tables is claimed.
+is reconstructed, an option in `Gacd` where it is open; no parity with the paper's tables is claimed.
 
 With z_T(x), z_S(v) linear embeddings of penultimate features to `width`, of length 1, h = exp(⟨·,·⟩ / τ), and the
 positives of image i its own views v ∈ {x_i, x_adv,i}:
@@ -17,20 +17,40 @@ negatives (Tian et al. 2020, whose form the bank's is; theirs draws anew for eac
 the student anchors).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from pydantic import Field
 
-from compress.methods.addition import Addition
-from compress.methods.bank import Bank
-from compress.methods.batch import Views
-from compress.methods.levels import asked
-from compress.methods.objective import Terms
-from compress.methods.options import Gacd
-from compress.networks import Classifier
-from compress.numerics.seeds import generator
+from compress.methods.base import Added, Host, Method, Positive, Preparation, Weight
+from compress.methods.lazy import functional, torch
+from compress.methods.objective import Addition
+from compress.methods.views import Terms, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.networks.base import Classifier
+
+HOST = "rslad"
+
+
+class Gacd(Added):
+    """GACD-style contrast: the teacher's features anchor, the student's of the same image attract."""
+
+    host: Host = Field(HOST, description="the method that this one is added to")
+    weight: Weight = Field(0.1, description="weight of the contrast")
+    negatives: Literal["batch", "bank"] = Field(
+        "batch", description="other images of the batch, or drawn from a memory of the student on all training images"
+    )
+    bank_negatives: int = Field(4096, ge=1, description="images drawn from the bank in each step")
+    bank_momentum: float = Field(0.5, ge=0, lt=1, description="weight of the past in the bank")
+    temperature: Positive = Field(0.07, description="inner products of embeddings are divided by it")
+    width: int = Field(128, ge=2, description="dimensions of the embeddings")
+    reweight: bool = Field(True, description="weigh images by the teacher's probability of the true label")
+    mask_same_class: bool = Field(False, description="images of the anchor's class are no negatives")
 
 
 class GuidedContrast(Addition):
@@ -40,21 +60,25 @@ class GuidedContrast(Addition):
         self, options: Gacd, student: Classifier, teacher: Classifier, clean: Iterable[Tensor], images: int
     ) -> None:
         """`clean` yields batches of training images, `images` is how many there are, n."""
-        super().__init__()
+        from compress.methods.features import evaluated
+        from compress.methods.memory import Bank
+
         self.options = options
         weight, few = next(student.parameters()), next(iter(clean))[:2]
-        widths = [asked(network, few).pooled.shape[1] for network in (student, teacher)]
         self.student_head, self.teacher_head = (
-            nn.Linear(width, options.width).to(weight.device, weight.dtype) for width in widths
+            torch.nn.Linear(evaluated(network, few).pooled.shape[1], options.width).to(weight.device, weight.dtype)
+            for network in (student, teacher)
         )
         self.bank = Bank(options, images, weight) if options.negatives == "bank" else None
+        heads = {"student_head": self.student_head, "teacher_head": self.teacher_head}
+        super().__init__(**heads, **({} if self.bank is None else {"bank": self.bank}))
 
     def terms(self, views: Views) -> Terms:
         anchor = functional.normalize(self.teacher_head(views.taught_clean.pooled), dim=1)
-        seen = [functional.normalize(self.student_head(f.pooled), dim=1) for f in (views.clean, views.adversarial)]
-        each = torch.stack([self._contrast(anchor, z, views) for z in seen]).mean(0)
+        embedded = [functional.normalize(self.student_head(f.pooled), dim=1) for f in (views.clean, views.adversarial)]
+        each = torch.stack([self._contrast(anchor, z, views) for z in embedded]).mean(0)
         if self.bank is not None:
-            self.bank.see(_index(views), views.y, functional.normalize(seen[0] + seen[1], dim=1))
+            self.bank.see(_index(views), views.y, functional.normalize(embedded[0] + embedded[1], dim=1))
         if self.options.reweight:
             trust = views.taught_clean.logits.softmax(1).gather(1, views.y[:, None])[:, 0]
             each = each * trust / trust.mean().clamp(min=1e-12)
@@ -68,6 +92,8 @@ class GuidedContrast(Addition):
         """ℓ of one view, (B,)."""
         if self.bank is None:
             return self._batch(anchor, z, views.y)
+        from compress.numerics.seeds import generator
+
         draw = generator(*views.batch.key, "negatives")  # the same for both views
         return self.bank.contrast(anchor, z, views.y, _index(views), draw)
 
@@ -82,3 +108,11 @@ class GuidedContrast(Addition):
 def _index(views: Views) -> Tensor:
     assert views.batch.index is not None, "a memory bank was not told which images it sees"
     return views.batch.index
+
+
+def _objective(options: Gacd, preparation: Preparation) -> GuidedContrast:
+    student, teacher = preparation.student, preparation.teacher
+    return GuidedContrast(options, student, teacher, preparation.clean, preparation.images)
+
+
+METHOD = Method("gacd", Gacd, _objective, host=HOST, reads_features=True)

@@ -1,13 +1,27 @@
 """IAD-I: the teacher is trusted as far as it stands itself, the student's own scores fill in (Zhu et al. 2022)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences, tempered
-from compress.methods.objective import Terms
-from compress.methods.options import Introspective
-from compress.methods.supervised import cross_entropy
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Method, Share, Tempered, Weight
+from compress.methods.lazy import torch
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_labels, smoothed_cross_entropy, tempered
+from compress.methods.views import Terms, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Introspective(Tempered):
+    """Introspective adversarial distillation, one teacher."""
+
+    begin: Share = Field(60 / 200, description="share of the run after which the student also learns from itself")
+    beta: Weight = Field(0.1, description="the teacher is trusted by its probability of the true label to this power")
+    label_weight: Share = Field(0.0, description="weight of cross-entropy on clean images, the rest is distillation")
 
 
 def iad_i(views: Views, options: Introspective) -> Terms:
@@ -29,7 +43,7 @@ def introspective(views: Views, options: Introspective, target: Tensor) -> Terms
         own = introspection(views, trust(views, options.beta))
     terms = {"kl_adversarial": (1 - weight) * distilled, "introspection": (1 - weight) * own}
     if weight:
-        terms["clean"] = weight * cross_entropy(views.clean.logits, views.y)
+        terms["clean"] = weight * smoothed_cross_entropy(views.clean.logits, views.y)
     return terms
 
 
@@ -42,3 +56,6 @@ def trust(views: Views, beta: float) -> Tensor:
 def introspection(views: Views, trusted: Tensor) -> Tensor:
     """(1 − A) KL(S(x) ‖ S(x_adv)) of each image, (B,), nats; followed through both sides, as in the published code."""
     return (1 - trusted) * divergences(views.clean.logits, views.adversarial.logits)
+
+
+METHOD = Method("iad-i", Introspective, stateless(iad_i, from_labels))

@@ -1,13 +1,23 @@
 """IAD-II: AKD2 whose robust teacher is trusted as far as it stands itself (Zhu et al. 2022)."""
 
-import torch
+from __future__ import annotations
 
-from compress.methods.akd2 import labels_and_clean_teacher
-from compress.methods.batch import Views
+from pydantic import Field
+
+from compress.methods.akd2 import TwoTeachers, labels_and_clean_teacher
+from compress.methods.base import Method, Share, Weight
 from compress.methods.iad_i import introspection, trust
-from compress.methods.kl import tempered
-from compress.methods.objective import Terms
-from compress.methods.options import IadII
+from compress.methods.lazy import torch
+from compress.methods.objective import stateless
+from compress.methods.scores import from_labels, tempered
+from compress.methods.views import Terms, Views
+
+
+class IadII(TwoTeachers):
+    """Introspective adversarial distillation, two teachers."""
+
+    begin: Share = Field(40 / 200, description="share of the run after which the student also learns from itself")
+    beta: Weight = Field(0.1, description="the teacher is trusted by its probability of the true label to this power")
 
 
 def iad_ii(views: Views, options: IadII) -> Terms:
@@ -24,3 +34,6 @@ def iad_ii(views: Views, options: IadII) -> Terms:
         trusted = trust(views, options.beta)
         distilled, own = trusted * distilled, options.temperature**2 * introspection(views, trusted)
     return {"kl_adversarial": weight * distilled, "introspection": weight * own, **rest}
+
+
+METHOD = Method("iad-ii", IadII, stateless(iad_ii, from_labels), teachers=2)

@@ -1,12 +1,27 @@
 """IGDM: the teacher's gradient by the image, matched through differences of logits (Lee et al. 2023)."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.addition import Addition
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Igdm
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Added, Host, Method, Weight
+from compress.methods.objective import Addition
+from compress.methods.scores import divergences
+from compress.methods.views import Terms, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HOST = "adaad"
+
+
+class Igdm(Added):
+    """Indirect gradient matching."""
+
+    host: Host = Field(HOST, description="the method that this one is added to")
+    alpha: Weight = Field(1.0, description="weight at the end of the run, rising from 0; 10 for 100 classes or more")
 
 
 class GradientMatching(Addition):
@@ -30,3 +45,6 @@ def gradient_misfit(views: Views) -> Tensor:
     teacher = views.taught_adversarial.logits - views.batch.teach(mirrored).logits
     student = views.adversarial.logits - views.student.forward_features(mirrored).logits
     return divergences(teacher, student)
+
+
+METHOD = Method("igdm", Igdm, lambda options, preparation: GradientMatching(options), host=HOST)

@@ -1,9 +1,21 @@
 """LTD: labels softened by a teacher of low temperature (Chen & Lee 2021)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Ltd
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Positive, Taught
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_teacher
+from compress.methods.views import Terms, Views
+
+
+class Ltd(Taught):
+    """Low-temperature distillation."""
+
+    teacher_temperature: Positive = Field(
+        0.5, description="the teacher's logits are divided by it: below 1 its scores are sharper"
+    )
 
 
 def ltd(views: Views, options: Ltd) -> Terms:
@@ -13,3 +25,6 @@ def ltd(views: Views, options: Ltd) -> Terms:
     which names no number: τ = ½ is our choice.
     """
     return {"kl_adversarial": divergences(views.taught_clean.logits, views.adversarial.logits)}
+
+
+METHOD = Method("ltd", Ltd, stateless(ltd, from_teacher))

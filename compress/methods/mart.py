@@ -1,12 +1,27 @@
 """MART: adversarial training that minds what is misclassified (Wang et al. 2020)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Mart
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Method, MethodOptions, Weight
+from compress.methods.lazy import torch
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_labels
+from compress.methods.views import Terms, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Mart(MethodOptions):
+    """Misclassification-aware adversarial training."""
+
+    beta: Weight = Field(
+        5.0, description="weight of KL between the predictions on clean and on adversarial images (the paper's lambda)"
+    )
 
 
 def mart(views: Views, options: Mart) -> Terms:
@@ -35,3 +50,6 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 def _of(rows: Tensor, y: Tensor) -> Tensor:
     return rows.gather(1, y[:, None])[:, 0]
+
+
+METHOD = Method("mart", Mart, stateless(mart, from_labels), teachers=0)

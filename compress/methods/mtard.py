@@ -1,14 +1,30 @@
 """MTARD: a robust teacher and a clean one, weighed by how far the student has come with each (Zhao et al. 2022)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.batch import Batch, Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Objective, Search, Terms
-from compress.methods.options import Mtard
-from compress.methods.searches import from_labels
-from compress.networks import Classifier
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Method, Share, Taught
+from compress.methods.lazy import torch
+from compress.methods.objective import Objective, Search
+from compress.methods.scores import divergences, from_labels
+from compress.methods.views import Terms, TrainingBatch, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.networks.base import Classifier
+
+
+class Mtard(Taught):
+    """Multi-teacher adversarial robustness distillation; the weights of the two teachers follow their losses."""
+
+    rate: Share = Field(0.025, description="by how much the weights follow in a step")
+    milestones: list[Share] = Field(
+        [215 / 300, 260 / 300, 285 / 300], description="shares of the run at which the rate falls to a tenth"
+    )
 
 
 class MultiTeacher(Objective):
@@ -26,11 +42,11 @@ class MultiTeacher(Objective):
     def __init__(self, options: Mtard) -> None:
         super().__init__()
         self.options, self.teacher_temperature = options, options.teacher_temperature
-        self.register_buffer("weight", torch.tensor(0.5))
-        self.register_buffer("first", torch.zeros(2))  # losses of the first batch: clean, adversarial; 0: none yet
+        self.state.register_buffer("weight", torch.tensor(0.5))
+        self.state.register_buffer("first", torch.zeros(2))  # losses of the first batch: clean, adversarial; or 0
         self._next: tuple[Tensor, Tensor] | None = None
 
-    def search(self, student: Classifier, batch: Batch) -> Search:
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
         return from_labels(student, batch)
 
     def terms(self, views: Views) -> Terms:
@@ -42,16 +58,19 @@ class MultiTeacher(Objective):
     def after_step(self) -> None:
         if self._next is not None:
             for name, value in zip(("weight", "first"), self._next, strict=True):
-                self.get_buffer(name).copy_(value)
+                self.state.get_buffer(name).copy_(value)
         self._next = None
 
     def _weighed(self, losses: Tensor, progress: float) -> Tensor:
         """w of this step, (), from its `losses` (2,): clean, adversarial."""
-        first = self.get_buffer("first")
+        first = self.state.get_buffer("first")
         first, tiny = torch.where(first > 0, first, losses), torch.finfo(losses.dtype).tiny
         left = losses / first.clamp(min=tiny)
         rate = self.options.rate * 0.1 ** sum(progress >= milestone for milestone in self.options.milestones)
-        before = self.get_buffer("weight")
+        before = self.state.get_buffer("weight")
         weight = before - rate * (before - left[0] / left.sum().clamp(min=tiny))
         self._next = weight, first
         return weight
+
+
+METHOD = Method("mtard", Mtard, lambda options, preparation: MultiTeacher(options), teachers=2)

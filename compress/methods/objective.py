@@ -1,20 +1,39 @@
-"""What a training method is to the one loop: images that an attack finds, and named parts of a loss."""
+"""What a training method is to the one loop: images that an attack finds, and named parts of a loss.
 
-from collections.abc import Callable
+An objective, and what is added to one, keeps its parameters and statistics in `state`, a torch module. It is none
+itself: a class statement that names torch's would import torch with every method's options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor, nn
+from compress.methods.base import Preparation
+from compress.methods.lazy import torch
+from compress.methods.views import Terms, TrainingBatch, Views
 
-from compress.attacks.contract import Model
-from compress.attacks.losses import ImageLoss
-from compress.attacks.pgd import batch_random_start, pgd, step_size
-from compress.config import TrainAttack
-from compress.methods.batch import Batch, Views
-from compress.networks import Classifier
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-#: A loss by named terms: (B,) has one value an image, averaged over the batch; () is a statistic of the whole batch.
-Terms = dict[str, Tensor]
+    from compress.attacks.losses import ImageLoss
+    from compress.attacks.contract import Model
+    from compress.networks.base import Classifier, Features
+
+Own = TypeVar("Own", bound="Stateful")
+
+
+class InnerAttack(Protocol):
+    """How training images are searched; the section `attack` of a training configuration."""
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of each batch."""
+
+    @property
+    def step_size(self) -> str | None:
+        """As people write it; None: 2.5 · eps / steps."""
 
 
 @dataclass(frozen=True)
@@ -25,36 +44,64 @@ class Search:
     loss: ImageLoss
 
 
-class Objective(nn.Module):
-    """One method. A module because some learn parameters or keep statistics of their own; those are never shipped.
+class Stateful:
+    """What learns parameters or keeps statistics, none of them ever shipped. They change in `after_step` alone.
 
-    Its state changes in `after_step` alone, so that parts can be computed any number of times in a step.
+    So parts can be computed any number of times in a step.
     """
 
+    def __init__(self, **parts: nn.Module) -> None:
+        """`parts` by the names under which a checkpoint has them."""
+        self.state: nn.Module = torch.nn.ModuleDict(parts)
+
+    def after_step(self) -> None:
+        """The weights were updated: keep what the step's statistics were."""
+
+    def to(self: Own, where: torch.device | torch.dtype) -> Own:
+        """The state on a device, or in a floating-point type."""
+        self.state.to(where)
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained together with the student."""
+        return self.state.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.state.load_state_dict(state)
+
+
+class Objective(Stateful):
+    """One method."""
+
     attacks: bool = True
-    #: see `Batch.temperature`
+    #: see `TrainingBatch.temperature`
     teacher_temperature: float = 1.0
 
-    def search(self, student: Classifier, batch: Batch) -> Search:
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
         """What the attack on this batch ascends; the student is in evaluation mode."""
         raise NotImplementedError
 
-    def single_step(self, attack: TrainAttack) -> bool:
+    def single_step(self, attack: InnerAttack) -> bool:
         """Whether training images are made by one gradient step, which can overfit catastrophically."""
         return self.attacks and attack.steps == 1
 
     def adversarial(
-        self, student: Classifier, batch: Batch, attack: TrainAttack, *, eps: float, draw: torch.Generator
+        self, student: Classifier, batch: TrainingBatch, attack: InnerAttack, *, eps: float, draw: torch.Generator
     ) -> Tensor:
         """The training images x_adv (B,C,H,W), without gradients: PGD from a uniform start in the ball.
 
         The student is in evaluation mode, so that its statistics stay as they are.
         """
-        found = self.search(student, batch)
+        from compress.attacks.pgd import batch_random_start, pgd, step_size
+
+        search = self.search(student, batch)
         return pgd(
-            found.model,
+            search.model,
             batch.x,
-            found.loss,
+            search.loss,
             start=batch_random_start(batch.x, eps, draw),
             eps=eps,
             step_size=step_size(attack.step_size, eps, attack.steps),
@@ -65,28 +112,115 @@ class Objective(nn.Module):
         """The outer loss by named terms; the sum of their means over the batch is minimised."""
         raise NotImplementedError
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         """The outer loss as named scalars: means over the batch throughout."""
         return {name: term.mean() for name, term in self.terms(Views(student, batch, x_adv)).items()}
 
-    def after_step(self) -> None:
-        """The weights were updated: keep what the step's statistics were."""
 
-
-class Function(Objective):
+class StatelessObjective(Objective):
     """A method that is one function of what its networks see, and a search."""
 
     def __init__(
         self,
         terms: Callable[[Views], Terms],
-        search: Callable[[Classifier, Batch], Search],
+        search: Callable[[Classifier, TrainingBatch], Search],
         teacher_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self._terms, self._search, self.teacher_temperature = terms, search, teacher_temperature
 
-    def search(self, student: Classifier, batch: Batch) -> Search:
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
         return self._search(student, batch)
 
     def terms(self, views: Views) -> Terms:
         return self._terms(views)
+
+
+def stateless(
+    terms: Callable[[Views, Any], Terms], search: Callable[[Classifier, TrainingBatch], Search]
+) -> Callable[[Any, Preparation], Objective]:
+    """What makes the objective of a method without a state: terms(views, options) under the attack `search`."""
+    return lambda options, preparation: StatelessObjective(
+        lambda views: terms(views, options), search, getattr(options, "teacher_temperature", 1.0)
+    )
+
+
+class Addition(Stateful):
+    """What a method adds to another one, its host: further terms, or weights of its images."""
+
+    #: Whether it reads what the student says of the attack's iterates.
+    watches: bool = False
+
+    def terms(self, views: Views) -> Terms:
+        """Further terms."""
+        return {}
+
+    def weights(self, views: Views) -> Tensor | None:
+        """What the host's terms of each image are multiplied by, (B,); None: nothing."""
+        return None
+
+    def watch(self, logits: Tensor, y: Tensor) -> None:
+        """The student's logits (B,K) at one iterate of the attack on images of labels y (B,)."""
+
+
+class Combined(Objective):
+    """A host and what is added to it: the host's attack, the terms of all."""
+
+    def __init__(self, host: Objective, additions: Sequence[Addition]) -> None:
+        super().__init__(host=host.state, additions=torch.nn.ModuleList([addition.state for addition in additions]))
+        self.host, self.additions = host, list(additions)
+        self.attacks = host.attacks
+        self.teacher_temperature = host.teacher_temperature
+
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
+        return self.host.search(student, batch)
+
+    def single_step(self, attack: InnerAttack) -> bool:
+        return self.host.single_step(attack)
+
+    def adversarial(
+        self, student: Classifier, batch: TrainingBatch, attack: InnerAttack, *, eps: float, draw: torch.Generator
+    ) -> Tensor:
+        watching = [addition for addition in self.additions if addition.watches]
+        if watching:
+
+            def show(logits: Tensor) -> None:
+                for addition in watching:
+                    addition.watch(logits, batch.y)
+
+            student = WatchedNetwork(student, show)  # type: ignore[assignment]
+        return self.host.adversarial(student, batch, attack, eps=eps, draw=draw)
+
+    def terms(self, views: Views) -> Terms:
+        """The host's terms, its images weighted, then those of each addition; no name twice."""
+        _ = views.clean, views.adversarial  # always in this order, which BatchNorm's statistics depend on
+        terms = self.host.terms(views)
+        for addition in self.additions:
+            weights = addition.weights(views)
+            if weights is not None:
+                terms = {name: weights * term if term.ndim else term for name, term in terms.items()}
+        for addition in self.additions:
+            terms |= addition.terms(views)
+        return terms
+
+    def after_step(self) -> None:
+        self.host.after_step()
+        for addition in self.additions:
+            addition.after_step()
+
+
+class WatchedNetwork:
+    """A network as an attack calls it, whose logits are shown to `see` in every pass that gradients are wanted of."""
+
+    def __init__(self, network: Classifier, see: Callable[[Tensor], None]) -> None:
+        self.network, self.see = network, see
+        self.has_features = network.has_features
+
+    def forward_features(self, x: Tensor) -> Features:
+        features = self.network.forward_features(x)
+        if torch.is_grad_enabled():
+            self.see(features.logits.detach())
+        return features
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.forward_features(x).logits

@@ -1,102 +1,118 @@
-"""Every method by name. To add one: a function of `Views`, its options, a row here and in `compress.names`."""
+"""Every method by name: what it is, its options in full, its objective. No torch before an objective is built."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from compress import names
-from compress.methods.adaad import adaad
-from compress.methods.adaiad import adaiad
-from compress.methods.addition import Addition, Combined
-from compress.methods.akd2 import akd2
-from compress.methods.ard import ard
-from compress.methods.dgad import dgad
-from compress.methods.fair_ard import FairClasses
-from compress.methods.gacd import GuidedContrast
-from compress.methods.iad_i import iad_i
-from compress.methods.iad_ii import iad_ii
-from compress.methods.igdm import GradientMatching
-from compress.methods.ltd import ltd
-from compress.methods.mart import mart
-from compress.methods.mtard import MultiTeacher
-from compress.methods.nfgsm import NoisySingleStep
-from compress.methods.objective import Function, Objective
-from compress.methods.options import METHOD_OPTIONS
-from compress.methods.rslad import rslad
-from compress.methods.saad import from_corrected_teacher, saad
-from compress.methods.searches import from_itself, from_labels, from_teacher, from_teacher_there
-from compress.methods.supervised import CleanTraining, pgd_at
-from compress.methods.trades import trades
-from compress.methods.vgap import VarianceGap
-from compress.networks import Classifier
+from compress.methods.base import Method, MethodOptions, Preparation
+from compress.methods.objective import Combined, Objective
+from edge.core import choices
+from edge.core.errors import CompressError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.networks.base import Classifier
 
 
-@dataclass(frozen=True)
-class Given:
-    """What a method may prepare itself on: networks, batches of clean training images, how many images there are."""
-
-    student: Classifier
-    network: "Classifier | None"
-    clean: Iterable[Tensor]
-    images: int
-
-    @property
-    def teacher(self) -> Classifier:
-        """The teacher, for methods that need one."""
-        assert self.network is not None, "a method that needs a teacher was built without one"
-        return self.network
+def find_method(name: str) -> Method:
+    """The method of that name, which is one of `names.METHODS`."""
+    method: Method = importlib.import_module(f"compress.methods.{name.replace('-', '_')}").METHOD
+    return method
 
 
-Build = Callable[[Any, Given], Objective]
+def options_of(name: str) -> type[MethodOptions]:
+    """The options of a method, which know their defaults."""
+    return find_method(name).options
 
 
-def function(terms: Callable[..., Any], search: Callable[..., Any]) -> Build:
-    """The builder of a method without a state: terms(views, options) under the attack `search`."""
-    return lambda options, given: Function(
-        lambda views: terms(views, options), search, getattr(options, "teacher_temperature", 1.0)
+def hosts() -> tuple[str, ...]:
+    """The methods that stand alone."""
+    return tuple(name for name in names.METHODS if find_method(name).host is None)
+
+
+def additions() -> dict[str, str]:
+    """The methods that add to another one, their host: the one beside them in a list, the one that their option names,
+    or the one here."""
+    return {name: host for name in names.METHODS if (host := find_method(name).host) is not None}
+
+
+def checked_method(written: Any) -> str | list[str]:
+    """A method as it is written, a name or several; of several at most one stands without a host."""
+    several = written if isinstance(written, list | tuple) else [written]
+    for name in several:
+        if not isinstance(name, str):
+            raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
+        choices.known("method", name, names.METHODS)
+    alone = [name for name in several if find_method(name).host is None]
+    if not several or len(alone) > 1 or len(set(several)) < len(several):
+        raise CompressError(
+            f"method [{', '.join(several)}]: one method, or one and what is added to it ({', '.join(additions())}), "
+            f"each once"
+        )
+    return several[0] if len(several) == 1 else list(several)
+
+
+def method_parts(method: str | Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """A method's host, then what is added to it; of one that names no host, the host that its options do."""
+    several = [method] if isinstance(method, str) else list(method)
+    default_hosts = {name: find_method(name).host for name in several}
+    host = [name for name in several if default_hosts[name] is None]
+    if not host:
+        own = options if isinstance(method, str) else options.get(several[0], {})
+        host = [own.get("host", default_hosts[several[0]])]
+    return [*host, *(name for name in several if default_hosts[name] is not None)]
+
+
+def reads_features(method: str | Sequence[str]) -> bool:
+    """Whether any part of a method compares features."""
+    return any(find_method(name).reads_features for name in ([method] if isinstance(method, str) else method))
+
+
+def needs_teacher(method: str | Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Whether a method, the host that it is built on or what is added to it asks a teacher."""
+    return any(find_method(name).teachers > 0 for name in method_parts(method, options))
+
+
+def needs_clean_teacher(method: str | Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Whether a method, or the host that it is built on, asks a second teacher, trained on clean images."""
+    return any(find_method(name).teachers > 1 for name in method_parts(method, options))
+
+
+def options_in_full(method: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's options in full, defaults filled in; of several methods by name, with the host that they share.
+
+    pydantic's ValidationError for options that are wrong, CompressError for names that are.
+    """
+    if isinstance(method, str):
+        return options_of(method)(**options).model_dump()
+    for name in options:
+        choices.known(f"method in the options of {', '.join(method)}:", name, tuple(method))
+    by_name = {name: dict(options.get(name) or {}) for name in method}
+    default_hosts = {name: host for name in method if (host := find_method(name).host) is not None}
+    named = {name: by_name[name]["host"] for name in default_hosts if "host" in by_name[name]}
+    host = next(
+        (name for name in method if name not in default_hosts), next(iter((named or default_hosts).values()), None)
     )
+    for name, other in named.items():
+        if other != host:
+            raise CompressError(f"{name}.host: {other}, but the method is built on {host}; leave it out")
+    return {
+        name: options_of(name)(
+            **by_name[name], **({"host": host} if name in default_hosts and name not in named else {})
+        ).model_dump()
+        for name in method
+    }
 
 
-#: name → (options, what is given) → objective
-HOSTS: dict[str, Build] = {
-    "normal": lambda options, given: CleanTraining(options),
-    "pgd-at": function(pgd_at, from_labels),
-    "trades": function(trades, from_itself),
-    "mart": function(mart, from_labels),
-    "n-fgsm": lambda options, given: NoisySingleStep(options),
-    "rslad": function(rslad, from_teacher),
-    "ard": function(ard, from_labels),
-    "ltd": function(ltd, from_teacher),
-    "iad-i": function(iad_i, from_labels),
-    "iad-ii": function(iad_ii, from_labels),
-    "akd2": function(akd2, from_labels),
-    "mtard": lambda options, given: MultiTeacher(options),
-    "adaad": function(adaad, from_teacher_there),
-    "adaiad": function(adaiad, from_teacher_there),
-    "dgad": function(dgad, from_teacher_there),
-    "saad": lambda options, given: Function(
-        lambda views: saad(views, options),
-        lambda student, batch: from_corrected_teacher(student, batch, options.correction),
-        options.teacher_temperature,
-    ),
-}
-
-#: name → (options, what is given) → what is added to a host
-ADDITIONS: dict[str, Callable[[Any, Given], Addition]] = {
-    "vgap": lambda options, given: VarianceGap(options, given.student, given.teacher, given.clean),
-    "gacd": lambda options, given: GuidedContrast(options, given.student, given.teacher, given.clean, given.images),
-    "igdm": lambda options, given: GradientMatching(options),
-    "fair-ard": lambda options, given: FairClasses(options),
-}
-
-
-def build(
-    method: "str | Sequence[str]",
+def build_objective(
+    method: str | Sequence[str],
     options: Mapping[str, Any],
     student: Classifier,
-    teacher: "Classifier | None" = None,
+    teacher: Classifier | None = None,
     clean: Iterable[Tensor] = (),
     *,
     images: int = 0,
@@ -106,15 +122,13 @@ def build(
     `clean` is read only by methods that prepare themselves on training images; `images` is how many there are, for
     those that remember each.
     """
-    given = Given(student, teacher, clean, images)
-    host, *added = names.parts(method, options)
-    single = options if isinstance(method, str) else {}
+    preparation = Preparation(student, teacher, clean, images)
 
-    def settled(name: str) -> Any:
-        own = single if name == method else {} if isinstance(method, str) else options.get(name, {})
-        return METHOD_OPTIONS[name](**own)
+    by_name = {method: options} if isinstance(method, str) else options
 
-    found = HOSTS[host](settled(host), given)
-    if not added:
-        return found
-    return Combined(found, [ADDITIONS[name](settled(name), given) for name in added])
+    def built(name: str) -> Any:
+        part = find_method(name)
+        return part.objective(part.options(**by_name.get(name, {})), preparation)
+
+    host, *added = (built(name) for name in method_parts(method, options))
+    return Combined(host, added) if added else host

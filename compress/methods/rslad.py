@@ -1,9 +1,19 @@
 """RSLAD: robust soft labels in attack and update (Zi et al. 2021, eq. 5–7)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Rslad
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Share, Taught
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_teacher
+from compress.methods.views import Terms, Views
+
+
+class Rslad(Taught):
+    """Robust soft label adversarial distillation."""
+
+    adversarial_weight: Share = Field(5 / 6, description="weight of KL on adversarial images, the rest on clean")
 
 
 def rslad(views: Views, options: Rslad) -> Terms:
@@ -17,3 +27,6 @@ def rslad(views: Views, options: Rslad) -> Terms:
         "kl_adversarial": weight * divergences(target, views.adversarial.logits),
         "kl_clean": (1 - weight) * divergences(target, views.clean.logits),
     }
+
+
+METHOD = Method("rslad", Rslad, stateless(rslad, from_teacher))

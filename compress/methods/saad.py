@@ -1,16 +1,33 @@
 """SAAD: images weighed by how unsure the teacher is of them when attacked (Lee et al. 2026)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from compress.methods.batch import Batch, Views
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from compress.methods.base import Method, Preparation, Taught, Weight
 from compress.methods.igdm import gradient_misfit
-from compress.methods.kl import divergences
-from compress.methods.objective import Search, Terms
-from compress.methods.options import Saad
-from compress.methods.searches import followed
-from compress.networks import Classifier
-from compress.networks.distributed import exchange
+from compress.methods.lazy import functional, torch
+from compress.methods.objective import Objective, Search, StatelessObjective
+from compress.methods.scores import divergence_of_halves, divergences, followed
+from compress.methods.views import Terms, TrainingBatch, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.networks.base import Classifier
+
+
+class Saad(Taught):
+    """Images weighed by the entropy of the teacher's scores under attack."""
+
+    entropy_scale: Weight = Field(5.0, description="weight of an image per nat above the batch's least entropy")
+    alpha: Weight = Field(1.0, description="weight of gradient matching (igdm) at the end of the run, rising from 0")
+    beta: Weight = Field(
+        0.0, description="weight of KL on clean images, largest where the teacher is sure under attack"
+    )
+    correction: Weight = Field(1.0, description="how much the teacher's true logit follows its gradient in the attack")
 
 
 def saad(views: Views, options: Saad) -> Terms:
@@ -34,24 +51,33 @@ def saad(views: Views, options: Saad) -> Terms:
     return terms
 
 
-def from_corrected_teacher(student: Classifier, batch: Batch, correction: float) -> Search:
+def from_corrected_teacher(student: Classifier, batch: TrainingBatch, correction: float) -> Search:
     """KL(T(x) + γ e_y ∇T_y(x)·(x' − x) ‖ S(x')): the teacher's true logit follows x' to first order, γ = `correction`.
 
     One backward pass through the teacher for the whole attack.
     """
+    from compress.networks.distributed import exchange
+
     with torch.enable_grad():
         leaf = batch.x.detach().clone().requires_grad_()
         true = followed(batch, leaf).gather(1, batch.y[:, None])
         (own,) = torch.autograd.grad(true.sum(), leaf)
     slope, fixed = exchange(own), batch.taught.logits
-    label = torch.nn.functional.one_hot(batch.y, fixed.shape[1]).to(fixed)
+    label = functional.one_hot(batch.y, fixed.shape[1]).to(fixed)
 
     def both(x: Tensor) -> Tensor:
         moved = correction * (slope * (x - batch.x)).flatten(1).sum(1, keepdim=True)
         return torch.cat([student(x), fixed + moved * label], 1)
 
-    def loss(logits: Tensor) -> Tensor:
-        mine, theirs = logits.chunk(2, 1)
-        return divergences(theirs, mine)
+    return Search(both, divergence_of_halves)
 
-    return Search(both, loss)
+
+def _objective(options: Saad, preparation: Preparation) -> Objective:
+    return StatelessObjective(
+        lambda views: saad(views, options),
+        lambda student, batch: from_corrected_teacher(student, batch, options.correction),
+        options.teacher_temperature,
+    )
+
+
+METHOD = Method("saad", Saad, _objective)

@@ -1,10 +1,19 @@
 """TRADES: accuracy traded for stable predictions (Zhang et al. 2019, eq. 5)."""
 
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Terms
-from compress.methods.options import Trades
-from compress.methods.supervised import cross_entropy
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.methods.base import Method, Supervised, Weight
+from compress.methods.objective import stateless
+from compress.methods.scores import divergences, from_itself, smoothed_cross_entropy
+from compress.methods.views import Terms, Views
+
+
+class Trades(Supervised):
+    """Clean cross-entropy and the divergence of predictions under attack."""
+
+    beta: Weight = Field(6.0, description="weight of KL between the predictions on clean and on adversarial images")
 
 
 def trades(views: Views, options: Trades) -> Terms:
@@ -15,7 +24,10 @@ def trades(views: Views, options: Trades) -> Terms:
     1e-3 · N(0, 1).
     """
     logits = views.clean.logits
-    terms = {"clean": cross_entropy(logits, views.y, options.label_smoothing)}
+    terms = {"clean": smoothed_cross_entropy(logits, views.y, options.label_smoothing)}
     if options.beta:
         terms["stability"] = options.beta * divergences(logits, views.adversarial.logits)
     return terms
+
+
+METHOD = Method("trades", Trades, stateless(trades, from_itself), teachers=0)

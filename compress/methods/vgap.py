@@ -2,7 +2,7 @@
 
 Dong, Koniusz, Chen, Ong: Adversarially Robust Distillation by Reducing the Student-Teacher Variance Gap (ECCV 2024).
 The paper's abstract fixes the idea: align covariance and Gram matrices on clean and adversarial samples. What it
-leaves open is an option in `options.Vgap`; no parity with the paper's tables is claimed. With pooled features f (B,D)
+leaves open is an option in `Vgap`; no parity with the paper's tables is claimed. With pooled features f (B,D)
 and the teacher detached:
 
     C(f)   = (f − mean f)ᵀ (f − mean f) / (B − 1)
@@ -15,20 +15,58 @@ and the teacher detached:
 averaged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from compress.methods.addition import Addition
-from compress.methods.batch import Views
-from compress.methods.levels import Projections
-from compress.methods.objective import Terms
-from compress.methods.options import Vgap
-from compress.methods.statistics import gap, gram, misfit, scatters
-from compress.networks import Classifier, Features
+from compress.methods.base import Added, Host, Method, Preparation, Weight
+from compress.methods.lazy import torch
+from compress.methods.objective import Addition
+from compress.methods.views import Terms, Views
 
-Pair = tuple[Features, Features]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.networks.base import Classifier, Features
+
+    Pair = tuple[Features, Features]
+
+HOST = "rslad"
+
+
+class Vgap(Added):
+    """VGap-style alignment of feature covariance and Gram matrices."""
+
+    host: Host = Field(HOST, description="the method that this one is added to")
+    features: Literal["penultimate", "stages"] = Field(
+        "penultimate", description="pooled penultimate features, or those of every stage, the last ones paired"
+    )
+    projection: Literal["principal", "learned", "identity"] = Field(
+        "principal",
+        description="how widths are matched: the teacher's principal directions, a learned map of the student's "
+        "features, or none (equal widths)",
+    )
+    scatter: Literal["total", "within", "between", "both"] = Field(
+        "total", description="covariance of all features, of those within classes, of the classes' means, or both parts"
+    )
+    statistics: Literal["batch", "ema"] = Field(
+        "batch", description="covariance (and Gram matrix between classes) of the batch, or with the past mixed in"
+    )
+    decay: float = Field(0.9, ge=0, lt=1, description="weight of the past in statistics ema")
+    gram: Literal["images", "classes"] = Field(
+        "images", description="Gram matrix between the images of a batch, or between its columns (classes, dimensions)"
+    )
+    gram_of: Literal["scores", "features"] = Field("scores", description="what the Gram matrix is of")
+    gap: Literal["relative", "absolute", "vector"] = Field(
+        "relative", description="variance gap over the clean variance, as it is, or dimension by dimension"
+    )
+    lambda_cov: Weight = Field(0.1, description="weight of covariance alignment")
+    lambda_gram: Weight = Field(0.1, description="weight of Gram alignment")
+    lambda_gap: Weight = Field(0.0, description="weight of the penalty on a variance gap above the teacher's")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the run over which the three weights rise from 0")
 
 
 class VarianceGap(Addition):
@@ -36,10 +74,13 @@ class VarianceGap(Addition):
 
     def __init__(self, options: Vgap, student: Classifier, teacher: Classifier, clean: Iterable[Tensor]) -> None:
         """`clean` yields batches of training images, by which the teacher's principal directions are found."""
-        super().__init__()
+        from compress.methods.features import Projections
+        from compress.methods.memory import RunningMeans
+
         self.options = options
         self.projections = Projections(options.projection, options.features, student, teacher, clean)
-        self.past = Past(options.decay) if options.statistics == "ema" else None
+        self.past = RunningMeans(options.decay) if options.statistics == "ema" else None
+        super().__init__(projections=self.projections, **({} if self.past is None else {"past": self.past}))
 
     def terms(self, views: Views) -> Terms:
         options = self.options
@@ -59,22 +100,26 @@ class VarianceGap(Addition):
             self.past.keep()
 
     def _covariance(self, pairs: tuple[Pair, Pair], y: Tensor) -> Tensor:
-        found = []
+        from compress.methods.features import scatters
+
+        misfits = []
         for view, (student, teacher) in enumerate(pairs):
             levels = zip(self.projections.student(student), self.projections.teacher(teacher), strict=True)
             for level, features in enumerate(levels):
                 parts = zip(*(scatters(f, y, self.options.scatter) for f in features), strict=True)
-                found += [self._misfit(f"cov{view}{level}{part}", *both) for part, both in enumerate(parts)]
-        return torch.stack(found).mean()
+                misfits += [self._misfit(f"cov{view}{level}{part}", *both) for part, both in enumerate(parts)]
+        return torch.stack(misfits).mean()
 
     def _gram(self, pairs: tuple[Pair, Pair]) -> Tensor:
-        found = []
+        from compress.methods.features import gram, misfit
+
+        misfits = []
         for view, (student, teacher) in enumerate(pairs):
             for level, rows in enumerate(self._gram_rows(student, teacher)):
                 both = [gram(each, self.options.gram) for each in rows]
                 images = self.options.gram == "images"  # those of another batch are others: no past to mix in
-                found.append(misfit(*both) if images else self._misfit(f"gram{view}{level}", *both))
-        return torch.stack(found).mean()
+                misfits.append(misfit(*both) if images else self._misfit(f"gram{view}{level}", *both))
+        return torch.stack(misfits).mean()
 
     def _gram_rows(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
         """What the Gram matrices are of, student's and teacher's, level by level; between images widths may differ."""
@@ -85,6 +130,8 @@ class VarianceGap(Addition):
         return list(zip(self.projections.student(student), self.projections.teacher(teacher), strict=True))
 
     def _gap(self, pairs: tuple[Pair, Pair]) -> Tensor:
+        from compress.methods.features import gap
+
         kind, use = self.options.gap, self.projections
         relative = kind == "relative"  # free of widths, so of the features as they are
         clean, adversarial = (
@@ -98,35 +145,15 @@ class VarianceGap(Addition):
         return torch.stack(excess).mean()
 
     def _misfit(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
+        from compress.methods.features import misfit
+
         if self.past is None:
             return misfit(student, teacher)
         return misfit(self.past.mixed(f"{name}_student", student), self.past.mixed(f"{name}_teacher", teacher))
 
 
-class Past(torch.nn.Module):
-    """Running means of matrices by name, the first value as it came. Gradients flow through the newest alone."""
+def _objective(options: Vgap, preparation: Preparation) -> VarianceGap:
+    return VarianceGap(options, preparation.student, preparation.teacher, preparation.clean)
 
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self._now: dict[str, Tensor] = {}
 
-    def mixed(self, name: str, value: Tensor) -> Tensor:
-        """decay · past + (1 − decay) · value."""
-        before = self._buffers.get(name)
-        now = value if before is None else self.decay * before + (1 - self.decay) * value
-        self._now[name] = now.detach()
-        return now
-
-    def keep(self) -> None:
-        """What was mixed last is the past from now on."""
-        for name, value in self._now.items():
-            self.register_buffer(name, value)
-        self._now = {}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
-        """Buffers exist once they were seen, so those of a checkpoint are made first."""
-        for name, value in state_dict.items():
-            if name.startswith(prefix):
-                self.register_buffer(name.removeprefix(prefix), torch.empty_like(value))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+METHOD = Method("vgap", Vgap, _objective, host=HOST, reads_features=True)

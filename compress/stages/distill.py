@@ -6,6 +6,7 @@ from pathlib import Path
 from compress import names
 from compress.config import StudentConfig
 from compress.folders import Folders, plan_of, read_role
+from compress.methods import registry
 from compress.training.train import train
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
@@ -35,7 +36,7 @@ def run(config: StudentConfig, inputs: StudentInputs, out: "Path | str", *, repl
 
 
 def _read(config: StudentConfig, inputs: StudentInputs) -> dict[str, Stage]:
-    if not names.needs_teacher(config.method, config.options):
+    if not registry.needs_teacher(config.method, config.options):
         return _read_clean(config, inputs.clean_teacher)
     if not inputs.teacher:
         raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")
@@ -48,7 +49,7 @@ def _read(config: StudentConfig, inputs: StudentInputs) -> dict[str, Stage]:
 def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str, Stage]:
     """The second teacher, trained on clean images, of the methods that have one."""
     method = names.written(config.method)
-    if not names.needs_clean_teacher(config.method, config.options):
+    if not registry.needs_clean_teacher(config.method, config.options):
         if folder is not None:
             raise CompressError(f"{folder}: method {method} has no second teacher; leave --clean-teacher out")
         return {}

@@ -89,8 +89,8 @@ def _read(config: QuantizeConfig, inputs: QuantizeInputs) -> dict[str, Stage]:
         return stages
     method, options = _method(config, student)
     asked: list[tuple[str, bool, Folders | None]] = [
-        ("teacher", names.needs_teacher(method, options), inputs.teacher),
-        ("clean_teacher", names.needs_clean_teacher(method, options), inputs.clean_teacher),
+        ("teacher", registry.needs_teacher(method, options), inputs.teacher),
+        ("clean_teacher", registry.needs_clean_teacher(method, options), inputs.clean_teacher),
     ]
     for role, needed, named in asked:
         if not needed:
@@ -182,7 +182,7 @@ def _fine_tune(
     refuse_without_features(method, teacher, stages)
     learned = _learned(student) if config.ranges == "learned" else []
     split = Split.of(dataset, "train", where)
-    objective = registry.build(
+    objective = registry.build_objective(
         method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
     ).to(where)
     label = (

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.methods.batch import Batch
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier, Features
 from compress.numerics import ranks
 
@@ -57,7 +57,9 @@ class Diagnosis:
         self.sums, self.count = state["sums"], state["count"]
 
 
-def figures(parts: Mapping[str, Tensor], weights: Sequence[Tensor], seen: Seen, batch: Batch) -> dict[str, float]:
+def figures(
+    parts: Mapping[str, Tensor], weights: Sequence[Tensor], seen: Seen, batch: TrainingBatch
+) -> dict[str, float]:
     """`gradient_share_PART`, and `covariance_…_student` and `…_teacher` on x_adv. Graphs and statistics stay."""
     found = {f"gradient_share_{name}": share for name, share in shares(parts, weights).items()}
     pooled = {"student": seen.pooled}

@@ -46,7 +46,7 @@ def train(
         torch.manual_seed(config.seed)
         student = network_files.build_described(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         train_split = Split.of(dataset, "train", where)
-        objective = registry.build(
+        objective = registry.build_objective(
             config.method,
             config.options,
             student,
@@ -74,7 +74,7 @@ def refuse_without_features(
     method: "str | Sequence[str]", teacher: "Classifier | None", inputs: Mapping[str, Stage]
 ) -> None:
     """A method that compares features needs a teacher that gives some."""
-    if names.reads_features(method) and teacher is not None and not teacher.has_features:
+    if registry.reads_features(method) and teacher is not None and not teacher.has_features:
         folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
         raise CompressError(
             f"{folders}: gives nothing but logits, method {names.written(method)} compares features; choose another "

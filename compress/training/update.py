@@ -8,8 +8,8 @@ from torch import Tensor
 
 from compress.config import Training
 from compress.data.augment import Augmentation
-from compress.methods.batch import Batch
 from compress.methods.objective import Objective
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.networks.distributed import exchange, sharded
 from compress.numerics import ranks
@@ -62,9 +62,9 @@ class Update:
         """Training images as they are, float32 (B,C,H,W) in [0, 1]."""
         return self.arithmetic.image(self.supply.images(chosen))
 
-    def batch(self, x: Tensor, chosen: Tensor, key: tuple[int, ...] = (), progress: float = 0.0) -> Batch:
+    def batch(self, x: Tensor, chosen: Tensor, key: tuple[int, ...] = (), progress: float = 0.0) -> TrainingBatch:
         """Images with their labels and who may be asked about them."""
-        return Batch(
+        return TrainingBatch(
             x,
             self._labels(x, chosen),
             self.teacher,
@@ -116,7 +116,7 @@ class Update:
         with torch.no_grad():
             return torch.where(known < 0, self.teacher.forward_features(x).logits.argmax(1), known)
 
-    def _parts(self, batch: Batch, x_adv: Tensor, step: int) -> dict[str, Tensor]:
+    def _parts(self, batch: TrainingBatch, x_adv: Tensor, step: int) -> dict[str, Tensor]:
         """The parts of the loss, looked at more closely in the steps in which that is wanted."""
         if not self.diagnosis.due(step):
             return self.objective.parts(self.whole, batch, x_adv)
@@ -126,7 +126,7 @@ class Update:
         self.diagnosis.add(diagnose.figures(parts, weights, seen, batch))
         return parts
 
-    def _perturbed(self, batch: Batch, x_adv: Tensor, epoch: int) -> "contextlib.AbstractContextManager[None]":
+    def _perturbed(self, batch: TrainingBatch, x_adv: Tensor, epoch: int) -> "contextlib.AbstractContextManager[None]":
         given = self.config.awp
         if given is None or epoch < given.warmup:
             return contextlib.nullcontext()

@@ -12,10 +12,9 @@ from compress.config import Training
 from compress.data import Dataset
 from compress.data.extra import ExtraImages
 from compress.methods import registry
-from compress.methods.objective import Function, Objective
-from compress.methods.options import PgdAt
-from compress.methods.searches import from_labels
-from compress.methods.supervised import pgd_at
+from compress.methods.objective import Objective, StatelessObjective
+from compress.methods.pgd_at import PgdAt, pgd_at
+from compress.methods.scores import from_labels
 from compress.networks import Classifier
 from edge.core.artifact import Work
 
@@ -61,7 +60,7 @@ def train(
     folder.mkdir(exist_ok=True)
     config = Training(**{**BRIEF, **changes})
     dataset = few() if dataset is None else dataset
-    objective = registry.build(method, options or {}, student, teacher) if objective is None else objective
+    objective = registry.build_objective(method, options or {}, student, teacher) if objective is None else objective
     work = Work(folder)
     return training.fit(
         student, objective, teacher, dataset, config, eps=eps, seed=3, work=work, label="test", extra=extra
@@ -73,7 +72,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
 
 
-class PgdTraining(Function):
+class PgdTraining(StatelessObjective):
     """Adversarial training as an object to derive from."""
 
     def __init__(self) -> None:

@@ -7,9 +7,9 @@ from torch import Tensor
 from compress import config, names
 from compress.config import TrainAttack
 from compress.methods import registry
-from compress.methods.addition import Addition, Combined
-from compress.methods.batch import Views
-from compress.methods.options import filled
+from compress.methods.objective import Addition, Combined
+from compress.methods.registry import options_in_full
+from compress.methods.views import Views
 from compress.numerics.seeds import generator
 from compress.training import Guide
 from edge.core.errors import CompressError
@@ -31,7 +31,7 @@ def test_the_parts_are_those_of_all() -> None:
     )
 
 
-@pytest.mark.parametrize("host", names.HOSTS)
+@pytest.mark.parametrize("host", registry.hosts())
 def test_every_host_carries_an_addition_and_keeps_its_own_attack(host: str) -> None:
     student, teacher = Tiny(3, seed=2), Tiny(5, seed=1)
     found, x_adv = batch(teacher)
@@ -77,29 +77,29 @@ def test_weights_reach_the_host_image_by_image_and_the_attack_is_watched() -> No
 
 
 def test_methods_as_they_are_written() -> None:
-    assert names.method("vgap") == names.method(["vgap"]) == "vgap"
-    assert names.parts(["vgap", "gacd"], {}) == ["rslad", "vgap", "gacd"]
-    assert names.parts(["gacd", "trades"], {}) == ["trades", "gacd"]
-    assert names.parts("vgap", {"host": "pgd-at"}) == ["pgd-at", "vgap"]
+    assert registry.checked_method("vgap") == registry.checked_method(["vgap"]) == "vgap"
+    assert registry.method_parts(["vgap", "gacd"], {}) == ["rslad", "vgap", "gacd"]
+    assert registry.method_parts(["gacd", "trades"], {}) == ["trades", "gacd"]
+    assert registry.method_parts("vgap", {"host": "pgd-at"}) == ["pgd-at", "vgap"]
     assert names.written(["trades", "vgap"]) == "trades+vgap"
     for wrong, what in ((["rslad", "trades"], "one method"), ([], "one method"), (["vgap", "vgap"], "each once")):
         with pytest.raises(CompressError, match=what):
-            names.method(wrong)
+            registry.checked_method(wrong)
     with pytest.raises(CompressError, match="did you mean 'vgap'"):
-        names.method(["vgapp"])
+        registry.checked_method(["vgapp"])
     with pytest.raises(CompressError, match="no name"):
-        names.method([3])
+        registry.checked_method([3])
 
 
 def test_options_of_several_methods_are_recorded_in_full_with_the_host_they_share() -> None:
-    found = filled(["vgap", "gacd"], {"vgap": {"host": "trades"}})
+    found = options_in_full(["vgap", "gacd"], {"vgap": {"host": "trades"}})
     assert found["vgap"]["host"] == found["gacd"]["host"] == "trades"
-    assert filled(["pgd-at", "vgap"], {})["vgap"]["host"] == "pgd-at"
-    assert set(filled("vgap", {})) == set(found["vgap"])
+    assert options_in_full(["pgd-at", "vgap"], {})["vgap"]["host"] == "pgd-at"
+    assert set(options_in_full("vgap", {})) == set(found["vgap"])
     with pytest.raises(CompressError, match=r"gacd\.host: rslad, but the method is built on trades"):
-        filled(["vgap", "gacd"], {"vgap": {"host": "trades"}, "gacd": {"host": "rslad"}})
+        options_in_full(["vgap", "gacd"], {"vgap": {"host": "trades"}, "gacd": {"host": "rslad"}})
     with pytest.raises(CompressError, match="unknown method in the options"):
-        filled(["vgap", "gacd"], {"lambda_cov": 1})
+        options_in_full(["vgap", "gacd"], {"lambda_cov": 1})
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ def test_wrong_options_are_told_in_their_own_words(section: dict[str, object], w
         config.parse(config.Run, {"data": "digits", "student": section}, "here")
 
 
-@pytest.mark.parametrize("method", names.ADDITIONS)
+@pytest.mark.parametrize("method", registry.additions())
 def test_building_a_method_leaves_the_student_as_it_is(method: str) -> None:
     student, teacher = fresh(), fresh(seed=1)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     x = torch.rand(8, 1, 8, 8, generator=generator(0))
-    registry.build(method, {}, student, Guide(teacher.eval()), [x, x], images=16)
+    registry.build_objective(method, {}, student, Guide(teacher.eval()), [x, x], images=16)
     assert same(before, student.state_dict()) and student.training and not teacher.training
 
 
 def test_a_teacher_is_asked_for_when_a_part_of_the_method_asks_one() -> None:
-    assert names.needs_teacher("rslad", {}) and names.needs_teacher("fair-ard", {})
-    assert not names.needs_teacher("trades", {}) and not names.needs_teacher("fair-ard", {"host": "pgd-at"})
-    assert not names.needs_teacher(["pgd-at", "fair-ard"], {}) and names.needs_teacher(["pgd-at", "vgap"], {})
+    assert registry.needs_teacher("rslad", {}) and registry.needs_teacher("fair-ard", {})
+    assert not registry.needs_teacher("trades", {}) and not registry.needs_teacher("fair-ard", {"host": "pgd-at"})
+    assert not registry.needs_teacher(["pgd-at", "fair-ard"], {}) and registry.needs_teacher(["pgd-at", "vgap"], {})

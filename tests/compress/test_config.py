@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from compress import config, names
 from compress.config.faults import model_in
-from compress.methods.options import METHOD_OPTIONS
+from compress.methods import registry
 from edge.core.errors import CompressError
 
 
@@ -64,7 +64,7 @@ def models(kind: type[BaseModel], seen: "set[type[BaseModel]] | None" = None) ->
 
 
 @pytest.mark.parametrize(
-    "kind", [*models(config.Run), config.ExportConfig, config.VerifyConfig, *METHOD_OPTIONS.values()]
+    "kind", [*models(config.Run), config.ExportConfig, config.VerifyConfig, *map(registry.options_of, names.METHODS)]
 )
 def test_every_key_is_documented(kind: type[BaseModel]):
     assert kind.__doc__

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods import registry
-from compress.methods.batch import Batch
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.training import Guide, diagnose
 from compress.training.diagnose import Diagnosis, Seen, shares, spectrum
@@ -83,7 +83,7 @@ def test_weights_are_the_same_bits_with_and_without(tmp_path: Path, method: str,
     for every in (0, 1, 3):
         student, teacher = fresh(), Guide(fresh(5).eval().requires_grad_(False))
         torch.manual_seed(0)
-        made = registry.build(method, options, student, teacher, [torch.ones(8, 1, 8, 8)], images=128)
+        made = registry.build_objective(method, options, student, teacher, [torch.ones(8, 1, 8, 8)], images=128)
         torch.manual_seed(1)
         train(tmp_path / str(every), student, objective=made, teacher=teacher, diagnose=every, **FULL)
         found[every], seen[every] = student, (torch.random.get_rng_state(), rows(tmp_path / str(every)))
@@ -109,7 +109,7 @@ class Keeping(PgdTraining):
         self.student = student
         self.seen: list[tuple[Classifier, Tensor]] = []
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         self.seen.append((copy.deepcopy(self.student), x_adv))
         return super().parts(student, batch, x_adv)
 

@@ -13,7 +13,7 @@ from compress import data, training
 from compress.data import Dataset, extra
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
-from compress.methods.batch import Batch
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.numerics.seeds import generator
 from compress.training.supply import Supply
@@ -238,9 +238,9 @@ class Seeing(PgdTraining):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[Batch] = []
+        self.batches: list[TrainingBatch] = []
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         self.batches.append(batch)
         return super().parts(student, batch, x_adv)
 
@@ -293,7 +293,7 @@ def test_a_memory_of_images_has_room_for_both_kinds(tmp_path: Path) -> None:
 
     student, teacher, clean = fresh(), fresh(5).eval().requires_grad_(False), [torch.rand(8, 1, 8, 8)]
     options = {"negatives": "bank", "bank_negatives": 16}
-    objective = registry.build("gacd", options, student, teacher, clean, images=128 + 50)
+    objective = registry.build_objective("gacd", options, student, teacher, clean, images=128 + 50)
     before = objective.additions[0].bank.rows.clone()
     train(tmp_path, student, objective=objective, teacher=teacher, extra=mixed())
     moved = (objective.additions[0].bank.rows != before).any(1)

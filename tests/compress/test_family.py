@@ -14,14 +14,13 @@ from compress import names
 from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import batch_random_start, pgd, step_size
 from compress.config import TrainAttack
-from compress.methods.batch import Batch, Views
+from compress.methods import registry
 from compress.methods.dgad import put_right
 from compress.methods.fair_ard import class_weights
-from compress.methods.kl import divergences, tempered
 from compress.methods.mart import boosted_cross_entropy
-from compress.methods.options import METHOD_OPTIONS
 from compress.methods.saad import from_corrected_teacher
-from compress.methods.searches import from_teacher, from_teacher_there
+from compress.methods.scores import divergences, from_teacher, from_teacher_there, tempered
+from compress.methods.views import TrainingBatch, Views
 from compress.numerics.seeds import generator
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 
@@ -164,7 +163,7 @@ EQUATIONS: dict[str, tuple[dict[str, Any], Oracle]] = {
 }
 
 
-def ones(student: Tiny, found: Batch, x_adv: Tensor) -> list[One]:
+def ones(student: Tiny, found: TrainingBatch, x_adv: Tensor) -> list[One]:
     assert isinstance(found.teacher, Tiny) and isinstance(found.clean_teacher, Tiny)
     places = (found.x, x_adv, 2 * found.x - x_adv)
     with torch.no_grad():
@@ -199,7 +198,8 @@ def test_every_method_and_option_is_documented() -> None:
     assert set(sections) == set(names.METHODS)
     shared = {"teacher_temperature": text}
     inherited = {"iad-ii": "akd2", "adaiad": "iad-i"}
-    for method, options in METHOD_OPTIONS.items():
+    for method in names.METHODS:
+        options = registry.options_of(method)
         for option in options.model_fields:
             where = shared.get(option, sections[method] + sections.get(inherited.get(method, ""), ""))
             assert f"`{option}`" in where, f"{method}: {option}"
@@ -290,7 +290,7 @@ def test_gradient_matching_rises_with_the_run_and_its_weight() -> None:
 
 def test_two_teachers_must_leave_no_less_than_nothing_to_the_labels() -> None:
     with pytest.raises(ValueError, match="add up to more than 1"):
-        METHOD_OPTIONS["akd2"](teacher_weight=0.8, clean_teacher_weight=0.3)
+        registry.options_of("akd2")(teacher_weight=0.8, clean_teacher_weight=0.3)
     student, (found, x_adv) = Tiny(3, seed=2), batch(Tiny(5, seed=1), 9)
     bare = objective(student, found.teacher, "akd2", teacher_weight=0.7, clean_teacher_weight=0.3)
     assert set(values(bare, student, found, x_adv)) == {"kl_adversarial", "kl_clean_teacher"}
@@ -444,7 +444,7 @@ def test_weights_of_classes_are_bounded_and_even_where_classes_are() -> None:
     torch.testing.assert_close(class_weights(torch.tensor([1.0, 0.5]), 0.0), torch.ones(2))
 
 
-def _iterates(student: Tiny, found: Batch, *, epoch: int, steps: int, eps: float) -> list[Tensor]:
+def _iterates(student: Tiny, found: TrainingBatch, *, epoch: int, steps: int, eps: float) -> list[Tensor]:
     """The images that PGD on cross-entropy asks the student about: the start and all iterates but the last."""
     loss = attack_losses.cross_entropy(found.y)
     start = batch_random_start(found.x, eps, generator(epoch))

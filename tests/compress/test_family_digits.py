@@ -31,12 +31,12 @@ def trained(method: str, *, seed: int = 1, epochs: int = 6) -> Classifier:
     """A small network trained on 512 digits, by the shared teachers where the method asks them."""
     dataset, student = few(512, 32), fresh(seed)
     teachers: list[Classifier | None] = [None, None]
-    if names.needs_teacher(method, {}):
+    if registry.needs_teacher(method, {}):
         teachers = [teacher("pgd-at"), teacher("normal")]
     brief = {"epochs": epochs, "batch_size": 64, "attack": {"steps": 2}, "validate_steps": 1}
     config = Training(precision="float32", **brief)
     clean = Split.of(dataset, "train", CPU).clean(64)
-    objective = registry.build(method, OPTIONS.get(method, {}), student, teachers[0], clean, images=512)
+    objective = registry.build_objective(method, OPTIONS.get(method, {}), student, teachers[0], clean, images=512)
     with TemporaryDirectory() as folder:
         given = {"eps": EPS, "seed": 3, "work": Work(Path(folder)), "label": method, "clean_teacher": teachers[1]}
         training.fit(student, objective, teachers[0], dataset, config, **given)

@@ -13,9 +13,8 @@ from compress import names, training
 from compress.config import TrainAttack, Training
 from compress.data.split import Split
 from compress.methods import registry
-from compress.methods.batch import Batch
 from compress.methods.objective import Objective
-from compress.methods.options import METHOD_OPTIONS
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier, Features
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics.seeds import generator
@@ -29,13 +28,13 @@ ATTACKING = [name for name in names.METHODS if name != "normal"]
 EPS, STEP = 0.2, 0.05
 
 
-def built(method: str, student: Classifier, found: Batch) -> Objective:
+def built(method: str, student: Classifier, found: TrainingBatch) -> Objective:
     """In the precision of the batch."""
-    own = METHOD_OPTIONS[method].model_fields
+    own = registry.options_of(method).model_fields
     options = {
         name: 0.4 for name in ("label_weight", "adversarial_weight") if name in own
     }  # so that all terms are there
-    made = registry.build(method, options, student, found.teacher, [found.x], images=len(found.y))
+    made = registry.build_objective(method, options, student, found.teacher, [found.x], images=len(found.y))
     return made.to(found.x.dtype)
 
 
@@ -62,7 +61,7 @@ def test_the_attack_makes_worse_what_it_ascends(method: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def real() -> "tuple[Classifier, Batch, Tensor]":
+def real() -> "tuple[Classifier, TrainingBatch, Tensor]":
     """Networks with BatchNorm: a student, digits, a teacher and a clean teacher that have seen them once."""
     split = Split.of(few(48), "train", torch.device("cpu"))
     x, y = next(split.batches(48))
@@ -72,7 +71,7 @@ def real() -> "tuple[Classifier, Batch, Tensor]":
             for _ in range(20):
                 network(x)
     student, teacher, clean = (network.eval() for network in networks)
-    found = Batch(x, y, teacher, clean, progress=0.5, index=torch.arange(48), key=(0, 0, 0))
+    found = TrainingBatch(x, y, teacher, clean, progress=0.5, index=torch.arange(48), key=(0, 0, 0))
     return student, found, (x + 0.1 * torch.rand(x.shape, generator=generator(1))).clamp(0, 1)
 
 
@@ -86,7 +85,7 @@ def buffers(*networks: "Classifier | None") -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("method", names.METHODS)
-def test_no_statistics_move_in_attack_and_parts(method: str, real: "tuple[Classifier, Batch, Tensor]") -> None:
+def test_no_statistics_move_in_attack_and_parts(method: str, real: "tuple[Classifier, TrainingBatch, Tensor]") -> None:
     student, found, x_adv = real
     made = built(method, student, found)
     before = buffers(student, found.teacher, found.clean_teacher)
@@ -152,7 +151,7 @@ def test_no_gradient_reaches_a_teacher(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["adaad", "adaiad", "dgad", "saad", "igdm"])
 def test_a_teacher_without_gradients_is_refused_where_the_attack_follows_it(
-    method: str, chain: SimpleNamespace, real: "tuple[Classifier, Batch, Tensor]"
+    method: str, chain: SimpleNamespace, real: "tuple[Classifier, TrainingBatch, Tensor]"
 ) -> None:
     student, found, _ = real
     mute = replace(found, teacher=OnnxClassifier(chain.ef / "model.onnx"))
@@ -185,7 +184,7 @@ def test_training_selects_without_a_test_split(tmp_path: Path) -> None:
     without = replace(digits, splits={name: split for name, split in digits.splits.items() if name != "test"})
     student, teacher = fresh(1), fresh(0).eval().requires_grad_(False)
     config = Training(precision="float32", epochs=2, batch_size=32, attack={"steps": 1}, validate_steps=1)
-    made = registry.build("adaad", {}, student, teacher)
+    made = registry.build_objective("adaad", {}, student, teacher)
     found = training.fit(student, made, teacher, without, config, eps=0.1, seed=0, work=Work(tmp_path), label="x")
     assert found["best_epoch"] in (1, 2) and found["validation"]["n"] == len(digits.splits["val"])
 

@@ -11,9 +11,8 @@ from compress import data, training
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.data.augment import crop_flip
 from compress.data.split import Split
-from compress.methods.batch import Batch
-from compress.methods.options import Normal
-from compress.methods.supervised import CleanTraining
+from compress.methods.normal import CleanTraining, Normal
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.numerics.seeds import generator
 from edge.core import artifact
@@ -113,7 +112,7 @@ class Seeing(CleanTraining):
         super().__init__(Normal())
         self.seen: list[torch.Tensor] = []
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: torch.Tensor) -> dict[str, torch.Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: torch.Tensor) -> dict[str, torch.Tensor]:
         self.seen.append(batch.x)
         return super().parts(student, batch, x_adv)
 

@@ -11,8 +11,8 @@ from compress.attacks.accuracy import robust_accuracy
 from compress.config import QuantizeConfig, parse
 from compress.data.split import Split
 from compress.methods import registry
-from compress.methods.batch import Batch
 from compress.methods.objective import Search
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier, Features
 from compress.numerics import precision
 from compress.training import Guide, Passes, fit, speed
@@ -29,7 +29,7 @@ class Seeing(PgdTraining):
         self.types: set[torch.dtype] = set()
         self.inside: set[torch.dtype] = set()
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         found = student.forward_features(x_adv)
         self.types |= {found.logits.dtype, found.pooled.dtype}
         self.inside |= {stage.dtype for stage in found.stages}
@@ -130,7 +130,7 @@ def test_the_teacher_is_asked_once_about_each_batch_of_images(tmp_path: Path) ->
     inside = Counting(fresh(1).eval().requires_grad_(False))
     teacher, student = Guide(inside), fresh()
     options = {"lambda_cov": 0.1, "lambda_gram": 0.1, "host": "rslad"}
-    objective = registry.build("vgap", options, student, teacher, [images(64)])
+    objective = registry.build_objective("vgap", options, student, teacher, [images(64)])
     inside.passes = 0
     train(tmp_path, student, objective=objective, teacher=teacher, epochs=1, lr=1e-3, awp={"gamma": 0.01})
     assert inside.passes == 4 * 2  # steps × (clean, adversarial), though awp computes the loss twice

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from compress import training
-from compress.methods.batch import Batch
 from compress.methods.objective import Search
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.training.average import copied
 from edge.core import interrupt
@@ -33,7 +33,7 @@ class AtStep(PgdTraining):
         super().__init__()
         self.left, self.act = step, act
 
-    def search(self, student: Classifier, batch: Batch) -> Search:
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
         self.left -= 1
         if self.left == 0:
             self.act()

@@ -12,9 +12,8 @@ from torch import Tensor
 from compress import training
 from compress.config import Training
 from compress.methods import registry
-from compress.methods.batch import Batch
-from compress.methods.options import Normal
-from compress.methods.supervised import CleanTraining
+from compress.methods.normal import CleanTraining, Normal
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from compress.training import memory, watch
 from edge.core.artifact import Work
@@ -57,7 +56,7 @@ class Spoiled(PgdTraining):
         super().__init__()
         self.left = after
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         self.left -= 1
         if self.left < 0:
             batch = replace(batch, y=(batch.y + 1) % 10)
@@ -90,7 +89,7 @@ def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measu
 def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) -> None:
     student, seen = fresh(), []
     config = Training(**{**BRIEF, "epochs": 1})
-    objective = registry.build("normal", {}, student, None, [])
+    objective = registry.build_objective("normal", {}, student, None, [])
     measure = lambda: seen.append(1) or {"clean": 0.5}  # noqa: E731
     found = training.fit(
         student, objective, None, few(), config, eps=EPS, seed=3, work=Work(tmp_path), label="t", measure=measure
@@ -106,7 +105,7 @@ class Greedy(CleanTraining):
         super().__init__(Normal())
         self.fits = fits
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         torch.empty(2**50 if len(batch.x) > self.fits else 1)
         return super().parts(student, batch, x_adv)
 
@@ -155,7 +154,10 @@ def test_without_tensorboard_one_line_says_so(
 def test_the_metrics_as_tensorboard_events(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     student, work = fresh(), Work(tmp_path)
-    objective, config = registry.build("normal", {}, student, None, []), Training(**{**BRIEF, "tensorboard": True})
+    objective, config = (
+        registry.build_objective("normal", {}, student, None, []),
+        Training(**{**BRIEF, "tensorboard": True}),
+    )
     training.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
     rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.methods.batch import Batch
 from compress.methods.gacd import GuidedContrast
 from compress.methods.objective import Objective
+from compress.methods.views import TrainingBatch
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 
 
-def built(**options: object) -> tuple[Tiny, Tiny, Objective, Batch, Tensor]:
+def built(**options: object) -> tuple[Tiny, Tiny, Objective, TrainingBatch, Tensor]:
     student, teacher = Tiny(3, seed=2), Tiny(5, seed=1)
     found, x_adv = batch(teacher)
     torch.manual_seed(0)
@@ -27,7 +27,9 @@ def unit(rows: list[list[float]]) -> list[list[float]]:
     return [[v / math.sqrt(sum(w * w for w in row)) for v in row] for row in rows]
 
 
-def embedded(made: Objective, student: Tiny, teacher: Tiny, found: Batch, x_adv: Tensor) -> list[list[list[float]]]:
+def embedded(
+    made: Objective, student: Tiny, teacher: Tiny, found: TrainingBatch, x_adv: Tensor
+) -> list[list[list[float]]]:
     """z_T(x), z_S(x), z_S(x_adv) as lists."""
     added = made.additions[0]
     assert isinstance(added, GuidedContrast)
@@ -37,7 +39,7 @@ def embedded(made: Objective, student: Tiny, teacher: Tiny, found: Batch, x_adv:
     return [unit(each.tolist()) for each in rows]
 
 
-def trust(teacher: Tiny, found: Batch) -> list[float]:
+def trust(teacher: Tiny, found: TrainingBatch) -> list[float]:
     with torch.no_grad():
         scores = teacher(found.x).softmax(1)
     own = [float(scores[i, y]) for i, y in enumerate(found.y.tolist())]
@@ -134,4 +136,4 @@ def test_a_bank_larger_than_memory_is_refused() -> None:
     from compress.methods import registry
 
     with pytest.raises(CompressError, match=r"bank needs .* GiB for 100,000,000,000 images"):
-        registry.build("gacd", {"negatives": "bank"}, student, teacher, [batch(teacher)[0].x], images=10**11)
+        registry.build_objective("gacd", {"negatives": "bank"}, student, teacher, [batch(teacher)[0].x], images=10**11)

@@ -9,8 +9,8 @@ from torch import Tensor
 from compress.attacks.accuracy import robust_accuracy
 from compress.config import TeacherConfig, TrainAttack, Training, parse
 from compress.data.split import Split
-from compress.methods.batch import Batch
 from compress.methods.objective import Search
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier
 from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, rows, same, train
@@ -23,7 +23,7 @@ class Measuring(PgdTraining):
         super().__init__()
         self.found: list[tuple[float, float]] = []
 
-    def parts(self, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
+    def parts(self, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, Tensor]:
         self.found.append((batch.progress, float((x_adv - batch.x).abs().max())))
         return super().parts(student, batch, x_adv)
 
@@ -35,11 +35,11 @@ class Still(PgdTraining):
         super().__init__()
         self.found: list[tuple[float, float]] = []
 
-    def search(self, student: Classifier, batch: Batch) -> Search:
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
         return Search(lambda x: x.flatten(1), lambda pixels: pixels.sum(1))
 
     def adversarial(
-        self, student: Classifier, batch: Batch, attack: TrainAttack, *, eps: float, draw: torch.Generator
+        self, student: Classifier, batch: TrainingBatch, attack: TrainAttack, *, eps: float, draw: torch.Generator
     ) -> Tensor:
         x_adv = super().adversarial(student, batch, attack, eps=eps, draw=draw)
         self.found.append((eps, float((x_adv - batch.x).max())))

@@ -52,11 +52,13 @@ def test_a_stage_has_them_as_records_and_a_resumed_one_has_all(tmp_path: Path, m
     config = TeacherConfig(**{**BRIEF, **shared, "batch_size": 256, "keep_epochs": True})
     whole = teacher.run(config, teacher.TeacherInputs(), tmp_path / "whole")
     assert {*NAMES, training.METRICS} == set(whole.manifest["records"])
-    build = registry.build
-    monkeypatch.setattr(registry, "build", lambda *args, **more: AtStep(6, asked()))  # in the second epoch of 4 steps
+    build = registry.build_objective
+    monkeypatch.setattr(
+        registry, "build_objective", lambda *args, **more: AtStep(6, asked())
+    )  # in the second epoch of 4 steps
     with pytest.raises(interrupt.Interrupted):
         teacher.run(config, teacher.TeacherInputs(), tmp_path / "stopped")
-    monkeypatch.setattr(registry, "build", build)
+    monkeypatch.setattr(registry, "build_objective", build)
     stopped = teacher.run(config, teacher.TeacherInputs(), tmp_path / "stopped")
     assert (
         stopped.identity
@@ -75,7 +77,7 @@ def test_epochs_before_they_were_wanted_are_not_there(tmp_path: Path) -> None:
         train(tmp_path, fresh(), objective=AtStep(5, asked()))
     work, student = Work(tmp_path), fresh()
     config: Any = Training(**{**BRIEF, "keep_epochs": True})
-    objective = registry.build("pgd-at", {}, student)
+    objective = registry.build_objective("pgd-at", {}, student)
     training.fit(student, objective, None, few(), config, eps=EPS, seed=3, work=work, label="test")
     assert work.records == [training.METRICS, NAMES[1]]
 

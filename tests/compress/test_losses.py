@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,7 @@ from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import batch_random_start
 from compress.config import TrainAttack
 from compress.methods import registry
-from compress.methods.kl import divergences, kl
-from compress.methods.options import METHOD_OPTIONS
+from compress.methods.scores import divergences, kl
 from compress.numerics.seeds import generator
 from tests.compress.tiny_networks import Tiny, alone, batch, naive_kl, objective, values
 
@@ -39,7 +39,7 @@ EVERY_TERM: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("method", sorted(METHOD_OPTIONS))
+@pytest.mark.parametrize("method", sorted(names.METHODS))
 def test_gradients_are_true_and_the_sum_reaches_every_weight(method: str) -> None:
     student, teacher = Tiny(3, seed=2), Tiny(5, seed=1)
     host = objective(student, teacher, method, **EVERY_TERM.get(method, {}))
@@ -69,10 +69,12 @@ def test_adversarial_training_mixes_as_it_says() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
     ce = nn.functional.cross_entropy
-    mixed = registry.build("pgd-at", {"clean_weight": 0.25}, student, None, []).parts(student, found, x_adv)
+    mixed = registry.build_objective("pgd-at", {"clean_weight": 0.25}, student, None, []).parts(student, found, x_adv)
     assert float(mixed["clean"].detach()) == pytest.approx(0.25 * float(ce(student(found.x), found.y).detach()))
     assert float(mixed["adversarial"].detach()) == pytest.approx(0.75 * float(ce(student(x_adv), found.y).detach()))
-    assert set(registry.build("pgd-at", {}, student, None, []).parts(student, found, x_adv)) == {"adversarial"}
+    assert set(registry.build_objective("pgd-at", {}, student, None, []).parts(student, found, x_adv)) == {
+        "adversarial"
+    }
 
 
 EPS = 0.1
@@ -81,10 +83,10 @@ EPS = 0.1
 def test_trades_without_weight_is_plain_cross_entropy_and_costs_nothing_where_predictions_agree() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
-    plain = registry.build("normal", {}, student, None, []).parts(student, found, x_adv)
-    bare = registry.build("trades", {"beta": 0.0}, student, None, []).parts(student, found, x_adv)
+    plain = registry.build_objective("normal", {}, student, None, []).parts(student, found, x_adv)
+    bare = registry.build_objective("trades", {"beta": 0.0}, student, None, []).parts(student, found, x_adv)
     assert set(bare) == {"clean"} and torch.equal(bare["clean"], plain["clean"])
-    same = registry.build("trades", {}, student, None, []).parts(student, found, found.x)
+    same = registry.build_objective("trades", {}, student, None, []).parts(student, found, found.x)
     assert abs(float(same["stability"].detach())) < 1e-12
 
 
@@ -97,14 +99,14 @@ def test_trades_against_naive_loops() -> None:
         math.log(sum(map(math.exp, row))) - row[y] for row, y in zip(clean.tolist(), found.y.tolist(), strict=True)
     ]
     want = {"clean": sum(losses) / len(losses), "stability": 6 * naive_kl(clean, adversarial)}
-    parts = registry.build("trades", {}, student, None, []).parts(student, found, x_adv)
+    parts = registry.build_objective("trades", {}, student, None, []).parts(student, found, x_adv)
     assert {name: float(part.detach()) for name, part in parts.items()} == pytest.approx(want)
 
 
 def test_trades_attacks_the_divergence_from_clean_predictions_that_stay_fixed() -> None:
     student = Tiny(3, seed=2)
     found, x_adv = batch(student)
-    made = registry.build("trades", {}, student, None, [])
+    made = registry.build_objective("trades", {}, student, None, [])
     leaf = x_adv.clone().requires_grad_()
     search = made.search(student, found)
     value = search.loss(search.model(leaf))
@@ -124,7 +126,7 @@ def test_n_fgsm_without_noise_is_fgsm() -> None:
     found, _ = batch(student)
     leaf = found.x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(student(leaf), found.y), [leaf])
-    made = registry.build("n-fgsm", {"noise": 0.0, "alpha": 1.0}, student, None, [])
+    made = registry.build_objective("n-fgsm", {"noise": 0.0, "alpha": 1.0}, student, None, [])
     x_adv = made.adversarial(student, found, TrainAttack(steps=7), eps=EPS, draw=generator(0))  # steps are not used
     torch.testing.assert_close(x_adv, (found.x + EPS * gradient.sign()).clamp(0, 1))
 
@@ -132,7 +134,7 @@ def test_n_fgsm_without_noise_is_fgsm() -> None:
 def test_n_fgsm_steps_once_from_the_noisy_image_and_is_not_projected_back() -> None:
     student = Tiny(3, seed=2)
     found, _ = batch(student, 400)
-    made = registry.build("n-fgsm", {}, student, None, [])
+    made = registry.build_objective("n-fgsm", {}, student, None, [])
     x_adv = made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0))
     assert torch.equal(x_adv, made.adversarial(student, found, TrainAttack(), eps=EPS, draw=generator(0)))
     noise = 2 * EPS * (2 * torch.rand(found.x.shape, generator=generator(0)) - 1)
@@ -148,18 +150,31 @@ def test_n_fgsm_steps_once_from_the_noisy_image_and_is_not_projected_back() -> N
 
 def test_which_methods_take_a_single_step() -> None:
     once, often = TrainAttack(steps=1), TrainAttack(steps=2)
-    made = {name: registry.build(name, {}, Tiny(3, 1), None, []) for name in names.TEACHER_METHODS}
+    made = {name: registry.build_objective(name, {}, Tiny(3, 1), None, []) for name in names.TEACHER_METHODS}
     assert {name for name, method in made.items() if method.single_step(once)} == {*made} - {"normal"}
     assert {name for name, method in made.items() if method.single_step(often)} == {"n-fgsm"}
 
 
 def test_options_name_every_default() -> None:
-    assert all(field.description for options in METHOD_OPTIONS.values() for field in options.model_fields.values())
+    assert all(
+        field.description
+        for options in map(registry.options_of, names.METHODS)
+        for field in options.model_fields.values()
+    )
 
 
 def test_options_of_every_method_and_methods_of_every_option() -> None:
-    assert {*registry.HOSTS, *registry.ADDITIONS} == set(names.METHODS) == set(METHOD_OPTIONS)
-    assert set(registry.HOSTS) == set(names.HOSTS) and set(registry.ADDITIONS) == set(names.ADDITIONS)
+    methods = {name: registry.find_method(name) for name in names.METHODS}
+    assert {name: method.name for name, method in methods.items()} == {name: name for name in names.METHODS}
+    assert {*registry.hosts(), *registry.additions()} == set(names.METHODS)
+    assert len({method.options for method in methods.values()}) == len(methods)
+    assert {*names.TEACHER_METHODS} == {
+        name for name, method in methods.items() if method.teachers == 0 and method.host is None
+    }
+    assert {*names.CLEAN_TEACHER_METHODS} == {name for name, method in methods.items() if method.teachers == 2}
+    assert registry.additions() == {"vgap": "rslad", "gacd": "rslad", "igdm": "adaad", "fair-ard": "ard"}
+    files = {path.stem for path in Path(registry.__file__).parent.glob("*.py") if "METHOD = " in path.read_text()}
+    assert files == {name.replace("-", "_") for name in names.METHODS}
 
 
 @pytest.mark.parametrize("method", names.METHODS)
@@ -173,7 +188,7 @@ def test_who_needs_a_teacher_says_so_and_nobody_else_asks_one(method: str) -> No
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, options in METHOD_OPTIONS.items() if "label_smoothing" in options.model_fields]
+    "method", [name for name in names.METHODS if "label_smoothing" in registry.options_of(name).model_fields]
 )
 def test_smoothed_labels_against_their_definition(method: str) -> None:
     student, (found, x_adv) = Tiny(3, 1), batch(Tiny(5, 2))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.methods import registry
-from compress.methods.levels import ENOUGH
-from compress.methods.statistics import covariance, gap, gram, misfit, principal_directions, within
+from compress.methods.features import ENOUGH, covariance, gap, gram, misfit, principal_directions, within
 from compress.methods.vgap import VarianceGap
 from compress.networks import Features
 from compress.numerics.seeds import generator
@@ -197,7 +196,7 @@ def test_the_teacher_is_never_moved() -> None:
     found, x_adv = batch(teacher)
     torch.stack(list(vgap.parts(student, found, x_adv).values())).sum().backward()
     assert all(weight.grad is None for weight in teacher.parameters())
-    assert [name for name, _ in vgap.named_parameters()] == ["additions.0.projections.maps.0.weight"]
+    assert [name for name, _ in vgap.state.named_parameters()] == ["additions.0.projections.maps.0.weight"]
     assert isinstance(vgap.additions[0], VarianceGap)
 
 
@@ -274,5 +273,5 @@ def test_directions_come_from_no_more_images_than_they_need() -> None:
                 drawn.append(number)
                 yield torch.rand(500, 1, 2, 2, dtype=torch.float64, generator=generator(number))
 
-    made = registry.build("vgap", {}, Tiny(3, 1), Tiny(5, 2), Clean())
+    made = registry.build_objective("vgap", {}, Tiny(3, 1), Tiny(5, 2), Clean())
     assert max(drawn) == ENOUGH // 500 - 1 and made.additions[0].projections.levels == 1

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods import registry
-from compress.methods.batch import Batch
 from compress.methods.objective import Objective
+from compress.methods.views import TrainingBatch
 from compress.networks import Classifier, Features
 
 
@@ -28,27 +28,27 @@ class Tiny(Classifier):
         return Features(self.head(pooled), pooled, (pooled[:, :1, None, None], pooled[:, :, None, None]))
 
 
-def batch(teacher: Classifier, n: int = 7) -> tuple[Batch, Tensor]:
+def batch(teacher: Classifier, n: int = 7) -> tuple[TrainingBatch, Tensor]:
     g = torch.Generator().manual_seed(5)
     x = torch.rand(n, 1, 2, 2, generator=g, dtype=torch.float64)
     x_adv = (x + 0.1 * torch.randn(x.shape, generator=g, dtype=torch.float64)).clamp(0, 1)
     y = torch.randint(0, 3, (n,), generator=g)
-    return Batch(x, y, teacher, Tiny(4, seed=6), index=torch.arange(n), key=(0, 0, 0)), x_adv
+    return TrainingBatch(x, y, teacher, Tiny(4, seed=6), index=torch.arange(n), key=(0, 0, 0)), x_adv
 
 
 def objective(
     student: Classifier, teacher: "Classifier | None", method: "str | list[str]" = "vgap", **options: object
 ) -> Objective:
     clean = [batch(Tiny(3, 0), 40)[0].x]
-    return registry.build(method, options, student, teacher, clean, images=40).double()
+    return registry.build_objective(method, options, student, teacher, clean, images=40).to(torch.float64)
 
 
-def values(objective: Objective, student: Classifier, batch: Batch, x_adv: Tensor) -> dict[str, float]:
+def values(objective: Objective, student: Classifier, batch: TrainingBatch, x_adv: Tensor) -> dict[str, float]:
     """The parts as numbers."""
     return {name: float(part.detach()) for name, part in objective.parts(student, batch, x_adv).items()}
 
 
-def alone(batch: Batch) -> Batch:
+def alone(batch: TrainingBatch) -> TrainingBatch:
     """The batch without teachers."""
     return replace(batch, teacher=None, clean_teacher=None)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from compress import names, networks
 from compress.config import TrainAttack
 from compress.methods import registry
-from compress.methods.batch import Batch, Views
-from compress.methods.objective import Objective, Terms
+from compress.methods.objective import Objective
+from compress.methods.views import Terms, TrainingBatch, Views
 from compress.networks import Classifier
 from compress.networks.distributed import exchange, sharded, synchronise
 from compress.numerics import ranks
@@ -132,12 +132,12 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
     pupil, guide, other = (sharded(each) for each in (student, *(t.eval().requires_grad_(False) for t in teachers)))
     clean = [batch(20, turn)[0] for turn in (3, 4, 5, 6)]
     torch.manual_seed(0)  # for what an objective learns itself
-    objective = registry.build(method, options, pupil, guide, clean, images=80)
+    objective = registry.build_objective(method, options, pupil, guide, clean, images=80)
     weights = [*student.parameters(), *objective.parameters()]
     found: dict[str, Tensor] = {}
     for turn in range(2):
         x, y = batch(size, turn)
-        images = Batch(x, y, guide, other, progress=0.6, index=torch.arange(size) + turn, key=(0, turn, 0))
+        images = TrainingBatch(x, y, guide, other, progress=0.6, index=torch.arange(size) + turn, key=(0, turn, 0))
         x_adv = x
         if objective.attacks:
             pupil.eval()
@@ -174,7 +174,7 @@ def stages() -> dict[str, Tensor]:
     student = network(1)
     pupil = sharded(student).train()
     x, y = batch(7, 0)
-    torch.stack(list(Stages().parts(pupil, Batch(x, y), x).values())).sum().backward()
+    torch.stack(list(Stages().parts(pupil, TrainingBatch(x, y), x).values())).sum().backward()
     ranks.reduce_gradients(student.parameters())
     return {name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None}
 

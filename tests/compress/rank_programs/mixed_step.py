@@ -9,10 +9,9 @@ import torch
 
 from compress import training
 from compress.data.extra import ExtraImages
-from compress.methods.batch import Views
-from compress.methods.kl import divergences
-from compress.methods.objective import Objective, Terms
-from compress.methods.supervised import cross_entropy
+from compress.methods.objective import Objective
+from compress.methods.scores import divergences, smoothed_cross_entropy
+from compress.methods.views import Terms, Views
 from compress.networks.base import Ensemble
 from compress.networks.distributed import sharded
 from compress.numerics import ranks
@@ -26,7 +25,7 @@ class Taught(Objective):
 
     def terms(self, views: Views) -> Terms:
         return {
-            "labels": cross_entropy(views.clean.logits, views.y),
+            "labels": smoothed_cross_entropy(views.clean.logits, views.y),
             "teacher": divergences(views.taught_clean.logits, views.clean.logits),
         }
 

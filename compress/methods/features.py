@@ -1,13 +1,70 @@
-"""Which features of student and teacher are compared, and how their widths are brought together."""
+"""Features of student and teacher: which are compared, how their widths are brought together, and their statistics.
+
+A module of torch, which methods import when they prepare themselves.
+"""
 
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from compress.methods.statistics import principal_directions
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from edge.core.errors import CompressError
+
+
+def covariance(f: Tensor) -> Tensor:
+    """Sample covariance of features (B,D), denominator B − 1 → (D,D)."""
+    centred = f - f.mean(0)
+    return centred.T @ centred / (len(f) - 1)
+
+
+def within(f: Tensor, y: Tensor) -> Tensor:
+    """The part of `covariance` within classes: of features less the mean of their class in the batch; (D,D)."""
+    same = (y[:, None] == y[None]).to(f.dtype)
+    centred = f - (same / same.sum(1, keepdim=True)) @ f
+    return centred.T @ centred / (len(f) - 1)
+
+
+def scatters(f: Tensor, y: Tensor, kind: str) -> list[Tensor]:
+    """`total`: [covariance]; `within`, `between`: [that part of it]; `both`: the two parts, whose sum is the total."""
+    if kind == "total":
+        return [covariance(f)]
+    inside = within(f, y)
+    if kind == "within":
+        return [inside]
+    between = covariance(f) - inside
+    return [between] if kind == "between" else [inside, between]
+
+
+def gram(rows: Tensor, between: str) -> Tensor:
+    """Gram matrix of (B,K): `images` → (B,B), `classes` (columns) → (K,K)."""
+    return rows @ rows.T if between == "images" else rows.T @ rows
+
+
+def misfit(student: Tensor, teacher: Tensor) -> Tensor:
+    """‖student − teacher‖² / ‖teacher‖², Frobenius; () ≥ 0, and 1 for a student of zeros."""
+    return (student - teacher).square().sum() / teacher.square().sum().clamp(min=1e-12)
+
+
+def gap(clean: Tensor, adversarial: Tensor, kind: str) -> Tensor:
+    """The variance gap of features (B,D), signed, with v the variance of each dimension.
+
+    `absolute`: Σ v(adversarial) − Σ v(clean), (); `relative`: that over Σ v(clean), (); `vector`: each dimension's
+    difference over Σ v(clean), (D,).
+    """
+    before, after = clean.var(0), adversarial.var(0)
+    whole = before.sum().clamp(min=1e-12)
+    if kind == "vector":
+        return (after - before) / whole
+    return after.sum() - before.sum() if kind == "absolute" else (after.sum() - before.sum()) / whole
+
+
+def principal_directions(features: Tensor, count: int) -> Tensor:
+    """The `count` directions of largest variance of features (N,D), as orthonormal rows (count,D), signs fixed."""
+    _, vectors = torch.linalg.eigh(covariance(features.double()))
+    rows = vectors.flip(1)[:, :count].T
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return (rows * largest.sign()).to(features.dtype)
 
 
 def pooled(features: Features, which: str) -> list[Tensor]:
@@ -33,15 +90,15 @@ def enough(clean: Iterable[Tensor]) -> Iterator[Tensor]:
             return
 
 
-def asked(network: Classifier, x: Tensor) -> Features:
+def evaluated(network: Classifier, x: Tensor) -> Features:
     """What a network says of images (B,C,H,W) before training: in evaluation mode, so that no statistic moves."""
     modes = [(module, module.training) for module in network.modules()]  # a wrapper's need not be its network's
     network.eval()
     with torch.no_grad():
-        found = network.forward_features(x)
+        features = network.forward_features(x)
     for module, training in modes:
         module.training = training
-    return found
+    return features
 
 
 class Projections(nn.Module):
@@ -57,14 +114,14 @@ class Projections(nn.Module):
         """`clean`, again and again, yields batches of training images (B,C,H,W) by which directions are found."""
         super().__init__()
         self.which = which
-        mine = pooled(asked(student, next(iter(clean))[:2]), which)
-        batches = [pooled(asked(teacher, x), which) for x in enough(clean)]
-        seen = [torch.cat(level) for level in zip(*batches, strict=True)]
-        self.levels = min(len(mine), len(seen))
+        of_student = pooled(evaluated(student, next(iter(clean))[:2]), which)
+        batches = [pooled(evaluated(teacher, x), which) for x in enough(clean)]
+        of_teacher = [torch.cat(level) for level in zip(*batches, strict=True)]
+        self.levels = min(len(of_student), len(of_teacher))
         self.maps = nn.ModuleList()
-        for level, (s, t) in enumerate(zip(mine[-self.levels :], seen[-self.levels :], strict=True)):
+        for level, (s, t) in enumerate(zip(of_student[-self.levels :], of_teacher[-self.levels :], strict=True)):
             width, teacher_width = s.shape[1], t.shape[1]
-            _check(kind, width, teacher_width)
+            _refuse_widths(kind, width, teacher_width)
             learned = nn.Linear(width, teacher_width, bias=False).to(t.device)
             nn.init.orthogonal_(learned.weight)
             self.maps.append(learned if kind == "learned" else nn.Identity())
@@ -85,7 +142,7 @@ class Projections(nn.Module):
         return pooled(features, self.which)[-self.levels :]
 
 
-def _check(kind: str, width: int, teacher_width: int) -> None:
+def _refuse_widths(kind: str, width: int, teacher_width: int) -> None:
     if kind == "identity" and width != teacher_width:
         raise CompressError(
             f"options.projection: identity needs equal widths, the student has {width} features and the teacher "

@@ -1,14 +1,59 @@
-"""A memory of the student's embeddings of all training images, from which negatives are drawn."""
+"""What methods keep between steps: values that come in one by one, running means, embeddings of all training images.
+
+A module of torch, which methods import when they are made.
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.methods.options import Gacd
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
+
+if TYPE_CHECKING:
+    from compress.methods.gacd import Gacd
+
+
+class GrowingState(nn.Module):
+    """Buffers that exist once something was seen; those that a checkpoint has are made when it is loaded."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, value in state_dict.items():
+            own = name.removeprefix(prefix)
+            if name.startswith(prefix) and own not in self._buffers:
+                self.register_buffer(own, torch.empty_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def seen(self, name: str) -> Tensor | None:
+        """The buffer of that name, None before there is one."""
+        return self._buffers.get(name)
+
+
+class RunningMeans(GrowingState):
+    """Running means of matrices by name, the first value as it came. Gradients flow through the newest alone."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self._now: dict[str, Tensor] = {}
+
+    def mixed(self, name: str, value: Tensor) -> Tensor:
+        """decay · past + (1 − decay) · value."""
+        before = self.seen(name)
+        now = value if before is None else self.decay * before + (1 - self.decay) * value
+        self._now[name] = now.detach()
+        return now
+
+    def keep(self) -> None:
+        """What was mixed last is the past from now on."""
+        for name, value in self._now.items():
+            self.register_buffer(name, value)
+        self._now = {}
 
 
 class Bank(nn.Module):
@@ -18,7 +63,7 @@ class Bank(nn.Module):
         """`like` has the device and the type that the memory gets."""
         super().__init__()
         self.options, self.images = options, images
-        _check(images, options.width, like)
+        _refuse_size(images, options.width, like)
         start = torch.randn(images, options.width, generator=generator("bank"))
         self.register_buffer("rows", functional.normalize(start, dim=1).to(like))
         self.register_buffer("labels", torch.full((images,), -1, device=like.device))
@@ -66,7 +111,7 @@ class Bank(nn.Module):
         return self._z
 
 
-def _check(images: int, width: int, like: Tensor) -> None:
+def _refuse_size(images: int, width: int, like: Tensor) -> None:
     needed = images * width * like.element_size()
     free = (
         torch.cuda.mem_get_info(like.device)[0]

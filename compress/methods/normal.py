@@ -1,0 +1,37 @@
+"""Plain training: cross-entropy on clean images, the reference that shows what robustness costs and gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.methods.base import Method, Supervised
+from compress.methods.objective import Objective, Search
+from compress.methods.scores import from_labels, smoothed_cross_entropy
+from compress.methods.views import Terms, TrainingBatch, Views
+
+if TYPE_CHECKING:
+    from compress.networks.base import Classifier
+
+
+class Normal(Supervised):
+    """Cross-entropy on clean images."""
+
+
+class CleanTraining(Objective):
+    """Cross-entropy on clean images; nothing is attacked. The reference that shows what robustness costs and gives."""
+
+    attacks = False
+
+    def __init__(self, options: Normal) -> None:
+        super().__init__()
+        self.smoothing = options.label_smoothing
+
+    def search(self, student: Classifier, batch: TrainingBatch) -> Search:
+        return from_labels(student, batch)
+
+    def terms(self, views: Views) -> Terms:
+        """{"clean": cross-entropy on x}; x_adv is not used."""
+        return {"clean": smoothed_cross_entropy(views.clean.logits, views.y, self.smoothing)}
+
+
+METHOD = Method("normal", Normal, lambda options, preparation: CleanTraining(options), teachers=0)
