@@ -30,8 +30,7 @@ from torch import Tensor
 
 from benchmarks.machine import where
 from compress import networks
-from compress.networks import Classifier
-from compress.networks.base import Activation, Add
+from compress.networks.base import Activation, Add, Classifier
 from compress.quantization import int8
 from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold

@@ -34,7 +34,7 @@ from compress.attacks.accuracy import robust_accuracy
 from compress.config import Training
 from compress.data.split import Split, to_float
 from compress.methods import registry
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from compress.numerics import precision
 from compress.numerics.seeds import generator
 from compress.training import speed

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from compress import data, names
 from compress.config import Common
 from compress.data import Dataset, extra
-from compress.networks import Classifier, network_files
-from compress.networks.base import Ensemble
+from compress.networks import network_files
+from compress.networks.base import Classifier, Ensemble
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage

@@ -4,7 +4,7 @@ The command line offers these without importing torch; the packages that impleme
 names by tests.
 """
 
-import re
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,37 +30,6 @@ DEFAULT_EPS = {
     "digits": "40/255",
     "cifar10": "8/255",
     "cifar100": "8/255",
-}
-
-#: Models to train; `+FLAG` chooses a variant, any depth and width of a family is known.
-MODELS = {
-    "resnet8": "CIFAR ResNet, 1 block a stage (75 k parameters)",
-    "resnet20": "CIFAR ResNet, 3 blocks a stage (270 k)",
-    "resnet32": "CIFAR ResNet, 5 blocks a stage (464 k)",
-    "resnet56": "CIFAR ResNet, 9 blocks a stage (853 k)",
-    "resnet18": "ResNet-18 for small images (11 M)",
-    "resnet34": "ResNet-34 for small images (21 M)",
-    "resnet50": "ResNet-50 for small images (24 M)",
-    "preactresnet18": "PreActResNet-18 for small images (11 M)",
-    "preactresnet34": "PreActResNet-34 for small images (21 M)",
-    "wrn-10-4": "WideResNet, depth 10, width 4 (1.2 M)",
-    "wrn-16-2": "WideResNet, depth 16, width 2 (692 k)",
-    "wrn-28-10": "WideResNet, depth 28, width 10 (36 M)",
-    "wrn-34-10": "WideResNet, depth 34, width 10 (46 M)",
-    "wrn-34-20": "WideResNet, depth 34, width 20 (185 M)",
-    "wrn-70-16": "WideResNet, depth 70, width 16 (267 M)",
-    "mobilenetv2": "MobileNet-V2 for small images, width 1 (2.3 M); mobilenetv2-0.5 has half the width",
-    "mobilenetv3-small": "MobileNetV3 small, for images around 224×224 (1.5 M)",
-    "mobilenetv3-large": "MobileNetV3 large, for images around 224×224 (4.2 M)",
-    "cnn": "four plain convolutions (131 k)",
-}
-
-#: Whole families beside the names above: the name without its flags, and which depths its arithmetic allows.
-MODEL_FAMILIES: "dict[str, Callable[[int], bool]]" = {
-    r"resnet(\d+)": lambda depth: depth >= 8 and (depth - 2) % 6 == 0,
-    r"wrn-(\d+)-[1-9]\d*": lambda depth: depth >= 10 and (depth - 4) % 6 == 0,
-    r"wrn-(34)-r|wrn-a(4)": lambda depth: True,
-    r"mobilenetv(2)-(?!0+(?:\.0+)?$)\d+(?:\.\d+)?": lambda width: True,
 }
 
 #: A method's file is `compress/methods/NAME.py`, with _ for -.
@@ -132,6 +101,15 @@ class SchemaOnDemand:
         return self.make()
 
 
+def resolved(place: "str | Callable[..., Any]") -> "Callable[..., Any]":
+    """The function at "module:function", imported now; a function is itself."""
+    if not isinstance(place, str):
+        return place
+    module, _, function = place.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return loaded
+
+
 def dataset(name: str) -> "tuple[str, str | None]":
     """`KIND:PATH` in its two parts, the kind a known one; the path only where that kind can have one."""
     kind, colon, path = name.partition(":")
@@ -141,23 +119,6 @@ def dataset(name: str) -> "tuple[str, str | None]":
     if colon and (kind == "digits" or not path):
         raise CompressError(f"data {name!r}: {kind} takes {'no path' if path else 'a path after the colon'}")
     return kind, path or None
-
-
-def model(name: str) -> str:
-    """`name` itself when its family is known; whether that depth or flag exists is for the family to say."""
-    base = name.partition("+")[0]
-    for pattern, allowed in MODEL_FAMILIES.items():
-        found = re.fullmatch(pattern, base)
-        if found and allowed(int(next(filter(None, found.groups())))):
-            return name
-    choices.known("model", base, MODELS)
-    return name
-
-
-def model_pattern() -> str:
-    """What an editor lets pass beside the names above: the families, and flags behind any name. Loading is stricter."""
-    families = [*MODELS, r"resnet(14|26|38|44|110)", r"wrn-\d+-\d+", "wrn-34-r", "wrn-a4", r"mobilenetv2-\d+(\.\d+)?"]
-    return rf"^({'|'.join(families)})(\+[a-z0-9_-]+)*$"
 
 
 def written(method: "str | Sequence[str]") -> str:

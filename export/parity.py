@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.config import ExportConfig
 from compress.data import Dataset
 from compress.data.split import to_float
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from edge import open_runner
 from edge.core.errors import CheckFailed, CompressError

@@ -13,7 +13,7 @@ from compress.attacks import losses as attack_losses
 from compress.attacks.accuracy import largest_margin
 from compress.attacks.pgd import batch_random_start
 from compress.data.split import to_float
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 from edge.core.progress import Progress

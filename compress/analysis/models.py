@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from compress.folders import TORCH_STAGES, load
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.network_files import WEIGHTS
 from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.attacks.contract import Model
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
 from compress.quantization.folding import fold
 

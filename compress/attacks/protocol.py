@@ -18,7 +18,7 @@ from compress.attacks.losses import ImageLoss
 from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.config import AttackConfig
 from compress.data.split import to_float
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.graph.onnx_twin import GraphTwin
 from compress.numerics.seeds import generator
 from edge.attacks import checks

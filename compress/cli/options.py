@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from compress import names
+from compress import names, networks
 from edge.core import choices
 from edge.core.errors import CompressError
 
@@ -74,7 +74,7 @@ METHOD = Method()
 
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
 DATA = Written("data", names.dataset, names.DATASETS)
-MODEL = Written("model", names.model, names.MODELS)
+MODEL = Written("model", networks.checked_model, networks.model_names())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from compress import names
+from compress import names, networks
 from compress.methods import registry
 from edge.core import choices, targets
 from edge.core.errors import CompressError
@@ -90,8 +90,12 @@ Data = Annotated[
 ]
 Model = Annotated[
     str,
-    AfterValidator(_written(names.model)),
-    WithJsonSchema({"anyOf": [{"enum": list(names.MODELS)}, {"type": "string", "pattern": names.model_pattern()}]}),
+    AfterValidator(_written(networks.checked_model)),
+    names.SchemaOnDemand(
+        lambda: {
+            "anyOf": [{"enum": list(networks.model_names())}, {"type": "string", "pattern": networks.model_pattern()}]
+        }
+    ),
 ]
 Method = Annotated[
     str | list[str],

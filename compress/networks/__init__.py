@@ -1,12 +1,152 @@
-"""The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass.
+"""The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass. No torch here.
 
 A name is a family's (`wrn-34-10`) with the variant's flags behind it (`wrn-28-10+silu+same+normalize`), or the source
 and name of a network that another package makes (`timm:NAME`).
 """
 
-from compress import names
-from compress.networks.base import Classifier, Features
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from compress.names import resolved
+from edge.core import choices, plugins
 from edge.core.errors import CompressError
+
+if TYPE_CHECKING:
+    from compress.networks.base import Classifier
+
+
+@dataclass(frozen=True)
+class Network:
+    """A family of networks: its names, and what builds one. An installed package adds one as an entry point."""
+
+    name: str
+    #: build(name, channels=, classes=, flags=) → `Classifier`, freshly initialised; or "module:function"
+    build: str | Callable[..., Any]
+    #: the names that are offered, without flags → one line on each
+    models: Mapping[str, str]
+    #: the flags that a variant may have
+    flags: frozenset[str] = frozenset({"normalize"})
+    #: further names: a pattern of the whole name, and which of its matches exist
+    pattern: str | None = None
+    allowed: Callable[[re.Match[str]], bool] = field(default=lambda match: True)
+    #: patterns that an editor lets pass beside `models`; building is stricter
+    editor: tuple[str, ...] = ()
+
+    def has(self, base: str) -> bool:
+        """Whether the family has a network of that name, which is without flags."""
+        match = re.fullmatch(self.pattern, base) if self.pattern else None
+        return base in self.models or (match is not None and self.allowed(match))
+
+
+def _six(more: int, least: int) -> Callable[[re.Match[str]], bool]:
+    """Depths of 6n + `more`, from `least` on."""
+    return lambda match: int(match[1]) >= least and (int(match[1]) - more) % 6 == 0
+
+
+#: Every family in its file of that name. A name that two have is the first one's.
+FAMILIES = (
+    Network(
+        "cifar_resnet",
+        "compress.networks.cifar_resnet:cifar_resnet",
+        {
+            "resnet8": "CIFAR ResNet, 1 block a stage (75 k parameters)",
+            "resnet20": "CIFAR ResNet, 3 blocks a stage (270 k)",
+            "resnet32": "CIFAR ResNet, 5 blocks a stage (464 k)",
+            "resnet56": "CIFAR ResNet, 9 blocks a stage (853 k)",
+        },
+        pattern=r"resnet(?!(?:50|152)$)(\d+)",
+        allowed=_six(2, 8),
+        editor=(r"resnet(14|26|38|44|110)",),
+    ),
+    Network(
+        "resnet",
+        "compress.networks.resnet:ResNet",
+        {
+            "resnet18": "ResNet-18 for small images (11 M)",
+            "resnet34": "ResNet-34 for small images (21 M)",
+            "resnet50": "ResNet-50 for small images (24 M)",
+        },
+        pattern=r"resnet(101|152)",
+    ),
+    Network(
+        "preactresnet",
+        "compress.networks.preactresnet:PreActResNet",
+        {
+            "preactresnet18": "PreActResNet-18 for small images (11 M)",
+            "preactresnet34": "PreActResNet-34 for small images (21 M)",
+        },
+        frozenset({"normalize", "silu", "raw", "final-bn", "same"}),
+    ),
+    Network(
+        "wideresnet",
+        "compress.networks.wideresnet:wide_resnet",
+        {
+            "wrn-10-4": "WideResNet, depth 10, width 4 (1.2 M)",
+            "wrn-16-2": "WideResNet, depth 16, width 2 (692 k)",
+            "wrn-28-10": "WideResNet, depth 28, width 10 (36 M)",
+            "wrn-34-10": "WideResNet, depth 34, width 10 (46 M)",
+            "wrn-34-20": "WideResNet, depth 34, width 20 (185 M)",
+            "wrn-70-16": "WideResNet, depth 70, width 16 (267 M)",
+        },
+        # sub_block1: a group that the TRADES code makes and never uses; same: TensorFlow's padding; cosine: features
+        # and weights of the head at length 1, no bias (Pang et al. 2020)
+        frozenset({"normalize", "standardize", "sub_block1", "silu", "pssilu", "same", "cosine"}),
+        pattern=r"wrn-(\d+)-[1-9]\d*|wrn-34-r|wrn-a4",
+        allowed=lambda match: match[1] is None or _six(4, 10)(match),
+        editor=(r"wrn-\d+-\d+", "wrn-34-r", "wrn-a4"),
+    ),
+    Network(
+        "mobilenetv2",
+        "compress.networks.mobilenetv2:mobilenet_v2",
+        {"mobilenetv2": "MobileNet-V2 for small images, width 1 (2.3 M); mobilenetv2-0.5 has half the width"},
+        pattern=r"mobilenetv2-(?!0+(?:\.0+)?$)\d+(?:\.\d+)?",
+        editor=(r"mobilenetv2-\d+(\.\d+)?",),
+    ),
+    Network(
+        "mobilenetv3",
+        "compress.networks.mobilenetv3:MobileNetV3",
+        {
+            "mobilenetv3-small": "MobileNetV3 small, for images around 224×224 (1.5 M)",
+            "mobilenetv3-large": "MobileNetV3 large, for images around 224×224 (4.2 M)",
+        },
+    ),
+    Network("cnn", "compress.networks.cnn:CNN", {"cnn": "four plain convolutions (131 k)"}),
+)
+
+
+def families() -> tuple[Network, ...]:
+    """Ours, then those of installed packages."""
+    return (*FAMILIES, *(plugins.load("networks", name, Network) for name in plugins.installed("networks")))
+
+
+def model_names() -> tuple[str, ...]:
+    """The names that are offered; `+FLAG` chooses a variant, any depth and width of a family is known."""
+    return tuple(name for family in families() for name in family.models)
+
+
+def find_family(base: str) -> Network:
+    """The family that has a network of that name, which is without flags; CompressError for a name of none."""
+    for family in families():
+        if family.has(base):
+            return family
+    choices.known("model", base, model_names())
+    raise AssertionError(f"{base} is offered by a family that does not have it")
+
+
+def checked_model(name: str) -> str:
+    """`name` itself when its family is known; whether it has the flags is said when it is built."""
+    find_family(name.partition("+")[0])
+    return name
+
+
+def model_pattern() -> str:
+    """What an editor lets pass: the names, the families, and flags behind any name. Loading is stricter."""
+    patterns = [*model_names(), *(pattern for family in families() for pattern in family.editor)]
+    return rf"^({'|'.join(patterns)})(\+[a-z0-9_-]+)*$"
 
 
 def build_network(name: str, *, channels: int, classes: int) -> Classifier:
@@ -15,14 +155,11 @@ def build_network(name: str, *, channels: int, classes: int) -> Classifier:
         from compress.networks import foreign
 
         return foreign.build_foreign(name, channels=channels, classes=classes)
-    from compress.networks import cifar_resnet, cnn, mobilenetv2, mobilenetv3, preactresnet, resnet, wideresnet
-
     base, *flags = name.split("+")
-    for family in (resnet, cifar_resnet, preactresnet, wideresnet, mobilenetv2, mobilenetv3, cnn):
-        if (found := family.build(base, frozenset(flags), channels, classes)) is not None:
-            return found
-    names.model(name)
-    raise CompressError(f"model {name!r} is known but not built here; please report this")
-
-
-__all__ = ["Classifier", "Features", "build"]
+    family = find_family(base)
+    for flag in sorted({*flags} - family.flags):
+        raise CompressError(
+            f"model {base!r} has no variant +{flag} (known: {', '.join(f'+{k}' for k in sorted(family.flags))})"
+        )
+    network: Classifier = resolved(family.build)(base, channels=channels, classes=classes, flags=frozenset(flags))
+    return network

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edge.core.errors import CompressError
-
 
 @dataclass(frozen=True)
 class Features:
@@ -111,15 +109,6 @@ def activation(flags: "frozenset[str]") -> Callable[[], nn.Module]:
         shared = ShiftedSiLU()
         return lambda: shared
     return nn.SiLU if "silu" in flags else Activation
-
-
-def checked_flags(name: str, flags: "frozenset[str]", known: "frozenset[str]") -> "frozenset[str]":
-    """The flags themselves when a network of that name has them."""
-    for flag in sorted(flags - known):
-        raise CompressError(
-            f"model {name!r} has no variant +{flag} (known: {', '.join(f'+{k}' for k in sorted(known))})"
-        )
-    return flags
 
 
 def initialise(model: nn.Module) -> None:

@@ -1,13 +1,9 @@
 """CIFAR ResNets of depth 6n + 2 (He et al. 2016 §4.2), shortcuts of option A: no parameters of their own."""
 
-import re
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked_flags, conv3x3, preprocessing
-
-FLAGS = frozenset({"normalize"})
+from compress.networks.base import Activation, Add, Classifier, Features, conv3x3, preprocessing
 
 
 class CifarResNetBlock(nn.Module):
@@ -56,13 +52,9 @@ class CifarResNet(Classifier):
         return Features(self.linear(pooled), pooled, (stage1, stage2, stage3))
 
 
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    found = re.fullmatch(r"resnet(\d+)", name)
-    depth = int(found[1]) if found else 0
-    if depth < 8 or (depth - 2) % 6:
-        return None
-    return CifarResNet(depth, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))
+def cifar_resnet(name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> CifarResNet:
+    """`resnetDEPTH`."""
+    return CifarResNet(int(name.removeprefix("resnet")), channels=channels, classes=classes, flags=flags)
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Classifier, Features, checked_flags, conv3x3, initialise, preprocessing
+from compress.networks.base import Activation, Classifier, Features, conv3x3, initialise, preprocessing
 
-FLAGS = frozenset({"normalize"})
 #: Channels and stride of each convolution.
 LAYERS = ((32, 1), (64, 2), (64, 1), (128, 2))
 
@@ -12,7 +11,9 @@ LAYERS = ((32, 1), (64, 2), (64, 1), (128, 2))
 class CNN(Classifier):
     """32, 64, 64 and 128 channels, pooled over the whole image."""
 
-    def __init__(self, *, channels: int, classes: int, flags: "frozenset[str]") -> None:
+    def __init__(
+        self, name: str = "cnn", *, channels: int, classes: int, flags: "frozenset[str]" = frozenset()
+    ) -> None:
         super().__init__()
         self.preprocess = preprocessing(flags, channels)
         inputs, stages = channels, []
@@ -30,8 +31,3 @@ class CNN(Classifier):
             stages.append(out)
         pooled = out.mean((2, 3))
         return Features(self.linear(pooled), pooled, tuple(stages))
-
-
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    return CNN(channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS)) if name == "cnn" else None

@@ -4,13 +4,10 @@ As robust-distillation code has it: stem and second stage keep the resolution, p
 of stride 1 changes its width.
 """
 
-import re
-
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked_flags, initialise, preprocessing
+from compress.networks.base import Activation, Add, Classifier, Features, initialise, preprocessing
 
-FLAGS = frozenset({"normalize"})
 #: Expansion, channels, blocks and stride of each stage.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
@@ -84,10 +81,7 @@ class MobileNetV2(Classifier):
         return Features(self.linear(pooled), pooled, (*stages, out))
 
 
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    found = re.fullmatch(r"mobilenetv2(?:-(\d+(?:\.\d+)?))?", name)
-    multiplier = float(found[1] or 1) if found else 0.0
-    if multiplier <= 0:
-        return None
-    return MobileNetV2(multiplier, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))
+def mobilenet_v2(name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> MobileNetV2:
+    """`mobilenetv2`, of width 1, or `mobilenetv2-WIDTH`."""
+    _, _, multiplier = name.partition("-")
+    return MobileNetV2(float(multiplier or 1), channels=channels, classes=classes, flags=flags)

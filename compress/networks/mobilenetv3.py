@@ -6,10 +6,9 @@ resumed run does not share.
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, checked_flags, initialise, preprocessing
+from compress.networks.base import Activation, Add, Classifier, Features, initialise, preprocessing
 from compress.networks.mobilenetv2 import rounded_width
 
-FLAGS = frozenset({"normalize"})
 #: Kernel, expanded channels, output channels, squeeze-and-excitation, hard-swish, stride of each block.
 Row = tuple[int, int, int, bool, bool, int]
 LARGE: tuple[Row, ...] = (
@@ -113,10 +112,3 @@ class MobileNetV3(Classifier):
                 stages.append(out)
         pooled = self.classifier[1](self.classifier[0](out.mean((2, 3))))
         return Features(self.classifier[3](pooled), pooled, (*stages, out))
-
-
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    if name not in VARIANTS:
-        return None
-    return MobileNetV3(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from compress import networks
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge.core import artifact
 
 ARCHITECTURE = "model.json"

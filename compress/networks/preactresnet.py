@@ -13,7 +13,6 @@ from compress.networks.base import (
     Classifier,
     Features,
     activation,
-    checked_flags,
     conv3x3,
     initialise,
     padding,
@@ -22,7 +21,6 @@ from compress.networks.base import (
 
 #: +raw: shortcuts take the block's input, not its activation; +final-bn: BatchNorm and activation before pooling;
 #: +same: TensorFlow's padding, and 3×3 shortcuts with it (the DeepMind models)
-FLAGS = frozenset({"normalize", "silu", "raw", "final-bn", "same"})
 DEPTHS = {"preactresnet18": (2, 2, 2, 2), "preactresnet34": (3, 4, 6, 3)}
 
 
@@ -87,10 +85,3 @@ class PreActResNet(Classifier):
         stage4 = self.relu(self.bn(self.layer4(stage3)))
         pooled = stage4.mean((2, 3))
         return Features(self.linear(pooled), pooled, (stage1, stage2, stage3, stage4))
-
-
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    if name not in DEPTHS:
-        return None
-    return PreActResNet(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

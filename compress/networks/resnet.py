@@ -12,13 +12,11 @@ from compress.networks.base import (
     Add,
     Classifier,
     Features,
-    checked_flags,
     conv3x3,
     initialise,
     preprocessing,
 )
 
-FLAGS = frozenset({"normalize"})
 #: Blocks of each stage, and whether they are bottlenecks.
 DEPTHS = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -113,10 +111,3 @@ class ResNet(Classifier):
         stage4 = self.layer4(stage3)
         pooled = stage4.mean((2, 3))
         return Features(self.linear(pooled), pooled, (stage1, stage2, stage3, stage4))
-
-
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
-    if name not in DEPTHS:
-        return None
-    return ResNet(name, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))

@@ -4,7 +4,6 @@ One class for the variants that published robust models use: an unused first gro
 activations, TensorFlow's padding, a cosine head, and stages of unequal depth and width.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -15,16 +14,11 @@ from compress.networks.base import (
     Classifier,
     Features,
     activation,
-    checked_flags,
     conv3x3,
     initialise,
     padding,
     preprocessing,
 )
-
-#: +sub_block1: a group that the TRADES code makes and never uses; +same: TensorFlow's padding; +cosine: both features
-#: and weights of the head at length 1, no bias (Pang et al. 2020)
-FLAGS = frozenset({"normalize", "standardize", "sub_block1", "silu", "pssilu", "same", "cosine"})
 
 #: Blocks and channels of each stage where they are not 6n + 4 and 16·2^i·w.
 UNEQUAL = {
@@ -104,16 +98,11 @@ class WideResNet(Classifier):
         return Features(self.fc(pooled), pooled, (stage1, stage2, stage3))
 
 
-def build(name: str, flags: "frozenset[str]", channels: int, classes: int) -> "Classifier | None":
-    """The network of that name, None where the name is not of this family."""
+def wide_resnet(name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> WideResNet:
+    """`wrn-DEPTH-WIDTH`, or a name of `UNEQUAL`."""
     if name in UNEQUAL:
         blocks, widths = UNEQUAL[name]
-    elif found := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
-        depth, width = int(found[1]), int(found[2])
-        if depth < 10 or (depth - 4) % 6 or width < 1:
-            return None
-        count = (depth - 4) // 6
-        blocks, widths = (count, count, count), (16 * width, 32 * width, 64 * width)
     else:
-        return None
-    return WideResNet(blocks, widths, channels=channels, classes=classes, flags=checked_flags(name, flags, FLAGS))
+        depth, width = (int(number) for number in name.split("-")[1:])
+        blocks, widths = ((depth - 4) // 6,) * 3, (16 * width, 32 * width, 64 * width)
+    return WideResNet(blocks, widths, channels=channels, classes=classes, flags=flags)

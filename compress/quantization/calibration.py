@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.quantization import ranges
 from compress.quantization.quantized import QuantConv2d, QuantLinear
 from compress.quantization.quantizer import SIGNED, UNSIGNED

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks import Classifier, network_files
+from compress.networks import network_files
+from compress.networks.base import Classifier
 from compress.quantization import calibration, quantized
 from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers

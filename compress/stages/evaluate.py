@@ -15,7 +15,7 @@ from compress.attacks.ensemble_result import EnsembleResult
 from compress.config import EvaluateConfig
 from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics import ranks
 from compress.stages.attack import choose
 from edge.core import artifact

@@ -17,8 +17,8 @@ from compress.data import Dataset
 from compress.data.split import Split, to_float
 from compress.folders import Folders, lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.methods import registry
-from compress.networks import Classifier, network_files
-from compress.networks.base import parameters
+from compress.networks import network_files
+from compress.networks.base import Classifier, parameters
 from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
 from compress.quantization.calibration import Ranges

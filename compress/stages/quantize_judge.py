@@ -11,7 +11,7 @@ from compress.attacks.pgd import batch_random_start
 from compress.config import QuantizeConfig
 from compress.data import Dataset, first_of_each_class
 from compress.data.split import Split
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from edge.core.interval import clopper_pearson
 

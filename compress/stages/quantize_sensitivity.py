@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.int8 import Layout
 from compress.stages.quantize_judge import Judge, Verdict

@@ -10,8 +10,8 @@ from compress import data, names, training
 from compress.config import ImportConfig
 from compress.data import Dataset
 from compress.data.split import Split
-from compress.networks import Classifier, network_files
-from compress.networks.base import parameters
+from compress.networks import network_files
+from compress.networks.base import Classifier, parameters
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.stages.attack import choose
 from compress.zoo import check, importing, sources

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.distributed import sharded
 
 

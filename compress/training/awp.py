@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics import ranks
 
 #: Keeps the direction of a layer without gradient finite; the published code's value.

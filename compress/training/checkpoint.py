@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.config import Training
-from compress.networks import Classifier, network_files
+from compress.networks import network_files
+from compress.networks.base import Classifier
 from compress.numerics import ranks
 from edge.core import artifact
 from edge.core.artifact import Work

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from compress.numerics import ranks
 
 

@@ -14,7 +14,7 @@ from compress.data import Dataset, augment
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.objective import Objective
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
 from compress.training import checkpoint, events, memory, schedule, speed, watch

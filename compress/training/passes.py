@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from compress.numerics import precision
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.methods.objective import Search
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics import precision, ranks
 from compress.training.passes import Passes
 from edge.core.progress import say

@@ -14,8 +14,8 @@ from compress.data.split import Split
 from compress.folders import lineage, load_data, load_role, numbered, plan_of
 from compress.methods import registry
 from compress.methods.objective import Objective
-from compress.networks import Classifier, network_files
-from compress.networks.base import parameters
+from compress.networks import network_files
+from compress.networks.base import Classifier, parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
 from edge.core.artifact import Stage, Work

@@ -10,7 +10,7 @@ from compress.config import Training
 from compress.data.augment import Augmentation
 from compress.methods.objective import Objective
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.distributed import exchange, sharded
 from compress.numerics import ranks
 from compress.numerics.seeds import generator

@@ -12,8 +12,7 @@ from torch import Tensor
 from compress.attacks import ensemble, presets
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.data.split import Split
-from compress.networks import Classifier
-from compress.networks.base import Normalize
+from compress.networks.base import Classifier, Normalize
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.zoo.catalog import NORMALIZATIONS, CatalogEntry
 from edge.attacks.square import square

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from compress import networks
-from compress.networks import Classifier, foreign
+from compress.networks import foreign
+from compress.networks.base import Classifier
 from compress.zoo import catalog, checkpoints, detect
 from compress.zoo.checkpoints import ForeignWeights
 from compress.zoo.sources import Source

@@ -5,9 +5,11 @@ Names are read from the packages' metadata; an object is imported when it is use
 
 import functools
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TypeVar
 
 from edge.core.errors import CompressError
+
+Added = TypeVar("Added")
 
 GROUPS = ("targets", "methods", "networks", "datasets", "attacks")
 
@@ -28,12 +30,21 @@ def installed(group: str) -> "dict[str, EntryPoint]":
     return added
 
 
-def load(group: str, name: str) -> Any:
-    """The object behind a name in `installed(group)`; a package that cannot be imported is one line."""
+def load(group: str, name: str, kind: "type[Added]") -> "Added":
+    """The object behind a name in `installed(group)`, of the class `kind`.
+
+    CompressError for a package that cannot be imported, and for an object that is something else.
+    """
     point = installed(group)[name]
     try:
-        return point.load()
+        added = point.load()
     except Exception as fault:  # whatever another package raises while it is imported
         raise CompressError(
             f"{group} {name!r}: {point.value} cannot be imported ({type(fault).__name__}: {fault}); uninstall it"
         ) from None
+    if not isinstance(added, kind):
+        raise CompressError(
+            f"{group} {name!r}: {point.value} is a {type(added).__name__}, not a {kind.__module__}.{kind.__name__}; "
+            f"uninstall it"
+        )
+    return added

@@ -15,7 +15,7 @@ from compress.methods import registry
 from compress.methods.objective import Objective, StatelessObjective
 from compress.methods.pgd_at import PgdAt, pgd_at
 from compress.methods.scores import from_labels
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge.core.artifact import Work
 
 EPS = 0.15

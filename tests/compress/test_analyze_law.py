@@ -8,7 +8,7 @@ import torch
 from compress.analysis import law, statistics
 from compress.analysis.correlation import interval, partial, pearson, spearman
 from compress.analysis.measurement import GAPS, Sample, draw, measure
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 
 RNG = np.random.default_rng
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.methods import registry
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.training import Guide, diagnose
 from compress.training.diagnose import Diagnosis, Seen, shares, spectrum
 from edge.core import interrupt

@@ -13,8 +13,7 @@ from compress.cli.distill import distill as verb
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.folders import load, load_role, numbered
 from compress.methods import registry
-from compress.networks import Features
-from compress.networks.base import Ensemble
+from compress.networks.base import Ensemble, Features
 from compress.stages import distill, quantize, teacher
 from compress.training import Guide
 from edge.core import artifact

@@ -14,7 +14,7 @@ from compress.data import Dataset, extra
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from compress.training.supply import Supply
 from edge.core import interrupt

@@ -13,7 +13,7 @@ from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Training
 from compress.data.split import Split
 from compress.methods import registry
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge.core.artifact import Work
 from tests.compress.short_training import few, fresh
 

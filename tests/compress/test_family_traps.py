@@ -15,7 +15,7 @@ from compress.data.split import Split
 from compress.methods import registry
 from compress.methods.objective import Objective
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics.seeds import generator
 from compress.training import schedule

@@ -13,7 +13,7 @@ from compress.data.augment import crop_flip
 from compress.data.split import Split
 from compress.methods.normal import CleanTraining, Normal
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError

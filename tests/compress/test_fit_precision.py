@@ -13,7 +13,7 @@ from compress.data.split import Split
 from compress.methods import registry
 from compress.methods.objective import Search
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 from compress.numerics import precision
 from compress.training import Guide, Passes, fit, speed
 from compress.training.average import copied

@@ -16,7 +16,7 @@ import torch
 from compress import training
 from compress.methods.objective import Search
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.training.average import copied
 from edge.core import interrupt
 from edge.core.errors import CheckFailed

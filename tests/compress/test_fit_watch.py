@@ -14,7 +14,7 @@ from compress.config import Training
 from compress.methods import registry
 from compress.methods.normal import CleanTraining, Normal
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.training import memory, watch
 from edge.core.artifact import Work
 from edge.core.errors import CheckFailed, CompressError

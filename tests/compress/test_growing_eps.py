@@ -11,7 +11,7 @@ from compress.config import TeacherConfig, TrainAttack, Training, parse
 from compress.data.split import Split
 from compress.methods.objective import Search
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, rows, same, train
 

@@ -14,7 +14,7 @@ from compress.attacks.contract import Model, Task
 from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import EnsembleResult
 from compress.attacks.inside import Inside, search_model
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.numerics import precision
 from edge.core.errors import CompressError
 

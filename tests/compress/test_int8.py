@@ -9,12 +9,12 @@ import torch
 
 from compress import networks
 from compress.networks import network_files
-from compress.networks.base import Activation
+from compress.networks.base import Activation, Classifier
 from compress.quantization import folding, int8
 from edge.core.errors import CompressError
 
 
-def student(name: str = "resnet8") -> networks.Classifier:
+def student(name: str = "resnet8") -> Classifier:
     torch.manual_seed(0)
     model = networks.build_network(name, channels=1, classes=10)
     model.train()(torch.rand(64, 1, 8, 8))
@@ -138,7 +138,7 @@ FAMILIES = {
 }
 
 
-def family(name: str) -> tuple[networks.Classifier, torch.Tensor]:
+def family(name: str) -> tuple[Classifier, torch.Tensor]:
     torch.manual_seed(0)
     model = networks.build_network(name, channels=FAMILIES[name], classes=10).eval()
     side = 64 if "v3" in name else 16

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from compress import names, networks
+from compress import networks
 from compress.networks.base import Standardize, conv3x3, padding, parameters
 from compress.quantization.folding import fold, quantizer_sites
 from edge.core.errors import CompressError
@@ -36,7 +36,7 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, count:
         assert parameters(networks.build_network(name, channels=3, classes=classes)) == count
 
 
-LIGHT = [name for name in names.MODELS if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]
+LIGHT = [name for name in networks.model_names() if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]
 VARIANTS = [
     "mobilenetv2-0.5",
     "wrn-10-1+silu+same+normalize",

@@ -17,7 +17,8 @@ from compress.config import QuantizeConfig, parse
 from compress.data import load_dataset
 from compress.data.split import Split
 from compress.folders import load
-from compress.networks import Classifier, network_files
+from compress.networks import network_files
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.stages import quantize, quantize_fallback, quantize_sensitivity
 from compress.stages.quantize_judge import Judge, Verdict

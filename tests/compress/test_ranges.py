@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress import names, networks
+from compress.networks.base import Classifier
 from compress.quantization import calibration, int8, ranges
 from compress.quantization.calibration import Ranges
 from compress.quantization.ranges import BINS, ENTROPY_BINS, Histogram
@@ -123,7 +124,7 @@ def test_weights_by_mse_against_a_search_in_each_channel() -> None:
         assert errors[round(found, 2)] <= min(errors.values()) * (1 + 1e-4)
 
 
-def network() -> networks.Classifier:
+def network() -> Classifier:
     torch.manual_seed(0)
     return networks.build_network("resnet8", channels=1, classes=10)
 

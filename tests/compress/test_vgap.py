@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.methods import registry
 from compress.methods.features import ENOUGH, covariance, gap, gram, misfit, principal_directions, within
 from compress.methods.vgap import VarianceGap
-from compress.networks import Features
+from compress.networks.base import Features
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 from tests.compress.tiny_networks import (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compress.methods import registry
 from compress.methods.objective import Objective
 from compress.methods.views import TrainingBatch
-from compress.networks import Classifier, Features
+from compress.networks.base import Classifier, Features
 
 
 class Tiny(Classifier):

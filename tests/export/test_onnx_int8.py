@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from compress import networks
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from export.targets.onnx import execution, float32, qdq
@@ -21,7 +22,7 @@ def images(n: int, seed: int = 1) -> torch.Tensor:
     return levels.float() / 255
 
 
-def made(name: str) -> tuple[networks.Classifier, onnx.ModelProto]:
+def made(name: str) -> tuple[Classifier, onnx.ModelProto]:
     """A twin and the graph emitted from it."""
     torch.manual_seed(0)
     twin = networks.build_network(name, channels=1, classes=10)
@@ -32,11 +33,11 @@ def made(name: str) -> tuple[networks.Classifier, onnx.ModelProto]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[networks.Classifier, onnx.ModelProto]:
+def pair() -> tuple[Classifier, onnx.ModelProto]:
     return made("resnet8")
 
 
-def emit(name: str, twin: networks.Classifier, layout: dict) -> onnx.ModelProto:
+def emit(name: str, twin: Classifier, layout: dict) -> onnx.ModelProto:
     plain = networks.build_network(name, channels=1, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
@@ -45,7 +46,7 @@ def emit(name: str, twin: networks.Classifier, layout: dict) -> onnx.ModelProto:
     return proto
 
 
-def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[networks.Classifier, onnx.ModelProto]) -> None:
+def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[Classifier, onnx.ModelProto]) -> None:
     _, proto = pair
     onnx.checker.check_model(proto, full_check=True)
     batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
@@ -53,7 +54,7 @@ def test_the_graph_is_valid_and_takes_any_batch(pair: tuple[networks.Classifier,
 
 
 def test_the_reference_evaluator_computes_what_the_twin_computes(
-    pair: tuple[networks.Classifier, onnx.ModelProto],
+    pair: tuple[Classifier, onnx.ModelProto],
 ) -> None:
     twin, proto = pair
     x = images(16, seed=2)
@@ -96,7 +97,7 @@ def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_rea
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
 
 
-def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[networks.Classifier, onnx.ModelProto]) -> None:
+def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[Classifier, onnx.ModelProto]) -> None:
     twin, proto = pair
     stored = {entry.name: entry for entry in proto.graph.initializer}
     levels = numpy_helper.to_array(stored["conv1.weight_int8"])
@@ -112,7 +113,7 @@ def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[networks.Cla
 
 
 def test_nothing_of_the_source_or_the_machine_is_in_the_bytes(
-    pair: tuple[networks.Classifier, onnx.ModelProto],
+    pair: tuple[Classifier, onnx.ModelProto],
 ) -> None:
     _, proto = pair
     content = proto.SerializeToString()

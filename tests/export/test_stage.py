@@ -15,7 +15,7 @@ import export.stage
 from compress import data
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge import open_runner
 from edge.core import targets
 from edge.core.artifact import Stage

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compress import networks
 from compress.cli.main import main
 from compress.config import ExportConfig, parse
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from edge.core import artifact
 from edge.core.errors import CompressError
@@ -33,7 +34,7 @@ def images(n: int, seed: int = 1) -> Tensor:
 
 
 @functools.cache
-def network(name: str = "resnet8") -> networks.Classifier:
+def network(name: str = "resnet8") -> Classifier:
     """Random weights, statistics that fit such images. No test changes it."""
     torch.manual_seed(0)
     model = networks.build_network(name, channels=1, classes=10)
@@ -44,7 +45,7 @@ def network(name: str = "resnet8") -> networks.Classifier:
 
 
 @functools.cache
-def quantized(name: str = "resnet8") -> networks.Classifier:
+def quantized(name: str = "resnet8") -> Classifier:
     """The twin of the runtime tensorrt."""
     twin = copy.deepcopy(network(name))
     layout = int8.quantize(twin, [images(64)])

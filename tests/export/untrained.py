@@ -10,7 +10,8 @@ from compress import data, networks
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig, parse
 from compress.data.split import to_float
 from compress.folders import lineage, plan_of
-from compress.networks import Classifier, network_files
+from compress.networks import network_files
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from edge.core import artifact
 from edge.core.artifact import Stage, Work

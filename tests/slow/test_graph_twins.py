@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import networks
+from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from compress.quantization import int8
 from compress.quantization.folding import fold
@@ -20,7 +21,7 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
     return torch.randint(0, 256, (64, *shape), generator=torch.Generator().manual_seed(seed)).float() / 255
 
 
-def built(name: str) -> networks.Classifier:
+def built(name: str) -> Classifier:
     """A network whose statistics fit such images and whose logits lie apart."""
     torch.manual_seed(0)
     model = networks.build_network(name, channels=FAMILIES[name][0], classes=10)

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from edge.core.errors import CompressError
 
 INPUT, OUTPUT = "image", "logits"

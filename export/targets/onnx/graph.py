@@ -7,7 +7,8 @@ import onnx
 import torch
 
 from compress.folders import load
-from compress.networks import Classifier, network_files
+from compress.networks import network_files
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError

@@ -17,7 +17,7 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from export.targets.onnx import half
 
 

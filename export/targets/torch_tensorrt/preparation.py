@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from compress.quantization.quantizer import SIGNED, UNSIGNED, FakeQuantize, Quantizer

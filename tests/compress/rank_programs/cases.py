@@ -13,7 +13,7 @@ from compress.config import TrainAttack
 from compress.methods import registry
 from compress.methods.objective import Objective
 from compress.methods.views import Terms, TrainingBatch, Views
-from compress.networks import Classifier
+from compress.networks.base import Classifier
 from compress.networks.distributed import exchange, sharded, synchronise
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
