@@ -28,7 +28,7 @@ from benchmarks import cifar10_table
 from benchmarks.machine import where
 from compress import data
 from compress.config import ImportConfig, StudentConfig, parse
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.numerics.seeds import generator
 from compress.stages import distill, teacher_import
 from edge.core import artifact

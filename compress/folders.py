@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from compress import data, names
+from compress import data
 from compress.config import Common
-from compress.data import Dataset, extra
+from compress.data import extra, split_name
+from compress.data.dataset import Dataset
 from compress.networks import network_files
 from compress.networks.base import Classifier, Ensemble
 from compress.networks.graph.onnx_twin import OnnxClassifier
@@ -57,7 +58,7 @@ def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
 def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
     """Where a stage's inputs lie, by role, and where its dataset and extra images do if they have a path."""
     named = {"data": config.data, "extra": _extra(config)}
-    paths = {role: names.dataset(name)[1] for role, name in named.items() if name}
+    paths = {role: split_name(name)[1] for role, name in named.items() if name}
     return {role: stage.path for role, stage in stages.items()} | {
         role: Path(path).expanduser() for role, path in paths.items() if path
     }

@@ -8,30 +8,6 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge.core import choices
-from edge.core.errors import CompressError
-
-#: A dataset is written `KIND` or `KIND:PATH`.
-DATASETS = {
-    "digits": "scikit-learn's 1,797 handwritten digits, 8×8, one channel, 10 classes",
-    "cifar10": "CIFAR-10, the official python pickles: folder or tar.gz; downloaded when no path is given",
-    "cifar100": "CIFAR-100, likewise",
-    "imagefolder": "image files in train/CLASS/ and test/CLASS/ (or only CLASS/): folder, tar or zip",
-    "idx": "MNIST's IDX files in a folder, plain or .gz",
-    "npz": "a NumPy archive: images and labels, or x_train, y_train, x_test, y_test",
-    "parquet": "Hugging Face layout, image bytes and label: a file or a folder of train-*, test-*",
-}
-
-#: Kinds that need no path.
-WITHOUT_PATH = ("digits", "cifar10", "cifar100")
-
-#: The radius that the field uses; the other kinds have none that follows from the name.
-DEFAULT_EPS = {
-    "digits": "40/255",
-    "cifar10": "8/255",
-    "cifar100": "8/255",
-}
-
 #: A method's file is `compress/methods/NAME.py`, with _ for -.
 METHODS = {
     "normal": "cross-entropy on clean images: no robustness, the row to compare with",
@@ -68,17 +44,6 @@ AUGMENTATIONS = {
     "idbh-weak": "flip, CropShift, one colour operation, Random Erasing (Li & Spratling 2023, their cifar10-weak)",
 }
 
-#: What "auto" stands for: where a mirrored image may be another class, nothing.
-DEFAULT_AUGMENT = {
-    "digits": "none",
-    "cifar10": "crop-flip",
-    "cifar100": "crop-flip",
-    "imagefolder": "crop-flip",
-    "idx": "none",
-    "npz": "none",
-    "parquet": "crop-flip",
-}
-
 CLEAN_TEACHER_METHODS = ("iad-ii", "akd2", "mtard")  # those with a second teacher, trained on clean images
 
 #: How the range of an activation's quantizer is found.
@@ -108,17 +73,6 @@ def resolved(place: "str | Callable[..., Any]") -> "Callable[..., Any]":
     module, _, function = place.partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loaded
-
-
-def dataset(name: str) -> "tuple[str, str | None]":
-    """`KIND:PATH` in its two parts, the kind a known one; the path only where that kind can have one."""
-    kind, colon, path = name.partition(":")
-    choices.known("data", kind, DATASETS)
-    if not colon and kind not in WITHOUT_PATH:
-        raise CompressError(f"data {kind!r} needs a path: {kind}:PATH ({DATASETS[kind]})")
-    if colon and (kind == "digits" or not path):
-        raise CompressError(f"data {name!r}: {kind} takes {'no path' if path else 'a path after the colon'}")
-    return kind, path or None
 
 
 def written(method: "str | Sequence[str]") -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import onnx
 
 from compress.config import ExportConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from edge.core import artifact
 from edge.core.artifact import Work
 from edge.core.targets import RUNTIMES

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.config import ExportConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.data.split import to_float
 from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress import names
 from compress.cli import latency
 from compress.cli.lazy import Verb
 from compress.cli.options import DATA, FOLDER, Name, json_option, settings_option
+from compress.data import split_name
 from edge.core import targets
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def _images(data: "str | None") -> "tuple[np.ndarray | None, str | None]":
         return None, None
     from compress.data import load_dataset
 
-    return load_dataset(data).part("test")[0], f"test images of {names.dataset(data)[0]}"
+    return load_dataset(data).part("test")[0], f"test images of {split_name(data)[0]}"

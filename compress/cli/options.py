@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from compress import names, networks
+from compress.data import source_names, split_name
 from edge.core import choices
 from edge.core.errors import CompressError
 
@@ -73,7 +74,7 @@ class Method(click.ParamType["str | list[str]"]):
 METHOD = Method()
 
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
-DATA = Written("data", names.dataset, names.DATASETS)
+DATA = Written("data", split_name, source_names())
 MODEL = Written("model", networks.checked_model, networks.model_names())
 
 
@@ -148,7 +149,7 @@ def stage_options(out_default: str = "") -> Callable[..., Any]:
         click.option("--config", metavar="FILE", help="Run config whose shared part and section are the base."),
         settings_option("the stage's config"),
         click.option("--seed", type=int, help="Seed of weights, batch order and attack starts."),
-        click.option("--data", type=DATA, help=f"The dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})."),
+        click.option("--data", type=DATA, help=f"The dataset, KIND or KIND:PATH ({', '.join(source_names())})."),
         click.option("--eps", help="Radius on pixels in [0, 1], e.g. 8/255."),
         json_option(),
     ]

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compress import names
 from compress.config.faults import faults
 from compress.config.run import OBTAINED, Run
+from compress.data import find_source, source_names
 from edge.core.errors import CompressError
 
 HOME = Path(__file__).parent.parent
@@ -95,7 +95,8 @@ def parse(kind: type[Settled], content: Mapping[str, Any], where: str) -> Settle
 
 def _with_default_eps(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """A dataset brings the radius that the field uses with it, unless the config names one."""
-    default = names.DEFAULT_EPS.get(str(content.get("data")).partition(":")[0])
+    kind = str(content.get("data")).partition(":")[0]
+    default = find_source(kind).eps if kind in source_names() else None
     threat = content.get("threat") or {}
     if default is None or not isinstance(threat, Mapping) or "eps" in threat:
         return content

@@ -11,6 +11,7 @@ from compress import names
 from compress.config.deployment import Analyze, Attack, Evaluate, Export, Latency, Verify
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
 from compress.config.values import Common, Data, Device, Strict, Target, Threat, seconds
+from compress.data import split_name
 
 Stage = TypeVar("Stage", bound=Strict)
 
@@ -72,7 +73,7 @@ class ImportConfig(Imported):
 
     def semantic(self) -> dict[str, Any]:
         """What decides the result; where files lie on this machine does not, their content does."""
-        kind = names.dataset(self.data)[0] if self.data else None
+        kind = split_name(self.data)[0] if self.data else None
         described = {**self.model_dump(mode="json", exclude={"weights", "models"}), "data": kind}
         scheme = self.source.partition(":")[0]
         is_path = ":" not in self.source or not re.fullmatch(r"[A-Za-z_][\w.]*", scheme)

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from compress import config, names
+from compress import config
+from compress.data import source_names
 from compress.methods import registry
 
-DATA = next(iter(names.DATASETS))
+DATA = next(iter(source_names()))
 EXAMPLES = {"baselines": "normal: {method: normal}"}
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from compress import names, networks
+from compress.data import source_names, split_name
 from compress.methods import registry
 from edge.core import choices, targets
 from edge.core.errors import CompressError
@@ -85,8 +86,8 @@ Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["st
 FromZero = Annotated[str, BeforeValidator(_from_zero), WithJsonSchema({"type": ["string", "number"]})]
 Data = Annotated[
     str,
-    AfterValidator(_written(names.dataset)),
-    WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(names.DATASETS)})(:.+)?$"}),
+    AfterValidator(_written(split_name)),
+    names.SchemaOnDemand(lambda: {"type": "string", "pattern": f"^({'|'.join(source_names())})(:.+)?$"}),
 ]
 Model = Annotated[
     str,
@@ -139,13 +140,13 @@ WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"
 class Common(Strict):
     """What every stage shares."""
 
-    data: Data = Field(description=f"the dataset, KIND or KIND:PATH ({', '.join(names.DATASETS)})")
+    data: Data = Field(description=f"the dataset, KIND or KIND:PATH ({', '.join(source_names())})")
     threat: Threat = Field(description="what the attacker may do; the radius follows from the dataset if not given")
     seed: int = Field(0, ge=0, description="seeds initial weights, batch order and attack starts, never the split")
 
     def semantic(self) -> dict[str, Any]:
         """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
-        found = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": names.dataset(self.data)[0]}
+        found = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
         if found.get("extra"):
-            found["extra"]["path"] = names.dataset(found["extra"]["path"])[0]
+            found["extra"]["path"] = split_name(found["extra"]["path"])[0]
         return found

@@ -1,102 +1,108 @@
-"""Datasets: uint8 images, labels, and a split that is a constant of the dataset, never of a seed."""
+"""Datasets by name, `KIND` or `KIND:PATH`. Standard library only; a kind's file is imported when one is loaded."""
+
+from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+from compress.names import resolved
+from edge.core import choices, plugins
+from edge.core.errors import CompressError
 
-from compress import names
-
-SPLITS = ("train", "val", "test")
+if TYPE_CHECKING:
+    from compress.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """`images` uint8 (N,C,H,W), `labels` int64 (N,), `splits` name → sorted int64 indices."""
+class DatasetSource:
+    """One kind of dataset. An installed package adds one as an entry point."""
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
-    splits: dict[str, np.ndarray]
-    classes: tuple[str, ...]
-
-    def part(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of one split."""
-        index = self.splits[split]
-        return self.images[index], self.labels[index]
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """sha256 over shape, images and labels."""
-        h = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
-        h.update(np.ascontiguousarray(self.images).data)
-        h.update(self.labels.astype("<i8").tobytes())
-        return h.hexdigest()
-
-    @functools.cached_property
-    def split_hash(self) -> str:
-        """sha256 over the indices of train, validation and test."""
-        h = hashlib.sha256()
-        for name in SPLITS:
-            h.update(name.encode() + self.splits[name].astype("<i8").tobytes())
-        return h.hexdigest()
-
-    def as_plan(self) -> dict[str, str]:
-        """What a manifest keeps of the data."""
-        return {"name": self.name, "fingerprint": self.fingerprint, "split": self.split_hash}
+    about: str
+    #: load(path) → `Dataset`, the path None where none is written; or "module:function"
+    load: str | Callable[..., Any]
+    path: Literal["none", "optional", "needed"] = "needed"
+    #: the radius that the field uses, where one follows from the name
+    eps: str | None = None
+    #: what augmentation auto stands for: nothing where a mirrored image may be another class
+    augment: Literal["none", "crop-flip"] = "none"
 
 
-def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """Sorted indices of `count` of `labels` (N,): the first of each class in equal numbers; all where N is less."""
-    rank = np.zeros(len(labels), dtype=np.int64)  # how many of its class stand before each
-    for label in np.unique(labels):
-        members = labels == label
-        rank[members] = np.arange(members.sum())
-    return np.sort(np.argsort(rank, kind="stable")[:count])
+#: Every kind in its file of that name.
+SOURCES = (
+    DatasetSource(
+        "digits",
+        "scikit-learn's 1,797 handwritten digits, 8×8, one channel, 10 classes",
+        "compress.data.digits:digits",
+        path="none",
+        eps="40/255",
+    ),
+    DatasetSource(
+        "cifar10",
+        "CIFAR-10, the official python pickles: folder or tar.gz; downloaded when no path is given",
+        "compress.data.cifar:cifar10",
+        path="optional",
+        eps="8/255",
+        augment="crop-flip",
+    ),
+    DatasetSource(
+        "cifar100",
+        "CIFAR-100, likewise",
+        "compress.data.cifar:cifar100",
+        path="optional",
+        eps="8/255",
+        augment="crop-flip",
+    ),
+    DatasetSource(
+        "imagefolder",
+        "image files in train/CLASS/ and test/CLASS/ (or only CLASS/): folder, tar or zip",
+        "compress.data.imagefolder:imagefolder",
+        augment="crop-flip",
+    ),
+    DatasetSource("idx", "MNIST's IDX files in a folder, plain or .gz", "compress.data.idx:idx"),
+    DatasetSource(
+        "npz",
+        "a NumPy archive: images and labels, or x_train, y_train, x_test, y_test",
+        "compress.data.npz:npz",
+    ),
+    DatasetSource(
+        "parquet",
+        "Hugging Face layout, image bytes and label: a file or a folder of train-*, test-*",
+        "compress.data.parquet:parquet",
+        augment="crop-flip",
+    ),
+)
+
+
+def source_names() -> tuple[str, ...]:
+    """The kinds: ours, then those of installed packages."""
+    return (*(source.name for source in SOURCES), *plugins.installed("datasets"))
+
+
+def find_source(kind: str) -> DatasetSource:
+    """The source of that kind; CompressError for one that is not known."""
+    for source in SOURCES:
+        if source.name == kind:
+            return source
+    return plugins.load("datasets", choices.known("data", kind, source_names()), DatasetSource)
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`KIND:PATH` in its two parts, the kind a known one; the path only where that kind can have one."""
+    kind, colon, path = name.partition(":")
+    source = find_source(kind)
+    if not colon and source.path == "needed":
+        raise CompressError(f"data {kind!r} needs a path: {kind}:PATH ({source.about})")
+    if colon and (source.path == "none" or not path):
+        raise CompressError(f"data {name!r}: {kind} takes {'no path' if path else 'a path after the colon'}")
+    return kind, path or None
 
 
 @functools.lru_cache(maxsize=2)
 def load_dataset(name: str) -> Dataset:
-    """The dataset written `KIND` or `KIND:PATH` (`compress.names.DATASETS`)."""
-    kind, path = names.dataset(name)
-    return _loaders()[kind](path)
-
-
-def _loaders() -> "dict[str, Callable[[str | None], Dataset]]":
-    from compress.data.cifar import CIFAR10, CIFAR100, cifar
-    from compress.data.digits import digits
-    from compress.data.idx import idx
-    from compress.data.imagefolder import imagefolder
-    from compress.data.npz import npz
-    from compress.data.parquet import parquet
-
-    return {
-        "digits": lambda path: digits(),
-        "cifar10": functools.partial(cifar, CIFAR10),
-        "cifar100": functools.partial(cifar, CIFAR100),
-        "imagefolder": lambda path: imagefolder(str(path)),
-        "idx": lambda path: idx(str(path)),
-        "npz": lambda path: npz(str(path)),
-        "parquet": lambda path: parquet(str(path)),
-    }
-
-
-def stratified_split(images: np.ndarray, labels: np.ndarray, shares: dict[str, float]) -> dict[str, np.ndarray]:
-    """Indices by split, each class in the same proportions, ordered by the images' own hashes.
-
-    No random generator is involved, so the split outlives any library's stream. `shares` sum to 1.
-    """
-    parts: dict[str, list[int]] = {name: [] for name in shares}
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        keys = [hashlib.sha256(images[i].tobytes() + int(i).to_bytes(8, "little")).digest() for i in members]
-        ordered = [int(members[k]) for k in sorted(range(len(members)), key=keys.__getitem__)]
-        begin, upto = 0, 0.0
-        for name, share in shares.items():
-            upto += share
-            end = round(upto * len(ordered))
-            parts[name] += ordered[begin:end]
-            begin = end
-    return {name: np.array(sorted(index), dtype=np.int64) for name, index in parts.items()}
+    """The dataset written `KIND` or `KIND:PATH`."""
+    kind, path = split_name(name)
+    dataset: Dataset = resolved(find_source(kind).load)(path)
+    return dataset

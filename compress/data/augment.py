@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress import names
+from compress.data import find_source
 
 #: images, random stream → images
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -23,7 +23,7 @@ ERASED_ATTEMPTS = 10
 
 def named(augment: str, data: str) -> "Augmentation | None":
     """The augmentation of that name for a dataset of kind `data`; None where images stay as they are."""
-    return AUGMENTATIONS[names.DEFAULT_AUGMENT[data] if augment == "auto" else augment]
+    return AUGMENTATIONS[find_source(data).augment if augment == "auto" else augment]
 
 
 def crop_flip(x: Tensor, draw: torch.Generator) -> Tensor:

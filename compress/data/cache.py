@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data import SPLITS, Dataset
+from compress.data.dataset import SPLITS, Dataset
 from compress.data.files import reason
 from edge.core import artifact
 from edge.core.errors import CompressError

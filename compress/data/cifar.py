@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compress.data import Dataset
-from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached, fetch_archive
+from compress.data.dataset import Dataset, assemble_dataset
 from compress.data.files import contents, existing, names_in, reason
 from edge.core.errors import CompressError
 
@@ -61,6 +60,16 @@ CIFAR100 = Release(
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
 )
+
+
+def cifar10(path: "str | None") -> Dataset:
+    """CIFAR-10 at a path, or the official archive."""
+    return cifar(CIFAR10, path)
+
+
+def cifar100(path: "str | None") -> Dataset:
+    """CIFAR-100, likewise."""
+    return cifar(CIFAR100, path)
 
 
 def cifar(release: Release, path: "str | None") -> Dataset:

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from compress.data import Dataset, stratified_split
+from compress.data.dataset import SHARES, Dataset, stratified_split
 from edge.core.errors import CompressError
 
-SHARES = {"train": 0.64, "val": 0.16, "test": 0.20}
 
-
-def digits() -> Dataset:
-    """The whole dataset, its 0…16 levels put on the 8-bit grid (level 16 is 255)."""
+def digits(path: None = None) -> Dataset:
+    """The whole dataset, which has no path; its 0…16 levels put on the 8-bit grid (level 16 is 255)."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:

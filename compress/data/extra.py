@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compress import data, names
-from compress.data import Dataset
-from compress.data.assemble import integers
+from compress import data
+from compress.data import split_name
 from compress.data.cache import remembered
+from compress.data.dataset import Dataset, integers
 from compress.data.files import existing, reading
 from compress.data.npz import channels_first, on_grid
 from edge.core.errors import CompressError
@@ -44,7 +44,7 @@ class ExtraImages:
 @functools.lru_cache(maxsize=2)
 def load_extra(name: str) -> ExtraImages:
     """The images written `KIND:PATH`."""
-    kind, path = names.dataset(name)
+    kind, path = split_name(name)
     if kind == "npz":
         return _npz(name, str(path))
     found = data.load_dataset(name)

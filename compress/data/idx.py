@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data import Dataset
-from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
+from compress.data.dataset import Dataset, assemble_dataset
 from compress.data.files import existing, reading
 from edge.core.errors import CompressError
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress.data import SPLITS, Dataset
-from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
+from compress.data.dataset import SPLITS, Dataset, assemble_dataset
 from compress.data.decode import decode, split_option
 from compress.data.files import contents, existing, names_in
 from edge.core.errors import CompressError

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from compress.data import SPLITS, Dataset
-from compress.data.assemble import assemble_dataset
 from compress.data.cache import cached
+from compress.data.dataset import SPLITS, Dataset, assemble_dataset
 from compress.data.files import existing, reading
 from edge.core.errors import CompressError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 
 
 def to_float(images: Tensor) -> Tensor:

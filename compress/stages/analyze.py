@@ -19,7 +19,7 @@ from compress.analysis import figure, law, models
 from compress.analysis.measurement import GAPS, Sample, draw, measure
 from compress.analysis.models import Subject
 from compress.config import AnalyzeConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.folders import lineage, load, load_data, plan_of
 from compress.stages.attack import choose
 from edge.core import artifact

@@ -18,7 +18,7 @@ import numpy as np
 from compress.attacks import grid, protocol
 from compress.attacks.protocol import AttackedModel, AttackSetCandidates, GridCandidates, attack_all
 from compress.config import AttackConfig
-from compress.data import Dataset, first_of_each_class
+from compress.data.dataset import Dataset, first_of_each_class
 from compress.folders import lineage, load, load_data, plan_of
 from compress.networks.graph import onnx_twin
 from compress.remote.runner import RemoteRunner, open_stage

@@ -13,7 +13,7 @@ from compress.attacks import losses as attack_losses
 from compress.attacks.accuracy import accuracy, on_test_split, robust_accuracy
 from compress.attacks.pgd import batch_random_start, pgd
 from compress.config import QuantizeConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.data.split import Split, to_float
 from compress.folders import Folders, lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.methods import registry

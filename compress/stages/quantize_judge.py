@@ -9,7 +9,7 @@ from compress.attacks import losses
 from compress.attacks.accuracy import largest_margin
 from compress.attacks.pgd import batch_random_start
 from compress.config import QuantizeConfig
-from compress.data import Dataset, first_of_each_class
+from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from compress import data, names, training
+from compress import data, training
 from compress.config import ImportConfig
-from compress.data import Dataset
+from compress.data import split_name
+from compress.data.dataset import Dataset
 from compress.data.split import Split
 from compress.networks import network_files
 from compress.networks.base import Classifier, parameters
@@ -58,12 +59,12 @@ def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replac
         if dataset is not None and config.check:
             work.metrics |= _checked(model, dataset, source, config)
 
-    where = {"data": Path(path)} if config.data and (path := names.dataset(config.data)[1]) else {}
+    where = {"data": Path(path)} if config.data and (path := split_name(config.data)[1]) else {}
     return artifact.build(out, _plan(config, source), make, lineage=where, replace=replace)
 
 
 def _resolve(config: ImportConfig) -> Source:
-    kind = names.dataset(config.data)[0] if config.data else None
+    kind = split_name(config.data)[0] if config.data else None
     return sources.resolve_source(
         config.source, weights=config.weights, folder=config.models, dataset=kind, fetch=fetch_file
     )

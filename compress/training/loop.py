@@ -10,7 +10,8 @@ from torch import Tensor
 
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.config import Quantize, Training
-from compress.data import Dataset, augment
+from compress.data import augment
+from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.objective import Objective

@@ -8,7 +8,8 @@ import torch
 from compress import names, training
 from compress.attacks.accuracy import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
-from compress.data import Dataset, extra
+from compress.data import extra
+from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.folders import lineage, load_data, load_role, numbered, plan_of

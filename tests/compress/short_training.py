@@ -9,7 +9,7 @@ import torch
 
 from compress import data, networks, training
 from compress.config import Training
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.methods import registry
 from compress.methods.objective import Objective, StatelessObjective

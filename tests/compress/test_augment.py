@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress import names
 from compress.config import QuantizeConfig, Training, parse
-from compress.data import augment
+from compress.data import SOURCES, augment
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 
@@ -63,8 +63,8 @@ def test_the_stream_alone_decides_and_images_differ(name: str) -> None:
 
 def test_names_and_defaults() -> None:
     assert set(augment.AUGMENTATIONS) == set(names.AUGMENTATIONS) - {"auto"}
-    assert set(names.DEFAULT_AUGMENT) == set(names.DATASETS)
-    assert set(names.DEFAULT_AUGMENT.values()) == {"none", "crop-flip"}
+    assert {source.augment for source in SOURCES} == {"none", "crop-flip"}
+    assert {source.name for source in SOURCES if source.augment == "none"} == {"digits", "idx", "npz"}
     assert augment.named("auto", "digits") is augment.named("none", "cifar10") is None
     assert augment.named("auto", "cifar10") is augment.named("crop-flip", "digits") is augment.crop_flip
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from compress import config, names
 from compress.config.faults import model_in
+from compress.data import find_source, source_names
 from compress.methods import registry
 from edge.core.errors import CompressError
 
@@ -42,7 +43,7 @@ def test_five_faults_are_reported_at_once_each_with_what_to_do():
 
 
 def test_one_fault_is_one_line():
-    known = ", ".join(names.DATASETS)
+    known = ", ".join(source_names())
     assert fault({"data": "digit"}) == [f"x.yaml: data: unknown data 'digit'; did you mean 'digits'? (known: {known})"]
     assert fault({}) == ["x.yaml: data: missing; it has no default"]
 
@@ -90,7 +91,7 @@ def test_eps_outside_the_unit_interval_is_refused(written: Any):
 
 
 def test_a_dataset_brings_its_radius_unless_one_is_given():
-    assert config.parse(config.Run, {"data": "digits"}, "x").threat.eps == names.DEFAULT_EPS["digits"]
+    assert config.parse(config.Run, {"data": "digits"}, "x").threat.eps == find_source("digits").eps == "40/255"
     given = {"data": "digits", "threat": {"eps": "1/255"}}
     assert config.parse(config.Run, given, "x").threat.eps == "1/255"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from compress import data, names
-from compress.data import stratified_split
-from compress.data.assemble import assemble_dataset
+from compress import data
+from compress.data.dataset import SPLITS, Dataset, assemble_dataset, stratified_split
+from compress.names import resolved
 from edge.core.errors import CompressError
 
 
@@ -22,7 +22,7 @@ def test_the_split_is_a_partition_with_every_class_in_proportion() -> None:
     digits = data.load_dataset("digits")
     together = np.concatenate(list(digits.splits.values()))
     assert sorted(together) == list(range(1797))
-    assert [len(digits.splits[n]) for n in data.SPLITS] == [1149, 289, 359]
+    assert [len(digits.splits[n]) for n in SPLITS] == [1149, 289, 359]
     whole = np.bincount(digits.labels) / 1797
     for index in digits.splits.values():
         assert np.abs(np.bincount(digits.labels[index]) / len(index) - whole).max() < 0.01
@@ -38,10 +38,10 @@ def test_fingerprint_follows_one_pixel_and_split_hash_one_index() -> None:
     digits = data.load_dataset("digits")
     images = digits.images.copy()
     images[5, 0, 3, 3] ^= 1
-    changed = data.Dataset("digits", images, digits.labels, digits.splits, digits.classes)
+    changed = Dataset("digits", images, digits.labels, digits.splits, digits.classes)
     assert changed.fingerprint != digits.fingerprint and changed.split_hash == digits.split_hash
     moved = {**digits.splits, "val": digits.splits["val"][1:]}
-    assert data.Dataset("digits", images, digits.labels, moved, digits.classes).split_hash != digits.split_hash
+    assert Dataset("digits", images, digits.labels, moved, digits.classes).split_hash != digits.split_hash
 
 
 def test_equal_images_are_still_split_into_disjoint_parts() -> None:
@@ -57,7 +57,9 @@ def test_an_unknown_dataset_is_refused_with_the_nearest() -> None:
 
 
 def test_every_kind_that_can_be_written_has_a_loader() -> None:
-    assert list(data._loaders()) == list(names.DATASETS)
+    kinds = ["digits", "cifar10", "cifar100", "imagefolder", "idx", "npz", "parquet"]
+    assert [source.name for source in data.SOURCES] == list(data.source_names()) == kinds
+    assert all(callable(resolved(source.load)) for source in data.SOURCES)
 
 
 def _plain(n_train: int, n_test: int, classes: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from compress import data
-from compress.data import Dataset
 from compress.data.cache import cache_home, cached
+from compress.data.dataset import SPLITS, Dataset
 from tests.compress.data_files import encoded, pack, pixels, tree
 
 
@@ -34,14 +34,14 @@ def refuse() -> Dataset:
 
 
 def made_of(images: np.ndarray) -> Dataset:
-    parts = {name: np.arange(k, len(images), 3) for k, name in enumerate(data.SPLITS)}
+    parts = {name: np.arange(k, len(images), 3) for k, name in enumerate(SPLITS)}
     return Dataset("npz", images, np.arange(len(images)) % 2, parts, ("a", "b"))
 
 
 def same(a: Dataset, b: Dataset) -> None:
     assert a.as_plan() == b.as_plan() and a.classes == b.classes
     assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
-    for name in data.SPLITS:
+    for name in SPLITS:
         assert np.array_equal(a.splits[name], b.splits[name]) and b.splits[name].dtype == np.int64
 
 

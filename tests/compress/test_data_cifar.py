@@ -18,6 +18,7 @@ from compress import data
 from compress.data import cifar as source
 from compress.data.cache import fetch_archive
 from compress.data.cifar import loads_data_only
+from compress.data.dataset import SPLITS
 from edge.core.errors import CompressError
 from tests.compress.data_files import pack, pixels, refusal
 
@@ -71,7 +72,7 @@ def test_pixels_labels_and_names_are_those_of_the_batches(tmp_path: Path) -> Non
         assert np.array_equal(made.images[k * N : (k + 1) * N].reshape(N, -1), want)
         assert made.labels[k * N] == (k + 1) % 10
     assert made.images[0, 1, 2, 5] == pixels(1, (N, 3072))[0, 1024 + 2 * 32 + 5]  # green, row 2, column 5
-    assert [len(made.splits[name]) for name in data.SPLITS] == [90, 10, 20]
+    assert [len(made.splits[name]) for name in SPLITS] == [90, 10, 20]
     assert made.splits["test"].tolist() == list(range(100, 120))
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from compress import data
+from compress.data.dataset import SPLITS
 from compress.data.decode import decode
 from edge.core.errors import CompressError
 from tests.compress.data_files import CONTAINERS, encoded, pack, pixels, refusal, tree
@@ -46,14 +47,14 @@ def test_a_validation_folder_is_the_validation_split(tmp_path: Path, own: str) -
     test = [name for name in tree() if "test" in name]
     files = tree() | {name.replace("test", own): encoded(pixels(99 + k)) for k, name in enumerate(test)}
     made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
-    assert [len(made.splits[name]) for name in data.SPLITS] == [20, 6, 6]
+    assert [len(made.splits[name]) for name in SPLITS] == [20, 6, 6]
     assert np.array_equal(made.part("val")[0][0], pixels(99).transpose(2, 0, 1))
 
 
 def test_class_folders_alone_are_split_as_digits_are(tmp_path: Path) -> None:
     files = {f"{name}/{k}.png": encoded(pixels(k)) for name in ("b", "a") for k in range(50)}
     made = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}")
-    assert made.classes == ("a", "b") and [len(made.splits[name]) for name in data.SPLITS] == [64, 16, 20]
+    assert made.classes == ("a", "b") and [len(made.splits[name]) for name in SPLITS] == [64, 16, 20]
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "webp", "ppm"])

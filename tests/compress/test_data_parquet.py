@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress import data
+from compress.data.dataset import SPLITS
 from tests.compress.data_files import encoded, pixels, refusal
 
 NAMES = ["ant", "bee"]
@@ -55,14 +56,14 @@ def test_parts_shards_and_class_names_are_found(tmp_path: Path, inner: str) -> N
 def test_one_file_under_each_name_of_its_columns(tmp_path: Path, image: str, label: str, struct: bool) -> None:
     made = data.load_dataset(f"parquet:{write(tmp_path / 'x.parquet', range(50), image, label, struct=struct)}")
     assert np.array_equal(made.images[7], pixels(7).transpose(2, 0, 1)) and made.classes == ("0", "1")
-    assert [len(made.splits[name]) for name in data.SPLITS] == [32, 8, 10]
+    assert [len(made.splits[name]) for name in SPLITS] == [32, 8, 10]
 
 
 def test_a_validation_file_is_the_validation_split(tmp_path: Path) -> None:
     for k, part in enumerate(("train", "validation", "test")):
         write(tmp_path / "d" / f"{part}.parquet", range(k * 10, k * 10 + 10))
     made = data.load_dataset(f"parquet:{tmp_path / 'd'}")
-    assert [made.splits[name].tolist() for name in data.SPLITS] == [[*range(k * 10, k * 10 + 10)] for k in range(3)]
+    assert [made.splits[name].tolist() for name in SPLITS] == [[*range(k * 10, k * 10 + 10)] for k in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from compress import data, training
-from compress.data import Dataset, extra
+from compress.data import extra
+from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
 from compress.methods.views import TrainingBatch

@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from compress.attacks.ensemble import distributions
 from compress.config import ExportConfig
-from compress.data import Dataset, load_dataset
+from compress.data import load_dataset
+from compress.data.dataset import Dataset
 from compress.folders import lineage, plan_of
 from edge import open_runner
 from edge.core import artifact

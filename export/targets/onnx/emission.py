@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from compress.config import ExportConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.networks.base import parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from compress.config import ExportConfig
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.networks.base import parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
