@@ -1,12 +1,15 @@
-"""The names a user can choose from, with what each stands for. Standard library only.
+"""Names that a user can choose from, and how those of installed packages join them. Standard library only.
 
-The command line offers these without importing torch; the packages that implement them are held to the same
-names by tests.
+The command line offers methods without importing any; their files are held to these lines by a test. Networks and
+datasets have their rows in `compress.networks` and `compress.data`.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from edge.core import plugins
+from edge.core.errors import CompressError
 
 #: A method's file is `compress/methods/NAME.py`, with _ for -.
 METHODS = {
@@ -64,6 +67,20 @@ class SchemaOnDemand:
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> "dict[str, Any]":
         return self.make()
+
+
+def method_names() -> "tuple[str, ...]":
+    """Our methods, then those of installed packages."""
+    return with_installed("methods", METHODS)
+
+
+def with_installed(group: str, own: "Iterable[str]") -> "tuple[str, ...]":
+    """Our own names and those that installed packages add to a group; CompressError where one is there twice."""
+    own = tuple(own)
+    for name, point in plugins.installed(group).items():
+        if name in own:
+            raise CompressError(f"{group} {name!r}: {point.value} has the name of one of ours; uninstall it")
+    return (*own, *plugins.installed(group))
 
 
 def resolved(place: "str | Callable[..., Any]") -> "Callable[..., Any]":

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from compress import names, networks
 from compress.data import source_names, split_name
-from edge.core import choices
+from edge.core import choices, plugins
 from edge.core.errors import CompressError
 
 FOLDER = click.Path(path_type=Path)  # whether it is a stage is for artifact.read to say, it knows the fix
@@ -34,10 +34,10 @@ class Name(click.Choice[str]):
 class Written(click.ParamType[str]):
     """Text with a form that `check` knows; completion offers the names that it may begin with."""
 
-    def __init__(self, name: str, check: Callable[[str], object], offered: Iterable[str]) -> None:
+    def __init__(self, name: str, check: Callable[[str], object], offered: Callable[[], Iterable[str]]) -> None:
         self.name = name
         self.check = check
-        self.offered = list(offered)
+        self.offered = offered
 
     def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
         try:
@@ -47,7 +47,7 @@ class Written(click.ParamType[str]):
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-        return [CompletionItem(name) for name in self.offered if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in self.offered() if name.startswith(incomplete)]
 
 
 class Method(click.ParamType["str | list[str]"]):
@@ -64,18 +64,28 @@ class Method(click.ParamType["str | list[str]"]):
             self.fail(str(fault), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return f"[{'|'.join(names.METHODS)}]"
+        return f"[{'|'.join(names.method_names())}]"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
         head, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(f"{head}{comma}{name}") for name in names.METHODS if name.startswith(last)]
+        return [CompletionItem(f"{head}{comma}{name}") for name in names.method_names() if name.startswith(last)]
 
 
 METHOD = Method()
 
+
+def teacher_methods() -> "tuple[str, ...]":
+    """The methods that a teacher is trained by; those of installed packages are imported to be asked."""
+    if not plugins.installed("methods"):
+        return names.TEACHER_METHODS
+    from compress.methods import registry
+
+    return registry.teacher_methods()
+
+
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
-DATA = Written("data", split_name, source_names())
-MODEL = Written("model", networks.checked_model, networks.model_names())
+DATA = Written("data", split_name, source_names)
+MODEL = Written("model", networks.checked_model, networks.model_names)
 
 
 @dataclass(frozen=True)

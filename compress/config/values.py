@@ -1,7 +1,7 @@
 """What a value of the configuration may be: types with their checks, and their part of the JSON schema."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -32,16 +32,6 @@ def _from_zero(value: Any) -> str:
     return "0" if re.fullmatch(r"0(\.0*)?", text) else _fraction(text)
 
 
-def known_name(kind: str, known: "dict[str, str] | tuple[str, ...]") -> AfterValidator:
-    def check(name: str) -> str:
-        try:
-            return choices.known(kind, name, known)
-        except CompressError as fault:
-            raise ValueError(str(fault)) from None
-
-    return AfterValidator(check)
-
-
 def _written(check: Callable[[str], object]) -> Callable[[str], str]:
     """A validator of text whose form `check` knows."""
 
@@ -53,6 +43,13 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
         return text
 
     return validate
+
+
+def known_name(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tuple[str, ...]]") -> AfterValidator:
+    """A validator of names out of those known, which are asked for at each check where they are a function."""
+    return AfterValidator(
+        _written(lambda name: choices.known(kind, name, tuple(known() if callable(known) else known)))
+    )
 
 
 def seconds(value: "str | None") -> "float | None":
@@ -79,7 +76,15 @@ def _method(written: Any) -> "str | list[str]":
 
 def enumerated(known: "dict[str, str] | tuple[str, ...]") -> WithJsonSchema:
     """What an editor offers for a name."""
-    return WithJsonSchema({"type": "string", "enum": list(known)})
+    return WithJsonSchema(_enum(known))
+
+
+def _enum(known: Iterable[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(known)}
+
+
+def _several(known: Iterable[str]) -> dict[str, Any]:
+    return {"type": "array", "items": _enum(known), "minItems": 1}
 
 
 Radius = Annotated[str, BeforeValidator(_fraction), WithJsonSchema({"type": ["string", "number"]})]
@@ -101,16 +106,20 @@ Model = Annotated[
 Method = Annotated[
     str | list[str],
     BeforeValidator(_method),
-    WithJsonSchema(
-        {
+    names.SchemaOnDemand(
+        lambda: {
             "anyOf": [
-                {"type": "string", "enum": list(names.METHODS)},
-                {"type": "array", "items": {"type": "string", "enum": list(names.METHODS)}, "minItems": 1},
+                _enum(names.method_names()),
+                {"type": "array", "items": _enum(names.method_names()), "minItems": 1},
             ]
         }
     ),
 ]
-TeacherMethod = Annotated[str, known_name("method", names.TEACHER_METHODS), enumerated(names.TEACHER_METHODS)]
+TeacherMethod = Annotated[
+    str,
+    known_name("method", registry.teacher_methods),
+    names.SchemaOnDemand(lambda: _enum(registry.teacher_methods())),
+]
 Target = Annotated[str, known_name("target", targets.TARGETS), enumerated(targets.TARGETS)]
 Device = Annotated[str, known_name("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]

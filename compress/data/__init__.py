@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.names import resolved
+from compress.names import resolved, with_installed
 from edge.core import choices, plugins
 from edge.core.errors import CompressError
 
@@ -78,7 +78,7 @@ SOURCES = (
 
 def source_names() -> tuple[str, ...]:
     """The kinds: ours, then those of installed packages."""
-    return (*(source.name for source in SOURCES), *plugins.installed("datasets"))
+    return with_installed("datasets", (source.name for source in SOURCES))
 
 
 def find_source(kind: str) -> DatasetSource:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress import names
 from compress.methods.base import Method, MethodOptions, Preparation
 from compress.methods.objective import Combined, Objective
-from edge.core import choices
+from edge.core import choices, plugins
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, which is one of `names.METHODS`."""
+    """The method of that name, which is one of `names.method_names()`."""
+    if name not in names.METHODS:
+        return plugins.load("methods", name, Method)
     method: Method = importlib.import_module(f"compress.methods.{name.replace('-', '_')}").METHOD
     return method
 
@@ -31,13 +33,18 @@ def options_of(name: str) -> type[MethodOptions]:
 
 def hosts() -> tuple[str, ...]:
     """The methods that stand alone."""
-    return tuple(name for name in names.METHODS if find_method(name).host is None)
+    return tuple(name for name in names.method_names() if find_method(name).host is None)
+
+
+def teacher_methods() -> tuple[str, ...]:
+    """The methods that a teacher is trained by: they stand alone and ask none themselves."""
+    return tuple(name for name in hosts() if find_method(name).teachers == 0)
 
 
 def additions() -> dict[str, str]:
     """The methods that add to another one, their host: the one beside them in a list, the one that their option names,
     or the one here."""
-    return {name: host for name in names.METHODS if (host := find_method(name).host) is not None}
+    return {name: host for name in names.method_names() if (host := find_method(name).host) is not None}
 
 
 def checked_method(written: Any) -> str | list[str]:
@@ -46,7 +53,7 @@ def checked_method(written: Any) -> str | list[str]:
     for name in several:
         if not isinstance(name, str):
             raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
-        choices.known("method", name, names.METHODS)
+        choices.known("method", name, names.method_names())
     alone = [name for name in several if find_method(name).host is None]
     if not several or len(alone) > 1 or len(set(several)) < len(several):
         raise CompressError(

@@ -7,11 +7,11 @@ and name of a network that another package makes (`timm:NAME`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compress.names import resolved
+from compress.names import resolved, with_installed
 from edge.core import choices, plugins
 from edge.core.errors import CompressError
 
@@ -118,9 +118,11 @@ FAMILIES = (
 )
 
 
-def families() -> tuple[Network, ...]:
-    """Ours, then those of installed packages."""
-    return (*FAMILIES, *(plugins.load("networks", name, Network) for name in plugins.installed("networks")))
+def families() -> Iterator[Network]:
+    """Ours, then those of installed packages, which are imported no sooner than they are asked for."""
+    yield from FAMILIES
+    for name in with_installed("networks", (family.name for family in FAMILIES))[len(FAMILIES) :]:
+        yield plugins.load("networks", name, Network)
 
 
 def model_names() -> tuple[str, ...]:

@@ -47,4 +47,6 @@ def load(group: str, name: str, kind: "type[Added]") -> "Added":
             f"{group} {name!r}: {point.value} is a {type(added).__name__}, not a {kind.__module__}.{kind.__name__}; "
             f"uninstall it"
         )
+    if (own := getattr(added, "name", name)) != name:
+        raise CompressError(f"{group} {name!r}: {point.value} names itself {own!r}; give its entry point that name")
     return added

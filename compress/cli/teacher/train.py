@@ -4,9 +4,17 @@ from typing import Any
 
 import click
 
-from compress import names
 from compress.cli.lazy import Verb
-from compress.cli.options import MODEL, Name, Shared, extra_option, pace_options, stage_options, training_options
+from compress.cli.options import (
+    MODEL,
+    Name,
+    Shared,
+    extra_option,
+    pace_options,
+    stage_options,
+    teacher_methods,
+    training_options,
+)
 
 
 @click.command(
@@ -19,7 +27,7 @@ from compress.cli.options import MODEL, Name, Shared, extra_option, pace_options
     ],
 )
 @click.option("--model", type=MODEL, help="Architecture.")
-@click.option("--method", type=Name("method", names.TEACHER_METHODS), help="Objective it is trained with.")
+@click.option("--method", type=Name("method", teacher_methods()), help="Objective it is trained with.")
 @extra_option
 @training_options
 @pace_options
