@@ -9,7 +9,7 @@ from torch import Tensor
 from compress.attacks import losses
 from compress.attacks.contract import Model
 from compress.attacks.pgd import batch_random_start, step_size, strongest_iterate
-from compress.data import Dataset
+from compress.data.dataset import Dataset
 from compress.data.split import Split
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator

@@ -17,8 +17,8 @@ from compress.methods.views import Terms, TrainingBatch, Views
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.attacks.losses import ImageLoss
     from compress.attacks.contract import Model
+    from compress.attacks.losses import ImageLoss
     from compress.networks.base import Classifier, Features
 
 Own = TypeVar("Own", bound="Stateful")
