@@ -51,3 +51,26 @@ def test_the_entry_point_takes_interrupts_over_before_it_imports_anything():
     without_site = [sys.executable, "-S", "-c", script]
     done = subprocess.run(without_site, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert done.stdout.strip() == ""
+
+
+WITHOUT_TORCH = """
+import json, sys
+from compress import config, data, names, networks
+from compress.config import starter
+from compress.methods import registry
+
+sections = {name: {"method": name} for name in names.METHODS}
+config.parse(config.Run, {"data": "digits", "baselines": sections, "student": {"model": "wrn-28-10+silu"}}, "all.yaml")
+starter.json_schema()
+assert set(registry.hosts()) | set(registry.additions()) == set(names.METHODS)
+heavy = ["numpy", "torch", "onnx", "onnxruntime", "PIL", "sklearn", "safetensors"]
+before = [name for name in heavy if name in sys.modules]
+data.load_dataset("digits").fingerprint
+print(json.dumps([before, [name for name in heavy if name in sys.modules]]))
+"""
+
+
+def test_configurations_and_options_are_read_without_torch_and_digits_are_loaded_without():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
+    before, after = json.loads(done.stdout)
+    assert before == [] and "numpy" in after and not {"torch", "onnx", "onnxruntime", "PIL", "safetensors"} & {*after}
