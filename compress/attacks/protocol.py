@@ -1,8 +1,20 @@
-"""Every gradient attack of the protocol against a student, its twin and the artifacts made from them."""
+"""What makes an attack set: the gradient part of the protocol against a student, its twins and the artifacts.
+
+In this order, on the same images, one candidate an image and attack:
+
+1. Each artifact is compared with its twin (`compare_with_twins`): gradients of another network are worth nothing.
+2. White box: every gradient attack of the ensemble, each on its own, on every torch model (`white_box`), at the radius
+   of the 8-bit grid, and at the real ε where that is another: the figure that floats would reach (`float_figure`).
+3. Margin, temperature and differential losses on every torch model, BPDA on every artifact with a twin (`ascents`).
+4. Float candidates become images of the grid that are as strong as before (`on_grid`).
+5. Every candidate is shown to every model, and counts where `edge.attacks.checks` says so (`replay`).
+
+What needs only the artifact (replay there, Square, a decision-based attack) is `edge.verify.verify`'s.
+"""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -16,16 +28,47 @@ from compress.attacks.ensemble import evaluate
 from compress.attacks.grid import settle, tensors
 from compress.attacks.losses import ImageLoss
 from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
-from compress.config import AttackConfig
 from compress.data.split import to_float
 from compress.networks.base import Classifier
 from compress.networks.graph.onnx_twin import GraphTwin
 from compress.numerics.seeds import generator
 from edge.attacks import checks
-from edge.core.progress import Progress
+from edge.core.progress import Progress, say
 from edge.runtimes.runner import Runner
 from edge.statement.statement import figure
 from edge.verify.alarms import MIN_AGREEMENT, disagreement
+
+HERE = "torch on the workstation"
+PROBE_STEPS = 5  # of the probe: adversarial enough to show values that clean images do not reach
+PROBE_IMAGES = 256
+FEW = 3  # images that decide nothing: near a boundary one 8-bit rounding turns a prediction
+
+#: labels (B,) → loss
+LossOf = Callable[[Tensor], ImageLoss]
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """How strong the attacks are; `eps` and `step_size` are fractions as written, on pixels in [0, 1]."""
+
+    eps: str
+    ensemble: str  # "standard", "quick", or "none": PGD alone
+    steps: int  # of PGD in each attack beside the ensemble
+    step_size: "str | None"
+    restarts: int
+    temperature: float
+    batch_size: int
+    seed: int
+
+    @property
+    def radius(self) -> float:
+        """The largest radius inside ε that images of the 8-bit grid can have."""
+        return grid.radius(self.eps) / 255
+
+    def of_pgd(self) -> dict[str, Any]:
+        """What a report lists of PGD at that radius."""
+        size = step_size(self.step_size, self.radius, self.steps)
+        return {"steps": self.steps, "step_size": size, "restarts": self.restarts, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -37,7 +80,7 @@ class AttackedModel:
     identity: str
     model: "Classifier | None"  # of an artifact its twin; None where it has none
     runner: "Runner | None" = None
-    twin: "str | None" = None  # label of the twin among the subjects
+    twin: "str | None" = None  # label of the twin among the models
     no_twin: "str | None" = None  # why an artifact has none
     precision: str = "float32"
     unexecuted: "str | None" = None  # why an artifact has no runner here; what is asked of it, its twin answers
@@ -79,78 +122,6 @@ class AttackedModel:
         return entry | ({"made_from": "the graph of the file"} if isinstance(self.model, GraphTwin) else {})
 
 
-#: labels (B,) → loss
-LossOf = Callable[[Tensor], ImageLoss]
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """A model to ascend on, what to ascend, and what decides which iterate is kept."""
-
-    name: str
-    kind: str
-    source: str
-    where: str
-    model: Model
-    loss: LossOf
-    judge: LossOf = losses.margin
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def parameters(self, config: AttackConfig, radius: float) -> dict[str, Any]:
-        """What a report lists."""
-        return {
-            **self.more,
-            "steps": config.steps,
-            "step_size": step_size(config.step_size, radius, config.steps),
-            "restarts": config.restarts,
-            "seed": config.seed,
-        }
-
-    def run(
-        self, clean: np.ndarray, labels: np.ndarray, config: AttackConfig, radius: float, bar: "Progress | None" = None
-    ) -> Tensor:
-        """Float candidates (N,C,H,W) at most `radius` away from uint8 `clean`, batch by batch."""
-        results = []
-        for number, (images, y) in enumerate(tensors(clean, labels, batch_size=config.batch_size)):
-            results.append(self._batch(to_float(images), y, config, radius, number))
-            if bar is not None:
-                bar.step(1, note=self.name)
-        return torch.cat(results)
-
-    def _batch(self, x: Tensor, y: Tensor, config: AttackConfig, radius: float, number: int) -> Tensor:
-        best, best_value = x.clone(), torch.full((len(x),), -torch.inf)
-        for restart in range(config.restarts):
-            found, value = strongest_iterate(
-                self.model,
-                x,
-                self.loss(y),
-                self.judge(y),
-                start=batch_random_start(x, radius, generator(config.seed, self.name, number, restart)),
-                eps=radius,
-                step_size=step_size(config.step_size, radius, config.steps),
-                steps=config.steps,
-            )
-            better = value > best_value
-            best[better], best_value[better] = found[better], value[better]
-        return best
-
-
-def cooled(temperature: float) -> LossOf:
-    return functools.partial(losses.temperature, t=temperature)
-
-
-HERE = "torch on the workstation"
-
-
-@dataclass(frozen=True)
-class FloatCandidates:
-    """One attack's float images (N,C,H,W), within the grid's radius."""
-
-    name: str
-    parameters: dict[str, Any]
-    images: np.ndarray
-
-
 @dataclass(frozen=True)
 class GridCandidates:
     """One attack's images, uint8 (N,C,H,W) on the 8-bit grid, and how they came about."""
@@ -167,83 +138,172 @@ class GridCandidates:
 
 
 @dataclass(frozen=True)
-class AttackSetCandidates:
-    """The candidates of every attack, and by torch model the worst case of its white box before any rounding."""
+class ProtocolResult:
+    """Of A attacks on N images, and M models."""
 
+    agreement: dict[str, dict[str, Any]]  # of each artifact with its twin, by its label
+    alarms: list[dict[str, Any]]
     candidates: list[GridCandidates]
-    float_figures: dict[str, dict[str, Any]]
+    float_figures: dict[str, dict[str, Any]]  # by torch model, the worst case of its white box before any rounding
+    predictions: np.ndarray  # int16 (A,M,N)
+    broken: np.ndarray  # bool (A,M,N): admissible and misclassified
 
 
-def attack_all(
-    subjects: list[AttackedModel], clean: np.ndarray, labels: np.ndarray, ids: np.ndarray, config: AttackConfig
-) -> AttackSetCandidates:
-    """Candidates on uint8 `clean` (N,C,H,W), one image an attack; `ids` (N,) name the images' random streams."""
-    rows: list[GridCandidates] = []
-    figures = {}
-    for subject in subjects:
-        if subject.role != "artifact":
-            found, figures[subject.label] = white_box(subject, clean, labels, ids, config)
-            rows += [_settled(subject, one, clean, labels, config) for one in found]
-    radius = grid.radius(config.threat.eps) / 255
-    ascents = list(_ascents(subjects, config))
-    with Progress("attack set", len(ascents) * -(-len(labels) // config.batch_size)) as bar:
-        for ascent in ascents:
-            moved = ascent.run(clean, labels, config, radius, bar)
-            images = _on_grid(ascent.model, moved, clean, labels, config, ascent.judge)
-            parameters = ascent.parameters(config, radius)
-            rows.append(GridCandidates(ascent.name, ascent.kind, ascent.source, ascent.where, parameters, images))
-    return AttackSetCandidates(rows, figures)
-
-
-def _settled(
-    subject: AttackedModel, one: FloatCandidates, clean: np.ndarray, labels: np.ndarray, config: AttackConfig
-) -> GridCandidates:
-    assert subject.model is not None
-    images = _on_grid(subject.model, float_tensor(one), clean, labels, config, losses.verdict)
-    name = f"{one.name}@{subject.label}"
-    return GridCandidates(name, "white-box", subject.label, HERE, one.parameters, images)
-
-
-def _on_grid(
-    model: Model, moved: Tensor, clean: np.ndarray, labels: np.ndarray, config: AttackConfig, judge: LossOf
-) -> np.ndarray:
-    parts = zip(moved.split(config.batch_size), tensors(clean, labels, batch_size=config.batch_size), strict=True)
-    return torch.cat([settle(model, part, x, config.threat.eps, judge(y)) for part, (x, y) in parts]).numpy()
-
-
-def _ascents(subjects: list[AttackedModel], config: AttackConfig) -> Iterator[Ascent]:
-    """Margin, temperature and differential attacks on each torch model, hybrid ones on each artifact with a twin."""
-    student = next((subject.model for subject in subjects if subject.role == "student"), None)
-    for subject in subjects:
-        at, model = subject.label, subject.model
-        if model is None or subject.unexecuted is not None:
+def attack_models(
+    models: Sequence[AttackedModel], clean: np.ndarray, labels: np.ndarray, ids: np.ndarray, settings: ProtocolSettings
+) -> ProtocolResult:
+    """The protocol on uint8 `clean` (N,C,H,W) with `labels` (N,); `ids` (N,) name the images' random streams."""
+    agreement, alarms = compare_with_twins(models, clean, labels, settings)
+    candidates, figures = [], {}
+    radii = list(dict.fromkeys([settings.radius, float(Fraction(settings.eps))]))  # of the grid, and the real one
+    for attacked in models:
+        if attacked.role == "artifact":
             continue
-        if subject.runner is not None:
-            both = _where(subject.runner.describe())
-            yield Ascent(f"bpda@{at}", "bpda", at, both, subject.hybrid(), losses.cross_entropy)
-            yield Ascent(f"bpda-margin@{at}", "bpda", at, both, subject.hybrid(), losses.margin)
+        assert attacked.model is not None
+        searched: dict[float, dict[str, np.ndarray]] = {radius: {} for radius in radii}
+        about: dict[str, dict[str, Any]] = {}
+        for attack in white_box(attacked, clean, settings):
+            about[attack.name] = {**attack.parameters(), "ensemble": settings.ensemble, "seed": settings.seed}
+            for radius in radii:
+                result = evaluate(
+                    attacked.model,
+                    clean,
+                    labels,
+                    (attack,),
+                    eps=radius,
+                    seed=settings.seed,
+                    batch_size=settings.batch_size,
+                    precision="float32",  # of a quantized network another rounding is another network
+                    ids=ids,
+                )
+                searched[radius][attack.name] = result.adversarial
+        if settings.ensemble == "none":
+            plain = Ascent(f"pgd-ce@{attacked.label}", attacked.model, losses.cross_entropy)
+            about["pgd-ce"] = settings.of_pgd()
+            for radius in radii:
+                searched[radius]["pgd-ce"] = plain.run(clean, labels, settings, radius).numpy()
+        for name, floats in searched[settings.radius].items():
+            images = on_grid(attacked.model, torch.from_numpy(floats), clean, labels, settings, losses.verdict)
+            name_at = f"{name}@{attacked.label}"
+            candidates.append(GridCandidates(name_at, "white-box", attacked.label, HERE, about[name], images))
+        figures[attacked.label] = float_figure(attacked, searched[radii[-1]], clean, labels, settings)
+    planned = list(ascents(models, settings))
+    with Progress("attack set", len(planned) * -(-len(labels) // settings.batch_size)) as bar:
+        for kind, source, where, ascent, parameters in planned:
+            moved = ascent.run(clean, labels, settings, settings.radius, bar)
+            images = on_grid(ascent.model, moved, clean, labels, settings, ascent.judge)
+            candidates.append(GridCandidates(ascent.name, kind, source, where, parameters, images))
+    return ProtocolResult(agreement, alarms, candidates, figures, *replay(models, candidates, clean, labels, settings))
+
+
+def white_box(attacked: AttackedModel, clean: np.ndarray, settings: ProtocolSettings) -> list[EnsembleAttack]:
+    """The attacks of the ensemble that take gradients."""
+    if settings.ensemble == "none":
+        return []
+    plan = presets.attack_plan(settings.ensemble, attacked.infer(clean[:1]).shape[1])
+    return [attack for attack in plan if not presets.gradient_free(attack.name)]
+
+
+def float_figure(
+    attacked: AttackedModel,
+    searched: Mapping[str, np.ndarray],
+    clean: np.ndarray,
+    labels: np.ndarray,
+    settings: ProtocolSettings,
+) -> dict[str, Any]:
+    """Worst case over float candidates at the real ε, by attack, nothing rounded; only counts are kept."""
+    right = ~checks.wrong(attacked.infer(clean), labels)
+    standing = right.copy()
+    for images in searched.values():
+        broken = checks.wrong(attacked.infer(images), labels)
+        standing &= ~(broken & checks.admissible(images, clean, float(Fraction(settings.eps))))
+    return {
+        "eps": settings.eps,
+        "attacks": list(searched),
+        "clean": figure(int(right.sum()), len(labels)),
+        "robust": figure(int(standing.sum()), len(labels)),
+    }
+
+
+# ------------------------------------------------------------------------------------------- losses of their own
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """PGD on a model and a loss of one's choice; of all iterates and restarts the one of largest `judge` is kept."""
+
+    name: str
+    model: Model
+    loss: LossOf
+    judge: LossOf = losses.margin
+
+    def run(
+        self,
+        clean: np.ndarray,
+        labels: np.ndarray,
+        settings: ProtocolSettings,
+        radius: float,
+        bar: "Progress | None" = None,
+    ) -> Tensor:
+        """Float candidates (N,C,H,W) at most `radius` away from uint8 `clean`, batch by batch."""
+        strongest = []
+        for number, (images, y) in enumerate(tensors(clean, labels, batch_size=settings.batch_size)):
+            x = to_float(images)
+            best, best_value = x.clone(), torch.full((len(x),), -torch.inf)
+            for restart in range(settings.restarts):
+                iterate, value = strongest_iterate(
+                    self.model,
+                    x,
+                    self.loss(y),
+                    self.judge(y),
+                    start=batch_random_start(x, radius, generator(settings.seed, self.name, number, restart)),
+                    eps=radius,
+                    step_size=step_size(settings.step_size, radius, settings.steps),
+                    steps=settings.steps,
+                )
+                better = value > best_value
+                best[better], best_value[better] = iterate[better], value[better]
+            strongest.append(best)
+            if bar is not None:
+                bar.step(1, note=self.name)
+        return torch.cat(strongest)
+
+
+def ascents(
+    models: Sequence[AttackedModel], settings: ProtocolSettings
+) -> Iterator[tuple[str, str, str, Ascent, dict[str, Any]]]:
+    """Margin, temperature and differential attacks on each torch model, hybrid ones on each artifact with a twin.
+
+    (kind, source, where it runs, what to run, its parameters)
+    """
+    student = next((attacked.model for attacked in models if attacked.role == "student"), None)
+    plain, t = settings.of_pgd(), settings.temperature
+    for attacked in models:
+        at, model = attacked.label, attacked.model
+        if model is None or attacked.unexecuted is not None:
             continue
-        here, t = HERE, config.temperature
-        yield Ascent(f"pgd-margin@{at}", "margin", at, here, model, losses.margin)
-        yield Ascent(f"pgd-temperature@{at}", "temperature", at, here, model, cooled(t), more={"temperature": t})
-        if subject.role == "twin" and student is not None:
-            pair = _both(student, model)
-            yield Ascent(f"differential@{at}", "differential", at, here, pair, _diverging, _diverged)
+        if attacked.runner is not None:
+            runtime = attacked.runner.describe()
+            both = f"forward by {runtime['name']}, backward by torch, on the workstation"
+            if "host" in runtime:
+                both = f"forward by {runtime['name']} on {runtime['host']}, backward by torch on the workstation"
+            yield "bpda", at, both, Ascent(f"bpda@{at}", attacked.hybrid(), losses.cross_entropy), plain
+            yield "bpda", at, both, Ascent(f"bpda-margin@{at}", attacked.hybrid(), losses.margin), plain
+            continue
+        cooled = functools.partial(losses.temperature, t=t)
+        yield "margin", at, HERE, Ascent(f"pgd-margin@{at}", model, losses.margin), plain
+        yield "temperature", at, HERE, Ascent(f"pgd-temperature@{at}", model, cooled), {"temperature": t, **plain}
+        if attacked.role == "twin" and student is not None:
+            pair = side_by_side(student, model)
+            yield "differential", at, HERE, Ascent(f"differential@{at}", pair, diverging, diverged), plain
 
 
-def _where(described: Mapping[str, Any]) -> str:
-    """Of a hybrid attack: which runtime ran forward, and where."""
-    if "host" in described:
-        return f"forward by {described['name']} on {described['host']}, backward by torch on the workstation"
-    return f"forward by {described['name']}, backward by torch, on the workstation"
-
-
-def _both(student: Model, twin: Model) -> Model:
-    """The logits of both side by side, (B, 2K): what the differential attack ascends on."""
+def side_by_side(student: Model, twin: Model) -> Model:
+    """The logits of both, (B, 2K): what the differential attack ascends on."""
     return lambda x: torch.cat([student(x), twin(x)], 1)
 
 
-def _diverging(y: Tensor) -> ImageLoss:
+def diverging(y: Tensor) -> ImageLoss:
     """DIVA (Hao et al. 2022): the true class's probability kept on the float student and taken from the twin."""
 
     def loss(logits: Tensor) -> Tensor:
@@ -253,7 +313,7 @@ def _diverging(y: Tensor) -> ImageLoss:
     return loss
 
 
-def _diverged(y: Tensor) -> ImageLoss:
+def diverged(y: Tensor) -> ImageLoss:
     """Positive where the twin is wrong and the student right."""
     worse = losses.margin(y)
 
@@ -264,77 +324,54 @@ def _diverged(y: Tensor) -> ImageLoss:
     return judge
 
 
-def white_box(
-    subject: AttackedModel, clean: np.ndarray, labels: np.ndarray, ids: np.ndarray, config: AttackConfig
-) -> tuple[list[FloatCandidates], dict[str, Any]]:
-    """Every attack's candidates at the grid's radius, and the figure that they reach as floats at the real ε.
-
-    The second search is spared where ⌊255 ε⌋ / 255 is ε itself.
-    """
-    radius = grid.radius(config.threat.eps) / 255
-    found = list(_search(subject, clean, labels, ids, config, radius))
-    eps = Fraction(config.threat.eps)
-    at_eps = found
-    if Fraction(grid.radius(config.threat.eps), 255) != eps:
-        at_eps = list(_search(subject, clean, labels, ids, config, float(eps)))
-    return found, _figure(subject, at_eps, clean, labels, config)
+# ------------------------------------------------------------------------------------------- grid and replay
 
 
-def _search(
-    subject: AttackedModel, clean: np.ndarray, labels: np.ndarray, ids: np.ndarray, config: AttackConfig, radius: float
-) -> Iterator[FloatCandidates]:
-    assert subject.model is not None
-    if config.ensemble == "none":
-        at = subject.label
-        ascent = Ascent(f"pgd-ce@{at}", "white-box", at, HERE, subject.model, losses.cross_entropy)
-        images = ascent.run(clean, labels, config, radius).numpy()
-        yield FloatCandidates("pgd-ce", ascent.parameters(config, radius), images)
-        return
-    for one in _plan(subject, clean, config):
-        result = evaluate(
-            subject.model,
-            clean,
-            labels,
-            (one,),
-            eps=radius,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            precision="float32",  # of a quantized network another rounding is another network
-            ids=ids,
-        )
-        parameters = {**one.parameters(), "ensemble": config.ensemble, "seed": config.seed}
-        yield FloatCandidates(one.name, parameters, result.adversarial)
+def on_grid(
+    model: Model, moved: Tensor, clean: np.ndarray, labels: np.ndarray, settings: ProtocolSettings, judge: LossOf
+) -> np.ndarray:
+    """Float candidates (N,C,H,W) as uint8 images within the grid's radius of `clean`."""
+    size = settings.batch_size
+    parts = zip(moved.split(size), tensors(clean, labels, batch_size=size), strict=True)
+    return torch.cat([settle(model, part, x, settings.eps, judge(y)) for part, (x, y) in parts]).numpy()
 
 
-def _plan(subject: AttackedModel, clean: np.ndarray, config: AttackConfig) -> list[EnsembleAttack]:
-    plan = presets.attack_plan(config.ensemble, subject.infer(clean[:1]).shape[1])
-    return [one for one in plan if not presets.gradient_free(one.name)]
+def replay(
+    models: Sequence[AttackedModel],
+    candidates: Sequence[GridCandidates],
+    clean: np.ndarray,
+    labels: np.ndarray,
+    settings: ProtocolSettings,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each model says of each candidate, int16 (A,M,N), and which are admissible and misclassified, bool."""
+    predictions = np.empty((len(candidates), len(models), len(labels)), np.int16)
+    broken = np.empty(predictions.shape, bool)
+    for a, candidate in enumerate(candidates):
+        allowed = checks.admissible(candidate.images, clean, float(Fraction(settings.eps)))
+        for m, attacked in enumerate(models):
+            logits = attacked.infer(candidate.images)
+            predictions[a, m], broken[a, m] = logits.argmax(1), allowed & checks.wrong(logits, labels)
+    return predictions, broken
 
 
-def _figure(
-    subject: AttackedModel, found: list[FloatCandidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
-) -> dict[str, Any]:
-    """Worst case over float candidates at the real ε, nothing rounded; only counts, the images are not kept."""
-    right = subject.infer(clean).argmax(1) == labels
-    standing = right.copy()
-    for one in found:
-        broken = subject.infer(one.images).argmax(1) != labels
-        standing &= ~(broken & checks.admissible(one.images, clean, config.threat.radius))
-    return {
-        "eps": config.threat.eps,
-        "attacks": [one.name for one in found],
-        "clean": figure(int(right.sum()), len(labels)),
-        "robust": figure(int(standing.sum()), len(labels)),
-    }
+# ------------------------------------------------------------------------------------------- artifacts and twins
 
 
-def float_tensor(candidate: FloatCandidates) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(candidate.images))
-
-
-STEPS = 5  # of the probe: adversarial enough to show values that clean images do not reach
-MOST = 256  # images of the probe
-FEW = 3  # images that decide nothing: near a boundary one 8-bit rounding turns a prediction
+def compare_with_twins(
+    models: Sequence[AttackedModel], clean: np.ndarray, labels: np.ndarray, settings: ProtocolSettings
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """How each artifact agrees with its twin, by its label, and the alarms: said at once, before time is spent."""
+    agreement, alarms = {}, []
+    for attacked in models:
+        if attacked.runner is None or attacked.model is None:
+            continue
+        agreement[attacked.label] = twin_agreement(attacked, clean, labels, settings.eps)
+        alarm = twin_alarm(attacked.label, str(attacked.twin), agreement[attacked.label])
+        if alarm is not None:
+            alarms.append(alarm)
+    for alarm in alarms:
+        say(f"ALARM {alarm['name']}: {alarm['meaning']}")
+    return agreement, alarms
 
 
 def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarray, eps: str) -> dict[str, Any]:
@@ -343,23 +380,21 @@ def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarra
     {"clean": {"n", "argmax_agreement"}, "adversarial": {…}}
     """
     assert artifact.model is not None
-    chosen, y = clean[:MOST], labels[:MOST]
-    radius = grid.radius(eps) / 255
-    moved = []
-    for images, wanted in tensors(chosen, y, batch_size=128):
-        x, loss = to_float(images), losses.cross_entropy(wanted)
-        found = pgd(artifact.model, x, loss, start=x, eps=radius, step_size=radius / 2, steps=STEPS)
-        moved.append(grid.snap(found, images, eps))
-    twin = AttackedModel("", "twin", "", artifact.model)
-    return {
-        "clean": _agreement(artifact, twin, clean),
-        "adversarial": _agreement(artifact, twin, torch.cat(moved).numpy()),
-    }
+    radius, moved = grid.radius(eps) / 255, []
+    for images, y in tensors(clean[:PROBE_IMAGES], labels[:PROBE_IMAGES], batch_size=128):
+        x, loss = to_float(images), losses.cross_entropy(y)
+        x_adv = pgd(artifact.model, x, loss, start=x, eps=radius, step_size=radius / 2, steps=PROBE_STEPS)
+        moved.append(grid.snap(x_adv, images, eps))
+    twin, agreement = AttackedModel("", "twin", "", artifact.model), {}
+    for side, shown in (("clean", clean), ("adversarial", torch.cat(moved).numpy())):
+        same = artifact.infer(shown).argmax(1) == twin.infer(shown).argmax(1)
+        agreement[side] = {"n": len(shown), "argmax_agreement": float(same.mean())}
+    return agreement
 
 
-def twin_alarm(label: str, twin: str, found: dict[str, Any]) -> "dict[str, Any] | None":
+def twin_alarm(label: str, twin: str, agreement: dict[str, Any]) -> "dict[str, Any] | None":
     """What is said of an artifact that differs from its twin on more than 1 % of a kind of image, and on 4 at least."""
-    side, share, count, n = disagreement(found)
+    side, share, count, n = disagreement(agreement)
     if share >= MIN_AGREEMENT or count <= FEW:
         return None
     meaning = (
@@ -367,8 +402,3 @@ def twin_alarm(label: str, twin: str, found: dict[str, Any]) -> "dict[str, Any] 
         f"its gradients are another network's"
     )
     return {"name": "twin disagrees", "model": label, "twin": twin, "count": count, "n": n, "meaning": meaning}
-
-
-def _agreement(artifact: AttackedModel, twin: AttackedModel, images: np.ndarray) -> dict[str, Any]:
-    same = artifact.infer(images).argmax(1) == twin.infer(images).argmax(1)
-    return {"n": len(images), "argmax_agreement": float(same.mean())}

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from compress.attacks import grid, protocol
-from compress.attacks.protocol import AttackedModel, AttackSetCandidates, GridCandidates, attack_all
+from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSettings
 from compress.config import AttackConfig
 from compress.data.dataset import Dataset, first_of_each_class
 from compress.folders import lineage, load, load_data, plan_of
 from compress.networks.graph import onnx_twin
 from compress.remote.runner import RemoteRunner, open_stage
 from edge import open_runner
-from edge.attacks import checks
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -62,44 +61,41 @@ def run(config: AttackConfig, inputs: AttackInputs, out: "Path | str", *, replac
     stages = _read(inputs)
 
     def make(work: Work) -> None:
-        _reachable(config)
+        settings = _settings(config)
         dataset = load_data(config.data, *stages.values())
         index = choose(dataset, config.images)
-        subjects = _subjects(stages, _opener(inputs))
+        models = _models(stages, _opener(inputs))
         clean, labels = dataset.images[index], dataset.labels[index]
-        agreement, alarms = _compared(subjects, clean, labels, config)
-        found = attack_all(subjects, clean, labels, index, config)
-        predictions = _replay(subjects, found.candidates, len(labels))
-        broken = _broken(predictions, found.candidates, clean, labels, config)
+        result = protocol.attack_models(models, clean, labels, index, settings)
+        adversarial = [candidate.images for candidate in result.candidates]
         arrays = {
             "clean": clean,
             "labels": labels,
             "index": index,
-            "adversarial": np.array([entry.images for entry in found.candidates], np.uint8).reshape(-1, *clean.shape),
-            "predictions": predictions,
-            "broken": broken,
-            "clean_logits": np.stack([subject.infer(clean) for subject in subjects]),
+            "adversarial": np.array(adversarial, np.uint8).reshape(-1, *clean.shape),
+            "predictions": result.predictions,
+            "broken": result.broken,
+            "clean_logits": np.stack([attacked.infer(clean) for attacked in models]),
         }
-        handful = _handful(subjects, arrays)
+        handful = _handful(models, arrays)
         _save(work, ARRAYS_FILE, arrays)
         _save(work, golden.FILE, handful)
-        description = {
-            **_describe(subjects, found, dataset, config),
-            "agreement": agreement,
-            "alarms": alarms,
+        description = _describe(models, result, dataset, settings) | {
+            "agreement": result.agreement,
+            "alarms": result.alarms,
             "arrays": _hashes(arrays),
             "golden": {
                 "file": golden.FILE,
                 "n": len(handful["labels"]),
-                "batch_size": [_batch_size(subject) for subject in subjects],
+                "batch_size": [_batch_size(attacked) for attacked in models],
                 "arrays": _hashes(handful),
             },
         }
-        _float_beside_grid(description["models"], found, arrays)
+        _float_beside_grid(description["models"], result, arrays)
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         artifact.write_atomic(work.add_payload(INDEX_FILE), text)
-        work.metrics = _metrics(subjects, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms]}
-        work.metrics |= _traffic(subjects)
+        work.metrics = _metrics(models, arrays) | {"alarms": [alarm["meaning"] for alarm in result.alarms]}
+        work.metrics |= _traffic(models)
 
     return artifact.build(out, _plan(config, stages, inputs), make, lineage=lineage(config, stages), replace=replace)
 
@@ -134,11 +130,10 @@ def _read(inputs: AttackInputs) -> dict[str, Stage]:
             raise CompressError(f"{quantized.path}: given without its student; name the student's folder first")
         _same(quantized, "student", [stages["student"]])
         stages["quantized"] = quantized
-    given = inputs.exported
-    if not stages and not given:
+    if not stages and not inputs.exported:
         raise CompressError("nothing to attack: neither a student nor an artifact given; name one, or --exported DIR")
-    for number, where in enumerate(given):
-        exported = artifact.read(where, ("exported",))
+    for number, folder in enumerate(inputs.exported):
+        exported = artifact.read(folder, ("exported",))
         if "student" in stages and _made_from(exported) is not None:
             _same(exported, "model", [stages[role] for role in ("student", "quantized") if role in stages])
         stages[f"exported-{number}"] = exported
@@ -153,19 +148,29 @@ def _made_from(exported: Stage) -> "str | None":
 def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
     made_from = stage.manifest["plan"]["inputs"][role]
     if made_from not in [origin.identity for origin in origins]:
-        given = " or ".join(str(origin.path) for origin in origins)
+        folders = " or ".join(str(origin.path) for origin in origins)
         raise CompressError(
-            f"{stage.path}: made from another {role} ({made_from:.12}) than {given}; "
+            f"{stage.path}: made from another {role} ({made_from:.12}) than {folders}; "
             f"give the folders of one chain (--quantized for an INT8 artifact)"
         )
 
 
-def _reachable(config: AttackConfig) -> None:
+def _settings(config: AttackConfig) -> ProtocolSettings:
     if grid.radius(config.threat.eps) < 1:
         raise CompressError(
             f"threat.eps: {config.threat.eps} is less than one grey level, no other 8-bit image is within it; "
             f"give 1/255 or more"
         )
+    return ProtocolSettings(
+        config.threat.eps,
+        config.ensemble,
+        config.steps,
+        config.step_size,
+        config.restarts,
+        config.temperature,
+        config.batch_size,
+        config.seed,
+    )
 
 
 # ------------------------------------------------------------------------------------------- subjects
@@ -177,7 +182,7 @@ def _opener(inputs: AttackInputs) -> Callable[[Path], Runner]:
     return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
 
 
-def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[AttackedModel]:
+def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[AttackedModel]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
     models = [
         AttackedModel(role, name, stages[role].identity, load(stages[role]), precision=precision)
@@ -188,7 +193,7 @@ def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> 
     for role, stage in stages.items():
         if not role.startswith("exported-"):
             continue
-        label = _label(stage.path, [subject.label for subject in [*models, *artifacts]])
+        label = _label(stage.path, [attacked.label for attacked in [*models, *artifacts]])
         twin = _of_chain(stage, models, stages)
         twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
         if twin is not None and twin not in models:
@@ -213,12 +218,12 @@ def _subjects(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> 
 def _of_chain(stage: Stage, models: list[AttackedModel], stages: Mapping[str, Stage]) -> "AttackedModel | None":
     """The torch model that an artifact was made from, on the grid of the artifact's runtime; None of another chain."""
     made_from = _made_from(stage)
-    origin = next((subject for subject in models if subject.identity == made_from), None)
+    origin = next((attacked for attacked in models if attacked.identity == made_from), None)
     runtime = next(name for name, targets in targets.RUNTIMES.items() if stage.config["target"] in targets)
     if origin is None or origin.role != "twin" or runtime == "onnx":
         return origin
     label = f"{origin.label}.{runtime}"
-    known = next((subject for subject in models if subject.label == label), None)
+    known = next((attacked for attacked in models if attacked.label == label), None)
     identity = artifact.digest({"twin": runtime, "of": origin.identity})
     return known or AttackedModel(label, "twin", identity, load(stages["quantized"], runtime=runtime), precision="int8")
 
@@ -250,11 +255,11 @@ def _of_graph(label: str, stage: Stage) -> "tuple[AttackedModel | None, str | No
     return AttackedModel(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
 
 
-def _batch_size(subject: AttackedModel) -> "int | None":
+def _batch_size(attacked: AttackedModel) -> "int | None":
     """Images of one call of an artifact, also of one that others will execute; torch models have no fixed number."""
-    if subject.unexecuted is not None:
+    if attacked.unexecuted is not None:
         return BATCH_SIZE
-    return subject.runner.batch_size if subject.runner else None
+    return attacked.runner.batch_size if attacked.runner else None
 
 
 def _label(path: Path, taken: list[str]) -> str:
@@ -263,40 +268,10 @@ def _label(path: Path, taken: list[str]) -> str:
     return name if name not in taken else f"{path.resolve().parent.name}/{name}"
 
 
-def _compared(
-    subjects: list[AttackedModel], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How each artifact agrees with its twin, by its label, and what was said at once of one that does not."""
-    found = {
-        subject.label: protocol.twin_agreement(subject, clean, labels, config.threat.eps)
-        for subject in subjects
-        if subject.runner is not None and subject.model is not None
-    }
-    twins = {subject.label: str(subject.twin) for subject in subjects}
-    alarms = [alarm for label, one in found.items() if (alarm := protocol.twin_alarm(label, twins[label], one))]
-    for alarm in alarms:
-        say(f"ALARM {alarm['name']}: {alarm['meaning']}")
-    return found, alarms
-
-
 # ------------------------------------------------------------------------------------------- results
 
 
-def _replay(subjects: list[AttackedModel], found: list[GridCandidates], n: int) -> np.ndarray:
-    """What each model says of each candidate: int16 (attacks, models, images)."""
-    said = [[subject.infer(entry.images).argmax(1) for subject in subjects] for entry in found]
-    return np.array(said, np.int16).reshape(len(found), len(subjects), n)
-
-
-def _broken(
-    predictions: np.ndarray, found: list[GridCandidates], clean: np.ndarray, labels: np.ndarray, config: AttackConfig
-) -> np.ndarray:
-    """Which candidates are admissible and misclassified: bool (attacks, models, images)."""
-    allowed = [checks.admissible(entry.images, clean, config.threat.radius) for entry in found]
-    return (predictions != labels) & np.array(allowed, bool).reshape(len(found), 1, len(labels))
-
-
-def _handful(subjects: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _handful(models: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The golden images and what every model says of them, each asked in one call of its own."""
     chosen = golden.choose(arrays["labels"], arrays["broken"])
     attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
@@ -306,7 +281,7 @@ def _handful(subjects: list[AttackedModel], arrays: Mapping[str, np.ndarray]) ->
         "labels": arrays["labels"][place],
         "index": arrays["index"][place],
         "attack": attack,
-        "logits": np.stack([subject.infer(images) for subject in subjects]),
+        "logits": np.stack([attacked.infer(images) for attacked in models]),
     }
 
 
@@ -320,52 +295,47 @@ def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _describe(
-    subjects: list[AttackedModel], found: AttackSetCandidates, dataset: Dataset, config: AttackConfig
+    models: list[AttackedModel], result: ProtocolResult, dataset: Dataset, settings: ProtocolSettings
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "data": dataset.name,
         "classes": len(dataset.classes),
-        "threat": {
-            "norm": config.threat.norm,
-            "eps": config.threat.eps,
-            "grid_radius": grid.radius(config.threat.eps),
-        },
-        "ensemble": config.ensemble,
-        "models": [subject.describe() for subject in subjects],
-        "attacks": [entry.describe() for entry in found.candidates],
+        "threat": {"norm": "linf", "eps": settings.eps, "grid_radius": grid.radius(settings.eps)},
+        "ensemble": settings.ensemble,
+        "models": [attacked.describe() for attacked in models],
+        "attacks": [candidate.describe() for candidate in result.candidates],
     }
 
 
-def _float_beside_grid(
-    models: list[dict[str, Any]], found: AttackSetCandidates, arrays: Mapping[str, np.ndarray]
-) -> None:
+def _float_beside_grid(rows: list[dict[str, Any]], result: ProtocolResult, arrays: Mapping[str, np.ndarray]) -> None:
     """To each torch model what its white box reaches without rounding, and beside it with rounding."""
     right = arrays["clean_logits"].argmax(2) == arrays["labels"]
-    for m, model in enumerate(models):
-        figure = found.float_figures.get(model["label"])
+    for m, row in enumerate(rows):
+        figure = result.float_figures.get(row["label"])
         if figure is None:
             continue
-        own = [a for a, one in enumerate(found.candidates) if (one.kind, one.source) == ("white-box", model["label"])]
+        white_box = ("white-box", row["label"])
+        own = [a for a, candidate in enumerate(result.candidates) if (candidate.kind, candidate.source) == white_box]
         standing = right[m] & ~arrays["broken"][own, m].any(0)
-        model["float_figures"] = {**figure, "robust on the grid": statement.figure(int(standing.sum()), len(standing))}
+        row["float_figures"] = {**figure, "robust on the grid": statement.figure(int(standing.sum()), len(standing))}
 
 
-def _metrics(subjects: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _metrics(models: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Clean and worst-case accuracy over the set, by model that was asked."""
     right = arrays["clean_logits"].argmax(2) == arrays["labels"]
     standing = right & ~arrays["broken"].any(0)
-    asked = [(m, subject) for m, subject in enumerate(subjects) if subject.unexecuted is None]
+    asked = [(m, attacked) for m, attacked in enumerate(models) if attacked.unexecuted is None]
     return {
         "n": len(arrays["labels"]),
-        "clean": {subject.label: float(right[m].mean()) for m, subject in asked},
-        "robust": {subject.label: float(standing[m].mean()) for m, subject in asked},
+        "clean": {attacked.label: float(right[m].mean()) for m, attacked in asked},
+        "robust": {attacked.label: float(standing[m].mean()) for m, attacked in asked},
     }
 
 
-def _traffic(subjects: list[AttackedModel]) -> dict[str, Any]:
+def _traffic(models: list[AttackedModel]) -> dict[str, Any]:
     """What asking a board cost, by artifact, its connections ended; nothing where none was asked."""
-    asked = {one.label: one.runner for one in subjects if isinstance(one.runner, RemoteRunner)}
+    asked = {attacked.label: attacked.runner for attacked in models if isinstance(attacked.runner, RemoteRunner)}
     for runner in asked.values():
         runner.close()
     return {"remote": {label: runner.traffic() for label, runner in asked.items()}} if asked else {}
