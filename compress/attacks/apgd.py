@@ -104,27 +104,27 @@ def ascend(
     judge = losses.verdict(y)
     ends = set(checkpoints(steps))
     x_adv = before = ball.project(start, x, eps, norm)
-    value, verdict, gradient = _look(model, x_adv, loss, judge, eot)
-    history = torch.full((steps + 1, len(x)), torch.nan, dtype=value.dtype, device=x.device)
-    history[0] = value
-    strongest, best_verdict = x_adv, verdict
-    best, best_gradient, best_loss = x_adv, gradient, value
-    step = torch.full_like(ball.column(value), 2 * eps)
-    loss_at_check, halved, last = best_loss, torch.ones_like(value, dtype=torch.bool), 0
+    at = gradient_at(model, x_adv, loss, judge, passes=eot)
+    history = torch.full((steps + 1, len(x)), torch.nan, dtype=at.loss.dtype, device=x.device)
+    history[0] = at.loss
+    strongest, best_verdict = x_adv, at.verdict
+    best, best_gradient, best_loss, gradient = x_adv, at.gradient, at.loss, at.gradient
+    step = torch.full_like(ball.column(at.loss), 2 * eps)
+    loss_at_check, halved, last = best_loss, torch.ones_like(at.loss, dtype=torch.bool), 0
     for done in range(1, steps + 1):
         momentum = MOMENTUM if done > 1 else 1.0
         moved = gradient_step(x_adv, gradient, step, x=x, eps=eps, norm=norm)
         moved = x_adv + momentum * (moved - x_adv) + (1 - momentum) * (x_adv - before)
         before, x_adv = x_adv, ball.project(moved, x, eps, norm)
-        value, verdict, gradient = _look(model, x_adv, loss, judge, eot, backward=done < steps)
-        history[done] = value
-        nearer = verdict > best_verdict
+        at = gradient_at(model, x_adv, loss, judge, passes=eot, backward=done < steps)
+        gradient, history[done] = at.gradient, at.loss
+        nearer = at.verdict > best_verdict
         strongest = torch.where(ball.column(nearer), x_adv, strongest)
-        best_verdict = torch.where(nearer, verdict, best_verdict)
-        better = value > best_loss
+        best_verdict = torch.where(nearer, at.verdict, best_verdict)
+        better = at.loss > best_loss
         best = torch.where(ball.column(better), x_adv, best)
         best_gradient = torch.where(ball.column(better), gradient, best_gradient)
-        best_loss = torch.where(better, value, best_loss)
+        best_loss = torch.where(better, at.loss, best_loss)
         if done in ends:
             gains = (history[last + 1 : done + 1] > history[last:done]).sum(0)
             halve = (gains <= rho * (done - last)) | (~halved & (loss_at_check >= best_loss))
@@ -144,22 +144,3 @@ def checkpoints(steps: int) -> list[int]:
         span = max(span - shorter, least)
         at += span
     return ends
-
-
-def _look(
-    model: Model, x_adv: Tensor, loss: ImageLoss, judge: ImageLoss, eot: int, *, backward: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (B,), verdict (B,) and the loss's gradient (B,C,H,W) at x_adv, each the mean of `eot` passes.
-
-    Without `backward` the gradient is zero: nothing steps from the last iterate.
-    """
-    value = verdict = gradient = torch.zeros((), dtype=x_adv.dtype, device=x_adv.device)
-    for _ in range(eot):
-        if backward:
-            logits, values, slope = gradient_at(model, x_adv, loss)
-            gradient = gradient + slope / eot
-        else:
-            logits = logits_of(model, x_adv)
-            values = loss(logits)
-        value, verdict = value + values / eot, verdict + judge(logits) / eot
-    return value, verdict, gradient.expand_as(x_adv)

@@ -47,8 +47,8 @@ class FAB:
         x_adv = nearest = x
         distance = x.new_full((len(x),), torch.inf)
         for _ in range(self.steps):
-            _, value, w = gradient_at(task.model, x_adv, difference)  # target logit minus the true one, and its slope
-            flat = w.flatten(1)
+            slope = gradient_at(task.model, x_adv, difference)  # of the target's logit minus the true one
+            value, w, flat = slope.loss, slope.gradient, slope.gradient.flatten(1)
             here = to_hyperplane(x_adv.flatten(1), flat, -value, norm).view_as(x)
             there = to_hyperplane(x.flatten(1), flat, -value + ((x_adv - x) * w).flatten(1).sum(1), norm).view_as(x)
             near, far = (ball.length(way, norm).clamp(min=1e-8) for way in (here, there))

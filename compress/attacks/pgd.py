@@ -1,26 +1,51 @@
 """The gradient step that every attack takes, and projected gradient ascent by it (Madry et al. 2018)."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from compress.attacks import ball
-from compress.attacks.contract import Model, logits_of
+from compress.attacks.contract import Model
 from compress.attacks.losses import ImageLoss
 
 
-def gradient_at(model: Model, x_adv: Tensor, loss: ImageLoss) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B,K) and loss (B,) at `x_adv` (B,C,H,W), and the gradient (B,C,H,W) of the summed loss; no graph is left.
+@dataclass(frozen=True)
+class Slope:
+    """What one look at a batch of candidates shows; no part of it has a graph."""
 
-    It asks for the gradient by the images alone: weights, statistics and `.grad` fields stay as they are.
+    loss: Tensor  # (B,)
+    verdict: Tensor  # (B,), of the loss itself where no other was asked for
+    gradient: Tensor  # (B,C,H,W), of the summed loss; zero where it was not asked for
+
+
+def gradient_at(
+    model: Model,
+    x_adv: Tensor,
+    loss: ImageLoss,
+    judge: "ImageLoss | None" = None,
+    *,
+    passes: int = 1,
+    backward: bool = True,
+) -> Slope:
+    """`loss` and `judge` of the model's logits at `x_adv` (B,C,H,W) and the loss's gradient, the mean of `passes`.
+
+    The gradient is by the images alone: weights, statistics and `.grad` fields of the model stay as they are.
     """
-    with torch.enable_grad():
-        leaf = x_adv.detach().requires_grad_()
-        logits = model(leaf)
-        values = loss(logits)
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return logits.detach(), values.detach(), gradient
+    mean: tuple[Tensor, ...] = ()
+    for _ in range(passes):
+        with torch.set_grad_enabled(backward):
+            leaf = x_adv.detach().requires_grad_(backward)
+            logits = model(leaf)
+            value = loss(logits)
+            gradient = torch.autograd.grad(value.sum(), leaf)[0] if backward else torch.zeros_like(x_adv)
+        verdict = value if judge is None else judge(logits.detach())
+        look: tuple[Tensor, ...] = (value.detach(), verdict.detach(), gradient)
+        if passes > 1:
+            look = tuple(part / passes for part in look)
+        mean = tuple(a + b for a, b in zip(mean, look, strict=True)) if mean else look
+    return Slope(*mean)
 
 
 def gradient_step(
@@ -43,8 +68,7 @@ def pgd(model: Model, x: Tensor, loss: ImageLoss, *, start: Tensor, eps: float, 
     """The last iterate: sign steps up `loss`, each projected to ‖x_adv − x‖∞ ≤ eps and [0, 1]. (B,C,H,W)."""
     x_adv = start.detach()
     for _ in range(steps):
-        _, _, gradient = gradient_at(model, x_adv, loss)
-        x_adv = gradient_step(x_adv, gradient, step_size, x=x, eps=eps)
+        x_adv = gradient_step(x_adv, gradient_at(model, x_adv, loss).gradient, step_size, x=x, eps=eps)
     return x_adv
 
 
@@ -64,15 +88,12 @@ def strongest_iterate(
     x_adv = best = start.detach()
     best_value = x.new_full((len(x),), -torch.inf)
     for step in range(steps + 1):
+        slope = gradient_at(model, x_adv, loss, judge, backward=step < steps)  # nothing steps from the last one
+        better = slope.verdict > best_value
+        best = torch.where(ball.column(better), x_adv, best)
+        best_value = torch.where(better, slope.verdict, best_value)
         if step < steps:
-            logits, _, gradient = gradient_at(model, x_adv, loss)
-        else:  # nothing steps from the last one
-            logits = logits_of(model, x_adv)
-        value = judge(logits)
-        better = value > best_value
-        best, best_value = torch.where(ball.column(better), x_adv, best), torch.where(better, value, best_value)
-        if step < steps:
-            x_adv = gradient_step(x_adv, gradient, step_size, x=x, eps=eps, norm=norm)
+            x_adv = gradient_step(x_adv, slope.gradient, step_size, x=x, eps=eps, norm=norm)
     return best, best_value
 
 

@@ -96,7 +96,7 @@ class MomentumDiverse:
         for step in range(self.steps):
             draws = draw(task, self.name, step, 4).to(task.x.dtype)
             model = partial(_seen, task.model, draws=draws, probability=self.probability, smallest=self.smallest)
-            _, _, gradient = gradient_at(model, x_adv, loss)
+            gradient = gradient_at(model, x_adv, loss).gradient
             momentum = self.decay * momentum + gradient / ball.column(gradient.abs().mean((1, 2, 3)).clamp(min=tiny))
             x_adv = gradient_step(x_adv, momentum, task.eps / self.steps, x=task.x, eps=task.eps, norm=task.norm)
         return x_adv

@@ -146,8 +146,7 @@ def _size(task: Task, loss: losses.ImageLoss) -> np.ndarray:
     """The gradient's dual norm: how fast the loss can rise with the distance, in the attack's norm. float64 (B,)."""
     if not judge.differentiable(task.model, task.x[:1]):
         return np.zeros(len(task.x))
-    _, _, gradient = gradient_at(task.model, task.x, loss)
-    gradient = gradient.flatten(1).double()
+    gradient = gradient_at(task.model, task.x, loss).gradient.flatten(1).double()
     size: Tensor = gradient.abs().sum(1) if task.norm == "linf" else gradient.square().sum(1).sqrt()
     return size.cpu().numpy()
 

@@ -214,9 +214,9 @@ def test_a_twin_that_disagrees_is_told_at_once(
         entry.CopyFrom(numpy_helper.from_array(values, entry.name))
     monkeypatch.setattr(onnx_twin, "build_twin", lambda content, where: build(swapped.SerializeToString(), where=where))
     said_before: list[str] = []
-    run = protocol.attack_all
+    run = protocol.Ascent.run
     monkeypatch.setattr(
-        attack, "attack_all", lambda *given: (said_before.append(capsys.readouterr().err), run(*given))[1]
+        protocol.Ascent, "run", lambda *given: (said_before.append(capsys.readouterr().err), run(*given))[1]
     )
     found = attacked(tmp_path, stage)
     assert "ALARM twin disagrees: e does not compute what its twin e.graph computes: " in said_before[0]
