@@ -1,11 +1,8 @@
 """The state of the machine that measured, before, during and after: what figures of latency and energy stand on."""
 
-from edge.evidence.energy import energy
-from edge.evidence.judge import judge
 from edge.evidence.sampler import Sampler
 from edge.evidence.samples import Samples
 from edge.evidence.snapshot import snapshot
-from edge.evidence.summary import summary
 from edge.evidence.watch import Watch
 
-__all__ = ["Sampler", "Samples", "Watch", "energy", "judge", "snapshot", "summary"]
+__all__ = ["Sampler", "Samples", "Watch", "snapshot"]

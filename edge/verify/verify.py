@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge import bench
+from edge.bench.ask import Ask
+from edge.bench.measure import Subject, check, measure
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -81,9 +82,9 @@ def run(
         attacks = AttackSet.read(attack_stage)
         _compatible(exported, attacks, config)
         pipeline = preprocess_parity.read(config, attacks.clean)
-        ask = bench.Ask.read(config["latency"], config["seed"]).with_single()
+        ask = Ask.read(config["latency"], config["seed"]).with_single()
         subject = _subject(exported, attacks, config, pipeline)
-        bench.check([subject], ask)
+        check([subject], ask)
         watch = Watch(gpu=config["device"] != "cpu")
         golden_found = _golden(exported, attacks, config)
         with _opened(exported, config, config["batch_size"]) as runner:
@@ -98,7 +99,7 @@ def run(
                 found["threat"]["applied_to"] = pipeline.applied_to
         found["golden"] = golden_found
         with watch.timing():
-            (timed,) = bench.measure([subject], ask)
+            (timed,) = measure([subject], ask)
         found["latency"] = timed.latency
         found["alarms"].append(timed.alarm)
         found |= watch.found(timed.spans, timed.latency)
@@ -199,7 +200,7 @@ def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "
 
 def _subject(
     exported: Stage, attacks: AttackSet, config: Mapping[str, Any], pipeline: "Pipeline | None"
-) -> bench.Subject:
+) -> Subject:
     """What is timed: runners of its own, each opened at the batch size that is timed."""
 
     def opened(size: int) -> Runner:
@@ -207,7 +208,7 @@ def _subject(
 
     frames = attacks.clean if pipeline is None else pipeline.frames
     function = None if pipeline is None else pipeline.preprocess
-    return bench.Subject(str(exported.path), opened, lambda runner: frames, function)
+    return Subject(str(exported.path), opened, lambda runner: frames, function)
 
 
 # ------------------------------------------------------------------------------------------- files

@@ -14,11 +14,13 @@ import jsonschema
 import numpy as np
 import pytest
 
-from edge import bench, open_runner
+from edge import open_runner
 from edge.bench import load, run
+from edge.bench.ask import Ask
 from edge.bench.compare import Rounds
-from edge.bench.measure import AGAIN, ROUNDS
+from edge.bench.measure import Subject, check, compared, measure
 from edge.core.errors import CompressError
+from edge.measure import AGAIN, ROUNDS
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
 from edge.statement import statement
@@ -36,16 +38,16 @@ def valid(latency: "dict[str, Any]") -> None:
     jsonschema.Draft202012Validator(whole).validate(latency)
 
 
-def ask(**more: Any) -> bench.Ask:
-    return bench.Ask.read({"batch_size": 1, "warmup": 2, "samples": 30, "seconds": 0.05, "fps": [100.0], **more})
+def ask(**more: Any) -> Ask:
+    return Ask.read({"batch_size": 1, "warmup": 2, "samples": 30, "seconds": 0.05, "fps": [100.0], **more})
 
 
 def grey(runner: Runner) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (12, *runner.input_shape), dtype=np.uint8)
 
 
-def subject(path: Path, frames: Callable[[Runner], Any] = grey, pre: "Preprocess | None" = None) -> bench.Subject:
-    return bench.Subject(path.name, lambda size: open_runner(path, batch_size=size, threads=1), frames, pre)
+def subject(path: Path, frames: Callable[[Runner], Any] = grey, pre: "Preprocess | None" = None) -> Subject:
+    return Subject(path.name, lambda size: open_runner(path, batch_size=size, threads=1), frames, pre)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) -> None:
-    (timed,) = bench.measure([subject(graph)], ask(scenarios=ALL, sweep=[1, 2, 8], fps=[100.0, 250.0]))
+    (timed,) = measure([subject(graph)], ask(scenarios=ALL, sweep=[1, 2, 8], fps=[100.0, 250.0]))
     valid(timed.latency)
     said = timed.latency
     assert said["n"] == 30 == len(timed.samples["samples_ns"]) and said["scenarios"] == ALL
@@ -78,7 +80,7 @@ def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) ->
 
 
 def test_by_default_it_is_single_queries_alone(graph: Path) -> None:
-    (timed,) = bench.measure([subject(graph)], bench.Ask.read({"batch_size": 2, "warmup": 1, "samples": 7}))
+    (timed,) = measure([subject(graph)], Ask.read({"batch_size": 2, "warmup": 1, "samples": 7}))
     valid(timed.latency)
     assert not {"camera", "offline", "sweep", "parts", "preprocess_ms"} & set(timed.latency)
     assert (timed.latency["batch_size"], timed.latency["n"], timed.latency["warmup"]) == (2, 7, 1)
@@ -86,14 +88,14 @@ def test_by_default_it_is_single_queries_alone(graph: Path) -> None:
 
 
 def test_offline_alone_is_at_the_largest_size_and_measures_no_single_queries(graph: Path) -> None:
-    (timed,) = bench.measure([subject(graph)], ask(scenarios=["offline"], batch_size=4))
+    (timed,) = measure([subject(graph)], ask(scenarios=["offline"], batch_size=4))
     assert timed.latency["offline"]["batch_size"] == 4 and "n" not in timed.latency and "sweep" not in timed.latency
     assert ask(scenarios=["offline"], sweep=[2, 16]).offline_size == 16
     assert ask(scenarios=["camera"]).with_single().scenarios == ("single-stream", "camera")
 
 
 def test_answers_that_change_while_time_is_taken_are_found(tmp_path: Path) -> None:
-    (timed,) = bench.measure([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
+    (timed,) = measure([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
     assert timed.alarm["fired"] and timed.alarm["name"] == "timed logits differ"
     again = timed.latency["asked_again"]
     assert again["different"] == again["n"] == timed.alarm["count"] > 30
@@ -107,8 +109,8 @@ def test_one_wrong_answer_among_many_is_found() -> None:
             return logits
 
     runner = Once(FakeClock())
-    one = bench.Subject("x", lambda size: runner, lambda _: images(), None)
-    (timed,) = bench.measure([one], ask(samples=30), runner.clock)
+    one = Subject("x", lambda size: runner, lambda _: images(), None)
+    (timed,) = measure([one], ask(samples=30), runner.clock)
     assert timed.latency["asked_again"] == {"n": 30, "different": 1} and timed.alarm["fired"]
 
 
@@ -120,7 +122,7 @@ def test_preprocessing_is_timed_in_every_scenario_and_apart(graph: Path) -> None
         return frames.reshape(-1, *linear.SHAPE)
 
     pre = Preprocess("m:flat", flat, None)
-    (timed,) = bench.measure(
+    (timed,) = measure(
         [subject(graph, lambda runner: grey(runner).reshape(12, -1), pre)], ask(scenarios=ALL, sweep=[3])
     )
     valid(timed.latency)
@@ -137,8 +139,8 @@ def test_the_device_tells_the_parts_of_a_query() -> None:
             return np.zeros((1, 2), np.float32), {"h2d_ms": 1.0, "compute_ms": 6.5, "d2h_ms": 0.5}
 
     runner = Device(FakeClock())
-    one = bench.Subject("x", lambda size: runner, lambda _: images(), None)
-    (timed,) = bench.measure([one], ask(), runner.clock)
+    one = Subject("x", lambda size: runner, lambda _: images(), None)
+    (timed,) = measure([one], ask(), runner.clock)
     valid(timed.latency)
     parts = timed.latency["parts"]
     assert parts.pop("n") == 30
@@ -161,13 +163,13 @@ def test_several_take_turns_forwards_and_backwards() -> None:
             return super().infer(x)
 
     runners = {"a": Named("a", 2000), "b": Named("b", 3000)}
-    subjects = [bench.Subject(name, lambda size, name=name: runners[name], lambda _: images()) for name in runners]
-    found = bench.measure(subjects, ask(samples=40), clock)
+    subjects = [Subject(name, lambda size, name=name: runners[name], lambda _: images()) for name in runners]
+    found = measure(subjects, ask(samples=40), clock)
     turn = [*"a" * (2 + AGAIN), *"b" * (2 + AGAIN), *"b" * (2 + AGAIN), *"a" * (2 + AGAIN)]
     assert order[: 6 + len(turn)] == [*"aaabbb", *turn], "first and warm-up, then the turns"
     assert [len(timed.samples["samples_ns"]) for timed in found] == [40, 40]
     assert all(len(timed.rounds["single-stream"]) == ROUNDS for timed in found)
-    (row,) = bench.compared(found)
+    (row,) = compared(found)
     assert (row["name"], row["to"], row["what"]) == ("b", "a", "single-stream")
     assert row["ratio"] == pytest.approx(1.5) and row["interval"] == pytest.approx([1.5, 1.5])
     assert found[0].latency["conditions"]["turns"] == ROUNDS
@@ -287,9 +289,9 @@ def test_peak_memory_is_that_of_the_measurement() -> None:
 def test_a_size_that_the_file_does_not_take_is_refused_before_anything_runs(tmp_path: Path) -> None:
     fixed = linear.linear(tmp_path / "fixed.onnx", WEIGHTS, batch=4)
     with pytest.raises(CompressError, match="takes batches of 4, asked to be timed at 8; name 4, or export"):
-        bench.check([subject(fixed)], ask(sweep=[4, 8]))
-    bench.check([subject(fixed)], ask(sweep=[4]))
-    (timed,) = bench.measure([subject(fixed)], ask())
+        check([subject(fixed)], ask(sweep=[4, 8]))
+    check([subject(fixed)], ask(sweep=[4]))
+    (timed,) = measure([subject(fixed)], ask())
     assert timed.latency["batch_size"] == 4
 
 

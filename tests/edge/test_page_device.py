@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from compress.report import page, svg_time
-from edge.evidence import Samples, judge, snapshot, summary
+from edge.evidence import Samples, snapshot
+from edge.evidence.judge import judge
+from edge.evidence.summary import summary
 from edge.evidence.text import details, energy
 from tests.edge import boards
 from tests.edge.evidence.test_energy import span, watched

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.evidence import Sampler, judge, snapshot
+from edge.evidence import Sampler, snapshot
+from edge.evidence.judge import judge
 from edge.statement import schema
 from tests.edge import boards
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.evidence import Samples, energy
+from edge.evidence import Samples
+from edge.evidence.energy import energy
 from edge.evidence.power import summands
 
 S = 1_000_000_000

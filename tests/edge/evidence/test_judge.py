@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge.evidence import judge, snapshot
-from edge.evidence.judge import NAMES
+from edge.evidence import snapshot
+from edge.evidence.judge import NAMES, judge
 from tests.edge import boards
 
 STEADY = {"cv": 0.01}

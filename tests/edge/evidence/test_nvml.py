@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.evidence import Sampler, judge, nvml, snapshot
+from edge.evidence import Sampler, nvml, snapshot
+from edge.evidence.judge import judge
 from edge.evidence.tree import Tree
 from edge.statement import schema
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.evidence import Sampler, energy, judge, snapshot
+from edge.evidence import Sampler, snapshot
+from edge.evidence.energy import energy
+from edge.evidence.judge import judge
 from edge.evidence.load import process_ticks, ticks
 
 CPU = "sys/devices/system/cpu"

@@ -15,8 +15,9 @@ import pytest
 
 import compress
 import edge
-from edge.evidence import Sampler, Samples, Watch, summary
+from edge.evidence import Sampler, Samples, Watch
 from edge.evidence.sampler import COMMAND
+from edge.evidence.summary import summary
 from tests.edge import boards
 
 ROOT = Path(edge.__file__).parents[1]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edge.core.errors import CompressError
-from edge.evidence import Samples, summary
+from edge.evidence import Samples
+from edge.evidence.summary import summary
 from edge.statement import schema
 from tests.edge.evidence.test_energy import span, watched
 
