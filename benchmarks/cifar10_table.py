@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.core.interval import clopper_pearson
+from edge.core.proportions import clopper_pearson
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 BEGIN, END = "<!-- tables: python benchmarks/cifar10_methods.py --table -->", "<!-- end of tables -->"

@@ -26,10 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from benchmarks.machine import where
-from edge.bench.camera import shoot
-from edge.bench.clock import Clock, quiet
-from edge.bench.kept import Kept
-from edge.bench.stream import Queries, Stream
+from edge.bench.camera import run_camera
+from edge.bench.clock import Clock, quiet_harness
+from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.runner import Runner
 
 RESULTS = Path(__file__).parent / "results" / "harness_overhead.jsonl"
@@ -67,15 +66,15 @@ def main(given: argparse.Namespace) -> None:
     row: dict[str, Any] = {"call_us": given.call_us, "queries": given.queries}
     for name, runner in (("harness", Null(ns)), ("harness_and_infer", Converting(ns))):
         stream = warm(runner, images)
-        with quiet():
+        with quiet_harness():
             stream.run(given.queries)
         began, ended = np.array(runner.calls).T
         inside, outside = stream.samples_ns - (ended - began), began[1:] - ended[:-1]
         row[name] = {"inside": told(inside, ns), "outside": told(outside, ns)}
     runner = Null(ns)
     stream = warm(runner, images)
-    with quiet():
-        shot = shoot(stream, FPS, given.queries / 10 / FPS)
+    with quiet_harness():
+        shot = run_camera(stream, FPS, given.queries / 10 / FPS)
     began, ended = np.array(runner.calls).T
     dropped = shot.frames - len(shot.answered)
     row["camera"] = {"fps": FPS, "dropped": dropped, **told(shot.latency_ns - (ended - began), ns)}
@@ -87,7 +86,7 @@ def main(given: argparse.Namespace) -> None:
 
 def warm(runner: Null, images: np.ndarray) -> Stream:
     """A stream after its warm-up."""
-    stream = Stream(runner, Queries(images, 1), Kept(), Clock())
+    stream = Stream(runner, Queries(images, 1), KeptAnswers(), Clock())
     stream.warm(100)
     runner.calls.clear()
     return stream

@@ -11,7 +11,7 @@ from compress.layout import Step
 from edge.core import artifact
 from edge.core.progress import say
 from edge.statement import statement
-from edge.statement.gate import Outcome, judge, parse
+from edge.statement.gate import Outcome, judge_requirements, parse_requirement
 
 REPORT = "report.html"
 NONE: frozenset[str] = frozenset()
@@ -107,7 +107,7 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
     was made or when it is absent; the requirements are judged always. Progress goes to stderr.
     """
     began = time.monotonic()
-    requirements = [parse(text) for text in settled.require]
+    requirements = [parse_requirement(text) for text in settled.require]
     shipped = layout.shipped(settled)
     chain = layout.steps(settled, root)
     anew = layout.downstream(chain, start) if start else NONE
@@ -115,7 +115,7 @@ def run(settled: config.Run, root: Path, *, start: "str | None" = None) -> Resul
         say(line)
     made = tuple(step.name for step in chain if make(step, anew))
     stages = {step.name: artifact.read(step.folder) for step in chain}
-    outcomes = judge(statement.read(stages[shipped].file(statement.STATEMENT)), requirements)
+    outcomes = judge_requirements(statement.read_statement(stages[shipped].file(statement.STATEMENT)), requirements)
     if made or not (root / REPORT).exists():
         report.write(root, require=settled.require)
     return Result(root, stages, made, shipped, outcomes, root / REPORT, time.monotonic() - began)

@@ -16,7 +16,7 @@ from compress.stages.distill import StudentInputs
 from compress.stages.quantize import QuantizeInputs
 from compress.stages.teacher import TeacherInputs
 from compress.stages.teacher_import import ImportInputs
-from edge.core import choices, targets
+from edge.core import errors, targets
 from edge.core.errors import CompressError
 from edge.verify.verify import VerifyInputs
 from export.stage import ExportInputs
@@ -146,7 +146,7 @@ def downstream(chain: Sequence[Step], start: str) -> frozenset[str]:
     if not found:
         known = [step.name for step in chain]
         raise CompressError(
-            f"no stage {start!r} in this run{choices.nearest(start, known)} (stages: {', '.join(known)})"
+            f"no stage {start!r} in this run{errors.nearest_name(start, known)} (stages: {', '.join(known)})"
         )
     for step in chain:  # in the order they are made, so one pass reaches all
         if found.intersection(step.needs):

@@ -142,14 +142,14 @@ def _several(kind: Callable[[str], Any]) -> "Callable[[str], list[Any]]":
 def _serve(given: argparse.Namespace) -> int:
     from edge.board import agent
 
-    agent.main()
+    agent.serve_stdio()
     return 0
 
 
 def _job(given: argparse.Namespace) -> int:
     from edge.board import job
 
-    return job.run(given.key)
+    return job.carry_out_job(given.key)
 
 
 if __name__ == "__main__":

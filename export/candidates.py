@@ -10,14 +10,13 @@ from typing import Any
 from compress import data
 from compress.config import Engine, ExportConfig
 from edge import open_runner
-from edge.bench.ask import SINGLE, Ask
-from edge.bench.compare import Rounds
-from edge.bench.measure import Subject, Timed, measure
+from edge.bench.figures import PairedTurns
+from edge.bench.measure import SINGLE, Timed, TimingRequest, TimingSubject, measure_latency
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
-from edge.core.interval import clopper_pearson
 from edge.core.progress import say
+from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import BATCH_SIZE, Runner
 from export import stage
 
@@ -191,8 +190,12 @@ def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
         low, high = clopper_pearson(right, len(labels))
         row.clean = {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]}
         running.append(row)
-    subjects = [Subject(row.name, _opener(row), lambda runner: images) for row in running]
-    timed = measure(subjects, Ask(config.batch.min, WARMUP, SAMPLES, seed=config.seed)) if subjects else []
+    subjects = [TimingSubject(row.name, _opener(row), lambda runner: images) for row in running]
+    timed = (
+        measure_latency(subjects, TimingRequest(config.batch.min, WARMUP, SAMPLES, seed=config.seed))
+        if subjects
+        else []
+    )
     for row, found in zip(running, timed, strict=True):
         _note(row, found)
 
@@ -233,7 +236,7 @@ def _verdict(int8: Candidate, plain: Candidate) -> Iterator[str]:
         if size >= 1:
             yield f"{int8.name} is {sized}; whether it is faster was not measured here"
         return
-    ratio = Rounds(int8.rounds, plain.rounds).ratio()
+    ratio = PairedTurns(int8.rounds, plain.rounds).ratio()
     low, high = ratio["interval"]
     if high < 1:
         return

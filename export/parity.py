@@ -20,8 +20,8 @@ from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from edge import open_runner
 from edge.core.errors import CheckFailed, CompressError
-from edge.core.interval import clopper_pearson
 from edge.core.progress import say
+from edge.core.proportions import clopper_pearson
 from export.targets.onnx.graph import EmittedGraph
 
 BATCH_SIZES = (1, 64)

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from compress.cli import engine, latency
 from compress.config import Engine, Latency
-from edge.bench import ask
+from edge.bench import measure
 from edge.core import targets
 from edge.runtimes.runner import OPENERS
 from export.candidates import CANDIDATES
@@ -35,4 +35,4 @@ def test_every_runner_is_where_the_table_says() -> None:
 def test_the_command_line_offers_what_the_configuration_takes() -> None:
     assert literals(Engine.model_fields["hardware_compatibility"].annotation) == engine.LEVELS
     assert literals(Latency.model_fields["scenarios"].annotation) == latency.SCENARIOS
-    assert latency.SCENARIOS == (ask.SINGLE, ask.OFFLINE, ask.CAMERA)
+    assert latency.SCENARIOS == (measure.SINGLE, measure.OFFLINE, measure.CAMERA)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.core.interval import clopper_pearson
+from edge.core.proportions import clopper_pearson
 
 
 @dataclass(frozen=True)

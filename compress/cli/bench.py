@@ -56,7 +56,7 @@ def bench(
     from compress import config
     from compress.cli.stage import parsed_settings
     from edge.bench import run
-    from edge.bench.text import lines
+    from edge.bench.bench_text import bench_lines
     from edge.core.errors import CheckFailed
 
     given = {**latency.settings(scenario, samples, seconds, fps, load), **latency.batches(batch), **flags}
@@ -65,8 +65,8 @@ def bench(
     )
     settled = config.parse(config.BenchConfig, content, "bench").model_dump(mode="json")
     images, shown = _images(data)
-    found = run.run(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+    found = run.run_bench(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(bench_lines(found)))
     fired = [row["name"] for row in found["artifacts"] for alarm in row["alarms"] if alarm["fired"]]
     if fired:
         raise CheckFailed(

@@ -51,14 +51,14 @@ def verify(
     asked: "Sequence[tuple[str, Mapping[str, Any], Path, Path]]", attack_set: Path, python: "str | None"
 ) -> "list[tuple[Stage, bool]]":
     """Of (host, config, exported, out): the verified stage, and whether it was complete already."""
+    from compress.remote.board_verification import BoardVerification
     from compress.remote.connection import Link
-    from compress.remote.verify import Remote
     from compress.stages.verify import add_page
     from edge.verify.verify import VerifyInputs
 
     links = {host: Link(host, python) for host, *_ in asked}
     work = [
-        (Remote(links[host], config, VerifyInputs(folder, attack_set)), host, out)
+        (BoardVerification(links[host], config, VerifyInputs(folder, attack_set)), host, out)
         for host, config, folder, out in asked
     ]
 

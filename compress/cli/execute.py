@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from compress.cli.main import main
-from edge.core import choices
+from edge.core import errors
 from edge.core.errors import CompressError
 
 PROGRAM = "compress"
@@ -68,7 +68,7 @@ def usage_line(fault: click.ClickException) -> str:
     see = f"; see `{context.command_path} --help`" if context else ""
     if isinstance(fault, click.NoSuchOption):
         known = [name for param in context.command.get_params(context) for name in param.opts] if context else []
-        return f"no option {fault.option_name}{choices.nearest(fault.option_name, known)}{see}"
+        return f"no option {fault.option_name}{errors.nearest_name(fault.option_name, known)}{see}"
     if isinstance(fault, click.MissingParameter) and fault.param:
         return f"{_label(fault.param)} is missing{see}"
     if isinstance(fault, click.BadParameter) and fault.param:

@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from edge.core.errors import CheckFailed
-from edge.statement.gate import Outcome
-from edge.statement.gate_formats import Case, github, junit
-from edge.statement.gate_judgement import ALARM, REQUIREMENT, Judgement
-from edge.statement.statement import fired
+from edge.statement.gate import ALARM, REQUIREMENT, GateJudgement, Outcome
+from edge.statement.gate_formats import GateCase, github, junit
+from edge.statement.statement import fired_alarms
 
 
 def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -20,29 +19,29 @@ def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def judged(judgement: Judgement) -> dict[str, Any]:
+def judged(judgement: GateJudgement) -> dict[str, Any]:
     """What `--json` adds to the object of a verified stage."""
     found: dict[str, Any] = {
         "requirements": as_objects(judgement.outcomes),
-        "alarms": fired(judgement.stated["predicate"]),
+        "alarms": fired_alarms(judgement.stated["predicate"]),
         "warnings": judgement.stated["predicate"].get("warnings", []),
     }
     return found if judgement.comparison is None else {**found, "comparison": judgement.comparison}
 
 
-def write_junit(found: Sequence[Case], path: "Path | None") -> None:
+def write_junit(found: Sequence[GateCase], path: "Path | None") -> None:
     if path is not None:
         junit(found, path)
 
 
-def annotate(found: Sequence[Case], form: "str | None", *, as_json: bool) -> None:
+def annotate(found: Sequence[GateCase], form: "str | None", *, as_json: bool) -> None:
     """Workflow commands, on stdout; on stderr where stdout is one JSON object: GitHub's runner reads both."""
     if form is not None:
         for line in github(found):
             click.echo(line, err=as_json)
 
 
-def leave(found: Sequence[Case]) -> None:
+def leave(found: Sequence[GateCase]) -> None:
     """Exit 3 when something failed. Not raised as a fault: the results were printed, the one JSON object too."""
     failed = [case for case in found if case.failed]
     if not failed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge.core import choices
+from edge.core import errors
 from edge.core.errors import CompressError
 
 
@@ -79,5 +79,7 @@ class LazyGroup(_Examples, click.Group):
     ) -> "tuple[str | None, click.Command | None, list[str]]":
         name = args[0]
         if name not in self.verbs and not ctx.resilient_parsing:
-            ctx.fail(f"no command {name!r}{choices.nearest(name, list(self.verbs))} (known: {', '.join(self.verbs)})")
+            ctx.fail(
+                f"no command {name!r}{errors.nearest_name(name, list(self.verbs))} (known: {', '.join(self.verbs)})"
+            )
         return super().resolve_command(ctx, args)

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from compress import names, networks
 from compress.data import source_names, split_name
-from edge.core import choices, plugins
+from edge.core import errors, plugins
 from edge.core.errors import CompressError
 
 FOLDER = click.Path(path_type=Path)  # whether it is a stage is for artifact.read to say, it knows the fix
@@ -26,7 +26,7 @@ class Name(click.Choice[str]):
 
     def convert(self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None") -> str:
         try:
-            return choices.known(self.kind, value, tuple(self.choices))
+            return errors.known_name(self.kind, value, tuple(self.choices))
         except CompressError as fault:
             self.fail(str(fault), param, ctx)
 

@@ -72,10 +72,10 @@ def verify(
     from compress.cli.show import head
     from compress.cli.show_verified import side_by_side
     from compress.config import VerifyConfig
-    from edge.statement.gate_judgement import Judgement, Terms
+    from edge.statement.gate import GateJudgement, GateTerms
     from edge.verify.verify import VerifyInputs
 
-    terms = Terms.read(require, allow, against, margin, strict)
+    terms = GateTerms.read(require, allow, against, margin, strict)
     timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
     flags |= {f"latency.{key}": value for key, value in timing.items()}
     if hosts:
@@ -98,7 +98,7 @@ def verify(
             stage.run("compress.stages.verify", config.semantic(), VerifyInputs(folder, attack_set), out)
             for (_, folder, config), out in zip(asked, places, strict=True)
         ]
-    found = [(made, complete, Judgement.of(made.path, terms)) for made, complete in verified]
+    found = [(made, complete, GateJudgement.of(made.path, terms)) for made, complete in verified]
 
     several = len(found) > 1
     cases = [case for made, _, judgement in found for case in judgement.cases(f"{made.path.name}: " * several)]

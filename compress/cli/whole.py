@@ -11,7 +11,7 @@ from compress.cli import boards, gates
 from compress.cli.show import figures
 from compress.config import Run
 from edge.core.readable import table
-from edge.statement.gate_judgement import requirement_cases
+from edge.statement.gate import requirement_cases
 
 
 def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:

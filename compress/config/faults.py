@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edge.core import choices
+from edge.core import errors
 
 Tags = Mapping[str, type[BaseModel]]
 NONE: Tags = MappingProxyType({})
@@ -25,7 +25,7 @@ def _lines(detail: ErrorDetails, kind: type[BaseModel], tags: Tags) -> Iterator[
     where = ".".join(str(part) for part in detail["loc"] if part not in ("[key]", *tags))
     if detail["type"] == "extra_forbidden":
         known = _keys(kind, detail["loc"][:-1], tags)
-        yield f"{where}: unknown key{choices.nearest(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
+        yield f"{where}: unknown key{errors.nearest_name(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
     elif detail["type"] == "missing":
         yield f"{where}: missing; it has no default"
     elif detail["type"] == "value_error":

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from compress import names, networks
 from compress.data import source_names, split_name
 from compress.methods import registry
-from edge.core import choices, targets
+from edge.core import errors, targets
 from edge.core.errors import CompressError
 
 
@@ -48,7 +48,7 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
 def known_name(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tuple[str, ...]]") -> AfterValidator:
     """A validator of names out of those known, which are asked for at each check where they are a function."""
     return AfterValidator(
-        _written(lambda name: choices.known(kind, name, tuple(known() if callable(known) else known)))
+        _written(lambda name: errors.known_name(kind, name, tuple(known() if callable(known) else known)))
     )
 
 

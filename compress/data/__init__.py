@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from compress.names import resolved, with_installed
-from edge.core import choices, plugins
+from edge.core import errors, plugins
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def find_source(kind: str) -> DatasetSource:
     for source in SOURCES:
         if source.name == kind:
             return source
-    return plugins.load("datasets", choices.known("data", kind, source_names()), DatasetSource)
+    return plugins.load("datasets", errors.known_name("data", kind, source_names()), DatasetSource)
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from compress import names
-from edge.core import choices
+from edge.core import errors
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _known_host(name: str) -> str:
     from compress.methods import registry  # which imports every method
 
     try:
-        return choices.known("host", name, registry.hosts())
+        return errors.known_name("host", name, registry.hosts())
     except CompressError as fault:
         raise ValueError(str(fault)) from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress import names
 from compress.methods.base import Method, MethodOptions, Preparation
 from compress.methods.objective import Combined, Objective
-from edge.core import choices, plugins
+from edge.core import errors, plugins
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def checked_method(written: Any) -> str | list[str]:
     for name in several:
         if not isinstance(name, str):
             raise CompressError(f"method {name!r} is no name; write vgap, or [adaad, vgap]")
-        choices.known("method", name, names.method_names())
+        errors.known_name("method", name, names.method_names())
     alone = [name for name in several if find_method(name).host is None]
     if not several or len(alone) > 1 or len(set(several)) < len(several):
         raise CompressError(
@@ -97,7 +97,7 @@ def options_in_full(method: str | Sequence[str], options: Mapping[str, Any]) -> 
     if isinstance(method, str):
         return options_of(method)(**options).model_dump()
     for name in options:
-        choices.known(f"method in the options of {', '.join(method)}:", name, tuple(method))
+        errors.known_name(f"method in the options of {', '.join(method)}:", name, tuple(method))
     by_name = {name: dict(options.get(name) or {}) for name in method}
     default_hosts = {name: host for name in method if (host := find_method(name).host) is not None}
     named = {name: by_name[name]["host"] for name in default_hosts if "host" in by_name[name]}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compress.names import resolved, with_installed
-from edge.core import choices, plugins
+from edge.core import errors, plugins
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def find_family(base: str) -> Network:
     for family in families():
         if family.has(base):
             return family
-    choices.known("model", base, model_names())
+    errors.known_name("model", base, model_names())
     raise AssertionError(f"{base} is offered by a family that does not have it")
 
 

@@ -27,7 +27,7 @@ from compress.quantization import calibration, quantized
 from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
 from compress.quantization.quantizer import Quantizer
-from edge.core import artifact, choices, targets
+from edge.core import artifact, errors, targets
 from edge.core.errors import CompressError
 
 QUANTIZER = "quantizer.json"
@@ -41,7 +41,7 @@ def for_runtime(layout: Layout, runtime: str) -> Layout:
     onnx as stored: levels 0…255 where nothing is negative. tensorrt signed everywhere, as its INT8 is, so that what is
     never negative has 0…127; and without the sites in `fused`.
     """
-    choices.known("runtime", runtime, tuple(targets.RUNTIMES))
+    errors.known_name("runtime", runtime, tuple(targets.RUNTIMES))
     if runtime == "onnx":
         return layout
     return {**layout, "unsigned": {site: False for site in layout["unsigned"] if site not in layout["fused"]}}

@@ -47,7 +47,7 @@ entry()
 
 
 @functools.cache
-def content() -> bytes:
+def bundle_bytes() -> bytes:
     """The file's bytes: all of `edge`, and of `compress` what that imports."""
     files = {"__main__.py": MAIN.encode(), f"robust_compress-{__version__}.dist-info/METADATA": METADATA.encode()}
     files |= {f"edge/{name}": entry.read_bytes() for name, entry in _below(resources.files("edge"))}
@@ -60,17 +60,17 @@ def content() -> bytes:
     return SHEBANG + archive.getvalue()
 
 
-def write(path: Path) -> str:
+def write_bundle(path: Path) -> str:
     """The bundle at `path`, complete or not at all; its sha256."""
     if path.is_dir():
         raise CompressError(f"{path}: is a folder; name a file, e.g. {path / 'edge.pyz'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        artifact.write_atomic(path, content())
+        artifact.write_atomic(path, bundle_bytes())
         path.chmod(EXECUTABLE)
     except OSError as fault:
         raise CompressError(f"{path}: cannot be written ({fault.strerror}); choose another file") from None
-    return artifact.bytes_sha256(content())
+    return artifact.bytes_sha256(bundle_bytes())
 
 
 def _verify_defaults() -> bytes:
@@ -112,3 +112,77 @@ def _modules(source: bytes) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         yield from (name.split(".")[1] for name in names if name.startswith("compress."))
+
+
+MARK = "robust-compress-board"
+MINIMUM = (3, 10)
+
+SOURCE = """\
+import sys
+sys.path[:] = [p for p in sys.path if p]
+import hashlib, json, os, shutil, tempfile
+MARK = "robust-compress-board"
+
+def tell(**what):
+    os.write(1, (MARK + " " + json.dumps(what) + "\\n").encode())
+
+def main():
+    read = sys.stdin.buffer
+    ask = json.loads(read.readline().decode())
+    python = ask["python"] or sys.executable
+    if not ask["python"] and sys.version_info[:2] < tuple(ask["minimum"]):
+        raise OSError("python3 is %d.%d, %d.%d or newer is needed; install one and name it by --python"
+                      % (sys.version_info[0], sys.version_info[1], ask["minimum"][0], ask["minimum"][1]))
+    if shutil.which(os.path.expanduser(python)) is None:
+        raise OSError("%s: no program that can be run there; give the path of a Python by --python" % python)
+    python = shutil.which(os.path.expanduser(python))
+    own = os.environ.get("ROBUST_COMPRESS_CACHE")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(own or os.path.join(cache, "robust-compress"), "board", "bundles")
+    path = os.path.join(folder, ask["sha256"] + ".pyz")
+    if not right(path, ask["sha256"]):
+        os.makedirs(folder, exist_ok=True)
+        tell(step="send")
+        content = b""
+        while len(content) < ask["bytes"]:
+            part = read.read(min(65536, ask["bytes"] - len(content)))
+            if not part:
+                raise OSError("the bundle came incomplete")
+            content += part
+        store(folder, path, content, ask["sha256"])
+    tell(step="ready")
+    os.execv(python, [python, path, "serve"])
+
+def right(path, sha256):
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+def store(folder, path, content, sha256):
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError("the bundle came damaged")
+    handle, name = tempfile.mkstemp(dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+try:
+    main()
+except OSError as fault:
+    if fault.errno is None:
+        tell(step="error", message=str(fault))
+    else:
+        fix = "free some space there, or set ROBUST_COMPRESS_CACHE there to a folder on another disk"
+        where = fault.filename or "its cache"
+        tell(step="error", message="%s: cannot be written (%s); %s" % (where, fault.strerror, fix))
+except Exception as fault:
+    tell(step="error", message=repr(fault))
+"""

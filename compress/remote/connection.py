@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from compress.remote import bootstrap, bundle, ssh
+from compress.remote import bundle, ssh
 from edge.board import frames
-from edge.board.frames import Channel, Closed, Header, Silent, checked
+from edge.board.frames import Channel, Closed, Header, Silent, checked_frame
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from edge.core.progress import say
@@ -35,7 +35,7 @@ class Lost(Exception):
 class Connection:
     """Frames to and from a board that has said hello. Every method raises `Lost` when the link breaks."""
 
-    def __init__(self, host: str, channel: Channel, process: "ssh.Process | None" = None) -> None:
+    def __init__(self, host: str, channel: Channel, process: "ssh.SshProcess | None" = None) -> None:
         self.host, self.channel, self._process = host, channel, process
         self.hello = _greeted(host, channel)
         self._over = threading.Event()
@@ -44,7 +44,7 @@ class Connection:
     @classmethod
     def open(cls, host: str, python: "str | None" = None) -> "Connection":
         """Over ssh, the bundle put in place first. `python` serves it; default the board's python3."""
-        process = ssh.Process(host)
+        process = ssh.SshProcess(host)
         try:
             _set_up(process, python)
             return cls(host, Channel(process.stdout.fileno(), process.stdin.fileno()), process)
@@ -95,7 +95,7 @@ class Connection:
     def ask(self, kind: str, timeout: "float | None" = None, **fields: Any) -> Header:
         """One request, one answer of the same kind."""
         self.send({"type": kind, **fields})
-        return checked(self.receive(timeout)[0], kind)
+        return checked_frame(self.receive(timeout)[0], kind)
 
     def fault(self, header: Header) -> Exception:
         """A fault that happened on the board, {"message", "exit_code"}, as one that happened here."""
@@ -114,10 +114,10 @@ class Connection:
 # ------------------------------------------------------------------------------------ setting up
 
 
-def _set_up(process: ssh.Process, python: "str | None") -> None:
-    source, content = bootstrap.SOURCE.encode(), bundle.content()
+def _set_up(process: ssh.SshProcess, python: "str | None") -> None:
+    source, content = bundle.SOURCE.encode(), bundle.bundle_bytes()
     sha256 = artifact.bytes_sha256(content)
-    ask = {"sha256": sha256, "bytes": len(content), "python": python, "minimum": bootstrap.MINIMUM}
+    ask = {"sha256": sha256, "bytes": len(content), "python": python, "minimum": bundle.MINIMUM}
     _write(process, b"%d\n" % len(source) + source + json.dumps(ask).encode() + b"\n")
     if _step(process)["step"] == "send":
         say(f"{process.host}: copying the bundle, {len(content):,} bytes")
@@ -125,7 +125,7 @@ def _set_up(process: ssh.Process, python: "str | None") -> None:
         _step(process)
 
 
-def _write(process: ssh.Process, content: bytes) -> None:
+def _write(process: ssh.SshProcess, content: bytes) -> None:
     try:
         process.stdin.write(content)
         process.stdin.flush()
@@ -133,9 +133,9 @@ def _write(process: ssh.Process, content: bytes) -> None:
         raise Closed(str(fault)) from None
 
 
-def _step(process: ssh.Process) -> dict[str, Any]:
+def _step(process: ssh.SshProcess) -> dict[str, Any]:
     """The next line of the bootstrap, behind whatever a login script printed."""
-    mark, left = f"{bootstrap.MARK} ".encode(), BANNER_MOST
+    mark, left = f"{bundle.MARK} ".encode(), BANNER_MOST
     while left > 0:
         line = _line(process.stdout.fileno(), left)
         left -= len(line)
@@ -169,7 +169,7 @@ def _line(number: int, most: int) -> bytes:
 
 def _greeted(host: str, channel: Channel) -> Header:
     hello, _ = channel.receive(ANSWER_S)
-    checked(hello, "hello", protocol=int)
+    checked_frame(hello, "hello", protocol=int)
     if hello["protocol"] != frames.VERSION:
         raise CompressError(f"{host}: speaks protocol {hello['protocol']}, this is {frames.VERSION}")
     return hello

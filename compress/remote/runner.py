@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from compress.remote import stages
+from compress.remote import transfer
 from compress.remote.connection import Connection, Link, Lost
-from edge.board.frames import BODY_MOST, checked
+from edge.board.frames import BODY_MOST, checked_frame
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
@@ -101,7 +101,7 @@ class RemoteRunner(Runner):
 
     def _open(self, connection: Connection) -> None:
         if self._stage is not None:
-            stages.send(connection, self._stage)
+            transfer.send_stage(connection, self._stage)
         about = connection.ask("open", OPENED_IN_S, **self._ask)
         try:
             shape = tuple(int(size) for size in about["input_shape"])
@@ -147,7 +147,7 @@ class RemoteRunner(Runner):
 
     def _answer(self, connection: Connection, logits: "npt.NDArray[Any]", open_: "dict[int, slice]") -> None:
         header, body = connection.receive(math.inf)
-        number = checked(header, "infer", id=int)["id"]
+        number = checked_frame(header, "infer", id=int)["id"]
         part = open_.get(number)
         if part is None:
             raise CompressError(f"{connection.host}: answers a question that was not asked")

@@ -62,7 +62,7 @@ def check_host(host: str) -> str:
     return host
 
 
-class Process:
+class SshProcess:
     """`ssh HOST`, running the constant command; its stdin and stdout are the connection."""
 
     def __init__(self, host: str) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from compress.report import analysis, page, rows
-from compress.report.rows import AttackSet
-from compress.report.sources import Sources, find
+from compress.report import page, page_analysis, sources
+from compress.report.sources import ReplayedSet, Sources, find_sources
 from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError
 from edge.statement import gate
-from edge.statement.statement import read as read_statement
+from edge.statement.statement import read_statement
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
@@ -27,25 +26,27 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
     Of a verified stage the lineage is followed back as far as it still lies where it lay. `require` are gates such
     as `robust>=0.3`, judged on the shipped artifact.
     """
-    found = find(Path(folder))
-    attack_set = rows.read_attack_set(found.attack_set)
+    found = find_sources(Path(folder))
+    attack_set = sources.read_attack_set(found.attack_set)
     statements = _statements(found)
     shipped = next(iter(statements.values()), None)
     return {
         "title": found.title,
-        "notes": [*_strangers(found, statements), *analysis.outdated(found)],
+        "notes": [*_strangers(found, statements), *page_analysis.outdated(found)],
         "requirements": _judged(shipped, require),
         "teacher": _teacher(found),
-        "stages": rows.by_stage(found, attack_set, {name: one["predicate"] for name, one in statements.items()}),
+        "stages": sources.stage_rows(found, attack_set, {name: one["predicate"] for name, one in statements.items()}),
         "verified": [
-            page.entry(name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path))
+            page.verified_entry(
+                name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path)
+            )
             for stage, (name, statement) in zip(found.verified.values(), statements.items(), strict=True)
         ],
         "matrix": attack_set.matrix() if attack_set else None,
-        "analysis": analysis.of(found.analysis),
+        "analysis": page_analysis.analysis_part(found.analysis),
         "training": [curve for name, stage in found.trained() if (curve := _curve(name, stage))],
         "provenance": [_origin(name, stage) for name, stage in found.stages()],
-        "facts": page.facts(shipped) if shipped else _facts(found),
+        "facts": page.stated_facts(shipped) if shipped else _facts(found),
     }
 
 
@@ -72,7 +73,7 @@ def _statements(found: Sources) -> dict[str, dict[str, Any]]:
     statements: dict[str, dict[str, Any]] = {}
     for folder, stage in found.verified.items():
         statement = read_statement(stage.file("statement.json"))
-        name = f"{page.name(statement)} on {stage.config['device']}"
+        name = f"{page.artifact_name(statement)} on {stage.config['device']}"
         statements[name if name not in statements else f"{name} ({folder})"] = statement
     return statements
 
@@ -92,7 +93,7 @@ def _strangers(found: Sources, statements: Mapping[str, Any]) -> list[str]:
 def _judged(shipped: "Mapping[str, Any] | None", require: Sequence[str]) -> list[dict[str, Any]]:
     if shipped is None:
         return []
-    outcomes = gate.judge(shipped, [gate.parse(text) for text in require])
+    outcomes = gate.judge_requirements(shipped, [gate.parse_requirement(text) for text in require])
     return [
         {"text": text, "passed": outcome.passed, "why": outcome.why}
         for text, outcome in zip(require, outcomes, strict=True)
@@ -109,7 +110,7 @@ def _samples(stage: Stage) -> "np.ndarray":
         return np.asarray(arrays["samples_ns"])
 
 
-def _evidence(stage: Stage, attack_set: "AttackSet | None") -> "dict[str, Any] | None":
+def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any] | None":
     """What `page_images.choose` takes: the images of the attack set and this artifact's verdicts on them."""
     if attack_set is None:
         return None

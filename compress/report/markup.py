@@ -13,7 +13,7 @@ class Html(str):
     __slots__ = ()
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A table's column; `kind` is its CSS class: `text`, `number`, `code` or `long` (text that wraps)."""
 
     title: str
@@ -45,7 +45,7 @@ def element(name: str, /, *children: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{written}>{join(children)}</{name}>")
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Html:
+def html_table(caption: str, columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]]) -> Html:
     """A captioned table in a frame that scrolls sideways when narrow; the first cell of a row is its header."""
     head = join(element("th", column.title, scope="col", class_=column.kind) for column in columns)
     body = join(element("tr", _row(columns, row)) for row in rows)
@@ -58,7 +58,7 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]
     return element("div", filled, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def _row(columns: Sequence[Column], cells: Sequence[Any]) -> Html:
+def _row(columns: Sequence[TableColumn], cells: Sequence[Any]) -> Html:
     first, *rest = zip(columns, cells, strict=True)
     header = element("th", first[1], scope="row", class_=first[0].kind)
     return join([header, *(element("td", cell, class_=column.kind) for column, cell in rest)])

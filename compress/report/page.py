@@ -34,7 +34,7 @@ from compress.report.page_analysis import analysis
 from compress.report.page_device import device
 from compress.report.page_evidence import latency, protocol
 from compress.report.page_headline import headline
-from compress.report.page_images import choose, images
+from compress.report.page_images import choose_images, images
 from compress.report.page_origin import provenance, training
 from edge.core import artifact
 from edge.evidence.samples import FILE, Samples
@@ -72,7 +72,7 @@ def render(document: Mapping[str, Any]) -> str:
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def entry(
+def verified_entry(
     label: str,
     statement: Mapping[str, Any],
     samples_ns: "npt.NDArray[np.int64]",
@@ -84,7 +84,7 @@ def entry(
     `watched`: what was sampled of the machine.
     """
     told = {"label": label, "predicate": statement["predicate"], "samples_ns": samples_ns}
-    return {**told, "images": [] if evidence is None else choose(evidence), "watched": watched}
+    return {**told, "images": [] if evidence is None else choose_images(evidence), "watched": watched}
 
 
 def watched(folder: Path) -> "Samples | None":
@@ -93,13 +93,13 @@ def watched(folder: Path) -> "Samples | None":
     return Samples.read(path) if path.is_file() else None
 
 
-def name(statement: Mapping[str, Any]) -> str:
+def artifact_name(statement: Mapping[str, Any]) -> str:
     """What an artifact is called in the report: `onnx int8`."""
     shipped = statement["predicate"]["artifact"]
     return f"{shipped['target']} {shipped['precision']}"
 
 
-def facts(statement: Mapping[str, Any]) -> dict[str, Any]:
+def stated_facts(statement: Mapping[str, Any]) -> dict[str, Any]:
     """The data and the threat that a statement speaks of."""
     data, threat = statement["predicate"]["data"], statement["predicate"]["threat"]
     return {
@@ -127,10 +127,10 @@ def write_verified(
     """
     predicate = statement["predicate"]
     document = {
-        "title": f"{predicate['artifact']['file']}, {name(statement)}",
-        "verified": [entry(name(statement), statement, samples_ns, evidence, watched(folder))],
+        "title": f"{predicate['artifact']['file']}, {artifact_name(statement)}",
+        "verified": [verified_entry(artifact_name(statement), statement, samples_ns, evidence, watched(folder))],
         "provenance": predicate["lineage"],
-        "facts": {**facts(statement), "seed": predicate["seed"], "versions": predicate["versions"]},
+        "facts": {**stated_facts(statement), "seed": predicate["seed"], "versions": predicate["versions"]},
     }
     path = Path(folder) / REPORT
     artifact.write_atomic(path, render(document))

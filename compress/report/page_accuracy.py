@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.report import svg
-from compress.report.markup import Column, Html, element, join, section, table
+from compress.report.markup import Html, TableColumn, element, html_table, join, section
 from edge.core import readable
 
 SERIES = {"clean": "clean", "pgd": "PGD", "worst": "worst case"}
@@ -20,9 +20,9 @@ def by_stage(document: Mapping[str, Any]) -> "Html | None":
     names = {**SERIES, "pgd": same}
     chart = svg.bars([(row["label"], _bars(row)) for row in rows], _spoken(rows, names))
     columns = [
-        Column("model"),
-        *(Column(title, "number") for title in ("parameters", "size", "clean", same, "worst case")),
-        Column("how robustness was measured", "long"),
+        TableColumn("model"),
+        *(TableColumn(title, "number") for title in ("parameters", "size", "clean", same, "worst case")),
+        TableColumn("how robustness was measured", "long"),
     ]
     return section(
         "stages",
@@ -35,7 +35,7 @@ def by_stage(document: Mapping[str, Any]) -> "Html | None":
         ),
         legend(names),
         chart,
-        table("Accuracy of every stage in per cent of test images", columns, [_row(row) for row in rows]),
+        html_table("Accuracy of every stage in per cent of test images", columns, [_row(row) for row in rows]),
     )
 
 
@@ -99,11 +99,11 @@ def by_attack(document: Mapping[str, Any]) -> "Html | None":
 
 def _attacks(entry: Mapping[str, Any]) -> Html:
     columns = [
-        Column("attack"),
-        Column("kind"),
-        Column("where it ran", "long"),
-        Column("parameters", "long"),
-        *(Column(title, "number") for title in ("broken", "robust accuracy", "alone")),
+        TableColumn("attack"),
+        TableColumn("kind"),
+        TableColumn("where it ran", "long"),
+        TableColumn("parameters", "long"),
+        *(TableColumn(title, "number") for title in ("broken", "robust accuracy", "alone")),
     ]
     rows = [
         [
@@ -122,12 +122,12 @@ def _attacks(entry: Mapping[str, Any]) -> Html:
         "“Broken” counts images that were right before the attack; “alone” counts those that no other attack broke.",
         class_="quiet",
     )
-    return join([table(f"Attacks on {entry['label']}", columns, rows), note])
+    return join([html_table(f"Attacks on {entry['label']}", columns, rows), note])
 
 
 def _matrix(matrix: Mapping[str, Any]) -> Html:
     """Robust accuracy of each model (column) under each attack of the attack set (row)."""
-    columns = [Column("attack"), *(Column(name, "number") for name in matrix["models"])]
+    columns = [TableColumn("attack"), *(TableColumn(name, "number") for name in matrix["models"])]
     rows = [["no attack", *map(_shade, matrix["clean"])]]
     rows += [
         [element("code", name), *map(_shade, shares)]
@@ -139,7 +139,10 @@ def _matrix(matrix: Mapping[str, Any]) -> Html:
         "Attacks without gradients are not part of the set."
     )
     return join(
-        [table("The attack set on every model: robust accuracy", columns, rows), element("p", text, class_="quiet")]
+        [
+            html_table("The attack set on every model: robust accuracy", columns, rows),
+            element("p", text, class_="quiet"),
+        ]
     )
 
 

@@ -1,10 +1,14 @@
 """The variance gap: robust accuracy against the gap between statistics on adversarial and on clean images."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from compress.report.markup import Column, Html, element, section, table
+from compress.report.markup import Html, TableColumn, element, html_table, section
+from compress.report.sources import Sources
 from edge.core import readable
+from edge.core.artifact import Stage
 
 
 def analysis(document: Mapping[str, Any]) -> "Html | None":
@@ -48,8 +52,10 @@ def _models(found: Mapping[str, Any]) -> Html:
         ]
         for row in found["models"]
     ]
-    return table(
-        "Gaps relative to clean images", [Column("model"), *(Column(title, "number") for title in titles)], rows
+    return html_table(
+        "Gaps relative to clean images",
+        [TableColumn("model"), *(TableColumn(title, "number") for title in titles)],
+        rows,
     )
 
 
@@ -58,7 +64,10 @@ def _across(found: Mapping[str, Any]) -> Html:
     if "reason" in across:
         return element("p", f"Across models: {across['reason']}.", class_="quiet")
     given = f"r given {' and '.join(across['given'])}"
-    columns = [Column("predictor"), *(Column(title, "number") for title in ("r", "over models", "over images", given))]
+    columns = [
+        TableColumn("predictor"),
+        *(TableColumn(title, "number") for title in ("r", "over models", "over images", given)),
+    ]
     rows = [
         [
             row["label"] + (", a rival" if row["kind"] == "rival" else ""),
@@ -70,7 +79,7 @@ def _across(found: Mapping[str, Any]) -> Html:
         for row in across["predictors"]
     ]
     note = f" ({across['note']})" if across["note"] else ""
-    return table(f"Robust accuracy across {across['n']} models at eps {found['eps']}{note}", columns, rows)
+    return html_table(f"Robust accuracy across {across['n']} models at eps {found['eps']}{note}", columns, rows)
 
 
 def _r(entry: Mapping[str, Any], interval: str = "interval") -> str:
@@ -82,3 +91,41 @@ def _r(entry: Mapping[str, Any], interval: str = "interval") -> str:
 
 def _bounds(bounds: "Sequence[float] | None") -> str:
     return readable.NONE if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+
+
+def analysis_part(stage: "Stage | None") -> "dict[str, Any] | None":
+    """The document's `analysis`; checkpoints stand in the figure only."""
+    if stage is None:
+        return None
+    found = json.loads(stage.file("analysis.json").read_text())
+    picture = base64.b64encode(stage.file("figure.png").read_bytes()).decode()
+    shared = {key: found[key] for key in ("eps", "across_models")}
+    return {
+        **shared,
+        "n": found["data"]["n"],
+        "steps": found["attack"]["steps"],
+        "figure": f"data:image/png;base64,{picture}",
+        "models": [_row(model, found["eps"]) for model in found["models"] if model["epoch"] is None],
+    }
+
+
+def _row(model: dict[str, Any], eps: str) -> dict[str, Any]:
+    at = next(row for row in model["radii"] if row["eps"] == eps)
+    gaps = ("variance", "image_gram")
+    return {
+        "label": model["name"],
+        "clean": model["radii"][0]["robust"],
+        "robust": at["robust"],
+        **{f"{gap}_gap": at[f"relative_{gap}_gap"] for gap in gaps},
+        **{gap: model["over_radii"][gap]["pearson"] for gap in gaps},
+    }
+
+
+def outdated(found: Sources) -> Iterator[str]:
+    """A sentence when the analysis is about other networks than those in the folder."""
+    if found.analysis is None:
+        return
+    inputs = found.analysis.manifest["plan"]["inputs"]
+    seen = {identity for role, identity in inputs.items() if role.startswith("model-")}
+    if seen - {stage.identity for _, stage in found.trained()}:
+        yield "The analysis is about networks that are not in this folder any more; run compress analyze again."

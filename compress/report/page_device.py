@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.report.markup import Column, Html, badge, element, section, table
+from compress.report.markup import Html, TableColumn, badge, element, html_table, section
 from compress.report.page_accuracy import legend
-from compress.report.svg_time import over_time
+from compress.report.svg import over_time
 from edge.core import readable
 from edge.evidence.power import summands
 from edge.evidence.samples import Samples
@@ -48,16 +48,21 @@ def _warnings(told: Sequence[Entry]) -> Html:
     ]
     if not rows:
         return element("p", badge("nothing speaks against them", "good"), " Latency and energy can be trusted.")
-    columns = [Column("artifact"), Column("warning"), Column("what was found", "long"), Column("what ends it", "long")]
-    return table("Reasons not to trust latency and energy", columns, rows)
+    columns = [
+        TableColumn("artifact"),
+        TableColumn("warning"),
+        TableColumn("what was found", "long"),
+        TableColumn("what ends it", "long"),
+    ]
+    return html_table("Reasons not to trust latency and energy", columns, rows)
 
 
 def _states(told: Sequence[Entry]) -> Html:
-    columns = [Column("property"), *(Column(entry["label"], "long") for entry in told)]
+    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in told)]
     found = [dict(_state(entry["predicate"])) for entry in told]
     names = dict.fromkeys(name for one in found for name in one)
     rows = [[name, *(one.get(name, readable.NONE) for one in found)] for name in names]
-    return table("State of the machine", columns, rows)
+    return html_table("State of the machine", columns, rows)
 
 
 def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -158,5 +163,10 @@ def _unread(told: Sequence[Entry]) -> Html:
         for entry in told
         for row in entry["predicate"]["machine"]["before"]["unreadable"]
     ]
-    columns = [Column("artifact"), Column("what"), Column("why", "long"), Column("what would bring it", "long")]
-    return table("What could not be read", columns, rows)
+    columns = [
+        TableColumn("artifact"),
+        TableColumn("what"),
+        TableColumn("why", "long"),
+        TableColumn("what would bring it", "long"),
+    ]
+    return html_table("What could not be read", columns, rows)

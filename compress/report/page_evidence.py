@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from compress.report import svg
-from compress.report.markup import Column, Html, badge, element, join, section, table
+from compress.report.markup import Html, TableColumn, badge, element, html_table, join, section
 from compress.report.page_device import SHOWN
-from compress.report.page_latency import scenarios
 from edge.core import readable
 
 MARKS = ("p50_ms", "p90_ms", "p99_ms")
@@ -30,7 +29,13 @@ def protocol(document: Mapping[str, Any]) -> "Html | None":
 
 
 def _coverage(entry: Mapping[str, Any]) -> Html:
-    columns = [Column("part"), Column("what", "long"), Column("covered"), Column("attacks"), Column("where", "long")]
+    columns = [
+        TableColumn("part"),
+        TableColumn("what", "long"),
+        TableColumn("covered"),
+        TableColumn("attacks"),
+        TableColumn("where", "long"),
+    ]
     rows = [
         [
             f"({part['part']})",
@@ -41,14 +46,14 @@ def _coverage(entry: Mapping[str, Any]) -> Html:
         ]
         for part in entry["predicate"]["protocol"]
     ]
-    return table(f"Protocol on {entry['label']}", columns, rows)
+    return html_table(f"Protocol on {entry['label']}", columns, rows)
 
 
 def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     columns = [
-        Column("artifact"),
-        Column("images"),
-        *(Column(title, "number") for title in ("compared", "same prediction", "largest logit difference")),
+        TableColumn("artifact"),
+        TableColumn("images"),
+        *(TableColumn(title, "number") for title in ("compared", "same prediction", "largest logit difference")),
     ]
     rows = []
     for entry in verified:
@@ -65,17 +70,20 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
         count = readable.counted(found)
         sentences.append(f"{count} adversarial images fool {entry['label']} and leave the float student right.")
     return join(
-        [table("Artifact against its twin", columns, rows), *(element("p", text, class_="quiet") for text in sentences)]
+        [
+            html_table("Artifact against its twin", columns, rows),
+            *(element("p", text, class_="quiet") for text in sentences),
+        ]
     )
 
 
 def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
     columns = [
-        Column("artifact"),
-        Column("alarm"),
-        Column("state"),
-        *(Column(title, "number") for title in ("count", "threshold", "95 % interval")),
-        Column("what it means", "long"),
+        TableColumn("artifact"),
+        TableColumn("alarm"),
+        TableColumn("state"),
+        *(TableColumn(title, "number") for title in ("count", "threshold", "95 % interval")),
+        TableColumn("what it means", "long"),
     ]
     rows = [
         [
@@ -90,7 +98,7 @@ def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
         for entry in verified
         for alarm in entry["predicate"]["alarms"]
     ]
-    return table("Alarms", columns, rows)
+    return html_table("Alarms", columns, rows)
 
 
 def latency(document: Mapping[str, Any]) -> "Html | None":
@@ -134,7 +142,7 @@ def _distributions(timed: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
 
 
 def _latencies(timed: Sequence[Mapping[str, Any]]) -> Html:
-    columns = [Column("latency"), *(Column(entry["label"], "number") for entry in timed)]
+    columns = [TableColumn("latency"), *(TableColumn(entry["label"], "number") for entry in timed)]
     found = [_timing(entry) for entry in timed]
     rows = [
         [name.removesuffix("_ms").replace("p999", "p99.9"), *(readable.milliseconds(one.get(name)) for one in found)]
@@ -146,7 +154,7 @@ def _latencies(timed: Sequence[Mapping[str, Any]]) -> Html:
     rows.append(["cold start: opening the runtime", *(readable.milliseconds(one["cold_start_ms"]) for one in found)])
     rows.append(["first inference", *(readable.milliseconds(one["first_inference_ms"]) for one in found)])
     rows.append(["images a call", *(readable.number(one["batch_size"]) for one in found)])
-    return table("Latency of one call", columns, rows)
+    return html_table("Latency of one call", columns, rows)
 
 
 def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
@@ -163,10 +171,147 @@ def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
         [f"runtime {key}", *(readable.flat(runtime.get(key)) for runtime in runtimes)]
         for key in dict.fromkeys(key for runtime in runtimes for key in runtime)
     ]
-    columns = [Column("property"), *(Column(entry["label"], "long") for entry in timed)]
-    return table("Machine and runtime, before → after", columns, rows)
+    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in timed)]
+    return html_table("Machine and runtime, before → after", columns, rows)
 
 
 def _change(before: Any, after: Any) -> str:
     first, second = readable.flat(before), readable.flat(after)
     return first if first == second else f"{first} → {second}"
+
+
+Entry = Mapping[str, Any]
+PARTS = {"h2d_ms": "copy in", "compute_ms": "computation", "d2h_ms": "copy out", "host_ms": "host", "total_ms": "whole"}
+
+
+def scenarios(timed: Sequence[Entry]) -> Iterator[Html]:
+    """A chart, table or sentence for each thing that any of the artifacts was asked for; nothing for the rest."""
+    found = [(str(entry["label"]), dict(entry["predicate"]["latency"])) for entry in timed]
+    yield from _sizes(found)
+    yield from _camera(found)
+    yield from _parts(found)
+    yield from _pipeline(timed)
+    yield from _conditions(found)
+
+
+def _sizes(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    """Throughput by batch size: of the sweep, and offline's own size."""
+    rows = [(label, row) for label, latency in found for row in _by_size(latency)]
+    if not rows:
+        return
+    sizes = sorted({row["batch_size"] for _, row in rows})
+    groups = [
+        (
+            f"{size} image{'s' if size > 1 else ''} a call",
+            [(row["images_per_s"], _rate(row, label)) for label, row in rows if _is(row, size)],
+        )
+        for size in sizes
+    ]
+    yield element(
+        "figure",
+        element("figcaption", element("strong", "Throughput by batch size"), " images a second, calls back to back."),
+        svg.amounts(groups, f"Images a second by batch size, {', '.join(map(str, sizes))}"),
+    )
+    columns = [
+        TableColumn("artifact"),
+        *(TableColumn(title, "number") for title in ("batch", "images/s", "p50", "p99", "calls")),
+    ]
+    yield html_table(
+        "Latency and throughput by batch size",
+        columns,
+        [
+            [
+                label,
+                readable.number(row["batch_size"]),
+                f"{row['images_per_s']:,.0f}",
+                readable.milliseconds(row["p50_ms"]),
+                readable.milliseconds(row["p99_ms"]),
+                readable.number(row["n"]),
+            ]
+            for label, row in rows
+        ],
+    )
+
+
+def _by_size(latency: Entry) -> "list[Entry]":
+    rows = {row["batch_size"]: row for row in [*latency.get("sweep", []), *filter(None, [latency.get("offline")])]}
+    return [rows[size] for size in sorted(rows)]
+
+
+def _is(row: Entry, size: int) -> bool:
+    return bool(row["batch_size"] == size)
+
+
+def _rate(row: Entry, label: str) -> str:
+    return f"{row['images_per_s']:,.0f} · {label}"
+
+
+def _camera(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    rows = [(label, row) for label, latency in found for row in latency.get("camera", [])]
+    if not rows:
+        return
+    titles = ("frames/s", "frames", "dropped", "late", "in time", "p50", "p90", "p99", "longest", "jitter")
+    yield html_table(
+        "Camera: latency from the scheduled arrival of a frame",
+        [TableColumn("artifact"), *(TableColumn(title, "number") for title in titles)],
+        [
+            [
+                label,
+                f"{row['fps']:g}",
+                *(readable.number(row[key]) for key in ("frames", "dropped", "missed")),
+                readable.percent(row["on_time"]),
+                *(readable.milliseconds(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "jitter_ms")),
+            ]
+            for label, row in rows
+        ],
+    )
+    for rule in dict.fromkeys(row["rule"] for _, row in rows):
+        yield element("p", f"Rule: {rule}.", class_="quiet")
+
+
+def _parts(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    rows = [(label, latency["parts"]) for label, latency in found if "parts" in latency]
+    if rows:
+        yield html_table(
+            "Where a query's time goes, medians",
+            [TableColumn("artifact"), *(TableColumn(title, "number") for title in PARTS.values())],
+            [[label, *(readable.milliseconds(row[key]) for key in PARTS)] for label, row in rows],
+        )
+
+
+def _pipeline(timed: Sequence[Entry]) -> Iterator[Html]:
+    for entry in timed:
+        pipeline, taken = entry["predicate"].get("preprocess"), entry["predicate"]["latency"].get("preprocess_ms")
+        if pipeline is None or taken is None:
+            continue
+        clean, stay = pipeline["clean"], readable.percent(pipeline["same_prediction"])
+        yield element(
+            "p",
+            element("strong", entry["label"]),
+            f" was preprocessed by {pipeline['name']}: p50 {readable.milliseconds(taken['p50_ms'])}, inside every time "
+            f"above. Through it {readable.percent(clean['value'])} of clean images are right "
+            f"({readable.counted(clean)}) and {stay} of predictions stay; pixels change by up to "
+            f"{readable.number(pipeline['largest_change'])} grey levels.",
+        )
+
+
+def _conditions(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    """How it was measured, one row a property, where that was recorded."""
+    known = [(label, latency) for label, latency in found if "conditions" in latency]
+    if not known:
+        return
+    properties = dict.fromkeys(key for _, latency in known for key in latency["conditions"])
+    rows = [
+        [key.replace("_", " "), *(readable.flat(latency["conditions"].get(key)) for _, latency in known)]
+        for key in properties
+    ]
+    rows.append(
+        [
+            "logits asked again",
+            *(f"{one['asked_again']['different']} of {one['asked_again']['n']} differ" for _, one in known),
+        ]
+    )
+    rows.append(["most memory of the process", *(readable.size(one["memory"]["peak_rss_bytes"]) for _, one in known)])
+    yield html_table(
+        "How latency was measured", [TableColumn("property"), *(TableColumn(label, "long") for label, _ in known)], rows
+    )

@@ -1,25 +1,27 @@
 """Images: what the attacks made of some of them, and what the artifact said."""
 
+import base64
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.report import png
 from compress.report.markup import Html, badge, element, join, section
 
 BROKEN, HELD = 8, 4
 
 
-def choose(evidence: Mapping[str, Any], broken: int = BROKEN, held: int = HELD) -> list[dict[str, Any]]:
+def choose_images(evidence: Mapping[str, Any], broken: int = BROKEN, held: int = HELD) -> list[dict[str, Any]]:
     """The first images that an attack broke and the first that none did, of those the artifact has right when clean.
 
     `evidence` holds index, labels and clean_predictions, each int (N,); clean, uint8 (N, C, H, W); attacks, A names;
     adversarial, uint8 (A, N, C, H, W); broken, bool (A, N); predictions, int (A, N), −1 where none was kept. A broken
     image is shown with the first attack that broke it. Images that are neither grey nor RGB are not shown.
     """
-    if evidence["clean"].shape[1] not in png.COLOUR_TYPES:
+    if evidence["clean"].shape[1] not in COLOUR_TYPES:
         return []
     right = evidence["clean_predictions"] == evidence["labels"]
     fell = evidence["broken"].any(0)
@@ -93,5 +95,32 @@ def difference(
 
 
 def _picture(pixels: "npt.NDArray[np.uint8]", name: str, alt: str) -> Html:
-    image = element("img", src=png.data_uri(pixels), alt=alt, width=pixels.shape[2], height=pixels.shape[1])
+    image = element("img", src=data_uri(pixels), alt=alt, width=pixels.shape[2], height=pixels.shape[1])
     return element("div", image, element("small", name))
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOUR_TYPES = {1: 0, 3: 2}  # channels → PNG's colour type
+
+
+def encode(image: "npt.NDArray[np.uint8]") -> bytes:
+    """A PNG file of `image`, uint8 (C, H, W) with C = 1 (grey) or 3 (RGB). W3C PNG specification, filter 0."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in COLOUR_TYPES:
+        raise ValueError(f"PNG takes uint8 (1 or 3, H, W), got {image.dtype} {image.shape}")
+    channels, height, width = image.shape
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0)).reshape(height, width * channels)
+    lines = np.zeros((height, 1 + width * channels), np.uint8)  # each line starts with its filter, 0
+    lines[:, 1:] = pixels
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
+    return b"".join(
+        [SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)), _chunk(b"IEND", b"")]
+    )
+
+
+def data_uri(image: "npt.NDArray[np.uint8]") -> str:
+    """`image` as an address that holds the picture itself."""
+    return "data:image/png;base64," + base64.b64encode(encode(image)).decode()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.report import svg
-from compress.report.markup import Column, Html, element, section, table
+from compress.report.markup import Html, TableColumn, element, html_table, section
 from compress.report.page_accuracy import legend
 from edge.core import readable
 
@@ -41,13 +41,13 @@ def provenance(document: Mapping[str, Any]) -> "Html | None":
     if not stages:
         return None
     columns = [
-        Column("stage"),
-        Column("identity", "code"),
-        Column("seed", "number"),
-        Column("finished", "code"),
-        Column("took", "number"),
-        Column("machine", "long"),
-        Column("command", "long"),
+        TableColumn("stage"),
+        TableColumn("identity", "code"),
+        TableColumn("seed", "number"),
+        TableColumn("finished", "code"),
+        TableColumn("took", "number"),
+        TableColumn("machine", "long"),
+        TableColumn("command", "long"),
     ]
     rows = [
         [
@@ -62,7 +62,7 @@ def provenance(document: Mapping[str, Any]) -> "Html | None":
         for stage in stages
     ]
     return section(
-        "provenance", "Provenance", table("Stages, from the first to the last", columns, rows), *_context(document)
+        "provenance", "Provenance", html_table("Stages, from the first to the last", columns, rows), *_context(document)
     )
 
 
@@ -73,7 +73,7 @@ def _context(document: Mapping[str, Any]) -> list[Html]:
     names = dict.fromkeys(name for stage in stages for name in stage.get("versions", {}))
     versions = [[name, _spread(stages, name)] for name in names]
     return [
-        table(title, [Column(first), Column(second, "long")], rows)
+        html_table(title, [TableColumn(first), TableColumn(second, "long")], rows)
         for title, first, second, rows in (
             ("Data and threat", "property", "value", facts),
             ("Versions", "package", "version", versions),

@@ -25,8 +25,8 @@ from compress.stages.attack import choose
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
-from edge.core.interval import clopper_pearson
 from edge.core.progress import say
+from edge.core.proportions import clopper_pearson
 
 FIGURES = "analysis.json"
 PICTURE = "figure.png"

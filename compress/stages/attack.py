@@ -273,7 +273,7 @@ def _label(path: Path, taken: list[str]) -> str:
 
 def _handful(models: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The golden images and what every model says of them, each asked in one call of its own."""
-    chosen = golden.choose(arrays["labels"], arrays["broken"])
+    chosen = golden.choose_golden(arrays["labels"], arrays["broken"])
     attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
     images = np.stack([arrays["clean"][i] if a == golden.CLEAN else arrays["adversarial"][a, i] for a, i in chosen])
     return {

@@ -27,7 +27,7 @@ from compress.stages.quantize_fallback import fall_back
 from compress.stages.quantize_judge import Judge
 from compress.stages.quantize_sensitivity import Sensitivity, Subject
 from compress.training.train import finish, refuse_without_features
-from edge.core import artifact, choices
+from edge.core import artifact, errors
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 
@@ -132,7 +132,7 @@ def _float_layers(
 ) -> tuple[Sequence[str], dict[str, Any]]:
     """Which layers stay in floating point, and what was measured for that."""
     for name in config.float_layers:
-        choices.known("layer", name, tuple(subject.layers))
+        errors.known_name("layer", name, tuple(subject.layers))
     if not config.sensitivity and config.max_robust_drop is None:
         return config.float_layers, {}
     subject.model.eval()

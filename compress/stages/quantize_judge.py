@@ -13,7 +13,7 @@ from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
-from edge.core.interval import clopper_pearson
+from edge.core.proportions import clopper_pearson
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from compress.report import page
 from edge.core.artifact import Stage
 from edge.verify import verify
-from edge.verify.verify import VerifyInputs, Written, plan
+from edge.verify.verify import VerifiedWork, VerifyInputs, plan
 
 __all__ = ["VerifyInputs", "add_page", "plan", "run"]
 
@@ -17,7 +17,7 @@ def run(config: Mapping[str, Any], inputs: VerifyInputs, out: "Path | str", *, r
     return verify.run(config, inputs, out, replace=replace, add_record=add_page)
 
 
-def add_page(written: Written) -> None:
+def add_page(written: VerifiedWork) -> None:
     """`report.html` as a record of the folder."""
     page.write_verified(written.work.path, written.statement, written.samples_ns, written.evidence)
     written.work.add_record(page.REPORT)

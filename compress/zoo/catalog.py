@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.core import choices
+from edge.core import errors
 from edge.core.errors import CompressError
 
 TABLE = Path(__file__).parent / "robustbench.csv"
@@ -95,5 +95,5 @@ def find_entry(text: str, dataset: "str | None" = None) -> CatalogEntry:
             if (entry.dataset, entry.name) == (place, name):
                 return entry
     known = [entry.name for entry in entries() if entry.dataset in wanted]
-    close = choices.nearest(name, known)
+    close = errors.nearest_name(name, known)
     raise CompressError(f"{SCHEME}:{text}: no model of that name{close}; `compress teacher list` shows all")

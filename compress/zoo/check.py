@@ -17,7 +17,7 @@ from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.zoo.catalog import NORMALIZATIONS, CatalogEntry
 from edge.attacks.square import square
 from edge.core.errors import CompressError
-from edge.core.interval import clopper_pearson
+from edge.core.proportions import clopper_pearson
 
 GAP = 0.02  # published and measured accuracy may differ by this much without an explanation
 EXPLAINED = 0.01  # what closes the gap to this is named as its cause

@@ -21,7 +21,7 @@ ROUNDING = 1e-6  # a product of two floats that is a whole number of frames, and
 
 
 @dataclass(frozen=True)
-class Shot:
+class CameraRun:
     """F frames came, n of them were answered; all times in ns, int64."""
 
     fps: float
@@ -40,7 +40,7 @@ def arrivals(fps: float, frames: int, start: int) -> "list[int]":
     return [start + int(k * period) for k in range(frames)]
 
 
-def shoot(stream: Stream, fps: float, seconds: float) -> Shot:
+def run_camera(stream: Stream, fps: float, seconds: float) -> CameraRun:
     """`seconds` of frames at `fps`, the first one a period from now, a query of `stream` each."""
     clock, frames = stream.clock, max(2, math.ceil(seconds * fps - ROUNDING))
     due = arrivals(fps, frames, clock.now() + int(1e9 / fps))
@@ -61,7 +61,7 @@ def shoot(stream: Stream, fps: float, seconds: float) -> Shot:
         at += 1
     answered, latency, service, before = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     woken = np.array(late, np.int64)
-    return Shot(fps, frames, answered, latency, service, before, woken, (due[0], now))
+    return CameraRun(fps, frames, answered, latency, service, before, woken, (due[0], now))
 
 
 def _newest(due: "list[int]", at: int, now: int) -> int:
@@ -71,7 +71,7 @@ def _newest(due: "list[int]", at: int, now: int) -> int:
     return at
 
 
-def figures(shot: Shot) -> dict[str, Any]:
+def camera_figures(shot: CameraRun) -> dict[str, Any]:
     """What a statement says of it; shares and counts are of all frames that came.
 
     `jitter_ms` is the mean change of latency from one answer to the next, `wake_p99_ms` the harness's own lateness.

@@ -1,5 +1,6 @@
 """Numbers made of raw samples."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = 
     return found
 
 
-def summary(
+def latency_summary(
     samples_ns: "npt.NDArray[np.int64]",
     *,
     batch_size: int,
@@ -55,3 +56,31 @@ def throughput(samples_ns: "npt.NDArray[np.int64]", wall_ns: int, batch_size: in
         "images_per_s": batch_size * len(samples_ns) / (wall_ns / 1e9),
         **percentiles(samples_ns, BRIEF),
     }
+
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class PairedTurns:
+    """A median latency a turn of two artifacts, in the same order."""
+
+    these: "list[float]"
+    those: "list[float]"
+
+    def ratio(self, seed: int = 0) -> dict[str, Any]:
+        """The geometric mean over turns of these / those, and its percentile bootstrap interval.
+
+        Turns are drawn anew, not queries: queries of one turn share the machine's mood and are no independent draws.
+        """
+        logs = np.log(np.array(self.these)) - np.log(np.array(self.those))
+        draws = np.random.default_rng(seed).integers(0, len(logs), (RESAMPLES, len(logs)))
+        tail = 50 * (1 - LEVEL)
+        low, high = np.exp(np.percentile(logs[draws].mean(1), (tail, 100 - tail)))
+        return {
+            "ratio": float(np.exp(logs.mean())),
+            "interval": [float(low), float(high)],
+            "level": LEVEL,
+            "turns": len(logs),
+        }

@@ -5,21 +5,62 @@ MLPerf result.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from edge.bench import camera, figures, kept, load, memory, parts
-from edge.bench.ask import CAMERA, OFFLINE, SINGLE, Ask
-from edge.bench.clock import Clock, conditions, quiet
-from edge.bench.compare import Rounds
-from edge.bench.stream import Queries, Stream
+from edge.bench import background, camera, figures
+from edge.bench.clock import Clock, peak_memory, quiet_harness, reset_peak_memory, timing_conditions
+from edge.bench.figures import PairedTurns
+from edge.bench.stream import KeptAnswers, Queries, Stream, query_parts, timed_logits_alarm
 from edge.core.errors import CompressError
 from edge.core.progress import Progress, say
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
+
+SINGLE, OFFLINE, CAMERA = "single-stream", "offline", "camera"
+
+
+@dataclass(frozen=True)
+class TimingRequest:
+    """Single-stream and camera take `batch_size` images a query, offline the largest size that is named."""
+
+    batch_size: int
+    warmup: int  # untimed queries first
+    samples: int  # timed queries, at least
+    scenarios: "tuple[str, ...]" = (SINGLE,)
+    min_seconds: float = 0.0  # of single-stream
+    seconds: float = 5.0  # of offline, of each rate of camera, of each size of the sweep
+    fps: "tuple[float, ...]" = (30.0,)
+    sweep: "tuple[int, ...]" = ()
+    load: "str | None" = None  # N busy processes, or a command
+    seed: int = 0  # which answers are asked again
+
+    @classmethod
+    def read(cls, latency: Mapping[str, Any], seed: int = 0) -> "TimingRequest":
+        """From a config's section; a key that it lacks has the default above."""
+        known = {field.name for field in fields(cls)} - {"seed"}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in latency.items() if key in known
+        }
+        return cls(**given, seed=seed)
+
+    def with_single(self) -> "TimingRequest":
+        """The same with single-stream among its scenarios."""
+        return self if SINGLE in self.scenarios else replace(self, scenarios=(SINGLE, *self.scenarios))
+
+    @property
+    def offline_size(self) -> int:
+        return max(self.batch_size, *self.sweep, 1)
+
+    @property
+    def further_sizes(self) -> list[int]:
+        """Batch sizes that a runner of their own is opened for."""
+        asked = [*self.sweep, *([self.offline_size] if OFFLINE in self.scenarios else [])]
+        return sorted(set(asked))
+
 
 CALL = "check, conversion to float32 in [0, 1], copy in, execution, copy out"
 INSIDE = f"one call of infer on uint8 images: {CALL}"
@@ -29,7 +70,7 @@ AGAIN = 3  # untimed queries at the beginning of a turn
 
 
 @dataclass(frozen=True)
-class Subject:
+class TimingSubject:
     """An artifact: how it is opened at a batch size, and the frames that its queries take, N of them."""
 
     name: str
@@ -51,9 +92,9 @@ class Timed:
     alarm: dict[str, Any] = field(default_factory=dict)  # answers that timing changed
 
 
-def check(subjects: Sequence[Subject], ask: Ask) -> None:
+def check_timing(subjects: Sequence[TimingSubject], ask: TimingRequest) -> None:
     """Whether all of it can run, before anything long does: load, preprocessing, every batch size."""
-    load.check(ask.load)
+    background.check_load(ask.load)
     for subject in subjects:
         if subject.preprocess is not None:
             with subject.open(ask.batch_size) as runner:
@@ -63,12 +104,12 @@ def check(subjects: Sequence[Subject], ask: Ask) -> None:
                 _same_size(subject, runner, size)
 
 
-def measure(subjects: Sequence[Subject], ask: Ask, clock: "Clock | None" = None) -> list[Timed]:
+def measure_latency(subjects: Sequence[TimingSubject], ask: TimingRequest, clock: "Clock | None" = None) -> list[Timed]:
     """What is asked of every subject; several take turns, so that the machine's mood is shared out among them."""
     clock = clock or Clock()
-    reset = memory.reset()
+    reset = reset_peak_memory()
     found = [Timed(subject.name, {}) for subject in subjects]
-    with load.running(ask.load) as beside:
+    with background.load_running(ask.load) as beside:
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
             for timed, stream in zip(found, streams, strict=True):
                 timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}
@@ -80,7 +121,7 @@ def measure(subjects: Sequence[Subject], ask: Ask, clock: "Clock | None" = None)
         for size in ask.further_sizes:
             _sized(found, subjects, size, ask, clock)
     for timed in found:
-        timed.latency["memory"] = memory.peak(reset) | {"artifacts": len(found)} | timed.latency.get("memory", {})
+        timed.latency["memory"] = peak_memory(reset) | {"artifacts": len(found)} | timed.latency.get("memory", {})
         timed.latency["conditions"] |= {"load": beside, "turns": ROUNDS if len(found) > 1 else None}
         timed.latency["scenarios"] = [name for name in (SINGLE, OFFLINE, CAMERA) if name in ask.scenarios]
     return found
@@ -90,7 +131,7 @@ def measure(subjects: Sequence[Subject], ask: Ask, clock: "Clock | None" = None)
 
 
 @contextlib.contextmanager
-def _opened(subjects: Sequence[Subject], size: int, ask: Ask, clock: Clock) -> "Iterator[list[Stream]]":
+def _opened(subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock) -> "Iterator[list[Stream]]":
     """A stream of every subject, its runner open."""
     with contextlib.ExitStack() as stack:
         streams = []
@@ -100,11 +141,11 @@ def _opened(subjects: Sequence[Subject], size: int, ask: Ask, clock: Clock) -> "
             if subject.preprocess is not None:
                 for frames in queries.batches:
                     subject.preprocess.checked(frames, runner.input_shape)
-            streams.append(Stream(runner, queries, kept.Kept(ask.seed), clock))
+            streams.append(Stream(runner, queries, KeptAnswers(ask.seed), clock))
         yield streams
 
 
-def _cold(stream: Stream, ask: Ask) -> dict[str, Any]:
+def _cold(stream: Stream, ask: TimingRequest) -> dict[str, Any]:
     """First query and warm-up, each its own; what the timed queries then find."""
     runner, first_ms = stream.runner, stream.first()
     described = runner.describe()
@@ -115,20 +156,20 @@ def _cold(stream: Stream, ask: Ask) -> dict[str, Any]:
         "first_inference_ms": first_ms,
         "warmup": warmup,
         "conditions": {
-            **conditions(),
+            **timing_conditions(),
             "cuda_graph": bool(described.get("cuda_graph", False)),
             "spin_wait": runner.spin_wait,
         },
     }
 
 
-def _single(found: Sequence[Timed], streams: Sequence[Stream], ask: Ask) -> None:
+def _single(found: Sequence[Timed], streams: Sequence[Stream], ask: TimingRequest) -> None:
     """One query after another; several artifacts in turns, in the other order every second turn."""
     if SINGLE not in ask.scenarios:
         return
     rounds = ROUNDS if len(streams) > 1 else 1
     queries = -(-ask.samples // rounds)
-    with Progress("latency", queries * rounds * len(streams)) as bar, quiet():
+    with Progress("latency", queries * rounds * len(streams)) as bar, quiet_harness():
         for place in _turns(len(streams), rounds):
             if rounds > 1:
                 streams[place].warm(AGAIN)
@@ -144,7 +185,7 @@ def _summarise(timed: Timed, stream: Stream) -> None:
     timed.samples["samples_ns"] = stream.samples_ns
     timed.spans[SINGLE] = _span(stream)
     timed.latency = {
-        **figures.summary(
+        **figures.latency_summary(
             stream.samples_ns,
             batch_size=known["batch_size"],
             inside=inside,
@@ -157,29 +198,29 @@ def _summarise(timed: Timed, stream: Stream) -> None:
     if pre is not None:
         timed.samples["preprocess_ns"] = stream.preprocess_ns
         timed.latency["preprocess_ms"] = figures.percentiles(stream.preprocess_ns, figures.BRIEF)
-    split = parts.measure(stream)
+    split = query_parts(stream)
     if split is not None:
         timed.latency["parts"] = split
 
 
-def _camera(timed: Timed, stream: Stream, ask: Ask) -> None:
+def _camera(timed: Timed, stream: Stream, ask: TimingRequest) -> None:
     if CAMERA not in ask.scenarios:
         return
     shots = []
     for fps in ask.fps:
         say(f"camera at {fps:g} frames/s for {ask.seconds:g} s")
-        with quiet():
-            shots.append(camera.shoot(stream, fps, ask.seconds))
+        with quiet_harness():
+            shots.append(camera.run_camera(stream, fps, ask.seconds))
         name = f"camera_{fps:g}"
         timed.samples |= {f"{name}_frame": shots[-1].answered, f"{name}_ns": shots[-1].latency_ns}
         timed.spans[f"{CAMERA} {fps:g}"] = (*shots[-1].span_ns, len(shots[-1].answered) * stream.runner.batch_size)
-    timed.latency["camera"] = [camera.figures(shot) for shot in shots]
+    timed.latency["camera"] = [camera.camera_figures(shot) for shot in shots]
 
 
 def _after(timed: Timed, stream: Stream) -> None:
     """The kept answers asked again, and the device's memory where the runner knows it."""
     n, different = stream.differing()
-    timed.alarm = kept.alarm(n, different)
+    timed.alarm = timed_logits_alarm(n, different)
     timed.latency["asked_again"] = {"n": n, "different": different}
     gpu = stream.runner.describe().get("device_memory_bytes")
     if gpu is not None:
@@ -189,7 +230,9 @@ def _after(timed: Timed, stream: Stream) -> None:
 # -------------------------------------------------------------------------------------------- further batch sizes
 
 
-def _sized(found: Sequence[Timed], subjects: Sequence[Subject], size: int, ask: Ask, clock: Clock) -> None:
+def _sized(
+    found: Sequence[Timed], subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock
+) -> None:
     """Throughput and latency at one further size: a row of the sweep, and offline at the largest."""
     rounds = ROUNDS if len(subjects) > 1 else 1
     with _opened(subjects, size, ask, clock) as streams:
@@ -197,7 +240,7 @@ def _sized(found: Sequence[Timed], subjects: Sequence[Subject], size: int, ask: 
             _same_size(subject, stream.runner, size)
             stream.first()
             stream.warm(max(1, ask.warmup), BRIEF_WARM_UP_S)
-        with Progress(f"batches of {size}", rounds * len(streams)) as bar, quiet():
+        with Progress(f"batches of {size}", rounds * len(streams)) as bar, quiet_harness():
             for place in _turns(len(streams), rounds):
                 if rounds > 1:
                     streams[place].warm(AGAIN, BRIEF_WARM_UP_S / rounds)
@@ -208,12 +251,12 @@ def _sized(found: Sequence[Timed], subjects: Sequence[Subject], size: int, ask: 
             _row(timed, stream, size, ask)
 
 
-def _row(timed: Timed, stream: Stream, size: int, ask: Ask) -> None:
+def _row(timed: Timed, stream: Stream, size: int, ask: TimingRequest) -> None:
     row = figures.throughput(stream.samples_ns, stream.wall_ns, size)
     n, different = stream.differing()
     again = timed.latency["asked_again"]
     timed.latency["asked_again"] = {"n": again["n"] + n, "different": again["different"] + different}
-    timed.alarm = kept.alarm(**timed.latency["asked_again"])
+    timed.alarm = timed_logits_alarm(**timed.latency["asked_again"])
     timed.samples[f"batch_{size}_ns"] = stream.samples_ns
     timed.spans[f"batch {size}"] = _span(stream)
     if size in ask.sweep:
@@ -222,7 +265,7 @@ def _row(timed: Timed, stream: Stream, size: int, ask: Ask) -> None:
         timed.latency["offline"] = row
 
 
-def _same_size(subject: Subject, runner: Runner, size: int) -> None:
+def _same_size(subject: TimingSubject, runner: Runner, size: int) -> None:
     if runner.batch_size != size:
         raise CompressError(
             f"{subject.name}: takes batches of {runner.batch_size}, asked to be timed at {size}; "
@@ -242,12 +285,12 @@ def _span(stream: Stream) -> tuple[int, int, int]:
     return stream.runs[0][0], stream.runs[-1][1], images
 
 
-def compared(found: Sequence[Timed], seed: int = 0) -> list[dict[str, Any]]:
+def compare_timings(found: Sequence[Timed], seed: int = 0) -> list[dict[str, Any]]:
     """Every artifact but the first against it, by what was measured: ratio of medians with its interval."""
     first = found[0]
 
     def row(other: Timed, what: str) -> dict[str, Any]:
-        rounds = Rounds(other.rounds[what], first.rounds[what])
+        rounds = PairedTurns(other.rounds[what], first.rounds[what])
         return {"name": other.name, "to": first.name, "what": what, **rounds.ratio(seed)}
 
     return [row(other, what) for other in found[1:] for what in first.rounds]

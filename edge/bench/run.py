@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.bench.ask import Ask
-from edge.bench.measure import Subject, Timed, check, compared, measure
+from edge.bench.measure import Timed, TimingRequest, TimingSubject, check_timing, compare_timings, measure_latency
 from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.evidence import Watch, samples
@@ -23,7 +22,7 @@ NOISE_IMAGES = 64
 UNOFFICIAL = "scenarios in the manner of MLPerf, unofficially: no result here is an MLPerf result"
 
 
-def run(
+def run_bench(
     artifacts: "Sequence[Path | str]",
     config: Mapping[str, Any],
     *,
@@ -40,7 +39,7 @@ def run(
     for path in map(Path, artifacts):
         if path.is_dir():
             executable(artifact.read(path, ("exported",)), config["device"])
-    ask = Ask.read(config, config["seed"])
+    ask = TimingRequest.read(config, config["seed"])
     pipeline = None if config["preprocess"] is None else preprocess.load(config["preprocess"])
     frames = None if config["frames"] is None else preprocess.read_frames(config["frames"])
     if frames is not None and pipeline is None:
@@ -48,13 +47,13 @@ def run(
     if frames is not None:
         shown = f"frames of {Path(config['frames']).name}"
     subjects = [
-        Subject(str(path), _opener(path, config), _frames(images, frames, pipeline, ask.seed), pipeline)
+        TimingSubject(str(path), _opener(path, config), _frames(images, frames, pipeline, ask.seed), pipeline)
         for path in artifacts
     ]
-    check(subjects, ask)
+    check_timing(subjects, ask)
     watch = Watch(gpu=config["device"] != "cpu")
     with watch.timing():
-        found = measure(subjects, ask)
+        found = measure_latency(subjects, ask)
     result = {
         "nature": UNOFFICIAL,
         "queries": shown,
@@ -62,7 +61,7 @@ def run(
         "artifacts": [
             {"name": timed.name, **timed.about, "latency": timed.latency, "alarms": [timed.alarm]} for timed in found
         ],
-        "compared": compared(found, ask.seed),
+        "compared": compare_timings(found, ask.seed),
         "config": dict(config),
         **watch.found(_spans(found), found[0].latency),
         "versions": artifact.versions(),

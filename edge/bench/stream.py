@@ -1,5 +1,7 @@
 """Query after query, the next one when the one before is answered: single-stream, offline and the sweep."""
 
+import math
+import random
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +10,54 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bench.clock import Clock
-from edge.bench.kept import Kept
 from edge.core.progress import Progress
 from edge.runtimes.preprocess import Preprocess
-from edge.runtimes.runner import Runner
+from edge.runtimes.runner import FULL_SCALE, Runner
+
+KEPT_MOST = 32
+
+
+class KeptAnswers:
+    """A uniform sample of at most `most` offered answers; one offer costs a comparison (Li 1994, algorithm L)."""
+
+    def __init__(self, seed: int = 0, most: int = KEPT_MOST) -> None:
+        self._draw, self._most = random.Random(seed), most
+        self._seen, self._due, self._weight = 0, 0, 1.0
+        self.held: list[tuple[Any, npt.NDArray[np.float32]]] = []  # the query's frames, its logits
+
+    def offer(self, frames: Any, logits: "npt.NDArray[np.float32]") -> None:
+        """One more answer; a copy of its logits is kept or not."""
+        number = self._seen
+        self._seen += 1
+        if number < self._due:
+            return
+        if len(self.held) < self._most:
+            self.held.append((frames, logits.copy()))
+            self._due += 1
+            if len(self.held) == self._most:
+                self._skip()
+            return
+        self.held[self._draw.randrange(self._most)] = (frames, logits.copy())
+        self._due += 1
+        self._skip()
+
+    def _skip(self) -> None:
+        """Set how many offers pass before the next one is kept."""
+        self._weight *= math.exp(math.log(1 - self._draw.random()) / self._most)
+        self._due += math.floor(math.log(1 - self._draw.random()) / math.log1p(-self._weight))
+
+
+def timed_logits_alarm(n: int, different: int) -> dict[str, Any]:
+    """A row of the statement's alarms: answers during timing that were not the same bits when asked again."""
+    return {
+        "name": "timed logits differ",
+        "fired": different > 0,
+        "count": different,
+        "threshold": 0,
+        "interval": None,
+        "meaning": f"{different} of {n} queries sampled during timing got other logits when asked again untimed",
+    }
+
 
 STEP = 100  # queries between two looks at the progress bar
 
@@ -51,7 +97,7 @@ def timed_query(runner: Runner, queries: Queries, frames: Any, clock: Clock) -> 
 class Stream:
     """One runner and its queries; every `run` takes more samples."""
 
-    def __init__(self, runner: Runner, queries: Queries, kept: Kept, clock: Clock) -> None:
+    def __init__(self, runner: Runner, queries: Queries, kept: KeptAnswers, clock: Clock) -> None:
         self.runner, self.queries, self.kept, self.clock = runner, queries, kept, clock
         self._asked = 0
         self._taken, self._before = array("q"), array("q")
@@ -112,3 +158,28 @@ class Stream:
         batches: Sequence[Any] = self.queries.batches
         self._asked += 1
         return batches[(self._asked - 1) % len(batches)]
+
+
+PARTS_MOST = 200
+DEVICE_PARTS = ("h2d_ms", "compute_ms", "d2h_ms")
+
+
+def query_parts(stream: Stream) -> "dict[str, Any] | None":
+    """Medians over queries of their own, since looking inside costs time; None of a runner that cannot tell.
+
+    A runner that can has `timed_call(batch) -> (logits, {"h2d_ms", "compute_ms", "d2h_ms"})`, float32 in [0, 1].
+    """
+    call = getattr(stream.runner, "timed_call", None)
+    if call is None:
+        return None
+    rows, batches, clock = [], stream.queries.batches, stream.clock
+    for i in range(min(PARTS_MOST, len(stream.samples_ns))):
+        began = clock.now()
+        images = stream.queries.images(batches[i % len(batches)])
+        unit = images if images.dtype == np.float32 else images.astype(np.float32) / FULL_SCALE
+        _, found = call(unit)
+        total = (clock.now() - began) / 1e6
+        device = [float(found[name]) for name in DEVICE_PARTS]
+        rows.append([*device, total - sum(device), total])
+    medians = np.median(np.array(rows), 0)
+    return {"n": len(rows), **dict(zip((*DEVICE_PARTS, "host_ms", "total_ms"), map(float, medians), strict=True))}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge import __version__
 from edge.board import frames, job, store
-from edge.board.frames import Channel, Closed, Header, checked
+from edge.board.frames import Channel, Closed, Header, checked_frame
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ POLL_S = 0.2
 Frame = tuple[Header, bytes]
 
 
-def main() -> None:
+def serve_stdio() -> None:
     """Serve this process's stdin and stdout; what libraries print goes to stderr."""
     out = os.dup(1)
     os.dup2(2, 1)
@@ -41,11 +41,11 @@ class Agent:
             "missing": self._missing,
             "put": self._put,
             "assemble": self._assemble,
-            "start": lambda ask, _: ({"type": "start", **job.start(ask["request"])}, b""),
+            "start": lambda ask, _: ({"type": "start", **job.start_job(ask["request"])}, b""),
             "follow": self._follow,
-            "stop": lambda ask, _: ({"type": "stop", "stopped": job.stop(ask["job"])}, b""),
+            "stop": lambda ask, _: ({"type": "stop", "stopped": job.stop_job(ask["job"])}, b""),
             "forget": self._forget,
-            "files": lambda ask, _: ({"type": "files", "files": job.files(ask["job"])}, b""),
+            "files": lambda ask, _: ({"type": "files", "files": job.job_files(ask["job"])}, b""),
             "get": self._get,
             "open": lambda ask, body: self._runners().open(ask, body),
             "infer": lambda ask, body: self._runners().infer(ask, body),
@@ -102,7 +102,7 @@ class Agent:
 
     def _put(self, ask: Header, body: bytes) -> Frame:
         """A file whose chunks follow. They are taken to their end also where they cannot be kept."""
-        checked(ask, "put", sha256=str, bytes=int)
+        checked_frame(ask, "put", sha256=str, bytes=int)
         left = ask["bytes"]
 
         def chunk() -> bytes:
@@ -131,8 +131,8 @@ class Agent:
         """The job's progress as it comes, then its end; another request meanwhile is answered and ends this."""
         name, offset = ask["job"], int(ask["offset"])
         while True:
-            found = job.status(name)  # before its events: none can come after its end
-            for after, event in job.events(name, offset):
+            found = job.job_status(name)  # before its events: none can come after its end
+            for after, event in job.job_events(name, offset):
                 self._channel.send({"type": "event", "offset": after, "event": event})
                 offset = after
             if found["state"] == job.ABSENT:
@@ -150,12 +150,12 @@ class Agent:
                     return None
 
     def _forget(self, ask: Header, body: bytes) -> Frame:
-        job.forget(ask["job"])
+        job.forget_job(ask["job"])
         return {"type": "forget"}, b""
 
     def _get(self, ask: Header, body: bytes) -> None:
         """One file of a finished job: its size, then its chunks."""
-        if ask["name"] not in [entry["name"] for entry in job.files(ask["job"])]:
+        if ask["name"] not in [entry["name"] for entry in job.job_files(ask["job"])]:
             raise CompressError(f"{ask['name']!r} is no file of that job")
         with open(store.job(ask["job"]) / job.RESULT / ask["name"], "rb") as file:
             size = os.fstat(file.fileno()).st_size

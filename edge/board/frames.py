@@ -125,7 +125,7 @@ class Channel:
                 raise Closed(str(fault)) from None
 
 
-def checked(header: Header, kind: str, **types: type) -> Header:
+def checked_frame(header: Header, kind: str, **types: type) -> Header:
     """`header` itself when it is of that kind and its fields of those types; else CompressError."""
     if header.get("type") != kind:
         raise CompressError(f"the other side sent {str(header.get('type'))[:40]!r} where {kind!r} was due")

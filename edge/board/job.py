@@ -12,19 +12,24 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edge.board import needs, program, store
+import edge
+from edge.board import store
 from edge.core import artifact, progress
 from edge.core.errors import CompressError
+from edge.runtimes.tensorrt.library import remedy
 
 REQUEST, STATE, EVENTS, LOG = "request.json", "state.json", "events.jsonl", "log.txt"
 LOCK, RESULT, OWN = "lock", "verified", "own"
@@ -36,11 +41,11 @@ LOG_MOST = 2000  # characters of a log that are told
 Request = dict[str, Any]
 
 
-def key(request: Request) -> str:
+def job_key(request: Request) -> str:
     return artifact.digest(request)
 
 
-def status(name: str) -> dict[str, Any]:
+def job_status(name: str) -> dict[str, Any]:
     """{"state", "exit_code", "message"}; one whose process died without a word is absent."""
     folder = store.job(name)
     if _alive(folder):
@@ -50,14 +55,14 @@ def status(name: str) -> dict[str, Any]:
     return {"state": ABSENT, "exit_code": None, "message": ""}
 
 
-def start(request: Request) -> dict[str, Any]:
+def start_job(request: Request) -> dict[str, Any]:
     """The job that answers `request`, started unless it runs or is done: {"job", "state"}."""
-    name = key(request)
-    found = status(name)["state"]
+    name = job_key(request)
+    found = job_status(name)["state"]
     if found in (RUNNING, DONE):
         return {"job": name, "state": found}
     folder = store.job(name)
-    needs.runtime(artifact.read(store.stage(request["exported"]), ("exported",)).config["target"])
+    check_runtime(artifact.read(store.stage(request["exported"]), ("exported",)).config["target"])
     artifact.read(store.stage(request["attack-set"]), ("attack-set",))
     with store.Busy("verify", alone=True) as busy:
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,7 +72,7 @@ def start(request: Request) -> dict[str, Any]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(folder / LOG, "wb") as log:
             process = subprocess.Popen(
-                program.command("job", name),
+                own_command("job", name),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -81,7 +86,7 @@ def start(request: Request) -> dict[str, Any]:
     return {"job": name, "state": RUNNING}
 
 
-def run(name: str) -> int:
+def carry_out_job(name: str) -> int:
     """The job's own process: its work, its progress into a file, its end into another. Returns the exit code."""
     folder = store.job(name)
     request = json.loads((folder / REQUEST).read_text())
@@ -111,7 +116,7 @@ def _verify(request: Request, folder: Path) -> None:
     verify.run(request["config"], inputs, folder / RESULT, replace=True)
 
 
-def events(name: str, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def job_events(name: str, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Whole lines of progress from byte `offset` on, each with the offset after it."""
     with contextlib.suppress(FileNotFoundError), open(store.job(name) / EVENTS, "rb") as file:
         file.seek(offset)
@@ -131,7 +136,7 @@ def last_words(name: str) -> str:
     return " ".join(text[-LOG_MOST:].split())
 
 
-def stop(name: str) -> bool:
+def stop_job(name: str) -> bool:
     """End the job's process and those that it started; whether there was one."""
     folder = store.job(name)
     if not _alive(folder):
@@ -148,13 +153,13 @@ def stop(name: str) -> bool:
     return True
 
 
-def forget(name: str) -> None:
+def forget_job(name: str) -> None:
     """Delete a job that was fetched, so that the same question is measured anew: the board may be in another state."""
     if not _alive(store.job(name)):
         shutil.rmtree(store.job(name), ignore_errors=True)
 
 
-def files(name: str) -> list[dict[str, Any]]:
+def job_files(name: str) -> list[dict[str, Any]]:
     """Of a job that is done: {"name", "bytes", "sha256"} of the manifest and of what it lists."""
     folder = store.job(name) / RESULT
     manifest = artifact.read(folder, ("verified",)).manifest
@@ -177,3 +182,31 @@ def _alive(folder: Path) -> bool:
         return True
     finally:
         os.close(handle)
+
+
+MODULES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+def check_runtime(target: str) -> None:
+    """CompressError where the runtime of that target is missing."""
+    module = MODULES.get(target)
+    if module is not None and find_spec(module) is None:
+        raise CompressError(
+            f"{_here()} has no {module}, which executes {target} artifacts; there: {_fix(target, module)}"
+        )
+
+
+def _fix(target: str, module: str) -> str:
+    if module != "onnxruntime":
+        return remedy(target)
+    return "python3 -m pip install onnxruntime (or give --python, one that has it)"
+
+
+def _here() -> str:
+    return f"Python {platform.python_version()} on {platform.node()}"
+
+
+def own_command(*args: str) -> list[str]:
+    """The command line of another process of this program with these arguments."""
+    home = Path(edge.__file__).parent.parent
+    return [sys.executable, *([str(home)] if home.is_file() else ["-m", "edge"]), *args]

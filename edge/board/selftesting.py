@@ -1,21 +1,21 @@
 """`selftest`: whether this machine's runtime computes what it should, and what the machine tells of itself.
 
-The reference network of `edge.board.reference` through TensorRT where it is installed, else through ONNX Runtime; the
+The reference network of `edge.board.selftesting` through TensorRT where it is installed, else through ONNX Runtime; the
 answers beside those of numpy. One JSON object, to be sent around: it holds versions, clocks and figures, no names.
 """
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge import __version__, evidence
-from edge.board import reference
 from edge.core import machine
 from edge.core.errors import CompressError
 from edge.runtimes.runner import Runner
@@ -28,7 +28,7 @@ LEAST_HZ = 10.0
 Row = dict[str, Any]  # {"name", "passed", "found"}; passed is None where there was nothing to test
 
 
-def run() -> dict[str, Any]:
+def run_selftest() -> dict[str, Any]:
     """{"passed", "version", "runtime", "checks", "latency", "machine", "seconds"}."""
     began = time.monotonic()
     rows: list[Row] = []
@@ -63,7 +63,7 @@ def _row(name: str, passed: "bool | None", found: Any) -> Row:
 
 def _open(scratch: Path, batch_size: int) -> Runner:
     """The reference network, opened by the board's own runtime."""
-    content = resources.files("edge.board").joinpath(reference.FILE).read_bytes()
+    content = resources.files("edge.board").joinpath(NETWORK).read_bytes()
     if find_spec("tensorrt") is not None:
         return _engine(content, scratch, batch_size)
     from edge.runtimes.onnxruntime.runner import OnnxRunner
@@ -93,27 +93,27 @@ def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
 
 def _computes(runner: Runner) -> Iterator[Row]:
     yield _computes_at(runner)
-    x = reference.images()
+    x = reference_images()
     same = bool((runner.infer(x) == runner.infer(x)).all())
     yield _row("the same answer twice", same, None if same else "logits of the same images differ between two passes")
 
 
 def _computes_at(runner: Runner) -> Row:
     """Logits against numpy's; predictions where numpy's margin is larger than what rounding may do."""
-    x = reference.images()
-    want, got = reference.logits(x), runner.infer(x)
+    x = reference_images()
+    want, got = reference_logits(x), runner.infer(x)
     scale, gap = float(np.abs(want).max()), float(np.abs(want - got).max())
     two = np.sort(want, 1)[:, -2:]
-    clear = two[:, 1] - two[:, 0] > 2 * reference.TOLERANCE * scale
+    clear = two[:, 1] - two[:, 0] > 2 * TOLERANCE * scale
     agree = want.argmax(1) == got.argmax(1)
-    found = {"max_abs": gap, "scale": scale, "tolerance": reference.TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
-    passed = gap <= reference.TOLERANCE * scale and bool(agree[clear].all())
+    found = {"max_abs": gap, "scale": scale, "tolerance": TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
+    passed = gap <= TOLERANCE * scale and bool(agree[clear].all())
     return _row(f"golden logits at batch {runner.batch_size}", passed, found)
 
 
 def _pads(runner: Runner) -> Row:
     """An incomplete batch is padded, and what pads it changes nothing."""
-    x = reference.images()
+    x = reference_images()
     size = runner.batch_size
     rest, whole = runner.infer(x[size : size + size // 2 + 1]), runner.infer(x[size : 2 * size])
     same = bool((rest == whole[: len(rest)]).all())
@@ -121,7 +121,7 @@ def _pads(runner: Runner) -> Row:
 
 
 def _kinds(runner: Runner) -> Iterator[Row]:
-    x = reference.images(runner.batch_size)
+    x = reference_images(runner.batch_size)
     same = bool((runner.infer(x) == runner.infer(x.astype(np.float32) / np.float32(255))).all())
     yield _row("uint8 and float32 alike", same, None if same else "the same pixels as uint8 and as float32 differ")
 
@@ -131,7 +131,7 @@ def _graph(runner: Runner) -> Iterator[Row]:
     if not hasattr(runner, "timed_call"):
         yield _row("CUDA graph", None, "no engine: ONNX Runtime executed")
         return
-    x = reference.images(runner.batch_size).astype(np.float32) / np.float32(255)
+    x = reference_images(runner.batch_size).astype(np.float32) / np.float32(255)
     logits, parts = runner.timed_call(x)
     same = bool((logits == runner.infer(x)).all())
     yield _row("CUDA graph", runner.describe()["cuda_graph"] and same, parts)
@@ -139,7 +139,7 @@ def _graph(runner: Runner) -> Iterator[Row]:
 
 def _timed(runner: Runner) -> dict[str, Any]:
     """Median and spread of single queries: that the clock works, no benchmark."""
-    x = reference.images(runner.batch_size)
+    x = reference_images(runner.batch_size)
     taken = np.empty(TIMED)
     for i in range(TIMED):
         started = time.perf_counter_ns()
@@ -166,3 +166,56 @@ def _watched() -> Row:
         return _row("sampling", False, sampler.samples.about.get("fault", "no samples"))
     hertz = (len(times) - 1) / (float(times[-1] - times[0]) / 1e9)
     return _row("sampling", hertz >= LEAST_HZ, {"hz": hertz, "channels": sampler.channels})
+
+
+NETWORK = "network.onnx"
+INPUT_SHAPE, WIDTH, CLASSES = (3, 8, 8), 8, 10
+IMAGES = 16
+#: Of the largest logit: how far a runtime may be off, where a rounding may go the other way in each layer.
+TOLERANCE = 0.03
+
+Array = npt.NDArray[Any]
+
+SCALES: Mapping[str, float] = {"image": 1 / 127, "first": 1 / 32, "second": 1 / 16, "mean": 1 / 64}
+
+
+def reference_weights(name: str) -> tuple[Array, Array, Array]:
+    """`first`, `second` or `last`: int8 weights (K,C,3,3) or (K,C), float32 scales (K,), float32 biases (K,)."""
+    shape = {"first": (WIDTH, 3, 3, 3), "second": (WIDTH, WIDTH, 3, 3), "last": (CLASSES, WIDTH)}[name]
+    start = {"first": 11, "second": 5, "last": 8}[name]
+    count = int(np.prod(shape))
+    spread = (np.arange(count, dtype=np.int64) * 7919 + start) % 127 - 63  # 7919 is prime: no row like another
+    scale = (1 + np.arange(shape[0]) % 3).astype(np.float32) / np.float32(32 if name == "last" else 256)
+    bias = ((np.arange(shape[0]) * 5 % 7) - 3).astype(np.float32) / np.float32(16)
+    return spread.reshape(shape).astype(np.int8), scale, bias
+
+
+def reference_images(count: int = IMAGES) -> Array:
+    """uint8 (count,3,8,8), each with brightness and stripes of its own."""
+    n, c, i, j = np.ogrid[:count, :3, :8, :8]
+    level = (n * 67 + c * (41 + 29 * n)) % 192
+    stripes = (i * (n % 5) + j * (n % 3 + c)) * 16 % 64
+    return (level + stripes).astype(np.uint8)
+
+
+def reference_logits(x: Array) -> Array:
+    """Of uint8 images (N,3,8,8): float64 (N,10), every quantization as ONNX defines it, halves to even."""
+    image = _on_grid(x / 255, "image")
+    first = _on_grid(np.maximum(_convolution(image, "first"), 0), "first")
+    second = _on_grid(np.maximum(_convolution(first, "second") + first, 0), "second")
+    mean = _on_grid(second.mean((2, 3)), "mean")
+    kernel, scale, bias = reference_weights("last")
+    return np.asarray(mean @ (kernel * scale[:, None].astype(np.float64)).T + bias)
+
+
+def _on_grid(x: Array, name: str) -> Array:
+    return np.asarray(np.clip(np.rint(x / SCALES[name]), -128, 127) * SCALES[name])
+
+
+def _convolution(x: Array, name: str) -> Array:
+    """3×3, one zero around the image."""
+    kernel, scale, bias = reference_weights(name)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))  # (N,C,8,8,3,3)
+    full = kernel.astype(np.float64) * scale[:, None, None, None]
+    return np.asarray(np.einsum("nchwij,kcij->nkhw", windows, full) + bias[:, None, None])

@@ -30,7 +30,7 @@ class Serving:
             self._busy = store.Busy("serve", alone=False)
         try:
             runner = open_runner(
-                place(ask["where"]),
+                served_place(ask["where"]),
                 batch_size=int(ask["batch_size"]),
                 threads=int(ask["threads"]),
                 device=str(ask["device"]),
@@ -39,7 +39,7 @@ class Serving:
             self._let_go()
             raise
         self._runners[int(ask["runner"])] = runner
-        return {"type": "open", **about(runner)}, b""
+        return {"type": "open", **runner_about(runner)}, b""
 
     def infer(self, ask: Header, body: bytes) -> Frame:
         """{"runner", "id", "shape", "dtype"} and the images' bytes → {"id", "shape"} and float32 logits."""
@@ -65,14 +65,14 @@ class Serving:
             self._busy = None
 
 
-def place(where: str) -> Path:
+def served_place(where: str) -> Path:
     """A stage that was sent here, by its identity or the first 12 digits of it or more; else a path on the board."""
     if IDENTITY.fullmatch(where):
-        return store.find(where)
+        return store.find_stage(where)
     return Path(where).expanduser()
 
 
-def about(runner: Runner) -> dict[str, Any]:
+def runner_about(runner: Runner) -> dict[str, Any]:
     """What a runner says of itself, as JSON."""
     return {
         "input_shape": list(runner.input_shape),

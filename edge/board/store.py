@@ -50,7 +50,7 @@ def _hex(text: str) -> str:
     return text
 
 
-def find(start: str) -> Path:
+def find_stage(start: str) -> Path:
     """The one stage whose identity begins with `start`."""
     found = sorted(path for path in (root() / "stages").glob("*") if path.name.startswith(start))
     if len(found) != 1:

@@ -7,20 +7,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edge.board import checking, selftesting, store
+import numpy as np
+
+from edge.board import selftesting, store
 from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.progress import say
-from edge.statement.gate_judgement import Judgement, Terms
+from edge.runtimes.runner import open_runner
+from edge.statement.gate import GateJudgement, GateTerms
+from edge.verify import golden
 from edge.verify import verify as verification
-from edge.verify.attack_set import about_of
+from edge.verify.attack_set import AttackSet, about_of
 
 DEFAULTS = "defaults.json"  # of a verification; the bundle holds what `compress verify` would use
 
 
 def verify(given: argparse.Namespace) -> int:
     """The verified stage, as `compress verify` makes it."""
-    terms = Terms.read(given.require)
+    terms = GateTerms.read(given.require)
     exported = artifact.read(given.exported, ("exported",))
     attacks = artifact.read(given.attack_set, ("attack-set",))
     config = _config(exported, about_of(attacks)["threat"], given)
@@ -28,7 +32,7 @@ def verify(given: argparse.Namespace) -> int:
     with store.Busy("verify", alone=True):
         stage = verification.run(config, verification.VerifyInputs(exported.path, attacks.path), out)
     say(f"no page is written here; `compress report {stage.path.name}` does it where that folder was copied to")
-    judgement = Judgement.of(stage.path, terms)
+    judgement = GateJudgement.of(stage.path, terms)
     judged = [{"requirement": str(one.requirement), "passed": one.passed, "why": one.why} for one in judgement.outcomes]
     found = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}
     _print(found, [f"verified  {stage.path}  {stage.identity:.12}", *judgement.lines()], given.json)
@@ -57,7 +61,7 @@ def _defaults() -> str:
 
 def bench(given: argparse.Namespace) -> int:
     """Latency alone, on noise: the scenarios of `compress bench`."""
-    from edge.bench import run, text
+    from edge.bench import bench_text, run
 
     asked = {"scenarios": given.scenario, "fps": given.fps, "samples": given.samples, "seconds": given.seconds}
     asked |= {"batch_size": given.batch[0], "sweep": given.batch if len(given.batch) > 1 else None, "load": given.load}
@@ -70,22 +74,22 @@ def bench(given: argparse.Namespace) -> int:
     }
     config |= {"preprocess": None, "frames": None} | {key: value for key, value in asked.items() if value is not None}
     with store.Busy("bench", alone=True):
-        found = run.run(given.exported, config, out=given.out)
-    _print(found, text.lines(found), given.json)
+        found = run.run_bench(given.exported, config, out=given.out)
+    _print(found, bench_text.bench_lines(found), given.json)
     fired = any(alarm["fired"] for row in found["artifacts"] for alarm in row["alarms"])
     return 3 if fired else 0
 
 
 def check(given: argparse.Namespace) -> int:
     """Whether an artifact still computes here what it computed when its attack set was made."""
-    found = checking.check(given.exported, given.attack_set, given.device)
-    _print(found, checking.lines(found), given.json)
+    found = check_artifact(given.exported, given.attack_set, given.device)
+    _print(found, check_lines(found), given.json)
     return 0 if found["passed"] else 3
 
 
 def selftest(given: argparse.Namespace) -> int:
     """One JSON on stdout; what failed stands in it."""
-    found = selftesting.run()
+    found = selftesting.run_selftest()
     text = json.dumps(found, indent=2, ensure_ascii=False)
     if given.out is not None:
         artifact.write_atomic(Path(given.out), text + "\n")
@@ -105,3 +109,59 @@ def doctor(given: argparse.Namespace) -> int:
 
 def _print(found: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
     print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+FROZEN = 100
+#: Share of frozen images whose prediction may differ: between machines a rounding may go the other way.
+MOST_DIFFERENT = 0.01
+
+
+def check_artifact(exported: "Path | str", attack_set: "Path | str", device: str = "cpu") -> dict[str, Any]:
+    """Hash, golden logits and the predictions on 100 frozen images, half of them adversarial.
+
+    {"passed", "artifact", "sha256", "golden", "frozen": {"n", "different", "passed"}}. Damage is a CompressError.
+    """
+    stage = artifact.read(exported, ("exported",))
+    attacks = AttackSet.read(artifact.read(attack_set, ("attack-set",)))
+    place = attacks.place(stage.identity)
+    if place is None:
+        raise CompressError(f"{attack_set}: does not hold {stage.path}; make it with --exported {stage.path}")
+    batch_size = attacks.about["golden"]["batch_size"][place]
+    images, expected = _frozen(attacks, place)
+    with open_runner(stage.path, batch_size=batch_size or 1, device=device) as runner:
+        held = golden.check_golden(runner, attacks.stage, place)
+        different = int((runner.infer(images).argmax(1) != expected).sum())
+        sha256, described = runner.sha256, runner.describe()
+    if held is None:
+        raise CompressError(f"{attack_set}: holds another file of {stage.path}; make the attack set again")
+    frozen = {"n": len(images), "different": different, "passed": different <= MOST_DIFFERENT * len(images)}
+    return {
+        "passed": frozen["passed"] and held["verdict"] in (golden.EQUAL, golden.NEAR),
+        "artifact": stage.identity,
+        "sha256": sha256,
+        "runtime": described,
+        "golden": held,
+        "frozen": frozen,
+    }
+
+
+def check_lines(found: "dict[str, Any]") -> list[str]:
+    """For a person: a line a check."""
+    frozen = found["frozen"]
+    return [
+        f"hash    {found['sha256']:.12} is the manifest's",
+        f"golden  {golden.golden_line(found['golden'])}",
+        f"frozen  {frozen['different']} of {frozen['n']} predictions differ",
+        "passed" if found["passed"] else "FAILED: this device computes something else; verify the artifact again there",
+    ]
+
+
+def _frozen(attacks: AttackSet, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n,C,H,W), clean ones and candidates of all attacks in turn, and what was predicted of them (n,)."""
+    n, a = len(attacks.clean), len(attacks.adversarial)
+    clean = np.arange(min(n, FROZEN // 2 if a else FROZEN))
+    rows = np.arange(min(n * a, FROZEN - len(clean)))
+    which, image = rows % max(a, 1), rows // max(a, 1)
+    images = np.concatenate([attacks.clean[clean], attacks.adversarial[which, image]])
+    said = [attacks.clean_logits[place, clean].argmax(1), attacks.predictions[which, place, image]]
+    return images, np.concatenate(said)

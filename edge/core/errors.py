@@ -6,6 +6,8 @@
 Any other exception is our bug (exit 1, with its traceback); an interrupt exits 130.
 """
 
+from difflib import get_close_matches
+
 
 class CompressError(Exception):
     """The user's input is at fault. The message is one line: what, got, fix."""
@@ -17,3 +19,16 @@ class CheckFailed(CompressError):
     """The work ran to its end and a check on its result failed."""
 
     exit_code = 3
+
+
+def nearest_name(name: str, names: "list[str] | tuple[str, ...] | dict[str, str]") -> str:
+    """`; did you mean 'x'?` for a name close to a known one, else an empty string."""
+    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def known_name(kind: str, name: str, names: "tuple[str, ...] | dict[str, str]") -> str:
+    """`name` itself when it is known; otherwise one line with the nearest name and all of them."""
+    if name not in names:
+        raise CompressError(f"unknown {kind} {name!r}{nearest_name(name, names)} (known: {', '.join(names)})")
+    return name

@@ -31,7 +31,7 @@ RELEASE = re.compile(r"R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
 PACKAGES = ("nvidia-jetpack", "nvidia-l4t-core", "python3-libnvinfer", "libnvinfer10", "libnvinfer8")
 
 
-def read(sysroot: Path = ROOT) -> "dict[str, Any] | None":
+def read_release(sysroot: Path = ROOT) -> "dict[str, Any] | None":
     """{"model", "l4t", "jetpack", "packages"} of the tree below `sysroot`; None where it is no Jetson.
 
     Sources: etc/nv_tegra_release, var/lib/dpkg/status, proc/device-tree/model. What none of them says is null.

@@ -36,7 +36,7 @@ def examine(sysroot: Path = ROOT) -> MachineFacts:
     if not sysroot.is_dir():
         raise CompressError(f"{sysroot}: no such folder; give the root of a recorded tree, with etc/ and proc/ in it")
     recorded = sysroot.resolve() != ROOT
-    jetson = l4t.read(sysroot)
+    jetson = l4t.read_release(sysroot)
     if recorded:
         distributions, modules = recorded_packages(sysroot)
         driver: Mapping[str, Any] = {"fault": None}

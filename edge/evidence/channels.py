@@ -4,20 +4,27 @@ Names are UNIT.WHAT: mhz.cpu0, celsius.tj, mw.VDD_IN, mj.package-0, state.COOLIN
 bits.gpu (NVML's reasons), and seconds of processor time: s.busy, s.steal, s.total, s.own (the process that measures).
 """
 
+import argparse
+import json
 import math
 import os
+import select
+import signal
+import sys
+import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from edge.evidence import clocks, heat, jetson, load, nvml, power
+from edge.evidence import clocks, jetson, nvml, power, processor
 from edge.evidence.tree import Tree
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 LONGEST = 4096  # bytes of the longest file: the first line of /proc/stat, one of /proc/PID/stat
 
 
-class File:
+class SampledFile:
     """A file of sysfs or procfs, read again at each call."""
 
     def __init__(self, stack: ExitStack, tree: Tree, path: str) -> None:
@@ -70,11 +77,11 @@ class Channels:
                 yield f"mhz.{name}", f"{device}/cur_freq", 1e-6
         if clocks.memory_device(tree) is None and jetson.is_jetson(tree):
             yield "mhz.emc", f"{clocks.BPMP}/rate", 1e-6
-        for name, folder in heat.zones(tree).items():
+        for name, folder in clocks.zones(tree).items():
             yield f"celsius.{name}", f"{folder}/temp", 1e-3
-        for name, path in heat.sensors(tree).items():
+        for name, path in clocks.sensors(tree).items():
             yield f"celsius.{name}", path, 1e-3
-        for name, folder in heat.coolers(tree).items():
+        for name, folder in clocks.coolers(tree).items():
             yield f"state.{name}", f"{folder}/cur_state", 1.0
         for name, path in power.over_current(tree).items():
             yield f"events.{name}", path, 1.0
@@ -86,10 +93,10 @@ class Channels:
         if (load_file := jetson.gpu_load(tree)) is not None:
             yield "share.gpu", load_file, 1e-3
 
-    def _open(self, path: str) -> "File | None":
+    def _open(self, path: str) -> "SampledFile | None":
         """None, and a row in the tree's list, for what cannot be opened."""
         try:
-            return File(self._stack, self._tree, path)
+            return SampledFile(self._stack, self._tree, path)
         except OSError:
             self._tree.text(path, path)
             return None
@@ -114,17 +121,17 @@ class Channels:
             self._open("proc/stat"),
             self._open(f"proc/{parent}/stat") if parent is not None and self._tree.live else None,
         )
-        path = load.limit_file(self._tree)
+        path = processor.limit_file(self._tree)
         limit = None if path is None else self._open(path)
 
         def read() -> dict[str, float]:
-            ticks = load.ticks(_text(stat))
+            ticks = processor.ticks(_text(stat))
             found = {f"s.{name}": ticks.get(name, math.nan) * TICK_S for name in ("busy", "steal", "total")}
             if own is not None:
-                mine = load.process_ticks(_text(own))
+                mine = processor.process_ticks(_text(own))
                 found["s.own"] = math.nan if mine is None else mine * TICK_S
             if limit is not None:
-                periods = load.limited(_text(limit))
+                periods = processor.limited(_text(limit))
                 found["events.limited"] = math.nan if periods is None else float(periods)
             return found
 
@@ -133,7 +140,7 @@ class Channels:
 
     def _gpu(self) -> None:
         try:
-            device, _ = self._stack.enter_context(nvml.opened())
+            device, _ = self._stack.enter_context(nvml.opened_nvml())
         except nvml.NvmlError:
             return  # the snapshot says so
         known = {name for reader in self._readers for name in reader()}
@@ -152,10 +159,10 @@ class Channels:
 
 
 def _heat(value: float) -> float:
-    return value if value > heat.OFF_MC else math.nan
+    return value if value > clocks.OFF_MC else math.nan
 
 
-def _text(file: "File | None") -> str:
+def _text(file: "SampledFile | None") -> str:
     try:
         return "" if file is None else file.text()
     except OSError:  # the process is gone
@@ -167,3 +174,57 @@ def _asked(read: Callable[[], Any]) -> float:
         return float(read())
     except (nvml.NvmlError, AttributeError):
         return math.nan
+
+
+def record_samples(arguments: "list[str] | None" = None) -> None:
+    parser = argparse.ArgumentParser(prog="sample", description=__doc__)
+    parser.add_argument("--interval", type=float, required=True, help="seconds from sample to sample")
+    parser.add_argument("--parent", type=int, required=True, help="the process whose time is told apart")
+    parser.add_argument("--sysroot", default="/", help="a recorded tree instead of this machine")
+    parser.add_argument("--gpu", action=argparse.BooleanOptionalAction, default=True, help="ask NVML")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    tree = Tree(given.sysroot)
+    with ExitStack() as stack:
+        channels = Channels(stack, tree, parent=given.parent, gpu=given.gpu)
+        try:
+            about = {"channels": channels.names, "ranges": channels.ranges, "unreadable": tree.unreadable}
+            times, values, cost = _sample(channels, given.interval, begun=lambda: _line(about))
+            _line({"n": len(times), **cost})
+            sys.stdout.buffer.write(times.tobytes() + values.tobytes())
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more, the interpreter's last flush included
+
+
+def _sample(
+    channels: Channels, interval: float, begun: Callable[[], None]
+) -> "tuple[array[int], array[float], dict[str, Any]]":
+    """At once, which `begun` is told, then every `interval` seconds until stdin ends, and once more at the end.
+
+    The parent's end shows in who is the parent now, too: a process that it forked may hold the pipe open.
+    """
+    times, values, parent = array("q"), array("d"), os.getppid()
+    began, spent = time.monotonic(), time.process_time()
+    due, ended = began, False
+    while True:
+        times.append(time.monotonic_ns())
+        values.extend(channels.read().values())
+        if len(times) == 1:
+            begun()
+        if ended or os.getppid() != parent:
+            break
+        now = time.monotonic()
+        due = max(due + interval, now)  # late ones are not made up for
+        ended = bool(select.select([0], [], [], due - now)[0])
+    wall = time.monotonic() - began
+    return times, values, {"wall_s": wall, "cpu_s": time.process_time() - spent, "interval_s": interval}
+
+
+def _line(content: "dict[str, Any]") -> None:
+    sys.stdout.buffer.write(json.dumps(content).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    record_samples()

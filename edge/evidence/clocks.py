@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from edge.evidence.tree import AS_ROOT, Tree
+from edge.evidence.tree import AS_ROOT, OFF, Tree
 
 CPU = "sys/devices/system/cpu"
 BPMP = "sys/kernel/debug/bpmp/debug/clk/emc"
@@ -14,7 +14,7 @@ MEMORY = re.compile(r"bwmgr|emc")
 Clocks = dict[str, dict[str, Any]]
 
 
-def cores(tree: Tree) -> Clocks:
+def core_clocks(tree: Tree) -> Clocks:
     """{"cpu0": {mhz, min_mhz, max_mhz, governor}}: now, and its bounds; {} without cpufreq."""
     found: Clocks = {}
     for folder in tree.glob(f"{CPU}/cpu[0-9]*"):
@@ -30,7 +30,7 @@ def cores(tree: Tree) -> Clocks:
     return found
 
 
-def gpu(tree: Tree) -> "dict[str, Any] | None":
+def gpu_clock(tree: Tree) -> "dict[str, Any] | None":
     """A Jetson's GPU: {mhz, min_mhz, max_mhz, governor}."""
     return _device(tree, gpu_device(tree), "clock of the GPU")
 
@@ -45,7 +45,7 @@ def memory_device(tree: Tree) -> "str | None":
     return _find(tree, MEMORY)
 
 
-def memory(tree: Tree) -> "dict[str, Any] | None":
+def memory_clock(tree: Tree) -> "dict[str, Any] | None":
     """The memory's clock (EMC): {mhz, min_mhz, max_mhz, override?}; on Orin for root alone."""
     device = memory_device(tree)
     if device is not None:
@@ -97,3 +97,82 @@ def _clock(tree: Tree, path: str, what: str, per_mhz: float) -> "dict[str, Any] 
         return None
     bounds = {f"{name}_mhz": tree.number(path.format(name)) for name in ("min", "max")}
     return {"mhz": now / per_mhz, **{key: None if value is None else value / per_mhz for key, value in bounds.items()}}
+
+
+ZONES = "sys/class/thermal/thermal_zone*"
+COOLERS = "sys/class/thermal/cooling_device*"
+CHIPS = ("coretemp", "k10temp", "zenpower")
+#: Cooling by making something slower. A fan's or a display's state says nothing of speed.
+THROTTLES = re.compile(r"throttle|alert|cpufreq|devfreq|^Processor")
+OFF_MC = -200_000  # a sensor of a part without power reads −256 °C
+
+
+def zones(tree: Tree) -> "dict[str, str]":
+    """{zone: its folder}; a name that comes twice gets a number."""
+    found: dict[str, str] = {}
+    for folder in tree.glob(ZONES):
+        kind = tree.text(f"{folder}/type", f"name of {folder.rsplit('/', 1)[1]}")
+        if kind is not None:
+            found[_free(found, kind.removesuffix("-thermal"))] = folder
+    return found
+
+
+def sensors(tree: Tree) -> "dict[str, str]":
+    """{sensor: its file} of the processor's own chips, on machines without thermal zones for them."""
+    found: dict[str, str] = {}
+    for folder in tree.glob("sys/class/hwmon/hwmon*"):
+        if tree.text(f"{folder}/name") in CHIPS:
+            for path in tree.glob(f"{folder}/temp*_input"):
+                label = tree.text(path.replace("_input", "_label"))
+                found[_free(found, label or "cpu")] = path
+    return found
+
+
+def temperatures(tree: Tree) -> dict[str, float]:
+    """°C by zone and sensor."""
+    files = {name: f"{folder}/temp" for name, folder in zones(tree).items()}
+    for name, path in sensors(tree).items():
+        files[_free(files, name)] = path
+    read = {name: tree.number(path, f"temperature of {name}", OFF) for name, path in files.items()}
+    if not files:
+        tree.lacks("temperatures", "no thermal zone here", "nothing to do in a virtual machine")
+    return {name: value / 1000 for name, value in read.items() if value is not None and value > OFF_MC}
+
+
+def limits(tree: Tree) -> dict[str, float]:
+    """°C from which on each zone throttles: its lowest passive trip point, else the hot, else the critical one."""
+    found = {}
+    for name, folder in zones(tree).items():
+        trips: dict[str, list[int]] = {}
+        for path in tree.glob(f"{folder}/trip_point_*_type"):
+            kind, value = tree.text(path), tree.number(path.replace("_type", "_temp"))
+            if kind is not None and value is not None and value > 0:
+                trips.setdefault(kind, []).append(value)
+        lowest = next((min(trips[kind]) for kind in ("passive", "hot", "critical") if kind in trips), None)
+        if lowest is not None:
+            found[name] = lowest / 1000
+    return found
+
+
+def coolers(tree: Tree) -> dict[str, str]:
+    """{cooling device that throttles: its folder}."""
+    found: dict[str, str] = {}
+    for folder in tree.glob(COOLERS):
+        kind = tree.text(f"{folder}/type")
+        if kind is not None and THROTTLES.search(kind):
+            found[_free(found, kind)] = folder
+    return found
+
+
+def throttles(tree: Tree) -> dict[str, int]:
+    """{cooling device: its state}, 0 where it does not throttle."""
+    read = {name: tree.number(f"{folder}/cur_state", name) for name, folder in coolers(tree).items()}
+    return {name: state for name, state in read.items() if state is not None}
+
+
+def _free(taken: "dict[str, str]", name: str) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free

@@ -1,10 +1,11 @@
 """What a Jetson's own files and tools tell beyond every Linux: board, power mode, clocks of GPU and memory."""
 
 import json
+import re
 from typing import Any
 
 from edge.core import l4t
-from edge.evidence import clocks, texts
+from edge.evidence import clocks
 from edge.evidence.tree import Tree
 
 MODEL = "proc/device-tree/model"
@@ -15,12 +16,12 @@ TEGRASTATS_S = 1.0
 
 
 def is_jetson(tree: Tree) -> bool:
-    return l4t.read(tree.root) is not None
+    return l4t.read_release(tree.root) is not None
 
 
 def board(tree: Tree) -> dict[str, Any]:
     """{model, soc, l4t, jetpack, packages, cuda}; the serial number stays where it is."""
-    found = l4t.read(tree.root) or {}
+    found = l4t.read_release(tree.root) or {}
     for key, what in (("model", "model of the board"), ("l4t", "version of Jetson Linux"), ("jetpack", "JetPack")):
         if found.get(key) is None:
             tree.lacks(what, f"/{MODEL} and /{RELEASE} do not tell", "name it beside the figures yourself")
@@ -43,7 +44,7 @@ def _cuda(tree: Tree) -> "str | None":
 def power_mode(tree: Tree) -> "dict[str, Any] | None":
     """{id, name} of nvpmodel."""
     text = tree.command("nvpmodel-q", ["nvpmodel", "-q"])
-    found = None if text is None else texts.nvpmodel(text)
+    found = None if text is None else parse_nvpmodel(text)
     if text is not None and found is None:
         tree.lacks("nvpmodel", f"nvpmodel -q prints {text.strip()[:80]!r}, no power mode", "sudo nvpmodel -q")
     return found
@@ -52,7 +53,7 @@ def power_mode(tree: Tree) -> "dict[str, Any] | None":
 def shown_clocks(tree: Tree) -> clocks.Clocks:
     """What `jetson_clocks --show` shows; to root alone, so it only fills what the kernel's files left open."""
     text = tree.command("jetson_clocks-show", ["jetson_clocks", "--show"])
-    found = {} if text is None else texts.jetson_clocks(text)
+    found = {} if text is None else parse_jetson_clocks(text)
     if text is not None and not found:
         said = (text.strip().splitlines() or ["nothing"])[0]
         tree.lacks("jetson_clocks", f"jetson_clocks --show prints {said[:80]!r}", "sudo jetson_clocks --show")
@@ -62,7 +63,7 @@ def shown_clocks(tree: Tree) -> clocks.Clocks:
 def tegrastats(tree: Tree) -> dict[str, Any]:
     """One line of tegrastats as values."""
     text = tree.command("tegrastats", ["tegrastats", "--interval", "200"], seconds=TEGRASTATS_S, endless=True)
-    found = {} if text is None else texts.tegrastats(text)
+    found = {} if text is None else parse_tegrastats(text)
     if text is not None and not found:
         tree.lacks("tegrastats", "prints no line that is understood", "tegrastats --interval 200")
     return found
@@ -80,3 +81,88 @@ def all_held(found: clocks.Clocks) -> "bool | None":
     states = [clocks.held(clock) for name, clock in found.items() if name == "gpu" or name.startswith("cpu")]
     known = [state for state in states if state is not None]
     return all(known) if known else None
+
+
+NOT_A_READING_C = -200.0  # a sensor of a part without power reads −256
+_RAM = re.compile(r"\b(RAM|SWAP) ([0-9]{1,9})/([0-9]{1,9})MB")
+_CPU = re.compile(r"\bCPU \[([^\]]*)\](?:@([0-9]{1,6}))?")
+_CORE = re.compile(r"([0-9]{1,3})%(?:@([0-9]{1,6}))?")
+_EMC = re.compile(r"\bEMC_FREQ (?:([0-9]{1,3})%)?(?:@([0-9]{1,6}))?")
+_GPU = re.compile(r"\bGR3D_FREQ (?:([0-9]{1,3})%)?(?:@\[?([0-9,]{1,60})\]?)?")
+_CELSIUS = re.compile(r"(?<![\w@])([A-Za-z][\w-]{0,30})@(-?[0-9]{1,4}(?:\.[0-9]{1,4})?)C\b")
+_POWER = re.compile(r"\b([A-Z][A-Z0-9_]{1,40}) (-?[0-9]{1,7})mW(?=[/\s]|$)")
+_SIZES = ("used_bytes", "total_bytes")
+_CLOCK = re.compile(r"^(cpu[0-9]{1,3}|GPU|EMC)\b:?(.*)$")
+_FIELD = re.compile(r"(Online|Governor|MinFreq|MaxFreq|CurrentFreq|FreqOverride)=(\S+)")
+
+
+def parse_tegrastats(text: str) -> dict[str, Any]:
+    """The last whole line: memory in bytes, clocks in MHz, °C, mW of now, shares in [0, 1]; {} where there is none.
+
+    {"memory": {"RAM": {used_bytes, total_bytes}}, "cores": [{busy, mhz} | None where off], "emc": {busy, mhz},
+    "gpu": {busy, mhz}, "temperatures_c": {}, "power_mw": {}}, each key where the line has it.
+    """
+    lines = [line for line in text.splitlines() if "RAM " in line]
+    line, found = lines[-1] if lines else "", dict[str, Any]()
+    memory = {name: (int(used) << 20, int(total) << 20) for name, used, total in _RAM.findall(line)}
+    if memory:
+        found["memory"] = {name: dict(zip(_SIZES, sizes, strict=True)) for name, sizes in memory.items()}
+    if cpu := _CPU.search(line):
+        found["cores"] = [_core(part.strip(), cpu[2]) for part in cpu[1].split(",") if part.strip()]
+    if (emc := _EMC.search(line)) and any(emc.groups()):
+        found["emc"] = {"busy": _share(emc[1]), "mhz": _number(emc[2])}
+    if (gpu := _GPU.search(line)) and any(gpu.groups()):
+        # one clock a cluster (GPC) of the GPU; a cluster without power reads 0
+        clocks = [int(part) for part in (gpu[2] or "").split(",") if part]
+        found["gpu"] = {"busy": _share(gpu[1]), "mhz": float(max(clocks)) if clocks else None}
+    temperatures = {name: float(value) for name, value in _CELSIUS.findall(line) if float(value) > NOT_A_READING_C}
+    if temperatures:
+        found["temperatures_c"] = temperatures
+    if rails := {name: float(value) for name, value in _POWER.findall(line)}:
+        found["power_mw"] = rails
+    return found
+
+
+def _core(text: str, common_mhz: "str | None") -> "dict[str, Any] | None":
+    found = _CORE.fullmatch(text)
+    return {"busy": _share(found[1]), "mhz": _number(found[2] or common_mhz)} if found else None
+
+
+def _share(percent: "str | None") -> "float | None":
+    return None if percent is None else int(percent) / 100
+
+
+def _number(text: "str | None") -> "float | None":
+    return None if text is None else float(text)
+
+
+def parse_nvpmodel(text: str) -> "dict[str, Any] | None":
+    """`nvpmodel -q`: a line `NV Power Mode: NAME` and one with the mode's number; None without the name."""
+    lines = [line.strip() for line in text.splitlines()]
+    named = [line.partition(":")[2].strip() for line in lines if line.upper().startswith("NV POWER MODE")]
+    numbers = [int(line) for line in lines if re.fullmatch(r"[0-9]{1,3}", line)]
+    return {"id": numbers[0] if numbers else None, "name": named[0][:40]} if named and named[0] else None
+
+
+def parse_jetson_clocks(text: str) -> dict[str, dict[str, Any]]:
+    """`jetson_clocks --show`: {"cpu0" | "gpu" | "emc": {mhz, min_mhz, max_mhz, override?}}; {} where it shows none.
+
+    CPU clocks are printed in kHz, the others in Hz; a core that is off is left out.
+    """
+    found = {}
+    for line in text.splitlines():
+        name = _CLOCK.match(line.strip())
+        fields = dict(_FIELD.findall(name[2])) if name else {}
+        if name is None or fields.get("Online") == "0":
+            continue
+        per_mhz = 1e3 if name[1].startswith("cpu") else 1e6
+        keys = {"mhz": "CurrentFreq", "min_mhz": "MinFreq", "max_mhz": "MaxFreq"}
+        clock: dict[str, Any] = {
+            key: int(fields[field]) / per_mhz
+            for key, field in keys.items()
+            if re.fullmatch(r"[0-9]{1,15}", fields.get(field, ""))
+        }
+        if len(clock) == len(keys):
+            override = {"override": fields["FreqOverride"] == "1"} if "FreqOverride" in fields else {}
+            found[name[1].lower()] = clock | override
+    return found

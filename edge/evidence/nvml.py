@@ -50,7 +50,7 @@ class NvmlError(Exception):
     """NVML's own words for what failed."""
 
 
-class Gpu:
+class NvmlDevice:
     """One opened GPU. Every reader returns a number or raises NvmlError."""
 
     def __init__(self, library: ctypes.CDLL, device: ctypes.c_void_p) -> None:
@@ -135,7 +135,7 @@ class Gpu:
 
 
 @contextmanager
-def opened(library: str = LIBRARY, index: "int | None" = None) -> Iterator[tuple[Gpu, ctypes.CDLL]]:
+def opened_nvml(library: str = LIBRARY, index: "int | None" = None) -> Iterator[tuple[NvmlDevice, ctypes.CDLL]]:
     """The GPU to compute on: `index`, else the first of CUDA_VISIBLE_DEVICES, else 0. NvmlError where there is none."""
     try:
         loaded = ctypes.CDLL(library)
@@ -143,7 +143,7 @@ def opened(library: str = LIBRARY, index: "int | None" = None) -> Iterator[tuple
         raise NvmlError(f"{library} cannot be loaded ({fault})") from None
     _check(loaded, "nvmlInit_v2")
     try:
-        yield Gpu(loaded, _device(loaded, index)), loaded
+        yield NvmlDevice(loaded, _device(loaded, index)), loaded
     finally:
         loaded.nvmlShutdown()
 
@@ -168,7 +168,7 @@ def _check(library: ctypes.CDLL, function: str, *arguments: Any) -> None:
     raise NvmlError(f"{function}: {(words(code) or b'').decode(errors='replace') or f'error {code}'}")
 
 
-def describe(tree: Tree, gpu: Gpu, library: ctypes.CDLL, own: "tuple[int, ...]" = ()) -> dict[str, Any]:
+def describe_gpu(tree: Tree, gpu: NvmlDevice, library: ctypes.CDLL, own: "tuple[int, ...]" = ()) -> dict[str, Any]:
     """Everything that NVML tells of the GPU; null and a row in `tree.unreadable` for what it does not.
 
     `own`: processes that are ours, apart from this one.
@@ -210,7 +210,7 @@ def describe(tree: Tree, gpu: Gpu, library: ctypes.CDLL, own: "tuple[int, ...]" 
     }
 
 
-def _clock(ask: Callable[[str, Callable[[], Any]], Any], gpu: Gpu, what: str, of: int) -> dict[str, Any]:
+def _clock(ask: Callable[[str, Callable[[], Any]], Any], gpu: NvmlDevice, what: str, of: int) -> dict[str, Any]:
     return {
         "mhz": ask(f"clock of {what}", lambda: gpu.clock(of)),
         "max_mhz": ask(f"highest clock of {what}", lambda: gpu.max_clock(of)),

@@ -91,7 +91,7 @@ def counters(tree: Tree) -> "dict[str, str]":
     return found
 
 
-def energy(tree: Tree) -> dict[str, float]:
+def counted_energy(tree: Tree) -> dict[str, float]:
     """mJ by package since some moment; the counters start again from 0 at their range."""
     read = {
         name: tree.number(f"{folder}/energy_uj", f"energy of {name}", "sudo chmod o+r /sys/class/powercap/*/energy_uj")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.core import l4t, machine
-from edge.evidence import clocks, heat, jetson, load, nvml, power
+from edge.evidence import clocks, jetson, nvml, power, processor
 from edge.evidence.tree import LIVE, Tree
 
 OF_OTHERS = (
@@ -50,21 +50,21 @@ def snapshot(
         "monotonic_ns": time.monotonic_ns(),
         "board": jetson.board(tree) if on_jetson else None,
         "power_mode": jetson.power_mode(tree) if on_jetson else None,
-        "clocks": clocks.cores(tree),
+        "clocks": clocks.core_clocks(tree),
         "jetson_clocks": None,
         "boost": clocks.boost(tree),
         "virtual": "hypervisor" in (tree.text("proc/cpuinfo") or ""),
-        "temperatures_c": heat.temperatures(tree),
-        "limits_c": heat.limits(tree),
-        "throttled": heat.throttles(tree),
+        "temperatures_c": clocks.temperatures(tree),
+        "limits_c": clocks.limits(tree),
+        "throttled": clocks.throttles(tree),
         "over_current": _numbers(tree, power.over_current(tree)),
         "limited": _limited(tree),
         "power_mw": power.milliwatts(tree),
-        "energy_mj": power.energy(tree),
+        "energy_mj": power.counted_energy(tree),
         "fans": power.fans(tree),
-        "memory": load.memory(tree),
+        "memory": processor.memory_sizes(tree),
         "gpu": _gpu(tree, library, own) if gpu else None,
-        "ticks": load.ticks(tree.text("proc/stat")),
+        "ticks": processor.ticks(tree.text("proc/stat")),
     }
     if on_jetson:
         _complete_jetson(tree, found)
@@ -95,13 +95,13 @@ def _numbers(tree: Tree, files: "dict[str, str]") -> dict[str, int]:
 
 
 def _limited(tree: Tree) -> "int | None":
-    path = load.limit_file(tree)
-    return None if path is None else load.limited(tree.text(path))
+    path = processor.limit_file(tree)
+    return None if path is None else processor.limited(tree.text(path))
 
 
 def _complete_jetson(tree: Tree, found: dict[str, Any]) -> None:
     """Clocks of GPU and memory, and from the board's tools what the kernel's files did not give."""
-    of_devices = {"gpu": clocks.gpu(tree), "emc": clocks.memory(tree)}
+    of_devices = {"gpu": clocks.gpu_clock(tree), "emc": clocks.memory_clock(tree)}
     shown, line = jetson.shown_clocks(tree), jetson.tegrastats(tree)
     known: clocks.Clocks = {**found["clocks"], **{name: clock for name, clock in of_devices.items() if clock}}
     known = {**shown, **known}
@@ -127,8 +127,8 @@ def _gpu(tree: Tree, library: str, own: "tuple[int, ...]") -> "dict[str, Any] | 
     if not tree.live and library == nvml.LIBRARY:
         return None  # a recording's GPU is not the one that this machine may have
     try:
-        with nvml.opened(library) as (device, loaded):
-            return nvml.describe(tree, device, loaded, own)
+        with nvml.opened_nvml(library) as (device, loaded):
+            return nvml.describe_gpu(tree, device, loaded, own)
     except nvml.NvmlError as fault:
         tree.lacks("GPU", str(fault), "nothing to do without an NVIDIA GPU; with one, install its driver")
         return None

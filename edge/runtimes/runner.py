@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.core import artifact, choices, targets
+from edge.core import artifact, errors, targets
 from edge.core.errors import CheckFailed, CompressError
 
 MODEL = "model.onnx"
@@ -147,7 +147,7 @@ def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: i
 def executable(exported: artifact.Stage, device: str) -> None:
     """Only what runs here is executed here: the verdict of other bytes would be another verdict."""
     target = exported.config["target"]
-    if target not in targets.EXECUTED[choices.known("device", device, targets.DEVICES)]:
+    if target not in targets.EXECUTED[errors.known_name("device", device, targets.DEVICES)]:
         raise CompressError(
             f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
         )

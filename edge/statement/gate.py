@@ -2,14 +2,18 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edge.core import choices
+from edge.core import errors
 from edge.core.errors import CompressError
-from edge.evidence.judge import NAMES as WARNINGS
-from edge.statement.statement import ALARMS, covered, fired, inconclusive
+from edge.evidence.warnings import WARNINGS
+from edge.statement import comparison, statement, wording
+from edge.statement.comparison import MARGIN_POINTS, JudgedArtifact
+from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase
+from edge.statement.statement import ALARMS, fired_alarms, inconclusive, protocol_covered
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
 KNOWN = {
@@ -58,7 +62,7 @@ class Outcome:
         return f"{'passed' if self.passed else 'FAILED'}  {self.requirement}  ({self.why})"
 
 
-def parse(text: str) -> Requirement:
+def parse_requirement(text: str) -> Requirement:
     """`robust>=0.3` or `robust >= 30%`."""
     found = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", text)
     if not found:
@@ -66,7 +70,7 @@ def parse(text: str) -> Requirement:
     name, op, number, percent = found.groups()
     if name not in KNOWN:
         raise CompressError(
-            f"requirement {text!r}: unknown {name!r}{choices.nearest(name, KNOWN)} (known: {', '.join(KNOWN)})"
+            f"requirement {text!r}: unknown {name!r}{errors.nearest_name(name, KNOWN)} (known: {', '.join(KNOWN)})"
         )
     return Requirement(name, op, _value(text, name, number, bool(percent)))
 
@@ -85,24 +89,24 @@ def _value(text: str, name: str, number: str, percent: bool) -> float:
     return value
 
 
-def allowed(given: Sequence[str]) -> frozenset[str]:
+def allowed_names(given: Sequence[str]) -> frozenset[str]:
     """Names of alarms and of warnings that a user lets pass; an unknown one is refused.
 
     Of an alarm `twin-disagrees` is `twin disagrees`.
     """
     return frozenset(
-        name if name in WARNINGS else choices.known("alarm", name.replace("-", " "), ALARMS) for name in given
+        name if name in WARNINGS else errors.known_name("alarm", name.replace("-", " "), ALARMS) for name in given
     )
 
 
-def judge(
+def judge_requirements(
     statement: Mapping[str, Any], requirements: Sequence[Requirement], allow: "frozenset[str]" = frozenset()
 ) -> list[Outcome]:
     """Each requirement against the statement; for accuracies the end of the interval that is against it.
 
     An alarm that fired and is not in `allow` fails every requirement on an accuracy: the figure is not to be trusted.
     """
-    raised = [name for name in fired(statement["predicate"]) if name not in allow]
+    raised = [name for name in fired_alarms(statement["predicate"]) if name not in allow]
     return [_judge(statement["predicate"], requirement, raised) for requirement in requirements]
 
 
@@ -119,7 +123,7 @@ def _accuracy(predicate: Mapping[str, Any], requirement: Requirement, raised: Se
     below = requirement.op.startswith("<")
     figure, undecided = predicate["figures"][requirement.name], ""
     if figure is None:
-        if inconclusive(predicate) is None or not covered(predicate):
+        if inconclusive(predicate) is None or not protocol_covered(predicate):
             return Outcome(requirement, False, None, _only_a_bound(predicate))
         figure, undecided = _undecided(predicate, below)
     low, high = figure["interval"]
@@ -152,3 +156,100 @@ def _plain(predicate: Mapping[str, Any], name: str) -> float:
     if name == "agreement":
         return float(predicate["agreement"]["clean"]["argmax_agreement"])
     return float(predicate["latency"][name])
+
+
+REQUIREMENT, ALARM, STATE = "requirement", "alarm", "machine state"
+
+
+@dataclass(frozen=True)
+class GateTerms:
+    """What is asked. `strict`: an inconclusive comparison fails too, and so does a machine in a state of no trust."""
+
+    requirements: "tuple[Requirement, ...]" = ()
+    allow: "frozenset[str]" = frozenset()
+    baseline: "JudgedArtifact | None" = None
+    margin_points: float = MARGIN_POINTS
+    strict: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        require: Sequence[str],
+        allow: Sequence[str] = (),
+        against: "Path | None" = None,
+        margin: "float | None" = None,
+        strict: bool = False,
+    ) -> "GateTerms":
+        """As a user writes them; everything that can be refused is refused here, before any work."""
+        if against is None and margin is not None:
+            raise CompressError("--margin is about a comparison; give --against BASELINE too")
+        points = MARGIN_POINTS if margin is None else margin
+        if not 0 <= points < math.inf or points > 100:
+            raise CompressError(f"--margin {points:g}: percentage points are from 0 to 100; write 0.5")
+        requirements = tuple(parse_requirement(text) for text in require)
+        return cls(
+            requirements, allowed_names(allow), JudgedArtifact.read(against) if against else None, points, strict
+        )
+
+
+@dataclass(frozen=True)
+class GateJudgement:
+    """A verified folder under some terms."""
+
+    stated: Mapping[str, Any]
+    terms: GateTerms
+    outcomes: Sequence[Outcome]
+    comparison: "Mapping[str, Any] | None"
+
+    @classmethod
+    def of(cls, folder: Path, terms: GateTerms) -> "GateJudgement":
+        stated, found = statement.read_statement(folder), None
+        if terms.baseline is not None:
+            here = JudgedArtifact.read(folder)
+            found = comparison.compare_verified(
+                here, terms.baseline, margin_points=terms.margin_points, allow=terms.allow
+            )
+        return cls(stated, terms, judge_requirements(stated, terms.requirements, terms.allow), found)
+
+    def lines(self) -> list[str]:
+        """For a person: the statement, the comparison, the outcomes."""
+        compared = [] if self.comparison is None else comparison.comparison_lines(self.comparison)
+        return [wording.statement_text(self.stated), *compared, *(outcome.line() for outcome in self.outcomes)]
+
+    def cases(self, of: str = "") -> list[GateCase]:
+        """For pipelines; `of` goes before every name."""
+        compared = (
+            []
+            if self.comparison is None
+            else comparison.comparison_cases(self.comparison, strict=self.terms.strict, of=of)
+        )
+        return [*requirement_cases(self.outcomes, of), *self._alarms(of), *self._states(of), *compared]
+
+    def _alarms(self, of: str) -> list[GateCase]:
+        """Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well."""
+        required = any(outcome.requirement.name in ACCURACIES for outcome in self.outcomes)
+        found = []
+        for alarm in self.stated["predicate"]["alarms"]:
+            passes = alarm["name"] in self.terms.allow
+            result = (FAILED if required and not passes else SKIPPED) if alarm["fired"] else PASSED
+            why = f"{alarm['meaning']}; allowed" if passes else alarm["meaning"]
+            found.append(GateCase(ALARM, f"{of}{alarm['name']}", result, why))
+        return found
+
+    def _states(self, of: str) -> list[GateCase]:
+        """Warnings of the machine's state: failed under `strict` where not allowed."""
+        found = []
+        for row in self.stated["predicate"].get("warnings", ()):
+            passes = row["name"] in self.terms.allow
+            why = f"{row['found']}; {'allowed' if passes else row['fix']}"
+            found.append(
+                GateCase(STATE, f"{of}{row['name']}", FAILED if self.terms.strict and not passes else SKIPPED, why)
+            )
+        return found
+
+
+def requirement_cases(outcomes: Iterable[Outcome], of: str = "") -> list[GateCase]:
+    return [
+        GateCase(REQUIREMENT, f"{of}{outcome.requirement}", PASSED if outcome.passed else FAILED, outcome.why)
+        for outcome in outcomes
+    ]

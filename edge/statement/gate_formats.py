@@ -12,7 +12,7 @@ COMMANDS = {PASSED: "notice", FAILED: "error", SKIPPED: "warning"}
 
 
 @dataclass(frozen=True)
-class Case:
+class GateCase:
     """One thing that was checked: of which `group`, its `name`, `passed`, `failed` or `skipped`, and why."""
 
     group: str
@@ -29,7 +29,7 @@ class Case:
         return f"{word}  {self.name}  ({self.why})"
 
 
-def junit(cases: Sequence[Case], path: "Path | str") -> None:
+def junit(cases: Sequence[GateCase], path: "Path | str") -> None:
     """The cases as JUnit XML, one test case each; what was noted and fails nothing counts as skipped."""
     counts = {result: sum(case.result == result for case in cases) for result in COMMANDS}
     lines = [
@@ -42,7 +42,7 @@ def junit(cases: Sequence[Case], path: "Path | str") -> None:
     artifact.write_atomic(Path(path), "\n".join(lines) + "\n")
 
 
-def _case(case: Case) -> str:
+def _case(case: GateCase) -> str:
     opened = f"<testcase classname={_attribute(case.group)} name={_attribute(case.name)}"
     if case.result == PASSED:
         return f"{opened}/>"
@@ -55,7 +55,7 @@ def _attribute(text: str) -> str:
     return quoteattr("".join(c if c in "\t\n\r" or c >= " " else "\ufffd" for c in text))
 
 
-def github(cases: Iterable[Case]) -> list[str]:
+def github(cases: Iterable[GateCase]) -> list[str]:
     """A workflow command a case: failures as errors, what was noted as warnings, the rest as notices."""
     return [
         f"::{COMMANDS[case.result]} title={_property(f'{case.group}: {case.name}')}::{_data(case.why)}"

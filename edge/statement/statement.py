@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.core.errors import CompressError
-from edge.core.interval import clopper_pearson
-from edge.evidence import text as evidence_text
-from edge.statement.latency import latency_lines
+from edge.core.proportions import clopper_pearson
 
 STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
@@ -26,7 +24,7 @@ NEEDED = ("artifact", "threat", "data", "figures", "protocol", "attacks", "agree
 BOUND = ("attack_set", "verdicts")  # hashes of files beside it, from version 2 on
 
 
-def build(predicate: Mapping[str, Any]) -> dict[str, Any]:
+def build_statement(predicate: Mapping[str, Any]) -> dict[str, Any]:
     """The statement about `predicate["artifact"]`, whose file and sha256 become the subject."""
     artifact = predicate["artifact"]
     return {
@@ -43,7 +41,7 @@ def figure(count: int, n: int) -> dict[str, Any]:
     return {"value": count / n, "count": count, "n": n, "interval": [low, high], "level": LEVEL}
 
 
-def read(path: "Path | str") -> dict[str, Any]:
+def read_statement(path: "Path | str") -> dict[str, Any]:
     """A statement from its file or from a verified folder; one of a newer version or of another kind is refused."""
     file = Path(path) / STATEMENT if Path(path).is_dir() else Path(path)
     try:
@@ -52,10 +50,10 @@ def read(path: "Path | str") -> dict[str, Any]:
         raise CompressError(
             f"{file}: not readable as a statement ({fault.strerror}); give a verified folder or its {STATEMENT}"
         ) from None
-    return parse(content, str(file))
+    return parse_statement(content, str(file))
 
 
-def parse(content: bytes, where: str) -> dict[str, Any]:
+def parse_statement(content: bytes, where: str) -> dict[str, Any]:
     """A statement from its bytes; `where` names them in what is refused."""
     try:
         statement = json.loads(content)
@@ -87,62 +85,11 @@ def inconclusive(predicate: Mapping[str, Any]) -> "Mapping[str, Any] | None":
     return found
 
 
-def covered(predicate: Mapping[str, Any]) -> bool:
+def protocol_covered(predicate: Mapping[str, Any]) -> bool:
     """Whether every part of the protocol was run."""
     return all(part["covered"] for part in predicate["protocol"])
 
 
-def fired(predicate: Mapping[str, Any]) -> list[str]:
+def fired_alarms(predicate: Mapping[str, Any]) -> list[str]:
     """Names of the alarms that fired."""
     return [alarm["name"] for alarm in predicate["alarms"] if alarm["fired"]]
-
-
-def text(statement: Mapping[str, Any]) -> str:
-    """The statement for a person at a terminal, in a few lines."""
-    p = statement["predicate"]
-    artifact, threat, latency = p["artifact"], p["threat"], p["latency"]
-    lines = [
-        f"{artifact['file']} {artifact['sha256'][:12]}  {artifact['precision']}, {artifact['bytes']:,} bytes",
-        f"threat      {threat['norm']}, eps {threat['eps']} ({threat['grid_radius']} grey levels), "
-        f"{p['data']['n']} test images of {p['data']['name']}",
-        f"clean       {share(p['figures']['clean'])}",
-        f"robust      {_robust(p)}",
-        f"agreement   {_agreement(p['agreement'])}",
-        f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
-        f"({latency['n']} samples)",
-        *latency_lines(p),
-    ]
-    lines += evidence_text.lines(p)
-    lines += [f"ALARM       {alarm['name']}: {alarm['meaning']}" for alarm in p["alarms"] if alarm["fired"]]
-    return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
-
-
-def _robust(predicate: Mapping[str, Any]) -> str:
-    figures, open_ = predicate["figures"], inconclusive(predicate)
-    if figures["robust"]:
-        return f"{share(figures['robust'])}, worst case over {len(predicate['attacks'])} attacks"
-    missing = ", ".join(part["part"] for part in predicate["protocol"] if not part["covered"])
-    bound = f"at most {share(figures['upper_bound'])}: an upper bound, not covered: {missing}"
-    if open_ is None:
-        return bound
-    undecided = f"{open_['undecided']} images undecided when the budget of {open_['budget_seconds']:g} s ended"
-    if missing:
-        return f"{bound}; {undecided}"
-    return (
-        f"inconclusive, {undecided}: {share(open_['if_all_fall'])} if all of them fall, "
-        f"{share(open_['if_all_stand'])} if all stand"
-    )
-
-
-def _agreement(found: "Mapping[str, Any] | None") -> str:
-    if found is None:
-        return "not measured: the attack set does not hold the artifact's twin"
-    clean, adversarial = found["clean"]["argmax_agreement"], found["adversarial"]["argmax_agreement"]
-    return f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
-
-
-def share(entry: Mapping[str, Any]) -> str:
-    """A figure with its count and interval: `50.0% (100 of 200, 95% interval 43.0% to 57.0%)`."""
-    low, high = entry["interval"]
-    of = f"{entry['count']} of {entry['n']}"
-    return f"{entry['value']:.1%} ({of}, {entry['level']:.0%} interval {low:.1%} to {high:.1%})"

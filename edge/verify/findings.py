@@ -1,7 +1,7 @@
 """From verdicts to the statement's predicate: figures, rows of attacks, agreement with the twin, the lineage."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL, Runner
 from edge.statement import statement
-from edge.verify import alarms, protocol
+from edge.verify import alarms
+from edge.verify.alarms import suspect
 from edge.verify.attack_set import AttackSet
-from edge.verify.suspects import suspect
 from edge.verify.verdicts import FREE, Verdicts
 
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
@@ -25,7 +25,7 @@ def predicate(
     """All of the statement's predicate but `latency` and `machine`."""
     itself, twin = executed_in(exported, attacks, runner), twin_of(exported, attacks)
     found = agreement(attacks, verdicts, twin)
-    parts = protocol.coverage(
+    parts = coverage(
         attacks.about["attacks"],
         itself=attacks.label(itself),
         twin=attacks.label(twin),
@@ -43,7 +43,7 @@ def predicate(
         "attacks": attack_rows(attacks, verdicts, config),
         "differential": differential(attacks, verdicts),
         "agreement": found,
-        "alarms": alarms.judge(verdicts, found, functools.partial(_why, runner, attacks, twin)),
+        "alarms": alarms.raise_alarms(verdicts, found, functools.partial(_why, runner, attacks, twin)),
         "runtime": runner.describe(),
         "batch_size": runner.batch_size,
         "seed": config["seed"],
@@ -188,3 +188,86 @@ def _above(stage: Stage, role: str) -> "Stage | None":
         return artifact.read(stage.input_path(role))
     except CompressError:
         return None
+
+
+GRADIENT_FREE = ("square", "rays")
+PARTS = {
+    "a": "white box on the twin, replayed on the artifact",
+    "b": "the float student's adversarial images, replayed",
+    "c": "hybrid BPDA: forward on the artifact, backward through the twin",
+    "d": "Square and a decision-based attack on the artifact itself",
+    "e": "margin and temperature-scaled attacks on the twin, replayed",
+    "f": "differential images: artifact wrong, float student right",
+}
+#: Parts that compare with a float student. A float artifact without one has nothing to be compared with.
+OF_THE_STUDENT = ("b", "f")
+
+AttackEntry = Mapping[str, Any]
+
+
+def coverage(
+    attacks: Sequence[AttackEntry],
+    *,
+    itself: "str | None",
+    twin: "str | None",
+    student: "str | None",
+    ran: Sequence[str],
+    is_float: bool = False,
+    no_twin: "str | None" = None,
+) -> list[dict[str, Any]]:
+    """One record a part: covered or not, by which attacks, where; `where` says why not when it is not covered.
+
+    `itself`, `twin` and `student` are labels of the attack set's models, None for one that is not there; `ran` names
+    the attacks without gradients that ran here; `is_float`: the artifact is no quantized one; `no_twin` says why the
+    attack set has no twin for an artifact that it holds.
+    """
+    needs: dict[str, list[tuple[str, str | None]]] = {
+        "a": [("white-box", twin)],
+        "b": [("white-box", student)],
+        "c": [("bpda", itself)],
+        "e": [("margin", twin), ("temperature", twin)],
+        "f": [("differential", twin)],
+    }
+    records = []
+    for part, what in PARTS.items():
+        not_applicable = _not_applicable(part, twin, student, is_float)
+        if part == "d":
+            names, where = [name for name in GRADIENT_FREE if name in ran], "this device"
+            lacking = [f"{name} did not run: its queries are 0" for name in GRADIENT_FREE if name not in ran]
+        elif not_applicable:
+            names, lacking, where = [], [], f"not applicable: {not_applicable}"
+        elif part in OF_THE_STUDENT and student is None:
+            names, lacking, where = [], ["the attack set was made without a float student"], ""
+        else:
+            found = [(need, _of(attacks, *need)) for need in needs[part]]
+            lacking = [_lacking(part, *need, no_twin) for need, entries in found if not entries]
+            entries = [entry for _, entries in found for entry in entries]
+            names, where = [str(entry["name"]) for entry in entries], _places(entries)
+        covered = not lacking
+        record = {"part": part, "what": what, "covered": covered, "attacks": names if covered else []}
+        records.append(record | {"where": where if covered else "; ".join(dict.fromkeys(lacking))})
+    return records
+
+
+def _not_applicable(part: str, twin: "str | None", student: "str | None", is_float: bool) -> "str | None":
+    if part == "f" and twin is not None and twin == student:
+        return "the artifact's twin is the float student"
+    if part in OF_THE_STUDENT and student is None and is_float and twin is not None:
+        return "the artifact is a float network itself, and no student was given"
+    return None
+
+
+def _of(attacks: Sequence[AttackEntry], kind: str, source: "str | None") -> list[AttackEntry]:
+    return [attack for attack in attacks if attack["kind"] == kind and attack["source"] == source]
+
+
+def _places(attacks: Sequence[AttackEntry]) -> str:
+    return "; ".join(sorted({str(attack["where"]) for attack in attacks}))
+
+
+def _lacking(part: str, kind: str, source: "str | None", no_twin: "str | None") -> str:
+    if no_twin is not None and part != "b":
+        return f"no twin: {no_twin}"
+    if source is None:
+        return f"the attack set does not hold {'this artifact' if part == 'c' else 'the twin of this artifact'}"
+    return f"the attack set has no {kind} attack on {source}"

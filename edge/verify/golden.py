@@ -28,7 +28,7 @@ FEW = 3
 EQUAL, NEAR, FAR, DIFFERENT = "equal bits", "within tolerance", "logits differ", "different predictions"
 
 
-def choose(labels: "npt.NDArray[Any]", broken: "npt.NDArray[np.bool_]") -> "list[tuple[int, int]]":
+def choose_golden(labels: "npt.NDArray[Any]", broken: "npt.NDArray[np.bool_]") -> "list[tuple[int, int]]":
     """Places (attack, image) of the handful: by class the first clean image, then what breaks most models.
 
     `labels` (N,), `broken` (A,M,N); attack −1 is the clean image. At most 32, half of them clean.
@@ -49,7 +49,7 @@ def choose(labels: "npt.NDArray[Any]", broken: "npt.NDArray[np.bool_]") -> "list
     return [*clean, *found[: MOST - len(clean)]]
 
 
-def check(runner: Runner, stage: Stage, place: "int | None" = None) -> "dict[str, Any] | None":
+def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "dict[str, Any] | None":
     """What `runner` says of the handful of an attack-set stage, beside what it said when the set was made.
 
     `place` is the artifact's among the set's models: where nothing executed it when the set was made, its twin's
@@ -91,7 +91,7 @@ def check(runner: Runner, stage: Stage, place: "int | None" = None) -> "dict[str
     }
 
 
-def line(found: Mapping[str, Any]) -> str:
+def golden_line(found: Mapping[str, Any]) -> str:
     """The evidence for a person: `golden check of 20 images: within tolerance (…)`."""
     head = f"golden check of {found['n']} images: {found['verdict']}"
     if found["different"]:

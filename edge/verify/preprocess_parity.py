@@ -33,7 +33,7 @@ class Pipeline:
         )
 
 
-def read(config: Mapping[str, Any], clean: "npt.NDArray[np.uint8]") -> "Pipeline | None":
+def read_pipeline(config: Mapping[str, Any], clean: "npt.NDArray[np.uint8]") -> "Pipeline | None":
     """What `config` names in `preprocess` and `frames`, a frame for each clean image (N,C,H,W); None without it."""
     name, file = config.get("preprocess"), config.get("frames")
     if name is None:
@@ -63,7 +63,7 @@ def decided(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def parity(
+def pipeline_parity(
     pipeline: Pipeline,
     runner: Runner,
     clean: "npt.NDArray[np.uint8]",

@@ -24,7 +24,7 @@ FREE: dict[str, tuple[str, Callable[..., QueryAttackResult], str]] = {
 
 
 @dataclass(frozen=True)
-class Free:
+class FreeVerdicts:
     """What an attack without gradients came to on the artifact itself."""
 
     adversarial: np.ndarray  # uint8 (N,C,H,W)
@@ -43,7 +43,7 @@ class Verdicts:
     unsteady: int  # images whose logits differed in a second pass
     predictions: np.ndarray  # int16 (A,N), of every replayed candidate
     replayed: np.ndarray  # bool (A,N): admissible and misclassified
-    free: Mapping[str, Free]
+    free: Mapping[str, FreeVerdicts]
 
     @property
     def right(self) -> np.ndarray:
@@ -67,7 +67,7 @@ class Verdicts:
         return np.array([*self.predictions, *(found.predictions for found in self.free.values())], np.int16)
 
 
-def execute(runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Verdicts:
+def execute_attacks(runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Verdicts:
     """Clean pass twice, every candidate replayed, then the attacks that need no gradient, on the artifact itself.
 
     `config` gives `seed` and the budgets `square_queries` and `decision_queries`; an attack of budget 0 does not run.
@@ -97,7 +97,7 @@ def _judge(runner: Runner, images: np.ndarray, attacks: AttackSet) -> tuple[np.n
     return logits.argmax(1), allowed & checks.wrong(logits, attacks.labels)
 
 
-def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any], deadline: float) -> Free:
+def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any], deadline: float) -> FreeVerdicts:
     _, attack, budget = FREE[name]
     found = attack(
         runner.infer,
@@ -112,4 +112,4 @@ def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, 
     )
     predictions, broken = _judge(runner, found.adversarial, attacks)
     unfinished = ~found.broken & (found.queries < config[budget])
-    return Free(found.adversarial, predictions, broken, found.queries, unfinished)
+    return FreeVerdicts(found.adversarial, predictions, broken, found.queries, unfinished)

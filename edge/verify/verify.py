@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.bench.ask import Ask
-from edge.bench.measure import Subject, check, measure
+from edge.bench.measure import TimingRequest, TimingSubject, check_timing, measure_latency
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -27,7 +26,7 @@ from edge.statement.statement import STATEMENT, VERDICTS
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
 from edge.verify.preprocess_parity import Pipeline
-from edge.verify.verdicts import Verdicts, execute
+from edge.verify.verdicts import Verdicts, execute_attacks
 
 LATENCY = "latency.npz"
 
@@ -41,7 +40,7 @@ class VerifyInputs:
 
 
 @dataclass(frozen=True)
-class Written:
+class VerifiedWork:
     """A verified folder before it is complete: what a record beside the statement, such as the page, is made of."""
 
     work: Work
@@ -50,10 +49,10 @@ class Written:
     evidence: Mapping[str, Any]  # the verdicts' table, with all images and predictions of all attacks
 
 
-AddRecord = Callable[[Written], None]
+AddRecord = Callable[[VerifiedWork], None]
 
 
-def no_record(written: Written) -> None:
+def no_record(written: VerifiedWork) -> None:
     """Nothing beside the statement: the page is written on a workstation."""
 
 
@@ -81,25 +80,25 @@ def run(
     def make(work: Work) -> None:
         attacks = AttackSet.read(attack_stage)
         _compatible(exported, attacks, config)
-        pipeline = preprocess_parity.read(config, attacks.clean)
-        ask = Ask.read(config["latency"], config["seed"]).with_single()
+        pipeline = preprocess_parity.read_pipeline(config, attacks.clean)
+        ask = TimingRequest.read(config["latency"], config["seed"]).with_single()
         subject = _subject(exported, attacks, config, pipeline)
-        check([subject], ask)
+        check_timing([subject], ask)
         watch = Watch(gpu=config["device"] != "cpu")
         golden_found = _golden(exported, attacks, config)
         with _opened(exported, config, config["batch_size"]) as runner:
             _same_classes(runner, attacks)
-            verdicts = execute(runner, attacks, config)
+            verdicts = execute_attacks(runner, attacks, config)
             found = findings.predicate(exported, attacks, verdicts, config, runner)
             for name, content in runner.kept().items():
                 artifact.write_atomic(work.add_payload(name), content)
             if pipeline is not None:
                 said = attacks.clean, attacks.labels, verdicts.clean_logits
-                found["preprocess"] = preprocess_parity.parity(pipeline, runner, *said)
+                found["preprocess"] = preprocess_parity.pipeline_parity(pipeline, runner, *said)
                 found["threat"]["applied_to"] = pipeline.applied_to
         found["golden"] = golden_found
         with watch.timing():
-            (timed,) = measure([subject], ask)
+            (timed,) = measure_latency([subject], ask)
         found["latency"] = timed.latency
         found["alarms"].append(timed.alarm)
         found |= watch.found(timed.spans, timed.latency)
@@ -107,10 +106,10 @@ def run(
         watch.samples.write(work.add_record(samples.FILE))
         table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
         found["verdicts"] = _write_verdicts(work, table)
-        stated = statement.build(found)
+        stated = statement.build_statement(found)
         _write(work, stated, timed.samples)
         evidence = _evidence(attacks, verdicts, table)
-        add_record(Written(work, stated, timed.samples["samples_ns"], evidence))
+        add_record(VerifiedWork(work, stated, timed.samples["samples_ns"], evidence))
         work.metrics = metrics(stated)
 
     lineage = {"exported": exported.path, "attack-set": attack_stage.path}
@@ -192,15 +191,15 @@ def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "
     batch_size = attacks.about["golden"]["batch_size"][place]
     with _opened(exported, config, batch_size) as runner:
         _same_classes(runner, attacks)
-        found = golden.check(runner, attacks.stage, place)
+        found = golden.check_golden(runner, attacks.stage, place)
     if found is not None:
-        say(golden.line(found))
+        say(golden.golden_line(found))
     return found
 
 
 def _subject(
     exported: Stage, attacks: AttackSet, config: Mapping[str, Any], pipeline: "Pipeline | None"
-) -> Subject:
+) -> TimingSubject:
     """What is timed: runners of its own, each opened at the batch size that is timed."""
 
     def opened(size: int) -> Runner:
@@ -208,7 +207,7 @@ def _subject(
 
     frames = attacks.clean if pipeline is None else pipeline.frames
     function = None if pipeline is None else pipeline.preprocess
-    return Subject(str(exported.path), opened, lambda runner: frames, function)
+    return TimingSubject(str(exported.path), opened, lambda runner: frames, function)
 
 
 # ------------------------------------------------------------------------------------------- files

@@ -15,7 +15,7 @@ from compress.stages import attack
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.runtimes.tensorrt import cuda
-from edge.verify import golden, protocol
+from edge.verify import findings, golden
 from edge.verify.attack_set import AttackSet
 
 BRIEF = {"data": "digits", "images": 40, "ensemble": "none", "steps": 2, "restarts": 1}
@@ -57,7 +57,7 @@ def test_no_attack_claims_to_have_asked_it(made: tuple[Stage, Stage]) -> None:
     about = json.loads(found.file("attack-set.json").read_text())
     assert {row["source"] for row in about["attacks"]} == {"student", "quantized", "quantized.tensorrt"}
     assert set(found.metrics["clean"]) == {"student", "quantized", "quantized.tensorrt"}
-    parts = protocol.coverage(
+    parts = findings.coverage(
         about["attacks"], itself="trt", twin="quantized.tensorrt", student="student", ran=("square", "rays")
     )
     assert {part["part"]: part["covered"] for part in parts} == {
@@ -78,11 +78,11 @@ def test_golden_logits_are_the_twins_and_say_so(made: tuple[Stage, Stage], chain
     from edge import open_runner
 
     with open_runner(deferred.file("model.onnx"), batch_size=64) as graph:  # the graph in place of its engine
-        checked = golden.check(graph, artifact.read(found.path), place)
+        checked = golden.check_golden(graph, artifact.read(found.path), place)
     assert checked is not None and checked["expected_from"] == "twin" and checked["expected_at_batch_size"] == 64
     assert checked["verdict"] != golden.DIFFERENT and len(checked["different"]) <= golden.FEW
     assert checked["max_abs"] < 0.2 * checked["scale"]
-    assert golden.check(SimpleNamespace(sha256="0" * 64), found) is None  # type: ignore[arg-type]
+    assert golden.check_golden(SimpleNamespace(sha256="0" * 64), found) is None  # type: ignore[arg-type]
 
 
 def test_the_float_student_is_the_twin_of_its_own_engine(

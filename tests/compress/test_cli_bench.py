@@ -11,7 +11,7 @@ import pytest
 
 from compress.cli.execute import execute
 from compress.config import BenchConfig, Latency
-from edge.bench import Ask
+from edge.bench.measure import TimingRequest
 from tests.edge import linear
 from tests.edge.stages import World
 
@@ -128,5 +128,6 @@ def test_verify_takes_the_same_and_states_it(call: Call, tmp_path: Path) -> None
 
 def test_what_is_asked_by_default_is_the_same_in_config_and_on_the_board() -> None:
     plain: dict[str, Any] = Latency().model_dump(mode="json")
-    assert Ask.read(plain) == Ask.read({key: plain[key] for key in ("batch_size", "warmup", "samples")})
-    assert Ask.read(BenchConfig().model_dump(mode="json")) == Ask.read(plain)
+    brief = {key: plain[key] for key in ("batch_size", "warmup", "samples")}
+    assert TimingRequest.read(plain) == TimingRequest.read(brief)
+    assert TimingRequest.read(BenchConfig().model_dump(mode="json")) == TimingRequest.read(plain)

@@ -90,7 +90,7 @@ def test_what_a_shell_or_ssh_could_misread_is_no_host(host: str) -> None:
     ],
 )
 def test_what_ssh_says_becomes_a_fix(code: int, said: str, fix: str, lasting: bool, tmp_path: Path) -> None:
-    ended = object.__new__(ssh.Process)
+    ended = object.__new__(ssh.SshProcess)
     ended.host = "me@orin"
     ended._process = SimpleNamespace(wait=lambda timeout: code)  # type: ignore[assignment]
     with open(tmp_path / "said", "wb+") as file:

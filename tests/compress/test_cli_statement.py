@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.core.artifact import file_sha256
-from edge.evidence.judge import NAMES as WARNINGS
+from edge.evidence.warnings import WARNINGS
 from tests.compress.fake_stages import Call, caller
 from tests.edge.stages import World
 

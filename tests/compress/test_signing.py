@@ -13,10 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from compress import signing
+from compress import signing, statement_check
 from compress.stages import verify
 from edge.core.errors import CheckFailed, CompressError
-from edge.statement import checking
 from tests.edge.stages import World, config
 
 
@@ -41,7 +40,7 @@ def root(original: Path, tmp_path: Path) -> Path:
 def check(root: Path, key: str = "key.pub") -> str:
     """As `compress statement check` does it: the signature first, then everything that it binds."""
     found = signing.check(root / "verified", root / key)
-    checking.check(root / "verified")
+    statement_check.check_verified(root / "verified")
     return found
 
 

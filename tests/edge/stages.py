@@ -132,7 +132,7 @@ class World:
             "broken": (said != self.labels) & inside[:, None],
             "clean_logits": np.stack([linear.logits(w, self.clean) for w in nets.values()]).astype(np.float32),
         }
-        chosen = golden.choose(self.labels, arrays["broken"])
+        chosen = golden.choose_golden(self.labels, arrays["broken"])
         attack, place = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
         handful = np.stack([self.clean[i] if a == golden.CLEAN else found[a][i] for a, i in chosen])
         held = {

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from edge.bench import figures
-from edge.bench.clock import Clock, conditions, quiet
-from edge.bench.kept import Kept
-from edge.bench.stream import Queries, Stream
+from edge.bench.clock import Clock, quiet_harness, timing_conditions
+from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.preprocess import Preprocess
 from tests.edge.scripted import FakeClock, Scripted, images
 
 
 def stream(runner: Scripted, frames: Any = None, preprocess: "Preprocess | None" = None, kept: Any = None) -> Stream:
     queries = Queries(images() if frames is None else frames, runner.batch_size, preprocess)
-    return Stream(runner, queries, kept or Kept(), runner.clock)  # type: ignore[arg-type]
+    return Stream(runner, queries, kept or KeptAnswers(), runner.clock)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- queries
@@ -88,7 +87,7 @@ def test_preprocessing_is_inside_the_time_and_apart() -> None:
 def test_throughput_is_of_the_whole_time_and_what_lies_between_is_no_latency() -> None:
     clock = FakeClock()
 
-    class Slow(Kept):
+    class Slow(KeptAnswers):
         def offer(self, frames: Any, logits: Any) -> None:
             clock.moment += 500
 
@@ -104,7 +103,7 @@ def test_throughput_is_of_the_whole_time_and_what_lies_between_is_no_latency() -
 
 
 def summary(samples: np.ndarray) -> dict[str, Any]:
-    return figures.summary(samples, batch_size=4, inside="all", warmup=9, cold_start_ms=7.0, first_ms=3.0)
+    return figures.latency_summary(samples, batch_size=4, inside="all", warmup=9, cold_start_ms=7.0, first_ms=3.0)
 
 
 def test_percentiles_against_sorting() -> None:
@@ -155,13 +154,13 @@ def test_waiting_sleeps_first_and_spins_at_the_end() -> None:
 
 def test_nothing_is_collected_inside_and_everything_as_before_after_it() -> None:
     assert gc.isenabled()
-    with pytest.raises(KeyError), quiet():
+    with pytest.raises(KeyError), quiet_harness():
         assert not gc.isenabled() and gc.get_freeze_count() > 0
         raise KeyError
     assert gc.isenabled() and gc.get_freeze_count() == 0
     gc.disable()
     try:
-        with quiet():
+        with quiet_harness():
             pass
         assert not gc.isenabled()
     finally:
@@ -169,5 +168,5 @@ def test_nothing_is_collected_inside_and_everything_as_before_after_it() -> None
 
 
 def test_conditions_are_told() -> None:
-    found = conditions()
+    found = timing_conditions()
     assert found["clock"] == "perf_counter_ns" and "off" in found["garbage_collector"] and found["affinity"]

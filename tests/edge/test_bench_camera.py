@@ -9,20 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.bench import camera
-from edge.bench.kept import Kept
-from edge.bench.stream import Queries, Stream
+from edge.bench.stream import KeptAnswers, Queries, Stream
 from tests.edge.scripted import FakeClock, Scripted, images
 
 PERIOD = 10  # ns, at 10⁸ frames a second
 
 
-def shot(services: "list[int]", frames: int) -> tuple[camera.Shot, Scripted]:
+def shot(services: "list[int]", frames: int) -> tuple[camera.CameraRun, Scripted]:
     """The camera at one frame in 10 ns, answers of the scripted runner taking `services` in turn."""
     clock = FakeClock()
     clock.moment = 12345
     runner = Scripted(clock, (services[i % len(services)] for i in range(frames)))
-    stream = Stream(runner, Queries(images(), 1), Kept(), clock)  # type: ignore[arg-type]
-    return camera.shoot(stream, 1e9 / PERIOD, frames * PERIOD / 1e9), runner
+    stream = Stream(runner, Queries(images(), 1), KeptAnswers(), clock)  # type: ignore[arg-type]
+    return camera.run_camera(stream, 1e9 / PERIOD, frames * PERIOD / 1e9), runner
 
 
 def simulated(services: "list[int]", frames: int) -> list[tuple[int, int]]:
@@ -56,7 +55,7 @@ def test_one_slow_answer_is_not_hidden() -> None:
     found, _ = shot([2, 2, 37, 8, 8, 2, 2], 9)
     assert found.answered.tolist() == [0, 1, 2, 5, 6, 7, 8]
     assert found.latency_ns.tolist() == [2, 2, 37, 15, 13, 5, 2]
-    said = camera.figures(found)
+    said = camera.camera_figures(found)
     assert (said["frames"], said["answered"], said["dropped"], said["missed"]) == (9, 7, 2, 3)
     assert said["on_time"] == pytest.approx(4 / 9)
     assert found.service_ns.tolist() == [2, 2, 37, 8, 8, 2, 2]
@@ -89,7 +88,9 @@ def test_figures_against_loops() -> None:
     latency = rng.integers(1_000_000, 30_000_000, 400)
     late = rng.integers(0, 90_000, 50)
     answered = np.sort(rng.permutation(500)[:400])
-    found = camera.figures(camera.Shot(60.0, 500, answered, latency, latency - 5, latency * 0, late, (0, 1)))
+    found = camera.camera_figures(
+        camera.CameraRun(60.0, 500, answered, latency, latency - 5, latency * 0, late, (0, 1))
+    )
     deadline, ms = 1000 / 60, (latency / 1e6).tolist()
     assert found["missed"] == sum(1 for value in ms if value > deadline) > 0
     assert found["dropped"] == 100 and found["on_time"] == pytest.approx((400 - found["missed"]) / 500)
@@ -97,5 +98,5 @@ def test_figures_against_loops() -> None:
     assert found["jitter_ms"] == pytest.approx(sum(changes) / len(changes))
     assert found["p99_ms"] == pytest.approx(np.percentile(ms, 99)) and found["max_ms"] == max(ms)
     assert found["wake_p99_ms"] == pytest.approx(np.percentile(late, 99) / 1e6)
-    never = camera.Shot(60.0, 500, answered[:1], latency[:1], latency[:1], latency[:1], late[:0], (0, 1))
-    assert camera.figures(never)["wake_p99_ms"] is None and camera.figures(never)["jitter_ms"] == 0
+    never = camera.CameraRun(60.0, 500, answered[:1], latency[:1], latency[:1], latency[:1], late[:0], (0, 1))
+    assert camera.camera_figures(never)["wake_p99_ms"] is None and camera.camera_figures(never)["jitter_ms"] == 0

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from edge.bench.kept import Kept, alarm
+from edge.bench.stream import KeptAnswers, timed_logits_alarm
 
 
-def numbers(kept: Kept) -> list[int]:
+def numbers(kept: KeptAnswers) -> list[int]:
     return [int(frames) for frames, _ in kept.held]
 
 
 def offered(n: int, seed: int, most: int = 8) -> list[int]:
-    kept = Kept(seed, most)
+    kept = KeptAnswers(seed, most)
     for i in range(n):
         kept.offer(i, np.float32([i]))
     assert all(logits[0] == frames for frames, logits in kept.held)
@@ -38,13 +38,13 @@ def test_the_sample_follows_the_seed_and_holds_no_answer_twice() -> None:
 
 
 def test_logits_are_copied() -> None:
-    kept, logits = Kept(), np.ones(3, np.float32)
+    kept, logits = KeptAnswers(), np.ones(3, np.float32)
     kept.offer("x", logits)
     logits[:] = 7
     assert kept.held[0][1].tolist() == [1, 1, 1]
 
 
 def test_one_differing_answer_fires() -> None:
-    assert not alarm(32, 0)["fired"]
-    found = alarm(32, 1)
+    assert not timed_logits_alarm(32, 0)["fired"]
+    found = timed_logits_alarm(32, 1)
     assert found["fired"] and found["count"] == 1 and found["meaning"].startswith("1 of 32")

@@ -15,12 +15,18 @@ import numpy as np
 import pytest
 
 from edge import open_runner
-from edge.bench import load, run
-from edge.bench.ask import Ask
-from edge.bench.compare import Rounds
-from edge.bench.measure import Subject, check, compared, measure
+from edge.bench import background, run
+from edge.bench.figures import PairedTurns
+from edge.bench.measure import (
+    AGAIN,
+    ROUNDS,
+    TimingRequest,
+    TimingSubject,
+    check_timing,
+    compare_timings,
+    measure_latency,
+)
 from edge.core.errors import CompressError
-from edge.measure import AGAIN, ROUNDS
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
 from edge.statement import statement
@@ -38,16 +44,16 @@ def valid(latency: "dict[str, Any]") -> None:
     jsonschema.Draft202012Validator(whole).validate(latency)
 
 
-def ask(**more: Any) -> Ask:
-    return Ask.read({"batch_size": 1, "warmup": 2, "samples": 30, "seconds": 0.05, "fps": [100.0], **more})
+def ask(**more: Any) -> TimingRequest:
+    return TimingRequest.read({"batch_size": 1, "warmup": 2, "samples": 30, "seconds": 0.05, "fps": [100.0], **more})
 
 
 def grey(runner: Runner) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (12, *runner.input_shape), dtype=np.uint8)
 
 
-def subject(path: Path, frames: Callable[[Runner], Any] = grey, pre: "Preprocess | None" = None) -> Subject:
-    return Subject(path.name, lambda size: open_runner(path, batch_size=size, threads=1), frames, pre)
+def subject(path: Path, frames: Callable[[Runner], Any] = grey, pre: "Preprocess | None" = None) -> TimingSubject:
+    return TimingSubject(path.name, lambda size: open_runner(path, batch_size=size, threads=1), frames, pre)
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) -> None:
-    (timed,) = measure([subject(graph)], ask(scenarios=ALL, sweep=[1, 2, 8], fps=[100.0, 250.0]))
+    (timed,) = measure_latency([subject(graph)], ask(scenarios=ALL, sweep=[1, 2, 8], fps=[100.0, 250.0]))
     valid(timed.latency)
     said = timed.latency
     assert said["n"] == 30 == len(timed.samples["samples_ns"]) and said["scenarios"] == ALL
@@ -80,7 +86,7 @@ def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) ->
 
 
 def test_by_default_it_is_single_queries_alone(graph: Path) -> None:
-    (timed,) = measure([subject(graph)], Ask.read({"batch_size": 2, "warmup": 1, "samples": 7}))
+    (timed,) = measure_latency([subject(graph)], TimingRequest.read({"batch_size": 2, "warmup": 1, "samples": 7}))
     valid(timed.latency)
     assert not {"camera", "offline", "sweep", "parts", "preprocess_ms"} & set(timed.latency)
     assert (timed.latency["batch_size"], timed.latency["n"], timed.latency["warmup"]) == (2, 7, 1)
@@ -88,14 +94,14 @@ def test_by_default_it_is_single_queries_alone(graph: Path) -> None:
 
 
 def test_offline_alone_is_at_the_largest_size_and_measures_no_single_queries(graph: Path) -> None:
-    (timed,) = measure([subject(graph)], ask(scenarios=["offline"], batch_size=4))
+    (timed,) = measure_latency([subject(graph)], ask(scenarios=["offline"], batch_size=4))
     assert timed.latency["offline"]["batch_size"] == 4 and "n" not in timed.latency and "sweep" not in timed.latency
     assert ask(scenarios=["offline"], sweep=[2, 16]).offline_size == 16
     assert ask(scenarios=["camera"]).with_single().scenarios == ("single-stream", "camera")
 
 
 def test_answers_that_change_while_time_is_taken_are_found(tmp_path: Path) -> None:
-    (timed,) = measure([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
+    (timed,) = measure_latency([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
     assert timed.alarm["fired"] and timed.alarm["name"] == "timed logits differ"
     again = timed.latency["asked_again"]
     assert again["different"] == again["n"] == timed.alarm["count"] > 30
@@ -109,8 +115,8 @@ def test_one_wrong_answer_among_many_is_found() -> None:
             return logits
 
     runner = Once(FakeClock())
-    one = Subject("x", lambda size: runner, lambda _: images(), None)
-    (timed,) = measure([one], ask(samples=30), runner.clock)
+    one = TimingSubject("x", lambda size: runner, lambda _: images(), None)
+    (timed,) = measure_latency([one], ask(samples=30), runner.clock)
     assert timed.latency["asked_again"] == {"n": 30, "different": 1} and timed.alarm["fired"]
 
 
@@ -122,7 +128,7 @@ def test_preprocessing_is_timed_in_every_scenario_and_apart(graph: Path) -> None
         return frames.reshape(-1, *linear.SHAPE)
 
     pre = Preprocess("m:flat", flat, None)
-    (timed,) = measure(
+    (timed,) = measure_latency(
         [subject(graph, lambda runner: grey(runner).reshape(12, -1), pre)], ask(scenarios=ALL, sweep=[3])
     )
     valid(timed.latency)
@@ -139,8 +145,8 @@ def test_the_device_tells_the_parts_of_a_query() -> None:
             return np.zeros((1, 2), np.float32), {"h2d_ms": 1.0, "compute_ms": 6.5, "d2h_ms": 0.5}
 
     runner = Device(FakeClock())
-    one = Subject("x", lambda size: runner, lambda _: images(), None)
-    (timed,) = measure([one], ask(), runner.clock)
+    one = TimingSubject("x", lambda size: runner, lambda _: images(), None)
+    (timed,) = measure_latency([one], ask(), runner.clock)
     valid(timed.latency)
     parts = timed.latency["parts"]
     assert parts.pop("n") == 30
@@ -163,13 +169,13 @@ def test_several_take_turns_forwards_and_backwards() -> None:
             return super().infer(x)
 
     runners = {"a": Named("a", 2000), "b": Named("b", 3000)}
-    subjects = [Subject(name, lambda size, name=name: runners[name], lambda _: images()) for name in runners]
-    found = measure(subjects, ask(samples=40), clock)
+    subjects = [TimingSubject(name, lambda size, name=name: runners[name], lambda _: images()) for name in runners]
+    found = measure_latency(subjects, ask(samples=40), clock)
     turn = [*"a" * (2 + AGAIN), *"b" * (2 + AGAIN), *"b" * (2 + AGAIN), *"a" * (2 + AGAIN)]
     assert order[: 6 + len(turn)] == [*"aaabbb", *turn], "first and warm-up, then the turns"
     assert [len(timed.samples["samples_ns"]) for timed in found] == [40, 40]
     assert all(len(timed.rounds["single-stream"]) == ROUNDS for timed in found)
-    (row,) = compared(found)
+    (row,) = compare_timings(found)
     assert (row["name"], row["to"], row["what"]) == ("b", "a", "single-stream")
     assert row["ratio"] == pytest.approx(1.5) and row["interval"] == pytest.approx([1.5, 1.5])
     assert found[0].latency["conditions"]["turns"] == ROUNDS
@@ -180,7 +186,7 @@ def test_the_interval_of_a_ratio_holds_what_is_true_as_often_as_it_says() -> Non
     for seed in range(runs):
         mood = rng.lognormal(0, 0.5, ROUNDS)  # of the machine, the same for both
         these, those = (mood * level * rng.lognormal(0, 0.1, ROUNDS) for level in (1.2, 1.0))
-        found = Rounds(these.tolist(), those.tolist()).ratio(seed)
+        found = PairedTurns(these.tolist(), those.tolist()).ratio(seed)
         low, high = found["interval"]
         assert low < found["ratio"] < high < 1.2 * 1.3
         held += low <= 1.2 <= high
@@ -192,7 +198,7 @@ def test_the_interval_of_a_ratio_holds_what_is_true_as_often_as_it_says() -> Non
 
 def test_busy_processes_run_beside_it_and_end() -> None:
     others = set(_children())
-    with load.running("2") as said:
+    with background.load_running("2") as said:
         assert said == {"processes": 2}
         mine = sorted(set(_children()) - others)
         assert len(mine) == 2
@@ -204,7 +210,7 @@ def test_busy_processes_run_beside_it_and_end() -> None:
 
 def test_a_command_runs_beside_it_with_all_that_it_starts() -> None:
     others = set(_children())
-    with load.running("sh -c 'sleep 60 & sleep 60'") as said:
+    with background.load_running("sh -c 'sleep 60 & sleep 60'") as said:
         assert said == {"command": "sh -c 'sleep 60 & sleep 60'"}
         (shell,) = set(_children()) - others
         assert len(_alive(shell)) >= 2
@@ -226,13 +232,13 @@ def test_a_command_runs_beside_it_with_all_that_it_starts() -> None:
     ],
 )
 def test_a_load_that_cannot_be(asked: str, said: str) -> None:
-    with pytest.raises(CompressError) as fault, load.running(asked):
+    with pytest.raises(CompressError) as fault, background.load_running(asked):
         pass
     assert said in str(fault.value) and "\n" not in str(fault.value)
 
 
 def test_a_load_that_ends_before_the_measurement_is_no_load() -> None:
-    with pytest.raises(CompressError, match="ended before the measurement did"), load.running("sleep 0.4"):
+    with pytest.raises(CompressError, match="ended before the measurement did"), background.load_running("sleep 0.4"):
         time.sleep(0.6)
 
 
@@ -261,14 +267,14 @@ def _cpu(pid: int) -> int:
 
 PEAKS = """
 import json, numpy as np
-from edge.bench import memory
-said = [memory.reset()]
+from edge.bench import clock as memory
+said = [memory.reset_peak_memory()]
 for _ in range(2):
-    low = memory.peak(True)["peak_rss_bytes"]
+    low = memory.peak_memory(True)["peak_rss_bytes"]
     block = np.ones(50_000_000, np.uint8)
     del block
-    said += [low, memory.peak(True)["peak_rss_bytes"], memory.reset()]
-print(json.dumps([*said, memory.peak(False)]))
+    said += [low, memory.peak_memory(True)["peak_rss_bytes"], memory.reset_peak_memory()]
+print(json.dumps([*said, memory.peak_memory(False)]))
 """
 
 
@@ -289,9 +295,9 @@ def test_peak_memory_is_that_of_the_measurement() -> None:
 def test_a_size_that_the_file_does_not_take_is_refused_before_anything_runs(tmp_path: Path) -> None:
     fixed = linear.linear(tmp_path / "fixed.onnx", WEIGHTS, batch=4)
     with pytest.raises(CompressError, match="takes batches of 4, asked to be timed at 8; name 4, or export"):
-        check([subject(fixed)], ask(sweep=[4, 8]))
-    check([subject(fixed)], ask(sweep=[4]))
-    (timed,) = measure([subject(fixed)], ask())
+        check_timing([subject(fixed)], ask(sweep=[4, 8]))
+    check_timing([subject(fixed)], ask(sweep=[4]))
+    (timed,) = measure_latency([subject(fixed)], ask())
     assert timed.latency["batch_size"] == 4
 
 
@@ -304,7 +310,7 @@ def config(**more: Any) -> dict[str, Any]:
 def test_a_run_writes_result_and_samples_at_once(graph: Path, tmp_path: Path) -> None:
     other = linear.linear(tmp_path / "other.onnx", 2 * WEIGHTS)
     out = tmp_path / "timed"
-    found = run.run([graph, other], config(sweep=[1, 2]), out=out)
+    found = run.run_bench([graph, other], config(sweep=[1, 2]), out=out)
     assert json.loads((out / "bench.json").read_text()) == json.loads(json.dumps(found))
     assert [row["name"] for row in found["artifacts"]] == [str(graph), str(other)] and found["queries"] == run.NOISE
     assert found["artifacts"][0]["sha256"] != found["artifacts"][1]["sha256"]
@@ -318,9 +324,9 @@ def test_a_run_writes_result_and_samples_at_once(graph: Path, tmp_path: Path) ->
         "samples-1.npz",
     ]
     with pytest.raises(CompressError, match="is there already"):
-        run.run([graph], config(), out=out)
+        run.run_bench([graph], config(), out=out)
     with pytest.raises(CompressError, match="no folder"):
-        run.run([graph], config(), out=tmp_path / "a" / "b")
+        run.run_bench([graph], config(), out=tmp_path / "a" / "b")
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -331,10 +337,10 @@ def test_images_and_noise_as_queries(graph: Path, monkeypatch: pytest.MonkeyPatc
     infer = OnnxRunner.infer
     monkeypatch.setattr(OnnxRunner, "infer", lambda self, x: (seen.add(x.tobytes()), infer(self, x))[1])
     given = np.full((3, *linear.SHAPE), 5, np.uint8)
-    assert run.run([graph], config(), images=given, shown="five")["queries"] == "five"
+    assert run.run_bench([graph], config(), images=given, shown="five")["queries"] == "five"
     assert seen == {given[:1].tobytes()}
     seen.clear()
-    run.run([graph], config(seed=1))
+    run.run_bench([graph], config(seed=1))
     noise = np.random.default_rng(1).integers(0, 256, (run.NOISE_IMAGES, *linear.SHAPE), dtype=np.uint8)
     assert seen == {noise[i : i + 1].tobytes() for i in range(1 + 1 + 8)}, "first, warm-up, samples"
 
@@ -351,8 +357,8 @@ def test_faults_of_a_run_are_one_line(graph: Path, tmp_path: Path) -> None:
         ({"preprocess": "nowhere:at_all"}, "nowhere cannot be imported"),
     ):
         with pytest.raises(CompressError, match=said) as fault:
-            run.run([graph], config(**more), out=tmp_path / "out")
+            run.run_bench([graph], config(**more), out=tmp_path / "out")
         assert "\n" not in str(fault.value) and not (tmp_path / "out").exists()
     np.save(tmp_path / "f.npy", np.zeros((4, 16), np.uint8))
     with pytest.raises(CompressError, match="give it too"):
-        run.run([graph], config(frames=str(tmp_path / "f.npy")))
+        run.run_bench([graph], config(frames=str(tmp_path / "f.npy")))

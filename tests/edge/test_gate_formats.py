@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, Case, github, junit
+from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase, github, junit
 
 TEXT = st.text(alphabet="ab%:,=\r\n 025ADC€")
 
 
 def test_junit_counts_and_says_why(tmp_path: Path) -> None:
     cases = [
-        Case("requirement", "robust>=0.3", PASSED, "0.4"),
-        Case("alarm", 'a "b" <c> & d', FAILED, "two\nlines, 100 % \x07"),
-        Case("comparison", "clean", SKIPPED, "inconclusive"),
+        GateCase("requirement", "robust>=0.3", PASSED, "0.4"),
+        GateCase("alarm", 'a "b" <c> & d', FAILED, "two\nlines, 100 % \x07"),
+        GateCase("comparison", "clean", SKIPPED, "inconclusive"),
     ]
     junit(cases, tmp_path / "gate.xml")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
@@ -42,7 +42,7 @@ def decoded(line: str) -> tuple[str, str, str]:
 
 @given(TEXT, TEXT, st.sampled_from([PASSED, FAILED, SKIPPED]))
 def test_a_command_is_one_line_that_decodes_to_what_was_said(name: str, why: str, result: str) -> None:
-    (line,) = github([Case("requirement", name, result, why)])
+    (line,) = github([GateCase("requirement", name, result, why)])
     assert "\n" not in line and "\r" not in line
     command = {PASSED: "notice", FAILED: "error", SKIPPED: "warning"}[result]
     assert decoded(line) == (command, f"requirement: {name}", why)
@@ -51,9 +51,12 @@ def test_a_command_is_one_line_that_decodes_to_what_was_said(name: str, why: str
 @pytest.mark.parametrize(
     ("case", "line"),
     [
-        (Case("requirement", "robust>=0.3", FAILED, "50%, no"), "::error title=requirement%3A robust>=0.3::50%25, no"),
-        (Case("alarm", "a,b", PASSED, "x: y\nz"), "::notice title=alarm%3A a%2Cb::x: y%0Az"),
+        (
+            GateCase("requirement", "robust>=0.3", FAILED, "50%, no"),
+            "::error title=requirement%3A robust>=0.3::50%25, no",
+        ),
+        (GateCase("alarm", "a,b", PASSED, "x: y\nz"), "::notice title=alarm%3A a%2Cb::x: y%0Az"),
     ],
 )
-def test_the_lines_themselves(case: Case, line: str) -> None:
+def test_the_lines_themselves(case: GateCase, line: str) -> None:
     assert github([case]) == [line]

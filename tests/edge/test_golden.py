@@ -25,7 +25,7 @@ def world(tmp_path: Path) -> World:
 
 def check(world: World, name: str, attacks: Stage, batch_size: int = 64) -> "dict[str, object] | None":
     with open_runner(world.stages[name].path, batch_size=batch_size) as runner:
-        return golden.check(runner, attacks)
+        return golden.check_golden(runner, attacks)
 
 
 def changed(stage: Stage, file: str, name: str, change: "dict[str, np.ndarray]") -> Stage:
@@ -110,7 +110,7 @@ def test_logits_that_moved_and_predictions_that_changed_are_told_apart(world: Wo
     names = ["clean", *(attack["name"] for attack in about["attacks"])]
     assert row["index"] == held["index"][1] and row["attack"] == names[held["attack"][1] + 1]
     assert (row["expected"], row["got"]) == (int(logits[2, 1].argmax()), int(exact[1].argmax()))
-    assert f"image {row['index']} ({row['attack']}): {row['expected']} → {row['got']}" in golden.line(found)
+    assert f"image {row['index']} ({row['attack']}): {row['expected']} → {row['got']}" in golden.golden_line(found)
 
 
 def test_other_bytes_are_not_in_the_set(world: World) -> None:
@@ -154,7 +154,7 @@ def test_an_artifact_of_other_classes_is_refused(world: World) -> None:
 def test_what_is_chosen(labels: list[int], attacks: int, seed: int) -> None:
     y = np.array(labels)
     broken = np.random.default_rng(seed).random((attacks, 3, len(y))) < 0.3
-    chosen = golden.choose(y, broken)
+    chosen = golden.choose_golden(y, broken)
     assert 0 < len(chosen) <= 32 and len(set(chosen)) == len(chosen)
     clean = [i for a, i in chosen if a == golden.CLEAN]
     assert [y[i] for i in clean] == sorted(set(labels))[:16]

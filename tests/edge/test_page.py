@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.report import page, page_images, png, svg
-from compress.report.markup import Column, Html, element, table
+from compress.report import page, page_images, svg
+from compress.report.markup import Html, TableColumn, element, html_table
 from edge.core import readable
 from tests.compress.page_reader import Page, decode
 from tests.compress.report_fixture import N, loose_statement, samples_ns
@@ -24,7 +24,7 @@ CSS = Path(page.__file__).with_name("page.css").read_text()
 def document(missing: str = "") -> dict[str, Any]:
     return {
         "title": "a run",
-        "verified": [page.entry("onnx int8", loose_statement(missing), samples_ns(90_000))],
+        "verified": [page.verified_entry("onnx int8", loose_statement(missing), samples_ns(90_000))],
     }
 
 
@@ -50,13 +50,13 @@ def evidence() -> dict[str, Any]:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (1, 1, 1), (3, 1, 9)])
 def test_png_reads_back(shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
-    np.testing.assert_array_equal(decode(png.encode(image)), image)
+    np.testing.assert_array_equal(decode(page_images.encode(image)), image)
 
 
 @pytest.mark.parametrize("image", [np.zeros((1, 2, 2)), np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2), np.uint8)])
 def test_png_refuses_what_it_cannot_hold(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="PNG takes uint8"):
-        png.encode(image)
+        page_images.encode(image)
 
 
 def test_difference_against_a_loop() -> None:
@@ -71,7 +71,7 @@ def test_difference_against_a_loop() -> None:
 
 
 def test_chosen_images() -> None:
-    tiles = page_images.choose(evidence(), broken=2, held=1)
+    tiles = page_images.choose_images(evidence(), broken=2, held=1)
     assert [(t["index"], t["attack"], t["broken"]) for t in tiles] == [
         (101, "second", True),
         (102, "first", True),
@@ -81,17 +81,17 @@ def test_chosen_images() -> None:
     np.testing.assert_array_equal(tiles[0]["adversarial"], evidence()["adversarial"][1, 1])
     other = evidence()
     other["predictions"][0, 2] = 2  # of another run, which had this image right: not what was verified
-    assert page_images.choose(other, broken=2)[1]["adversarial_prediction"] is None
+    assert page_images.choose_images(other, broken=2)[1]["adversarial_prediction"] is None
 
 
 def test_images_of_two_channels_are_left_out() -> None:
     odd = evidence()
     odd["clean"] = np.concatenate([odd["clean"]] * 2, 1)
-    assert page_images.choose(odd) == []
+    assert page_images.choose_images(odd) == []
 
 
 def test_pictures_on_the_page() -> None:
-    shipped = page.entry("onnx int8", loose_statement(), samples_ns(90_000), evidence())
+    shipped = page.verified_entry("onnx int8", loose_statement(), samples_ns(90_000), evidence())
     read = Page(page.render({"title": "a run", "verified": [shipped]}))
     found = read.pictures()
     assert len(found) == 3 * 5
@@ -198,7 +198,7 @@ def test_text_is_escaped_and_markup_is_not() -> None:
 
 
 def test_tables_name_their_headers() -> None:
-    read = Page(table("A table", [Column("name"), Column("count", "number")], [["a", 1], [HOSTILE, 2]]))
+    read = Page(html_table("A table", [TableColumn("name"), TableColumn("count", "number")], [["a", 1], [HOSTILE, 2]]))
     assert read.table("A table") == [["name", "count"], ["a", "1"], [HOSTILE, "2"]]
     assert [cell["scope"] for cell in read.all("th")] == ["col", "col", "row", "row"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.report import page, svg_time
+from compress.report import page, svg
 from edge.evidence import Samples, snapshot
-from edge.evidence.judge import judge
-from edge.evidence.summary import summary
-from edge.evidence.text import details, energy
+from edge.evidence.samples import sample_summary
+from edge.evidence.warnings import machine_warnings
+from edge.statement.wording import energy_phrase, machine_details
 from tests.edge import boards
 from tests.edge.evidence.test_energy import span, watched
 from tests.edge.test_page import Page, document
@@ -37,8 +37,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> "tuple[dict[str, Any],
     state = snapshot(boards.unpack("agx-orin", tmp_path_factory.mktemp("board")))
     samples = watched(8, CHANNELS, about={"wall_s": 8.0, "cpu_s": 0.04, "ranges": {}, "unreadable": []})
     during = {"what": "single-stream", "span_ns": list(span(3, 7))}
-    during |= summary(samples, span(3, 7), idle=span(0, 1.9), inferences=1000)
-    warnings = judge(state, during, state, {"cv": 0.5})
+    during |= sample_summary(samples, span(3, 7), idle=span(0, 1.9), inferences=1000)
+    warnings = machine_warnings(state, during, state, {"cv": 0.5})
     return {"machine": {"before": state, "during": during, "after": state}, "warnings": warnings}, samples
 
 
@@ -76,15 +76,15 @@ def test_no_section_for_a_statement_without_evidence() -> None:
 
 def test_a_line_stays_in_its_frame_and_is_thinned() -> None:
     t = np.linspace(0, 100, 5000)
-    made = str(svg_time.over_time({"worst": (t, np.sin(t))}, (10.0, 500.0), "label"))
+    made = str(svg.over_time({"worst": (t, np.sin(t))}, (10.0, 500.0), "label"))
     points = re.search(r'points="([^"]+)"', made)
     assert points is not None
     places = np.array([pair.split(",") for pair in points[1].split()], float)
-    assert len(places) == svg_time.POINTS
-    assert (places[:, 0] >= svg_time.LEFT).all() and (places[:, 0] <= svg_time.RIGHT).all()
-    assert (places[:, 1] >= svg_time.TOP).all() and (places[:, 1] <= svg_time.BOTTOM).all()
+    assert len(places) == svg.POINTS
+    assert (places[:, 0] >= svg.LEFT).all() and (places[:, 0] <= svg.RIGHT).all()
+    assert (places[:, 1] >= svg.TOP).all() and (places[:, 1] <= svg.BOTTOM).all()
     assert (np.diff(places[:, 0]) > 0).all()
-    flat = svg_time.over_time({"clean": (np.array([1.0]), np.array([5.0]))}, None, "one point")
+    flat = svg.over_time({"clean": (np.array([1.0]), np.array([5.0]))}, None, "one point")
     assert "nan" not in str(flat) and "inf" not in str(flat)
 
 
@@ -94,8 +94,8 @@ def test_a_folder_without_samples_has_none(tmp_path: Path) -> None:
 
 def test_the_text_of_a_statement(recorded: "tuple[dict[str, Any], Samples]") -> None:
     part, _ = recorded
-    assert energy(part) == "40 mJ an image on VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, 8 mJ above idle"
-    text = "\n".join(details(part))
+    assert energy_phrase(part) == "40 mJ an image on VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, 8 mJ above idle"
+    text = "\n".join(machine_details(part))
     assert "board     NVIDIA Jetson AGX Orin Developer Kit, JetPack 6.2.2, L4T 36.5.0" in text
     assert "mode      MAXN (0), clocks held" in text and "heat      tj 55 (53 to 57) °C" in text
     assert "unread    temperature of cv0" in text

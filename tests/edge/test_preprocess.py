@@ -12,7 +12,7 @@ from edge import open_runner
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes import preprocess
-from edge.statement import statement
+from edge.statement import statement, wording
 from edge.statement.schema import fault, load
 from edge.verify import preprocess_parity, verify
 from tests.edge import linear
@@ -179,7 +179,7 @@ def run(world: World, attacks: Stage, out: str = "verified", **more: Any) -> "tu
     free = {"square_queries": 0, "decision_queries": 0}
     inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**free, **more), inputs, world.root / out)
-    stated = statement.read(stage.path)
+    stated = statement.read_statement(stage.path)
     assert fault(stated, load(2)) is None
     return stage, stated
 
@@ -192,7 +192,7 @@ def test_a_pipeline_that_gives_the_images_back_changes_no_prediction(world: Worl
     assert "the model's own input" in said["threat"]["applied_to"]
     assert "camera_of_tests:unit" in said["threat"]["applied_to"]
     assert "camera_of_tests:unit" in said["latency"]["inside"] and said["latency"]["preprocess_ms"]["p50_ms"] > 0
-    text = statement.text(stated)
+    text = wording.statement_text(stated)
     assert "preprocess  camera_of_tests:unit: p50" in text and "100.0% of predictions stay" in text
 
 
@@ -248,5 +248,5 @@ def test_parity_goes_batch_by_batch_to_the_last_image(world: World) -> None:
     pipeline = preprocess_parity.Pipeline(preprocess.Preprocess("m:noted", noted, None), world.clean, "here")
     with open_runner(world.stages["onnx"].path, batch_size=8, threads=1) as runner:
         logits = runner.infer(world.clean)
-        found = preprocess_parity.parity(pipeline, runner, world.clean, world.labels, logits)
+        found = preprocess_parity.pipeline_parity(pipeline, runner, world.clean, world.labels, logits)
     assert sizes == [8, 8, 8, 6] and found["same_prediction"] == 1 and found["clean"]["n"] == 30

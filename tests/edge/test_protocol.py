@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge.verify.protocol import PARTS, coverage
+from edge.verify.findings import PARTS, coverage
 
 ATTACKS = [
     {"name": f"{kind}@{source}", "kind": kind, "source": source, "where": where}

@@ -13,8 +13,8 @@ from scipy import stats
 import edge.statement.statement
 from edge.core.errors import CompressError
 from edge.statement import gate, schema
-from edge.statement.details import details
-from edge.statement.statement import build, figure, read, text
+from edge.statement.statement import build_statement, figure, read_statement
+from edge.statement.wording import statement_details, statement_text
 from tests.compress.fake_stages import statement
 
 SCHEMA = json.loads(Path(edge.statement.statement.__file__).with_name("statement.schema.json").read_text())
@@ -148,7 +148,7 @@ def test_an_upper_bound_is_for_a_protocol_with_gaps() -> None:
 
 def test_building_adds_subject_and_form() -> None:
     predicate = {key: value for key, value in whole()["predicate"].items() if key not in ("version", "nature")}
-    assert build(predicate) == whole()
+    assert build_statement(predicate) == whole()
 
 
 def test_a_figure_is_a_share_with_its_interval() -> None:
@@ -160,7 +160,7 @@ def test_a_figure_is_a_share_with_its_interval() -> None:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "statement.json"
     path.write_text(json.dumps(whole()))
-    assert read(path) == whole()
+    assert read_statement(path) == whole()
 
 
 @pytest.mark.parametrize(
@@ -185,24 +185,24 @@ def test_what_is_refused(tmp_path: Path, spoil: Callable[[dict[str, Any]], str],
     path = tmp_path / "statement.json"
     path.write_text(spoil(whole()))
     with pytest.raises(CompressError, match=message) as fault:
-        read(path)
+        read_statement(path)
     assert "\n" not in str(fault.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match="not readable as a statement"):
-        read(tmp_path / "statement.json")
+        read_statement(tmp_path / "statement.json")
 
 
 def test_the_text_tells_the_figures_and_the_alarms() -> None:
-    shown = text(whole())
+    shown = statement_text(whole())
     for part in ("96,300 bytes", "linf, eps 40/255", "50.0%", "100 of 200", "45.0% to 55.0%", "over 1 attack"):
         assert part in shown
     assert "100.0% of clean, 100.0% of adversarial predictions equal the twin's" in shown
     assert "p50 1.250 ms" in shown and "ALARM       masking: masked" in shown and "No certificate" in shown
     quiet = whole()
     quiet["predicate"]["alarms"][0]["fired"] = False
-    assert "ALARM" not in text(quiet)
+    assert "ALARM" not in statement_text(quiet)
 
 
 def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
@@ -210,8 +210,8 @@ def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
     figures = stated["predicate"]["figures"]
     figures["upper_bound"], figures["robust"] = figures["robust"], None
     stated["predicate"]["agreement"] = None
-    assert "at most 50.0%" in text(stated) and "not covered: c" in text(stated)
-    assert "not measured: the attack set does not hold the artifact's twin" in text(stated)
+    assert "at most 50.0%" in statement_text(stated) and "not covered: c" in statement_text(stated)
+    assert "not measured: the attack set does not hold the artifact's twin" in statement_text(stated)
 
 
 def test_a_statement_of_version_1_is_read_and_shown(tmp_path: Path) -> None:
@@ -223,17 +223,19 @@ def test_a_statement_of_version_1_is_read_and_shown(tmp_path: Path) -> None:
     assert schema.fault(old, schema.load(1)) is None
     assert schema.fault(old, SCHEMA) is not None
     (tmp_path / "statement.json").write_text(json.dumps(old))
-    assert read(tmp_path / "statement.json") == read(tmp_path) == old
-    assert "version 1" in details(old) and "50.0%" in text(old)
-    assert gate.judge(old, [gate.parse("robust>=0.3")], gate.allowed(["masking"]))[0].passed
+    assert read_statement(tmp_path / "statement.json") == read_statement(tmp_path) == old
+    assert "version 1" in statement_details(old) and "50.0%" in statement_text(old)
+    assert gate.judge_requirements(old, [gate.parse_requirement("robust>=0.3")], gate.allowed_names(["masking"]))[
+        0
+    ].passed
 
 
 def test_the_details_hold_everything_that_the_statement_names() -> None:
     stated = whole()
     stated["predicate"]["float_figures"] = {"student": {"clean": figure(180, 200), "robust": 0.25}}
     VALIDATOR.validate(stated)
-    shown = details(stated)
-    assert text(stated) in shown
+    shown = statement_details(stated)
+    assert statement_text(stated) in shown
     for part in ("pgd", "steps 20", "(f) covered", "FIRED  masking", "student: clean 90.0%, robust 25.0%", "seed 0"):
         assert part in shown
     for sha256 in ("a" * 64, "0" * 64, "e" * 64, "c" * 64):

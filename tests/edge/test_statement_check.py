@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress import statement_check
 from compress.stages import verify
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
-from edge.statement import checking
 from tests.edge.stages import World, config
 
 
@@ -34,7 +34,7 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 def refused(root: Path, message: str, kind: type[CompressError] = CheckFailed, **given: Any) -> None:
     with pytest.raises(CompressError, match=message) as fault:
-        checking.check(root / "verified", **given)
+        statement_check.check_verified(root / "verified", **given)
     assert type(fault.value) is kind and "\n" not in str(fault.value)
 
 
@@ -57,7 +57,7 @@ def vouch(root: Path, group: str, name: str) -> None:
 
 
 def test_what_was_made_is_right(root: Path) -> None:
-    _, rows = checking.check(root / "verified")
+    _, rows = statement_check.check_verified(root / "verified")
     assert [row.name for row in rows] == ["files", "schema", "artifact", "verdicts", "attack set"]
     assert not any(row.skipped for row in rows)
 
@@ -148,9 +148,9 @@ def test_what_was_moved_is_asked_for(root: Path) -> None:
     (root / "attack-set").rename(root / "elsewhere")
     refused(root, r"the artifact model\.onnx is not at .*; give it by --artifact", CompressError)
     for where in (shipped, shipped / "model.onnx"):
-        _, rows = checking.check(root / "verified", shipped=where)
+        _, rows = statement_check.check_verified(root / "verified", shipped=where)
         assert rows[-1].skipped and "give it by --attack-set" in rows[-1].found
-    _, rows = checking.check(root / "verified", shipped=shipped, attack_set=root / "elsewhere")
+    _, rows = statement_check.check_verified(root / "verified", shipped=shipped, attack_set=root / "elsewhere")
     assert not rows[-1].skipped
     refused(root, "no folder; give the attack set's", CompressError, shipped=shipped, attack_set=root / "nowhere")
 
@@ -163,7 +163,7 @@ def test_a_file_that_is_gone_is_named(root: Path, name: str) -> None:
 
 def test_what_is_no_verified_folder_is_refused(root: Path) -> None:
     with pytest.raises(CompressError, match=r"no manifest\.json there; give a verified folder"):
-        checking.check(root)
+        statement_check.check_verified(root)
     with pytest.raises(CompressError, match="is a stage of kind"):
         (root / "onnx" / "manifest.json").replace(root / "verified" / "manifest.json")
-        checking.check(root / "verified")
+        statement_check.check_verified(root / "verified")

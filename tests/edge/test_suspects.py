@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from edge.verify.suspects import CIFAR, IMAGENET, Infer, suspect
+from edge.verify.alarms import CIFAR, IMAGENET, Infer, suspect
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (200, 3, 6, 6), dtype=np.uint8)

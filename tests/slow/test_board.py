@@ -100,7 +100,7 @@ def test_a_verdict_from_the_board_is_whole_and_kept_there(board: Board, world: W
     assert "board: copying the bundle" in err and "board: square" in err
     made = artifact.read(tmp_path / "v", ("verified",))
     assert json.loads(out)["identity"] == made.identity
-    predicate = statement.read(tmp_path / "v")["predicate"]
+    predicate = statement.read_statement(tmp_path / "v")["predicate"]
     assert "not-a-jetson" in [warning["name"] for warning in predicate["warnings"]]
     assert predicate["figures"]["robust"] is not None, "the whole protocol was covered, hybrid BPDA included"
     assert "torch" not in predicate["versions"] and "robust-compress" in predicate["versions"]
@@ -213,7 +213,7 @@ def test_the_attack_set_is_bit_for_bit_the_one_made_here(board: Board, chain: Si
         board, "verify", *stages, "--device", "jetson", "--host", "board", "--out", tmp_path / "v", "--samples", 20
     )
     assert finished(verified)[0] == 0
-    assert statement.read(tmp_path / "v")["predicate"]["figures"]["robust"] is not None
+    assert statement.read_statement(tmp_path / "v")["predicate"]["figures"]["robust"] is not None
 
 
 # ------------------------------------------------------------------------------------------- faults
@@ -292,7 +292,7 @@ def test_without_a_host_a_workstation_says_what_to_do(board: Board, world: World
 
 def test_the_file_alone_does_all_of_it(world: World, python: Path, tmp_path: Path) -> None:
     """`edge.pyz` in an environment without this package: every verb."""
-    bundle.write(tmp_path / "edge.pyz")
+    bundle.write_bundle(tmp_path / "edge.pyz")
     env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
 
     def run(*args: object) -> "subprocess.CompletedProcess[str]":
@@ -324,7 +324,7 @@ def test_the_file_alone_does_all_of_it(world: World, python: Path, tmp_path: Pat
 def test_a_device_that_computes_something_else_fails_the_check(python: Path, tmp_path: Path) -> None:
     world = World.make(tmp_path)
     world.export("exported", world.twin)
-    bundle.write(tmp_path / "edge.pyz")
+    bundle.write_bundle(tmp_path / "edge.pyz")
     lying = world.export("lying", -world.twin)
     attacks = world.attack_set({"exported": world.twin, "lying": world.twin})
     command = [str(python), str(tmp_path / "edge.pyz"), "check", str(lying.path), "--attack-set", str(attacks.path)]

@@ -39,19 +39,18 @@ def check(
     Files against the manifest, statement against its schema, the artifact's bytes against the subject, verdicts
     against hash and figures, the attack set's files, and the signature.
     """
-    from compress import signing
-    from edge.statement import checking
-    from edge.statement.checking import Checked
+    from compress import signing, statement_check
+    from compress.statement_check import CheckedPart
 
     if (identity is None) != (provider is None) or (key and identity):
         raise CompressError("a signer is given by --key FILE, or by --identity NAME with --provider URL")
     if identity and provider:  # the signature first: what it binds is named by it
-        signature = Checked("signature", signing.check_keyless(folder, identity, provider))
+        signature = CheckedPart("signature", signing.check_keyless(folder, identity, provider))
     elif key or signing.signed(folder):
-        signature = Checked("signature", signing.check(folder, key), skipped=key is None)
+        signature = CheckedPart("signature", signing.check(folder, key), skipped=key is None)
     else:
-        signature = Checked("signature", "none was made", skipped=True)
-    _, found = checking.check(folder, shipped=shipped, attack_set=attack_set)
+        signature = CheckedPart("signature", "none was made", skipped=True)
+    _, found = statement_check.check_verified(folder, shipped=shipped, attack_set=attack_set)
     rows = [signature, *found]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "checked": [asdict(row) for row in rows]}, ensure_ascii=False))

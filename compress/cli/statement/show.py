@@ -15,7 +15,7 @@ from compress.cli.options import FOLDER, json_option
 def show(where: Path, as_json: bool) -> None:
     """Print a statement as text: figures, attacks, protocol, alarms, machine, lineage, bound files."""
     from edge.statement import statement
-    from edge.statement.details import details
+    from edge.statement.wording import statement_details
 
-    stated = statement.read(where)
-    click.echo(json.dumps(stated, ensure_ascii=False) if as_json else details(stated))
+    stated = statement.read_statement(where)
+    click.echo(json.dumps(stated, ensure_ascii=False) if as_json else statement_details(stated))

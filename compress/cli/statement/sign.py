@@ -19,13 +19,12 @@ from edge.core.errors import CompressError
 @click.option("--attack-set", type=FOLDER, metavar="DIR", help="The attack set, where it was moved since.")
 def sign(folder: Path, key: "Path | None", keyless: bool, shipped: "Path | None", attack_set: "Path | None") -> None:
     """Check a verified folder, then sign its statement and all its files."""
-    from compress import signing
-    from edge.statement import checking
+    from compress import signing, statement_check
 
     if (key is None) == (not keyless):
         raise CompressError(
             "a signature needs one of --key FILE and --keyless; `compress statement keygen` makes a key"
         )
-    checking.check(folder, shipped=shipped, attack_set=attack_set)
+    statement_check.check_verified(folder, shipped=shipped, attack_set=attack_set)
     made = signing.sign(folder, key) if key else signing.sign_keyless(folder)
     click.echo("\n".join(map(str, made)))

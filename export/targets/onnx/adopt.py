@@ -17,8 +17,8 @@ from edge import open_runner
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
-from edge.core.interval import clopper_pearson
 from edge.core.progress import say
+from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
 from export import contract
 

@@ -19,15 +19,15 @@ HEAVY = {"torch", "onnx", "pydantic", "yaml", "click", "scipy", "sklearn", "mode
 
 
 def names() -> "dict[str, bytes]":
-    with zipfile.ZipFile(io.BytesIO(bundle.content())) as archive:
+    with zipfile.ZipFile(io.BytesIO(bundle.bundle_bytes())) as archive:
         assert archive.testzip() is None
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_its_bytes_are_a_function_of_the_sources() -> None:
-    first = bundle.content()
-    bundle.content.cache_clear()
-    assert bundle.content() == first
+    first = bundle.bundle_bytes()
+    bundle.bundle_bytes.cache_clear()
+    assert bundle.bundle_bytes() == first
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         assert archive.namelist() == sorted(archive.namelist())
         assert {entry.date_time for entry in archive.infolist()} == {bundle.EARLIEST}
@@ -60,7 +60,7 @@ def test_the_command_writes_a_program(tmp_path: Path, capsys: pytest.CaptureFixt
     assert execute(["bundle", str(tmp_path / "new" / "edge.pyz"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     path = Path(found["file"])
-    assert path.read_bytes() == bundle.content() and found["bytes"] == path.stat().st_size
+    assert path.read_bytes() == bundle.bundle_bytes() and found["bytes"] == path.stat().st_size
     assert os.access(path, os.X_OK)
     done = subprocess.run([sys.executable, "-I", path, "--version"], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == f"robust-compress {__version__}"
@@ -74,7 +74,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyte
 
 
 def test_a_python_without_numpy_is_one_line(tmp_path: Path) -> None:
-    bundle.write(tmp_path / "edge.pyz")
+    bundle.write_bundle(tmp_path / "edge.pyz")
     done = subprocess.run([sys.executable, "-I", "-S", tmp_path / "edge.pyz", "--help"], capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.board import frames
-from edge.board.frames import Channel, Closed, checked
+from edge.board.frames import Channel, Closed, checked_frame
 from edge.core.errors import CompressError
 from tests.edge.board import wire
 
@@ -121,5 +121,5 @@ def test_a_frame_too_large_is_not_begun() -> None:
 @pytest.mark.parametrize("header", [{"type": "put"}, {"type": "get", "bytes": 5}, {"type": "put", "bytes": True}, {}])
 def test_a_header_of_another_kind_or_type_is_refused(header: dict) -> None:
     with pytest.raises(CompressError):
-        checked(header, "put", bytes=int)
-    assert checked({"type": "put", "bytes": 5}, "put", bytes=int)["bytes"] == 5
+        checked_frame(header, "put", bytes=int)
+    assert checked_frame({"type": "put", "bytes": 5}, "put", bytes=int)["bytes"] == 5

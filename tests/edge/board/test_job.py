@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.remote.board_verification import BoardVerification
 from compress.remote.connection import Link
-from compress.remote.verify import Remote
 from compress.stages import verify as stage
 from edge.board import job, store
 from edge.core import artifact
@@ -29,9 +29,9 @@ def asked() -> dict[str, Any]:
     return config(device="jetson")
 
 
-def remote(world: World, asked: dict[str, Any]) -> Remote:
+def remote(world: World, asked: dict[str, Any]) -> BoardVerification:
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
-    return Remote(Link(wire.HOST, opened=wire.connect), asked, inputs)
+    return BoardVerification(Link(wire.HOST, opened=wire.connect), asked, inputs)
 
 
 def test_the_verdict_is_the_one_of_a_verification_here(
@@ -43,7 +43,7 @@ def test_the_verdict_is_the_one_of_a_verification_here(
     assert there.manifest["payload"] == here.manifest["payload"]
     assert there.identity != here.identity  # where it ran is part of it
     assert set(os.listdir(there.path)) == set(os.listdir(here.path))
-    stated, local = (statement.read(stage.path)["predicate"] for stage in (there, here))
+    stated, local = (statement.read_statement(stage.path)["predicate"] for stage in (there, here))
     for key in ("artifact", "figures", "protocol", "attacks", "agreement", "lineage", "attack_set", "verdicts"):
         assert stated[key] == local[key], key
     assert there.metrics["host"] == wire.HOST
@@ -58,7 +58,7 @@ def test_a_job_that_ended_unseen_is_found(
     first = remote(world, asked)
     first.start()
     (folder,) = (store.root() / "jobs").iterdir()
-    while job.status(folder.name)["state"] == job.RUNNING:
+    while job.job_status(folder.name)["state"] == job.RUNNING:
         time.sleep(0.05)
     started = (folder / job.LOCK).read_text()
     again = remote(world, asked)
@@ -73,11 +73,11 @@ def test_a_job_that_ended_unseen_is_found(
 
 def request(world: World, asked: dict[str, Any]) -> dict[str, Any]:
     """What starts a job, once both stages are there."""
-    from compress.remote import stages
+    from compress.remote import transfer
 
     with wire.connection() as board:
         for name in ("exported", "attack-set"):
-            stages.send(board, world.stages[name])
+            transfer.send_stage(board, world.stages[name])
     ids = {name: world.stages[name].identity for name in ("exported", "attack-set")}
     return {"config": asked, "files": {}, "bundle": "0" * 64, **ids}
 
@@ -90,7 +90,7 @@ def test_a_job_goes_on_without_its_board_is_alone_there_and_can_be_ended(world: 
     ask = request(world, long(asked))
     with wire.connection() as board:
         name = board.ask("start", request=ask)["job"]
-    assert job.status(name)["state"] == job.RUNNING
+    assert job.job_status(name)["state"] == job.RUNNING
     with wire.connection() as board:
         assert board.ask("start", request=ask)["job"] == name  # the same question finds the same job
         with pytest.raises(CompressError, match=r"process \d+ \(verify\) is at work on this board"):
@@ -101,7 +101,7 @@ def test_a_job_goes_on_without_its_board_is_alone_there_and_can_be_ended(world: 
         while (kind := board.receive(30)[0]["type"]) == "event":
             pass
         assert kind == "stop"
-    assert job.status(name)["state"] == job.ABSENT
+    assert job.job_status(name)["state"] == job.ABSENT
     with store.Busy("verify", alone=True):
         pass
 
@@ -157,7 +157,7 @@ def test_the_users_pipeline_is_sent_and_is_part_of_what_is_timed(
     np.save(camera / "recorded.npy", clean.transpose(0, 2, 3, 1))
     own = {"preprocess": "camera_of_a_board:unit", "frames": str(camera / "recorded.npy")}
     made = remote(world, {**asked, **own}).run(tmp_path / "there", add_record=stage.add_page)
-    stated = statement.read(made.path)["predicate"]
+    stated = statement.read_statement(made.path)["predicate"]
     assert stated["preprocess"]["name"] == own["preprocess"]
     assert stated["preprocess"]["sha256"] == artifact.file_sha256(camera / "camera_of_a_board.py")
     assert stated["preprocess"]["clean"]["count"] == stated["figures"]["clean"]["count"]
@@ -176,7 +176,9 @@ def test_a_link_lost_again_and_again_is_made_again(world: World, asked: dict[str
 
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     links = Breaking(*lives)
-    made = Remote(Link(wire.HOST, opened=links), asked, inputs).run(tmp_path / "out", add_record=stage.add_page)
+    made = BoardVerification(Link(wire.HOST, opened=links), asked, inputs).run(
+        tmp_path / "out", add_record=stage.add_page
+    )
     assert made.metrics["n"] == len(world.labels)
     assert links.made == len(lives) + 1
 
@@ -256,7 +258,7 @@ def fetched(world: World, asked: dict[str, Any], liar: Liar, out: Path) -> artif
     inputs = verify.VerifyInputs(world.stages["exported"].path, world.stages["attack-set"].path)
     link = Link(wire.HOST, opened=lambda host, python: wire.scripted(liar))
     try:
-        return Remote(link, asked, inputs).run(out, add_record=stage.add_page)
+        return BoardVerification(link, asked, inputs).run(out, add_record=stage.add_page)
     finally:
         link.close()
 
@@ -322,7 +324,7 @@ def test_a_lie_is_one_line_and_leaves_nothing(
 
 
 def test_progress_from_afar_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    from compress.remote.follow import Replay
+    from compress.remote.board_verification import Replay
 
     replay = Replay("board")
     replay.show({"offset": 1, "event": {"say": "\x1b[2Jgone\r\n" + "x" * 10_000}})

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from edge import open_runner
-from edge.board import reference, selftesting
+from edge.board import selftesting
 from export import reference_network
 
-NETWORK = resources.files("edge.board").joinpath(reference.FILE)
+NETWORK = resources.files("edge.board").joinpath(selftesting.NETWORK)
 
 
 def test_the_committed_file_is_what_the_script_writes() -> None:
@@ -22,10 +22,10 @@ def test_the_committed_file_is_what_the_script_writes() -> None:
 
 
 def test_numpy_computes_what_a_naive_loop_computes() -> None:
-    x = reference.images(2)
-    kernel, scale, bias = reference.weights("first")
+    x = selftesting.reference_images(2)
+    kernel, scale, bias = selftesting.reference_weights("first")
     image = np.clip(np.rint(x / 255 * 127), -128, 127)
-    got = reference._convolution(image / 127, "first")
+    got = selftesting._convolution(image / 127, "first")
     for k, i, j in ((0, 0, 0), (3, 4, 7), (7, 7, 0)):
         total = float(bias[k])
         for c in range(3):
@@ -40,9 +40,9 @@ def test_numpy_computes_what_a_naive_loop_computes() -> None:
 def test_the_runtime_computes_what_numpy_computes(tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     path.write_bytes(NETWORK.read_bytes())
-    x, want = reference.images(), reference.logits(reference.images())
+    x, want = selftesting.reference_images(), selftesting.reference_logits(selftesting.reference_images())
     with open_runner(path, batch_size=4) as runner:
-        assert np.abs(runner.infer(x) - want).max() <= reference.TOLERANCE * np.abs(want).max()
+        assert np.abs(runner.infer(x) - want).max() <= selftesting.TOLERANCE * np.abs(want).max()
     assert len(set(want.argmax(1))) >= 4, "the images tell the classes apart"
 
 
@@ -65,7 +65,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_right_passes(brief: None) -> None:
-    found = selftesting.run()
+    found = selftesting.run_selftest()
     assert found["passed"], found
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert [row["name"] for row in found["checks"]] == [
@@ -82,15 +82,15 @@ def test_a_machine_that_is_right_passes(brief: None) -> None:
 
 
 def test_a_machine_that_computes_something_else_fails(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = reference.logits
-    monkeypatch.setattr(reference, "logits", lambda x: right(x) * 1.1)
-    rows = {row["name"]: row["passed"] for row in selftesting.run()["checks"]}
+    right = selftesting.reference_logits
+    monkeypatch.setattr(selftesting, "reference_logits", lambda x: right(x) * 1.1)
+    rows = {row["name"]: row["passed"] for row in selftesting.run_selftest()["checks"]}
     assert rows["golden logits at batch 4"] is False and rows["padding"] is True
 
 
 def test_a_machine_without_a_runtime_says_so(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    found = selftesting.run()
+    found = selftesting.run_selftest()
     assert not found["passed"]
     (row,) = [row for row in found["checks"] if row["passed"] is False]
     assert row["name"] == "runtime" and "onnxruntime" in row["found"]

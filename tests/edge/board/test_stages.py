@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.remote import stages
+from compress.remote import transfer
 from edge.board import store
 from edge.board.frames import CHUNK
 from edge.core import artifact
@@ -16,9 +16,9 @@ from tests.edge.stages import World
 def test_a_stage_arrives_whole_and_is_sent_once(world: World, cache: Path) -> None:
     stage = world.stages["attack-set"]
     with wire.connection() as board:
-        stages.send(board, stage)
+        transfer.send_stage(board, stage)
         first = board.channel.sent
-        stages.send(board, stage)
+        transfer.send_stage(board, stage)
         assert board.channel.sent - first < 2000 < first
     there = artifact.read(store.stage(stage.identity), ("attack-set",))
     assert there.identity == stage.identity
@@ -31,7 +31,7 @@ def test_two_stages_of_one_file_store_it_once(world: World, cache: Path) -> None
     again = world.export("exported-again", world.twin, source="student")
     with wire.connection() as board:
         for stage in (world.stages["exported"], again):
-            stages.send(board, stage)
+            transfer.send_stage(board, stage)
     assert world.stages["exported"].identity != again.identity
     sizes = [path.stat().st_size for path in (cache / "files").iterdir()]
     assert sizes.count(again.file("model.onnx").stat().st_size) == 1
@@ -72,7 +72,7 @@ def test_what_is_no_hash_names_no_file(sha256: str) -> None:
 def test_a_stage_under_another_identity_is_refused(world: World, cache: Path) -> None:
     stage = world.stages["exported"]
     with wire.connection() as board:
-        stages.send(board, stage)
+        transfer.send_stage(board, stage)
         files = {name: entry["sha256"] for name, entry in stage.manifest["payload"].items()}
         files["manifest.json"] = artifact.file_sha256(stage.file("manifest.json"))
         with pytest.raises(CompressError, match="send it again"):

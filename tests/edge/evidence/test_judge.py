@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.evidence import snapshot
-from edge.evidence.judge import NAMES, judge
+from edge.evidence.warnings import WARNINGS, machine_warnings
 from tests.edge import boards
 
 STEADY = {"cv": 0.01}
@@ -38,8 +38,8 @@ def states(quiet: State) -> "tuple[State, State, State]":
 
 
 def names(states: "tuple[State, State, State]", latency: State = STEADY) -> list[str]:
-    rows = judge(*states, latency)
-    assert all(row["found"] and row["fix"] and row["name"] in NAMES for row in rows)
+    rows = machine_warnings(*states, latency)
+    assert all(row["found"] and row["fix"] and row["name"] in WARNINGS for row in rows)
     return [row["name"] for row in rows]
 
 
@@ -90,7 +90,7 @@ def test_a_cause_has_its_warning(
     states: "tuple[State, State, State]", name: str, which: int, change: Any, value: Any, said: str
 ) -> None:
     change(states[which], value)
-    (row,) = judge(*states, STEADY)
+    (row,) = machine_warnings(*states, STEADY)
     assert row["name"] == name and said in row["found"]
 
 
@@ -131,7 +131,7 @@ def test_a_processor_by_its_governor_and_a_gpu_by_what_its_clock_did(states: "tu
             "gpu": {"mhz": 1980.0, "max_mhz": 1980.0},
         }
     states[DURING]["mhz"] = {"gpu": {"min": 1755.0, "mean": 1900.0, "max": 1980.0}}
-    rows = judge(*states, STEADY)
+    rows = machine_warnings(*states, STEADY)
     assert [row["name"] for row in rows] == ["clocks-unlocked", "governor"]
     assert "from 1755 to 1980 MHz" in rows[0]["found"] and "nvidia-smi -lgc 1980" in rows[0]["fix"]
     assert rows[1]["found"] == "cores run under powersave"
@@ -142,12 +142,12 @@ def test_a_processor_by_its_governor_and_a_gpu_by_what_its_clock_did(states: "tu
 
 def test_without_samples_the_states_alone_speak(states: "tuple[State, State, State]") -> None:
     before, _, after = states
-    assert judge(before, None, after, STEADY) == []
+    assert machine_warnings(before, None, after, STEADY) == []
     after["over_current"]["oc2"] += 1
     before["limited"], after["limited"] = 3, 5
-    rows = judge(before, None, after, STEADY)
+    rows = machine_warnings(before, None, after, STEADY)
     assert [row["name"] for row in rows] == ["throttled", "over-current"] and "in 2 periods" in rows[0]["found"]
 
 
 def test_every_name_is_tried_here() -> None:
-    assert {case[0] for case in CASES} | {"governor", "unsteady", "not-a-jetson"} == set(NAMES)
+    assert {case[0] for case in CASES} | {"governor", "unsteady", "not-a-jetson"} == set(WARNINGS)

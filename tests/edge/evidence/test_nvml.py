@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge.evidence import Sampler, nvml, snapshot
-from edge.evidence.judge import judge
 from edge.evidence.tree import Tree
+from edge.evidence.warnings import machine_warnings
 from edge.statement import schema
 
 SOURCE = Path(__file__).with_name("nvml_stub.c")
@@ -39,8 +39,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
 def test_everything_that_the_driver_tells(library: Compile) -> None:
     tree = Tree()
-    with nvml.opened(library()) as (gpu, loaded):
-        found = nvml.describe(tree, gpu, loaded)
+    with nvml.opened_nvml(library()) as (gpu, loaded):
+        found = nvml.describe_gpu(tree, gpu, loaded)
         assert gpu.clock(nvml.MEMORY) == 10501 and gpu.energy() == 5_000_000_000_000
     assert (found["name"], found["compute_capability"]) == ("NVIDIA Stub 4090", "8.9")
     assert (found["driver"], found["cuda"]) == ("575.57.08", "12.9")
@@ -58,19 +58,19 @@ def test_everything_that_the_driver_tells(library: Compile) -> None:
 
 
 def test_our_own_processes_are_no_others(library: Compile) -> None:
-    with nvml.opened(library()) as (gpu, loaded):
-        assert nvml.describe(Tree(), gpu, loaded, own=(1,))["others"] == []
+    with nvml.opened_nvml(library()) as (gpu, loaded):
+        assert nvml.describe_gpu(Tree(), gpu, loaded, own=(1,))["others"] == []
 
 
 def test_an_older_driver_has_an_older_name(library: Compile) -> None:
-    with nvml.opened(library("OLD")) as (gpu, _):
+    with nvml.opened_nvml(library("OLD")) as (gpu, _):
         assert nvml.words(gpu.reasons()) == ["power brake"]
 
 
 def test_what_is_not_supported_is_null_and_said(library: Compile) -> None:
     tree = Tree()
-    with nvml.opened(library("MEAGRE")) as (gpu, loaded):
-        found = nvml.describe(tree, gpu, loaded)
+    with nvml.opened_nvml(library("MEAGRE")) as (gpu, loaded):
+        found = nvml.describe_gpu(tree, gpu, loaded)
     assert found["name"] is None and found["power_mw"] is None and found["others"] is None
     told = {row["what"]: row["why"] for row in tree.unreadable}
     assert told["power of the GPU"] == "nvmlDeviceGetPowerUsage: Not Supported" and len(told) == 17
@@ -79,24 +79,30 @@ def test_what_is_not_supported_is_null_and_said(library: Compile) -> None:
 def test_which_gpu(library: Compile, monkeypatch: pytest.MonkeyPatch) -> None:
     for visible in ("", "1", "GPU-1", "GPU-1,GPU-2"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        with nvml.opened(library()) as (gpu, _):
+        with nvml.opened_nvml(library()) as (gpu, _):
             assert gpu.temperature() == 71
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    with pytest.raises(nvml.NvmlError, match="nvmlDeviceGetHandleByIndex_v2: Invalid Argument"), nvml.opened(library()):
+    with (
+        pytest.raises(nvml.NvmlError, match="nvmlDeviceGetHandleByIndex_v2: Invalid Argument"),
+        nvml.opened_nvml(library()),
+    ):
         pass
-    with nvml.opened(library(), index=0) as (gpu, _):
+    with nvml.opened_nvml(library(), index=0) as (gpu, _):
         assert gpu.name()
 
 
 def test_it_is_closed_again(library: Compile) -> None:
-    with nvml.opened(library()) as (gpu, _):
+    with nvml.opened_nvml(library()) as (gpu, _):
         pass
     with pytest.raises(nvml.NvmlError):
         gpu.power()
 
 
 def test_without_a_driver_one_sentence() -> None:
-    with pytest.raises(nvml.NvmlError, match=r"libnowhere\.so\.1 cannot be loaded"), nvml.opened("libnowhere.so.1"):
+    with (
+        pytest.raises(nvml.NvmlError, match=r"libnowhere\.so\.1 cannot be loaded"),
+        nvml.opened_nvml("libnowhere.so.1"),
+    ):
         pass
 
 
@@ -107,7 +113,7 @@ def test_a_desktop_gpu_in_a_snapshot_and_its_warnings(library: Compile) -> None:
     assert found["kind"] == "gpu" and found["clocks"]["gpu"] == {"mhz": 2520, "max_mhz": 3105}
     assert found["temperatures_c"]["gpu"] == 71 and found["limits_c"]["gpu"] == 93
     assert found["power_mw"]["GPU"] == 312500 and found["energy_mj"]["GPU"] == 5 * 10**12
-    rows = {row["name"]: row["found"] for row in judge(found, None, found, {"cv": 0.0})}
+    rows = {row["name"]: row["found"] for row in machine_warnings(found, None, found, {"cv": 0.0})}
     assert rows["throttled"].endswith("held down by power cap, heat (hardware)") and "process 1" in rows["shared-gpu"]
 
 

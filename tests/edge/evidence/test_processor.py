@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from edge.evidence import Sampler, snapshot
-from edge.evidence.energy import energy
-from edge.evidence.judge import judge
-from edge.evidence.load import process_ticks, ticks
+from edge.evidence.processor import process_ticks, ticks
+from edge.evidence.samples import timed_energy
+from edge.evidence.warnings import machine_warnings
 
 CPU = "sys/devices/system/cpu"
 SERVER = {
@@ -78,7 +78,7 @@ def test_a_server(server: Path) -> None:
     assert found["throttled"] == {"Processor": 0}  # a fan or a display cools by other means
     assert found["ticks"] == {"busy": 150, "steal": 17, "total": 9227}  # guests are in user already
     assert found["memory"]["swap_used_bytes"] == 100 * 1024
-    rows = judge(found, None, found, {"cv": 0.0})
+    rows = machine_warnings(found, None, found, {"cv": 0.0})
     assert [(row["name"], row["found"]) for row in rows] == [("governor", "cores run under powersave")]
     assert "tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor" in rows[0]["fix"]
 
@@ -99,7 +99,7 @@ def test_its_energy_is_that_of_packages_and_memory(server: Path) -> None:
     )
     assert samples.about["ranges"] == {"mj.package-0": 262143328.85}
     span = int(samples.times_ns[0]), int(samples.times_ns[-1])
-    assert energy(samples, span)["why"].startswith("2 samples of power")
+    assert timed_energy(samples, span)["why"].startswith("2 samples of power")
 
 
 @pytest.mark.parametrize(

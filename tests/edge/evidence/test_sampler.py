@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import compress
 import edge
 from edge.evidence import Sampler, Samples, Watch
-from edge.evidence.sampler import COMMAND
-from edge.evidence.summary import summary
+from edge.evidence.samples import sample_summary
+from edge.evidence.watch import COMMAND
 from tests.edge import boards
 
 ROOT = Path(edge.__file__).parents[1]
@@ -58,7 +57,7 @@ def test_this_machine_is_watched_while_it_works() -> None:
     assert before <= found.times_ns[0] <= span[0] and span[1] <= found.times_ns[-1] <= time.monotonic_ns()
     assert len(found) >= 3 and (np.diff(found.times_ns) > 0).all()
     assert 0 < found.about["cpu_s"] < found.about["wall_s"]
-    cores = summary(found, span)["cores"]
+    cores = sample_summary(found, span)["cores"]
     assert cores["own"] == pytest.approx(spent / ((span[1] - span[0]) / 1e9), abs=0.1)
     assert cores["busy"] >= cores["own"] - 0.1
     total = found.values["s.total"]
@@ -176,14 +175,13 @@ def test_it_works_out_of_a_zip_file(tmp_path: Path) -> None:
     """One file that holds everything, as a board gets it; its own command may be named instead."""
     archive = tmp_path / "edge.pyz"
     with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr("__main__.py", "import sys\nfrom edge.evidence import sample\nsample.main(sys.argv[2:])\n")
-        for package in (compress, edge):
-            folder = Path(package.__file__).parent
-            kept = folder.rglob("*.py") if package is edge else folder.glob("*.py")
-            for path in kept:
-                packed.write(path, path.relative_to(ROOT))
+        packed.writestr(
+            "__main__.py", "import sys\nfrom edge.evidence import channels\nchannels.record_samples(sys.argv[2:])\n"
+        )
+        for path in Path(edge.__file__).parent.rglob("*.py"):
+            packed.write(path, path.relative_to(ROOT))
     script = (
-        "import sys\nfrom edge.evidence import Sampler\nfrom edge.evidence.sampler import COMMAND\n"
+        "import sys\nfrom edge.evidence import Sampler\nfrom edge.evidence.watch import COMMAND\n"
         "for command in (COMMAND, (sys.executable, sys.argv[1], 'sample')):\n"
         "    with Sampler(gpu=False, command=command) as sampler: pass\n"
         "    print(len(sampler.samples), sampler.samples.about.get('fault'))\n"

@@ -8,7 +8,7 @@ import pytest
 
 from edge.core.errors import CompressError
 from edge.evidence import Samples
-from edge.evidence.summary import summary
+from edge.evidence.samples import sample_summary
 from edge.statement import schema
 from tests.edge.evidence.test_energy import span, watched
 
@@ -30,7 +30,7 @@ CHANNELS = {
 
 
 def test_figures_of_the_timed_part() -> None:
-    found = summary(watched(10, CHANNELS, about=ABOUT), span(2, 6), inferences=100)
+    found = sample_summary(watched(10, CHANNELS, about=ABOUT), span(2, 6), inferences=100)
     assert found["n"] == 81 and found["seconds"] == 4.0 and found["hz"] == 20.25
     assert found["longest_gap_ms"] == pytest.approx(50) and found["sampler_cpu"] == 0.05
     assert found["mhz"] == {"cpu0": {"min": 1200.0, "mean": pytest.approx(1400), "max": 1600.0}}
@@ -46,12 +46,12 @@ def test_figures_of_the_timed_part() -> None:
 
 
 def test_before_the_timed_part_nothing_counts() -> None:
-    found = summary(watched(10, CHANNELS, about=ABOUT), span(7, 9))
+    found = sample_summary(watched(10, CHANNELS, about=ABOUT), span(7, 9))
     assert found["throttled"] == {"cpu-throttle-alert": 0.0} and found["events"] == {"oc3": 0.0}
 
 
 def test_of_nothing_there_are_no_figures() -> None:
-    found = summary(Samples(about={"fault": "it did not begin"}), span(0, 1))
+    found = sample_summary(Samples(about={"fault": "it did not begin"}), span(0, 1))
     json.dumps(found, allow_nan=False)
     assert (found["n"], found["cores"], found["mhz"], found["fault"]) == (0, None, {}, "it did not begin")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.evidence import texts
+from edge.evidence import jetson
 from tests.edge import boards
 
 RECORDED = {
@@ -24,7 +24,7 @@ JP7 = (
 
 
 def test_a_line_of_jetpack_6() -> None:
-    found = texts.tegrastats(RECORDED["orin-nx", "tegrastats.txt"])
+    found = jetson.parse_tegrastats(RECORDED["orin-nx", "tegrastats.txt"])
     assert found["memory"]["RAM"] == {"used_bytes": 3522 << 20, "total_bytes": 15606 << 20}
     assert found["cores"][3] == {"busy": 1.0, "mhz": 1984.0} and len(found["cores"]) == 8
     assert found["emc"] == {"busy": 0.31, "mhz": 3199.0} and found["gpu"] == {"busy": 0.98, "mhz": 1172.0}
@@ -33,7 +33,7 @@ def test_a_line_of_jetpack_6() -> None:
 
 
 def test_a_line_of_jetpack_7() -> None:
-    found = texts.tegrastats(JP7)
+    found = jetson.parse_tegrastats(JP7)
     assert found["cores"] == [{"busy": 0.9, "mhz": 2601.0}, None, {"busy": 0.07, "mhz": 2601.0}]
     assert found["gpu"] == {"busy": 0.87, "mhz": 1574.0}
     assert found["temperatures_c"] == {"cpu": 58.25}  # −256 is a sensor without power
@@ -41,11 +41,11 @@ def test_a_line_of_jetpack_7() -> None:
 
 
 def test_the_last_whole_line_counts_and_what_it_lacks_is_absent() -> None:
-    found = texts.tegrastats(RECORDED["orin-nano", "tegrastats.txt"])
+    found = jetson.parse_tegrastats(RECORDED["orin-nano", "tegrastats.txt"])
     assert found["power_mw"]["VDD_IN"] == 5011.0 and found["gpu"] == {"busy": 0.14, "mhz": None}
     assert "emc" not in found and found["cores"][5] is None
-    assert "gpu" not in texts.tegrastats(RECORDED["thor", "tegrastats.txt"])
-    assert texts.tegrastats("CPU [0%,5%,off]@2601 RAM 1/2MB")["cores"] == [
+    assert "gpu" not in jetson.parse_tegrastats(RECORDED["thor", "tegrastats.txt"])
+    assert jetson.parse_tegrastats("CPU [0%,5%,off]@2601 RAM 1/2MB")["cores"] == [
         {"busy": 0.0, "mhz": 2601.0},
         {"busy": 0.05, "mhz": 2601.0},
         None,
@@ -63,17 +63,17 @@ def test_the_last_whole_line_counts_and_what_it_lacks_is_absent() -> None:
     ],
 )
 def test_power_modes(text: str, found: "dict[str, Any] | None") -> None:
-    assert texts.nvpmodel(text) == found
+    assert jetson.parse_nvpmodel(text) == found
 
 
 def test_shown_clocks_are_in_mhz() -> None:
-    found = texts.jetson_clocks(RECORDED["orin-nx", "jetson_clocks-show.txt"])
+    found = jetson.parse_jetson_clocks(RECORDED["orin-nx", "jetson_clocks-show.txt"])
     assert len(found) == 10 and found["cpu7"] == {"mhz": 1984.0, "min_mhz": 1984.0, "max_mhz": 1984.0}
     assert found["emc"] == {"mhz": 3199.0, "min_mhz": 204.0, "max_mhz": 3199.0, "override": True}
     assert found["gpu"]["mhz"] == 1173.0
-    assert texts.jetson_clocks(RECORDED["orin-nano", "jetson_clocks-show.txt"]) == {}
+    assert jetson.parse_jetson_clocks(RECORDED["orin-nano", "jetson_clocks-show.txt"]) == {}
     off = "cpu3: Online=0 Governor=schedutil MinFreq=1 MaxFreq=1 CurrentFreq=1 IdleStates: WFI=1"
-    assert texts.jetson_clocks(off) == {}
+    assert jetson.parse_jetson_clocks(off) == {}
 
 
 LINES = st.sampled_from([*RECORDED.values(), JP7])
@@ -89,5 +89,5 @@ def damaged(draw: st.DrawFn) -> str:
 
 @given(st.text() | damaged())
 def test_no_text_is_a_fault(text: str) -> None:
-    for read in (texts.tegrastats, texts.nvpmodel, texts.jetson_clocks):
+    for read in (jetson.parse_tegrastats, jetson.parse_nvpmodel, jetson.parse_jetson_clocks):
         json.dumps(read(text), allow_nan=False)

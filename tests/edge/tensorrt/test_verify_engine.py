@@ -7,12 +7,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from compress import statement_check
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.runtimes.tensorrt import library, preflight, recipe, runner, sidecar
 from edge.runtimes.tensorrt.cuda import Cuda
-from edge.statement import checking, statement
+from edge.statement import statement
 from edge.verify import verify
 from tests.edge import linear
 from tests.edge.stages import DATA, World, config, exported
@@ -64,7 +65,7 @@ def test_a_deferred_engine_is_what_is_stated_kept_and_checked(world: World, monk
     sha256 = artifact.bytes_sha256(fake.plan())
     monkeypatch.setattr(world, "sha256", lambda name: sha256)  # of the engine that answered when the set was made
     made = verified(world, world.attack_set({"trt": world.twin}))
-    stated = statement.read(made.path)
+    stated = statement.read_statement(made.path)
     jsonschema.Draft202012Validator(SCHEMA).validate(stated)
     said = stated["predicate"]
     assert stated["subject"] == [{"name": "engine.plan", "digest": {"sha256": sha256}}]
@@ -78,17 +79,17 @@ def test_a_deferred_engine_is_what_is_stated_kept_and_checked(world: World, monk
         "within tolerance",
     )
     assert len(fake.BUILT) == 1  # for golden images, attacks and latency together
-    _, rows = checking.check(made.path)
+    _, rows = statement_check.check_verified(made.path)
     assert any("engine.plan is the statement's subject" in row.found for row in rows)
     made.file("engine.plan").write_bytes(b"other")
     with pytest.raises(CompressError, match=r"engine.plan: has sha256"):
-        checking.check(made.path)
+        statement_check.check_verified(made.path)
 
 
 def test_hybrid_images_of_another_engine_cover_nothing(world: World) -> None:
     """The set was made with another build of the same graph; no verdict carries over."""
     export(world)
-    said = statement.read(verified(world, world.attack_set({"trt": world.twin})).path)["predicate"]
+    said = statement.read_statement(verified(world, world.attack_set({"trt": world.twin})).path)["predicate"]
     (part,) = (part for part in said["protocol"] if part["part"] == "c")
     assert not part["covered"] and part["where"] == "the attack set does not hold this artifact"
     assert said["figures"]["robust"] is None and said["figures"]["upper_bound"] is not None
@@ -100,9 +101,9 @@ def test_a_stages_own_engine_that_fits_is_executed_and_not_kept_twice(world: Wor
     export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library(), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
     assert "engine.plan" not in made.manifest["payload"] and not fake.BUILT
-    said = statement.read(made.path)["predicate"]
+    said = statement.read_statement(made.path)["predicate"]
     assert not said["artifact"]["origin"]["here"] and said["artifact"]["file"] == "engine.plan"
-    checking.check(made.path)
+    statement_check.check_verified(made.path)
 
 
 def test_an_engine_of_another_version_is_built_anew_and_that_is_said(
@@ -111,7 +112,7 @@ def test_an_engine_of_another_version_is_built_anew_and_that_is_said(
     engine = fake.plan("10.9.0")
     export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library("10.9.0"), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
-    assert statement.read(made.path)["predicate"]["artifact"]["origin"]["here"] and len(fake.BUILT) == 1
+    assert statement.read_statement(made.path)["predicate"]["artifact"]["origin"]["here"] and len(fake.BUILT) == 1
     assert preflight.ANEW in capsys.readouterr().err
 
 

@@ -11,34 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from compress.remote import bundle, fetch, pipeline, stages
+from compress.remote import bundle, transfer
 from compress.remote.connection import STOPPED_IN_S, Connection, Link, Lost
-from compress.remote.follow import Replay
-from edge.board.frames import checked
+from edge.board.frames import checked_frame
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
-from edge.core.progress import say
+from edge.core.progress import Progress, say
 from edge.evidence import samples
 from edge.statement import statement
 from edge.verify import findings
 from edge.verify import verify as verification
 from edge.verify.attack_set import AttackSet
-from edge.verify.verify import VerifyInputs, Written
+from edge.verify.verify import VerifiedWork, VerifyInputs
 
 FETCHED = "fetched"
 STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing
 SILENT_S = 60.0  # the longest pause of a board that is followed
 
 
-class Remote:
+class BoardVerification:
     """One artifact on one board. `config` as `VerifyConfig.semantic()`."""
 
     def __init__(self, link: Link, config: Mapping[str, Any], inputs: VerifyInputs) -> None:
         self._link, self._config = link, dict(config)
         self._exported = artifact.read(inputs.exported, ("exported",))
         self._attacks = artifact.read(inputs.attack_set, ("attack-set",))
-        self._pipeline = pipeline.files(config)
+        self._pipeline = transfer.pipeline_files(config)
         self._job: str | None = None
         self._followed = False
         self._stopped = threading.Event()
@@ -64,7 +63,9 @@ class Remote:
             self._link.do(lambda connection: self._follow(connection, replay))
             attacks = AttackSet.read(self._attacks)
             stated = self._link.do(
-                lambda connection: fetch.fetch(connection, str(self._job), self._exported, attacks, work.file(FETCHED))
+                lambda connection: transfer.fetch_result(
+                    connection, str(self._job), self._exported, attacks, work.file(FETCHED)
+                )
             )
             add_record(self._keep(work, stated, attacks))
 
@@ -82,22 +83,22 @@ class Remote:
 
     def _started(self, connection: Connection) -> str:
         for stage in (self._exported, self._attacks):
-            stages.send(connection, stage)
+            transfer.send_stage(connection, stage)
         own = {name: artifact.file_sha256(path) for name, path in self._pipeline.items()}
-        stages.send_files(connection, {own[name]: path for name, path in self._pipeline.items()}, "the pipeline")
+        transfer.send_files(connection, {own[name]: path for name, path in self._pipeline.items()}, "the pipeline")
         request = {
-            "config": pipeline.there(self._config),
+            "config": transfer.config_there(self._config),
             "files": own,
             "exported": self._exported.identity,
             "attack-set": self._attacks.identity,
-            "bundle": artifact.bytes_sha256(bundle.content()),
+            "bundle": artifact.bytes_sha256(bundle.bundle_bytes()),
         }
-        answer = checked(connection.ask("start", STARTED_IN_S, request=request), "start", job=str, state=str)
+        answer = checked_frame(connection.ask("start", STARTED_IN_S, request=request), "start", job=str, state=str)
         if answer["state"] == "done":
             say(f"{self._link.host}: has done this already")
         return str(answer["job"])
 
-    def _follow(self, connection: Connection, replay: Replay) -> None:
+    def _follow(self, connection: Connection, replay: "Replay") -> None:
         connection.send({"type": "follow", "job": self._job, "offset": replay.offset})
         self._followed = True
         try:
@@ -112,7 +113,7 @@ class Remote:
                     break
         finally:
             self._followed = False
-        end = checked(header, "end", state=str, message=str)
+        end = checked_frame(header, "end", state=str, message=str)
         if end["state"] != "done":
             raise connection.fault(end)
 
@@ -142,13 +143,13 @@ class Remote:
 
     # ------------------------------------------------------------------------------------ here
 
-    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> Written:
+    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> VerifiedWork:
         """What was fetched and checked becomes the stage."""
         folder = work.file(FETCHED)
         predicate = stated["predicate"]
         predicate["lineage"] = findings.lineage(self._exported)  # of which a board knows the beginning alone
         shutil.move(folder / statement.VERDICTS, work.add_payload(statement.VERDICTS))
-        for name in fetch.ENGINE_FILES:
+        for name in transfer.ENGINE_FILES:
             if (folder / name).exists():
                 shutil.move(folder / name, work.add_payload(name))
         for name in (verification.LATENCY, samples.FILE):
@@ -160,7 +161,7 @@ class Remote:
         with np.load(work.file(verification.LATENCY), allow_pickle=False) as timed:
             samples_ns = timed["samples_ns"]
         work.metrics = {**verification.metrics(stated), "host": self._link.host}
-        return Written(work, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
+        return VerifiedWork(work, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
 
     def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:
         """Images and verdicts as the report takes them; predictions where the attack set knows the artifact."""
@@ -172,3 +173,41 @@ class Remote:
             said[: len(attacks.adversarial)] = attacks.predictions[:, place]
         images = np.concatenate([attacks.adversarial, found["adversarial"]])
         return {**found, "clean": attacks.clean, "adversarial": images, "predictions": said}
+
+
+TEXT_MOST = 500
+
+
+class Replay:
+    """Events of a board's progress on this machine's bars; `offset` is how far the board's record of them was read."""
+
+    def __init__(self, host: str) -> None:
+        self.offset = 0
+        self._host = host
+        self._bars: dict[str, Progress] = {}
+
+    def show(self, header: Mapping[str, Any]) -> None:
+        """One frame {"offset", "event"}; another form is a fault of the board."""
+        try:
+            self.offset = int(header["offset"])
+            self._event(header["event"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CompressError(f"{self._host}: sent progress of a form that is not known here") from None
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        if "say" in event:
+            say(f"{self._host}: {_plain(event['say'])}")
+            return
+        label = _plain(event["label"])
+        bar = self._bars.get(label)
+        if bar is None:
+            bar = self._bars[label] = Progress(f"{self._host}: {label}", int(event["total"])).__enter__()
+        bar.step(int(event["done"]) - bar.done, _plain(event["note"]))
+        if event["end"] is not None:
+            del self._bars[label]
+            bar.__exit__(None if event["end"] else CompressError, None, None)
+
+
+def _plain(text: str) -> str:
+    """Text from afar, without what would move a terminal's cursor."""
+    return "".join(c for c in text[:TEXT_MOST] if c.isprintable())

@@ -13,10 +13,10 @@ MARGIN_C = 5.0
 LEAST_HZ = 10.0
 LEAST_S = 1.0  # a shorter part says little of heat, load and power
 
-State = Mapping[str, Any]
+MachineState = Mapping[str, Any]
 Row = dict[str, str]
 #: every name, and what it means
-NAMES = {
+WARNINGS = {
     "not-a-jetson": "a Jetson was asked for, and this machine is none",
     "clocks-unlocked": "clocks could move",
     "governor": "the governor of the processor's clock lowers it",
@@ -32,7 +32,9 @@ NAMES = {
 }
 
 
-def judge(before: State, during: "State | None", after: State, latency: State) -> list[Row]:
+def machine_warnings(
+    before: MachineState, during: "MachineState | None", after: MachineState, latency: MachineState
+) -> list[Row]:
     """[{name, found, fix}] in the order of NAMES; `before` and `after` as `snapshot`, `during` as `summary` gives them.
 
     `latency` gives `cv` and `conditions`. What could not be read raises no warning: `unreadable` says it.
@@ -50,14 +52,14 @@ def judge(before: State, during: "State | None", after: State, latency: State) -
         *_unsteady(latency),
         *_watched(during),
     ]
-    return sorted(rows, key=lambda row: list(NAMES).index(row["name"]))
+    return sorted(rows, key=lambda row: list(WARNINGS).index(row["name"]))
 
 
 def _row(name: str, found: str, fix: str) -> Row:
     return {"name": name, "found": found, "fix": fix}
 
 
-def _clocks(before: State, during: "State | None") -> Iterator[Row]:
+def _clocks(before: MachineState, during: "MachineState | None") -> Iterator[Row]:
     """A Jetson's by their bounds; elsewhere by what they did, since a driver does not tell whether it holds them."""
     if before["kind"] == "jetson":
         free = [name for name, clock in before["clocks"].items() if name != "gpu_memory" and held(clock) is False]
@@ -76,7 +78,7 @@ def _clocks(before: State, during: "State | None") -> Iterator[Row]:
         )
 
 
-def _bounds(clock: State) -> str:
+def _bounds(clock: MachineState) -> str:
     return f"{clock['min_mhz']:.0f} to {clock['max_mhz']:.0f} MHz"
 
 
@@ -86,7 +88,7 @@ def _brief(names: "list[str]") -> list[str]:
     return cores[:1] + [name for name in names if name not in cores]
 
 
-def _governor(before: State) -> Iterator[Row]:
+def _governor(before: MachineState) -> Iterator[Row]:
     if before["kind"] == "jetson":
         return  # with its bounds at one value any governor holds the clock
     found = {
@@ -99,14 +101,14 @@ def _governor(before: State) -> Iterator[Row]:
         yield _row("governor", f"cores run under {', '.join(sorted(found))}", fix)
 
 
-def _mode(before: State, after: State) -> Iterator[Row]:
+def _mode(before: MachineState, after: MachineState) -> Iterator[Row]:
     first, last = before["power_mode"], after["power_mode"]
     if first and last and first != last:
         fix = f"sudo nvpmodel -m {first['id']}, then verify again"
         yield _row("power-mode-changed", f"{first['name']} before, {last['name']} after", fix)
 
 
-def _throttled(before: State, during: "State | None", after: State) -> Iterator[Row]:
+def _throttled(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     states = [during["throttled"] if during else {}, before["throttled"], after["throttled"]]
     names = sorted({name for state in states for name, value in state.items() if value > 0})
     if names:
@@ -122,7 +124,7 @@ def _throttled(before: State, during: "State | None", after: State) -> Iterator[
         yield _row("throttled", found, "raise its limit (docker run --cpus), or give --threads")
 
 
-def _grown(before: State, during: "State | None", after: State) -> dict[str, float]:
+def _grown(before: MachineState, during: "MachineState | None", after: MachineState) -> dict[str, float]:
     """How much each counter grew while timed; between the states where nothing was sampled."""
     if during:
         return dict(during["events"])
@@ -130,7 +132,7 @@ def _grown(before: State, during: "State | None", after: State) -> dict[str, flo
     return {name: last[name] - count for name, count in first.items() if None not in (count, last.get(name))}
 
 
-def _over_current(before: State, during: "State | None", after: State) -> Iterator[Row]:
+def _over_current(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     grown = {name: count for name, count in _grown(before, during, after).items() if name.startswith("oc")}
     told = [f"{name} {count:.0f}×" for name, count in grown.items() if count > 0]
     if told:
@@ -138,7 +140,7 @@ def _over_current(before: State, during: "State | None", after: State) -> Iterat
         yield _row("over-current", f"{', '.join(told)} (oc1: low voltage, oc2: average, oc3: peak current)", fix)
 
 
-def _hot(before: State, during: "State | None", after: State) -> Iterator[Row]:
+def _hot(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     """The zone that came nearest to its limit."""
     levels = {name: level["max"] for name, level in (during["celsius"] if during else {}).items()}
     near = []
@@ -153,7 +155,7 @@ def _hot(before: State, during: "State | None", after: State) -> Iterator[Row]:
         yield _row("hot", found, "cool it, then verify again")
 
 
-def _shared(before: State, after: State) -> Iterator[Row]:
+def _shared(before: MachineState, after: MachineState) -> Iterator[Row]:
     first, last = before["gpu"] or {}, after["gpu"] or {}
     others = sorted({*(first.get("others") or []), *(last.get("others") or [])})
     hidden = max(first.get("hidden") or 0, (last.get("hidden") or 0) - 1)  # one of them is this process afterwards
@@ -162,7 +164,7 @@ def _shared(before: State, after: State) -> Iterator[Row]:
         yield _row("shared-gpu", f"computes on the GPU as well: {told}", "end it (nvidia-smi lists it), or another GPU")
 
 
-def _load(during: "State | None", wanted: Any) -> Iterator[Row]:
+def _load(during: "MachineState | None", wanted: Any) -> Iterator[Row]:
     """`wanted`: what was asked to run beside the measurement; nothing else can then be told from it."""
     cores = during["cores"] if during else None
     if not during or not cores or during["seconds"] < LEAST_S:
@@ -174,19 +176,19 @@ def _load(during: "State | None", wanted: Any) -> Iterator[Row]:
         yield _row("steal", found, "measure on a machine of its own, or with dedicated cores")
 
 
-def _unsteady(latency: State) -> Iterator[Row]:
+def _unsteady(latency: MachineState) -> Iterator[Row]:
     cv = latency.get("cv")
     if cv is not None and cv > UNSTEADY_CV:
         found = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
         yield _row("unsteady", found, "lock the clocks, end what else runs, take more samples")
 
 
-def _watched(during: "State | None") -> Iterator[Row]:
+def _watched(during: "MachineState | None") -> Iterator[Row]:
     if during is None:
         return
     if during.get("fault"):
         yield _row(
-            "few-samples", str(during["fault"]), "look why the process does not run: python3 -m edge.evidence.sample"
+            "few-samples", str(during["fault"]), "look why the process does not run: python3 -m edge.evidence.channels"
         )
     elif during["seconds"] < LEAST_S:
         found = f"the timed part lasted {during['seconds']:.2f} s"

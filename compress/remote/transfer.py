@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from compress import statement_check
 from compress.remote.connection import Connection
-from edge.board.frames import Header, checked
+from edge.board import store
+from edge.board.frames import CHUNK, Header, checked_frame
 from edge.board.store import HEX
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed, CompressError
+from edge.core.progress import Progress
 from edge.evidence import samples
+from edge.runtimes import preprocess
 from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
-from edge.statement import checking
 from edge.statement.statement import STATEMENT, VERDICTS
 from edge.verify.attack_set import AttackSet
 from edge.verify.verify import LATENCY
@@ -32,7 +35,7 @@ SLACK = 64 << 20  # bytes, beside what grows with the number of images
 ENGINE_MOST = 4 << 30
 
 
-def fetch(connection: Connection, job: str, exported: Stage, attacks: AttackSet, into: Path) -> dict[str, Any]:
+def fetch_result(connection: Connection, job: str, exported: Stage, attacks: AttackSet, into: Path) -> dict[str, Any]:
     """The job's files in the folder `into`, and its statement; what is not as it should be: CompressError."""
     into.mkdir(exist_ok=True)
     most = SLACK + 8 * attacks.clean.nbytes + 4 * attacks.adversarial.nbytes
@@ -46,7 +49,7 @@ def fetch(connection: Connection, job: str, exported: Stage, attacks: AttackSet,
         if samples.FILE in listed:
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
-        stated, _ = checking.check(into, shipped=shipped, attack_set=attacks.stage.path)
+        stated, _ = statement_check.check_verified(into, shipped=shipped, attack_set=attacks.stage.path)
         _asked(stated["predicate"], exported, attacks)
         _same_images(into / VERDICTS, attacks)
         _timed(into / LATENCY)
@@ -80,11 +83,11 @@ def _listed(connection: Connection, entries: Any, most: int) -> dict[str, tuple[
 def _get(connection: Connection, job: str, place: Path, size: int, sha256: str) -> None:
     header: Header = connection.ask("get", job=job, name=place.name)
     left = size
-    if checked(header, "get", bytes=int)["bytes"] == size:
+    if checked_frame(header, "get", bytes=int)["bytes"] == size:
         with open(place, "wb") as file:
             while left > 0:
                 chunk, part = connection.receive()
-                checked(chunk, "chunk")
+                checked_frame(chunk, "chunk")
                 left -= len(part)
                 if not part or left < 0:
                     break
@@ -123,3 +126,64 @@ def _timed(path: Path) -> None:
     with np.load(path, allow_pickle=False) as timed:
         if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
             raise ValueError("its latencies are no list of nanoseconds")
+
+
+STORED_IN_S = 600.0  # a slow card takes its time to hash and sync what it was sent
+
+
+def send_stage(connection: Connection, stage: Stage) -> None:
+    """Whatever of the stage the board lacks; complete there afterwards, its hashes checked on both sides."""
+    files = {name: entry["sha256"] for part in ("payload", "records") for name, entry in stage.manifest[part].items()}
+    files[artifact.MANIFEST] = artifact.file_sha256(stage.file(artifact.MANIFEST))
+    send_files(connection, {sha256: stage.file(name) for name, sha256 in files.items()}, stage.path.name)
+    connection.ask("assemble", STORED_IN_S, identity=stage.identity, files=files)
+
+
+def send_files(connection: Connection, files: Mapping[str, Path], what: str) -> None:
+    """Of `files`, sha256 → where it is, those that the board lacks; `what` names them on the bar."""
+    lacking = set(connection.ask("missing", files=sorted(files))["files"])
+    wanted = {sha256: path for sha256, path in files.items() if sha256 in lacking}
+    if wanted:
+        total = sum(path.stat().st_size for path in wanted.values())
+        with Progress(f"copying {what} to {connection.host}, bytes", total) as bar:
+            for sha256, path in wanted.items():
+                _send_file(connection, path, sha256, bar)
+
+
+def _send_file(connection: Connection, path: Path, sha256: str, bar: Progress) -> None:
+    left = path.stat().st_size
+    connection.send({"type": "put", "sha256": sha256, "bytes": left})
+    with open(path, "rb") as file:
+        while left > 0:
+            part = file.read(min(CHUNK, left))
+            if not part:
+                raise CompressError(f"{path}: became shorter while it was sent; run the command again")
+            connection.send({"type": "chunk"}, part)
+            left -= len(part)
+            bar.step(len(part))
+    checked_frame(connection.receive(STORED_IN_S)[0], "put")
+
+
+FRAMES = "frames.npy"
+
+
+def pipeline_files(config: Mapping[str, Any]) -> dict[str, Path]:
+    """What `--preprocess` and `--frames` of a verification need there, name → file here."""
+    found = {}
+    if config.get("preprocess") is not None:
+        module = config["preprocess"].partition(":")[0]
+        file = preprocess.load(config["preprocess"]).file
+        if file is None or file.name != f"{module}.py" or not store.NAME.fullmatch(file.name):
+            raise CompressError(
+                f"--preprocess {config['preprocess']}: {file or module} is not the file {module}.py, and only a module "
+                f"of one file is sent to a board; put the function into one"
+            )
+        found[file.name] = file
+    if config.get("frames") is not None:
+        found[FRAMES] = Path(config["frames"])
+    return found
+
+
+def config_there(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the frames where they lie on the board."""
+    return {**config, "frames": FRAMES} if config.get("frames") is not None else dict(config)

@@ -1,7 +1,7 @@
 """One verified artifact against another, image by image: what got better or worse, and by more than chance."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 
 from edge.core import artifact
 from edge.core.errors import CompressError
+from edge.core.proportions import PairedShares
 from edge.statement import statement
-from edge.statement.compare_pairs import Pairs
+from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase
 from edge.statement.statement import VERDICTS
 
 ARRAYS = ("index", "labels", "clean_predictions", "attacks", "broken")
@@ -23,7 +24,7 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedArtifact:
     """A statement with the verdicts that belong to it; N images, A attacks."""
 
     name: str
@@ -36,10 +37,10 @@ class Judged:
     undecided: np.ndarray  # bool (N,): the budget ended before
 
     @classmethod
-    def read(cls, where: "Path | str") -> "Judged":
+    def read(cls, where: "Path | str") -> "JudgedArtifact":
         """Of a verified folder or of its statement's file, beside which the verdicts lie."""
         path = Path(where)
-        stated = statement.read(path)
+        stated = statement.read_statement(path)
         file = (path if path.is_dir() else path.parent) / VERDICTS
         bound = stated["predicate"].get("verdicts", {}).get("sha256")
         try:
@@ -70,7 +71,7 @@ class Judged:
         return self.right & ~self.broken.any(0)
 
 
-def check(new: Judged, old: Judged) -> None:
+def check_pairable(new: JudgedArtifact, old: JudgedArtifact) -> None:
     """Refuse what cannot be paired: another threat, other data, other images."""
     threats = [{key: one.predicate["threat"][key] for key in ("norm", "eps")} for one in (new, old)]
     if threats[0] != threats[1]:
@@ -85,12 +86,16 @@ def check(new: Judged, old: Judged) -> None:
         _refuse(old, f"other images or labels than {new.name}", "verify both with one attack set's images")
 
 
-def _refuse(old: Judged, found: str, fix: str) -> None:
+def _refuse(old: JudgedArtifact, found: str, fix: str) -> None:
     raise CompressError(f"{old.name}: {found}; {fix}")
 
 
-def compare(
-    new: Judged, old: Judged, *, margin_points: float = MARGIN_POINTS, allow: "frozenset[str]" = frozenset()
+def compare_verified(
+    new: JudgedArtifact,
+    old: JudgedArtifact,
+    *,
+    margin_points: float = MARGIN_POINTS,
+    allow: "frozenset[str]" = frozenset(),
 ) -> dict[str, Any]:
     """`new` against the baseline `old`, for JSON; a difference is new minus old, in shares.
 
@@ -98,7 +103,7 @@ def compare(
     *inconclusive*; the verdict is the worst of clean and robust. Undecided images make the interval that of both ways.
     The same bytes that lose no image are not worse, whatever n: it is the same classifier.
     """
-    check(new, old)
+    check_pairable(new, old)
     same = new.predicate["artifact"]["sha256"] == old.predicate["artifact"]["sha256"]
     now, before = ((one.stands & ~one.undecided, one.stands) for one in (new, old))
     clean = _judged((new.right, new.right), (old.right, old.right), margin_points / 100, same, [])
@@ -125,16 +130,16 @@ def compare(
     }
 
 
-def _kind(one: Judged) -> str:
+def _kind(one: JudgedArtifact) -> str:
     figures = one.predicate["figures"]
     if figures["robust"]:
         return "robust"
     return "inconclusive" if statement.inconclusive(one.predicate) else "upper_bound"
 
 
-def _doubts(new: Judged, old: Judged, allow: "frozenset[str]") -> list[str]:
+def _doubts(new: JudgedArtifact, old: JudgedArtifact, allow: "frozenset[str]") -> list[str]:
     """Why the new figure may be better than the artifact, so that it can not be called not worse."""
-    found = [f"alarm fired: {name}" for name in statement.fired(new.predicate) if name not in allow]
+    found = [f"alarm fired: {name}" for name in statement.fired_alarms(new.predicate) if name not in allow]
     here, there = ({part["part"] for part in one.predicate["protocol"] if part["covered"]} for one in (new, old))
     lacking = sorted(there - here)
     if lacking:
@@ -160,17 +165,17 @@ def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[s
     }
 
 
-def _pairs(new: np.ndarray, old: np.ndarray) -> Pairs:
-    return Pairs(int((old & ~new).sum()), int((new & ~old).sum()), len(new))
+def _pairs(new: np.ndarray, old: np.ndarray) -> PairedShares:
+    return PairedShares(int((old & ~new).sum()), int((new & ~old).sum()), len(new))
 
 
-def _same_attack_set(new: Judged, old: Judged) -> "bool | None":
+def _same_attack_set(new: JudgedArtifact, old: JudgedArtifact) -> "bool | None":
     """None where a statement does not name its attack set (version 1)."""
     both = [one.predicate.get("attack_set", {}).get("identity") for one in (new, old)]
     return None if None in both else both[0] == both[1]
 
 
-def _by_attack(new: Judged, old: Judged) -> list[dict[str, Any]]:
+def _by_attack(new: JudgedArtifact, old: JudgedArtifact) -> list[dict[str, Any]]:
     """Every attack that both were under, the one that got worst first."""
     rows = []
     for a, name in enumerate(new.attacks):
@@ -180,7 +185,7 @@ def _by_attack(new: Judged, old: Judged) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["difference"])
 
 
-def _by_class(new: Judged, old: Judged) -> list[dict[str, Any]]:
+def _by_class(new: JudgedArtifact, old: JudgedArtifact) -> list[dict[str, Any]]:
     """Every class by its label, the one whose robust share got worst first."""
     rows = []
     for label in np.unique(new.labels):
@@ -195,11 +200,84 @@ def _change(new: np.ndarray, old: np.ndarray) -> dict[str, Any]:
     return {"difference": pairs.difference, "lost": pairs.lost, "gained": pairs.gained}
 
 
-def _fallen(new: Judged, place: int) -> dict[str, Any]:
+def _fallen(new: JudgedArtifact, place: int) -> dict[str, Any]:
     """An image that stood on the baseline, and what breaks it now; no attack where it is wrong already when clean."""
     by = [name for name, row in zip(new.attacks, new.broken, strict=True) if row[place]]
     return {"index": int(new.index[place]), "class": int(new.labels[place]), "by": by}
 
 
-def _p50(one: Judged) -> float:
+def _p50(one: JudgedArtifact) -> float:
     return float(one.predicate["latency"]["p50_ms"])
+
+
+SHOWN = 5  # rows of attacks, classes and images
+
+Comparison = Mapping[str, Any]
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """Verdict, both shares, latency, and the first few of what got worse."""
+    p50 = found["latency"]["p50_ms"]
+    worse_attacks = [row for row in found["attacks"] if row["difference"] < 0]
+    worse_classes = [row for row in found["classes"] if row["robust"]["difference"] < 0]
+    fallen = found["images"]["fallen"]
+    return [
+        f"against     {found['baseline']['name']}: {_bytes(found)}{_sets(found)}",
+        f"  verdict   {found['verdict']}, margin {found['margin_points']:g} points",
+        *(f"  {name:<9} {difference_phrase(found[name])}" for name in ("clean", "robust")),
+        f"  latency   p50 {p50[0]:.3f} ms, was {p50[1]:.3f} ms (side by side, not tested)",
+        *_few("attacks", worse_attacks, lambda row: f"{row['name']} {_points(row['difference'])}"),
+        *_few("classes", worse_classes, lambda row: f"{row['class']} {_points(row['robust']['difference'])}"),
+        *_few("images", fallen, lambda row: f"{row['index']} (class {row['class']}, {_by(row)})"),
+    ]
+
+
+def difference_phrase(row: Comparison) -> str:
+    """`73.5% was 75.2%: -1.7 points (95% interval -3.6 to 0.1; lost 8, gained 2, McNemar p 0.109): inconclusive`."""
+    low, high = (100 * end for end in row["interval"])
+    now, before = row["shares"]
+    said = (
+        f"{now:.1%}, was {before:.1%}: {_points(row['difference'])} points ({row['level']:.0%} interval {low:+.2f} to "
+        f"{high:+.2f}; lost {row['lost']}, gained {row['gained']}, McNemar p {row['p']:.3g}): {row['verdict']}"
+    )
+    return "; ".join([said, *row["doubts"]])
+
+
+def comparison_cases(found: Comparison, *, strict: bool, of: str = "") -> list[GateCase]:
+    """Clean and robust accuracy as one case each, `of` before its name; inconclusive fails only where `strict`."""
+    results = {WORSE: FAILED, INCONCLUSIVE: FAILED if strict else SKIPPED}
+    return [
+        GateCase(
+            "comparison",
+            f"{of}{name} not worse than {found['baseline']['name']} by {found['margin_points']:g} points",
+            results.get(found[name]["verdict"], PASSED),
+            difference_phrase(found[name]),
+        )
+        for name in ("clean", "robust")
+    ]
+
+
+def _bytes(found: Comparison) -> str:
+    new, old = found["artifact"]["sha256"], found["baseline"]["sha256"]
+    return f"same bytes, {new[:12]}" if found["same_bytes"] else f"bytes differ, {new[:12]} was {old[:12]}"
+
+
+def _sets(found: Comparison) -> str:
+    return {True: ", same attack set", False: ", another attack set of the same images", None: ""}[
+        found["same_attack_set"]
+    ]
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
+
+
+def _by(row: Comparison) -> str:
+    return ", ".join(row["by"]) or "wrong when clean"
+
+
+def _few(what: str, rows: Sequence[Comparison], said: Any) -> list[str]:
+    if not rows:
+        return []
+    more = f"; and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return [f"  worse     {what}: {'; '.join(said(row) for row in rows[:SHOWN])}{more}"]

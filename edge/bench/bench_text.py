@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from edge.core.readable import table
-from edge.evidence.text import lines as evidence
-from edge.statement.latency import beside
+from edge.statement.wording import load_phrase
+from edge.statement.wording import machine_lines as evidence
 
 Result = Mapping[str, Any]
 TITLES = ["artifact", "scenario", "batch", "p50", "p90", "p99", "images/s", ""]
 
 
-def lines(found: Result) -> list[str]:
+def bench_lines(found: Result) -> list[str]:
     """A row a scenario and size, then start-up, memory and parts of each artifact, then how they compare."""
     names = [each["name"] for each in found["artifacts"]]
     labels = dict(zip(names, _labels(names), strict=True))
@@ -22,7 +22,7 @@ def lines(found: Result) -> list[str]:
     said += [_compared(row, labels) for row in found["compared"]]
     said += evidence(found)
     load = found["artifacts"][0]["latency"]["conditions"]["load"]
-    loaded = "" if load is None else f"; beside it: {beside(load)}"
+    loaded = "" if load is None else f"; beside it: {load_phrase(load)}"
     return [*said, f"queries: {found['queries']}{loaded}; {found['nature']}"]
 
 

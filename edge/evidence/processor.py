@@ -46,7 +46,7 @@ def limited(text: "str | None") -> "int | None":
     return None
 
 
-def memory(tree: Tree) -> "dict[str, int] | None":
+def memory_sizes(tree: Tree) -> "dict[str, int] | None":
     """{total_bytes, available_bytes, swap_total_bytes, swap_used_bytes} of /proc/meminfo."""
     found = {}
     for line in (tree.text("proc/meminfo") or "").splitlines():

@@ -15,7 +15,7 @@ from edge.statement import schema, statement
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedPart:
     """What was compared, in order: a name and what was found; `skipped` where there was nothing to compare with."""
 
     name: str
@@ -23,9 +23,9 @@ class Checked:
     skipped: bool = False
 
 
-def check(
+def check_verified(
     folder: "Path | str", *, shipped: "Path | None" = None, attack_set: "Path | None" = None
-) -> tuple[dict[str, Any], list[Checked]]:
+) -> tuple[dict[str, Any], list[CheckedPart]]:
     """Compare everything in a verified folder with everything that states it; the first difference: CheckFailed.
 
     `shipped` is the artifact, a file or its exported folder, `attack_set` a folder; by default both are looked for
@@ -36,7 +36,7 @@ def check(
     rows = [_files(path, manifest)]
     content = _content(path / statement.STATEMENT)
     try:
-        stated = statement.parse(content, str(path / statement.STATEMENT))
+        stated = statement.parse_statement(content, str(path / statement.STATEMENT))
     except CompressError as fault:
         if "of version" in str(fault):  # no damage: another program's
             raise
@@ -44,7 +44,7 @@ def check(
     version = stated["predicate"]["version"]
     if broken := schema.fault(stated, schema.load(version)):
         raise CheckFailed(f"{path / statement.STATEMENT}: breaks the schema of version {version} at {broken}")
-    rows.append(Checked("schema", f"{statement.STATEMENT} has the form of version {version}"))
+    rows.append(CheckedPart("schema", f"{statement.STATEMENT} has the form of version {version}"))
     predicate = stated["predicate"]
     _origin(path, manifest, stated)
     rows.append(_subject(path, manifest, predicate, shipped))
@@ -80,11 +80,11 @@ def _manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _files(path: Path, manifest: Mapping[str, Any]) -> Checked:
+def _files(path: Path, manifest: Mapping[str, Any]) -> CheckedPart:
     listed = {**manifest["payload"], **manifest["records"]}
     for name, entry in listed.items():
         _same(path / name, artifact.bytes_sha256(_content(path / name)), entry["sha256"], artifact.MANIFEST)
-    return Checked("files", f"{len(listed)} files are those of the manifest")
+    return CheckedPart("files", f"{len(listed)} files are those of the manifest")
 
 
 def _same(file: Path, got: str, want: str, says: str) -> None:
@@ -108,7 +108,9 @@ def _origin(path: Path, manifest: Mapping[str, Any], stated: Mapping[str, Any]) 
             raise CheckFailed(f"{file}: its {what} is {got:.12}, elsewhere it is {want:.12}; verify the artifact again")
 
 
-def _subject(path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None") -> Checked:
+def _subject(
+    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None"
+) -> CheckedPart:
     name, want = predicate["artifact"]["file"], predicate["artifact"]["sha256"]
     built_here = path / name if name in manifest["payload"] else None  # an engine that only the device could build
     where = given or built_here or _lay(path, manifest, "exported")
@@ -116,7 +118,7 @@ def _subject(path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, An
     if file is None or not file.is_file():
         raise CompressError(f"{path}: the artifact {name} is not at {file}; give it by --artifact")
     _same(file, artifact.file_sha256(file), want, "the statement")
-    return Checked("artifact", f"{file} is the statement's subject, {want:.12}")
+    return CheckedPart("artifact", f"{file} is the statement's subject, {want:.12}")
 
 
 def _lay(path: Path, manifest: Mapping[str, Any], role: str) -> "Path | None":
@@ -124,7 +126,7 @@ def _lay(path: Path, manifest: Mapping[str, Any], role: str) -> "Path | None":
     return None if where is None else (path / where).resolve()
 
 
-def _verdicts(path: Path, predicate: Mapping[str, Any]) -> Checked:
+def _verdicts(path: Path, predicate: Mapping[str, Any]) -> CheckedPart:
     """The table is the one that the statement names, and its figures are the table's."""
     file = path / predicate.get("verdicts", {}).get("file", statement.VERDICTS)
     content = _content(file)
@@ -144,17 +146,19 @@ def _verdicts(path: Path, predicate: Mapping[str, Any]) -> Checked:
                 f"{figure['n']}; verify the artifact again"
             )
     bound = "" if "verdicts" in predicate else "; version 1 does not bind them"
-    return Checked("verdicts", f"{file.name} gives the statement's counts{bound}")
+    return CheckedPart("verdicts", f"{file.name} gives the statement's counts{bound}")
 
 
-def _attack_set(path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None") -> Checked:
+def _attack_set(
+    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None"
+) -> CheckedPart:
     if "attack_set" not in predicate:
-        return Checked("attack set", "version 1 does not bind it", skipped=True)
+        return CheckedPart("attack set", "version 1 does not bind it", skipped=True)
     where = given or _lay(path, manifest, "attack-set")
     if where is None or not where.is_dir():
         if given:
             raise CompressError(f"{given}: no folder; give the attack set's")
-        return Checked("attack set", f"not at {where}; give it by --attack-set", skipped=True)
+        return CheckedPart("attack set", f"not at {where}; give it by --attack-set", skipped=True)
     for name, want in predicate["attack_set"]["files"].items():
         _same(where / name, artifact.bytes_sha256(_content(where / name)), want, "the statement")
-    return Checked("attack set", f"{where} is the one that was replayed")
+    return CheckedPart("attack set", f"{where} is the one that was replayed")

@@ -24,7 +24,7 @@ while os.getppid() == parent:
 SETTLE_S = 0.2
 
 
-def check(asked: "str | None") -> None:
+def check_load(asked: "str | None") -> None:
     """Whether `asked` can be started at all: N processes from 1 on, or a command that is installed."""
     if asked is None:
         return
@@ -36,12 +36,12 @@ def check(asked: "str | None") -> None:
 
 
 @contextlib.contextmanager
-def running(asked: "str | None") -> "Iterator[dict[str, Any] | None]":
+def load_running(asked: "str | None") -> "Iterator[dict[str, Any] | None]":
     """`asked` runs inside; what it is as {"processes"} or {"command"}, None where nothing is asked."""
     if asked is None:
         yield None
         return
-    check(asked)
+    check_load(asked)
     number = asked.strip()
     command = not number.isdigit()
     started = [_command(asked)] if command else _busy(int(number))

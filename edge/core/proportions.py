@@ -1,4 +1,4 @@
-"""Two shares of the same images: McNemar's exact test and an interval of their difference. Standard library only."""
+"""The exact binomial interval, without scipy."""
 
 import math
 from collections.abc import Callable
@@ -6,11 +6,68 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+TINY = 1e-300
+CLOSE = 1e-15
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper & Pearson (1934): the two-sided interval of a proportion at `level`; (0, 1) for n = 0."""
+    if not 0 <= successes <= n or not 0 < level < 1:
+        raise ValueError(f"{successes} of {n} at level {level} is no proportion")
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else _root(lambda p: beta(p, successes, n - successes + 1) - tail)
+    high = 1.0 if successes == n else _root(lambda p: beta(p, successes + 1, n - successes) - (1 - tail))
+    return low, high
+
+
+def beta(p: float, a: int, b: int) -> float:
+    """The regularised incomplete beta function I_p(a, b), 0 < p < 1: P(X ≥ a) of a binomial of a + b − 1 trials."""
+    if p > (a + 1) / (a + b + 2):  # on the other side of the mean the fraction converges slowly
+        return 1 - beta(1 - p, b, a)
+    front = a * math.log(p) + b * math.log1p(-p) - math.log(a)
+    front += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    return math.exp(front) / _fraction(p, a, b)
+
+
+def _fraction(p: float, a: int, b: int) -> float:
+    """1 + d₁/(1 + d₂/(1 + …)), DLMF 8.17.22, by Lentz's method as Thompson & Barnett (1986) give it."""
+    value, c, d = 1.0, 1.0, 0.0
+    for j in range(1, 100_000):
+        m = j // 2
+        if j % 2:
+            term = -(a + m) * (a + b + m) * p / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            term = m * (b - m) * p / ((a + 2 * m - 1) * (a + 2 * m))
+        d = 1 / (_apart(1 + term * d))
+        c = _apart(1 + term / c)
+        value *= c * d
+        if abs(c * d - 1) < CLOSE:
+            break
+    return value
+
+
+def _apart(value: float) -> float:
+    """Never exactly 0, which is divided by."""
+    return value if abs(value) > TINY else TINY
+
+
+def _root(rising: Callable[[float], float]) -> float:
+    """Where a rising function of p in (0, 1) is 0, by halving."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-14 * high:
+        middle = (low + high) / 2
+        if rising(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
 MAX_HALVINGS = 200
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedShares:
     """n images judged twice: `lost` held at first and no longer, `gained` the other way round."""
 
     lost: int
@@ -25,7 +82,7 @@ class Pairs:
     def as_dict(self, level: float = 0.95) -> dict[str, Any]:
         return {
             "difference": self.difference,
-            "interval": list(interval(self, level)),
+            "interval": list(tango_interval(self, level)),
             "level": level,
             "lost": self.lost,
             "gained": self.gained,
@@ -43,7 +100,7 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail / 2**pairs)  # one division of integers: nothing is rounded before it
 
 
-def interval(pairs: Pairs, level: float = 0.95) -> tuple[float, float]:
+def tango_interval(pairs: PairedShares, level: float = 0.95) -> tuple[float, float]:
     """Tango's score interval of the difference (Statistics in Medicine 17, 1998, 891-908), inside [-1, 1].
 
     The differences that the score test does not reject. Unlike a bootstrap it keeps a width where no pair differs: n
@@ -51,12 +108,12 @@ def interval(pairs: Pairs, level: float = 0.95) -> tuple[float, float]:
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
     found = pairs.difference
-    low = _where(lambda delta: score(pairs, delta) <= z, -1.0, found)
-    high = -_where(lambda delta: score(pairs, -delta) >= -z, -1.0, -found)
+    low = _where(lambda delta: score_statistic(pairs, delta) <= z, -1.0, found)
+    high = -_where(lambda delta: score_statistic(pairs, -delta) >= -z, -1.0, -found)
     return low, high
 
 
-def score(pairs: Pairs, delta: float) -> float:
+def score_statistic(pairs: PairedShares, delta: float) -> float:
     """How many standard errors the difference found lies above `delta`, by the variance that `delta` implies."""
     n, gained, lost = pairs.n, pairs.gained, pairs.lost
     above = gained - lost - n * delta
