@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks import network_files
 from compress.networks.base import Classifier
 from compress.quantization import calibration, quantized
 from compress.quantization.calibration import Ranges
@@ -31,6 +30,7 @@ from edge.core import artifact, errors, targets
 from edge.core.errors import CompressError
 
 QUANTIZER = "quantizer.json"
+KEYS = ("bits", "unsigned", "fused", "float_layers", "ranges", "runtime")
 MAX = Ranges()
 Layout = dict[str, Any]
 
@@ -93,11 +93,10 @@ def restore(model: Classifier, layout: Layout, weights: Mapping[str, Tensor], wh
     fold(model)
     _insert(model, quantizer_sites(model))
     lead, wanted = f"{where}: " if where else "", model.state_dict()
-    weights = {_renamed(name): value for name, value in weights.items()}
     if odd := sorted({*wanted} ^ {*weights}):
         what = "is missing" if odd[0] in wanted else "is unknown"
         raise CompressError(f"{lead}the weights do not fit the quantized network, {odd[0]} {what}; quantize again")
-    model.load_state_dict({name: value.reshape(wanted[name].shape) for name, value in weights.items()}, strict=True)
+    model.load_state_dict(dict(weights), strict=True)
     lay_out(model, layout)
     check_ranges(model, lead)
 
@@ -122,11 +121,6 @@ def layers(model: nn.Module) -> list[str]:
     return [name.removesuffix(ending) for name, _ in quantizers(model) if name.endswith(ending)]
 
 
-def _renamed(name: str) -> str:
-    """A range's name, of an earlier version's too, which called it `_amax`."""
-    return name.replace("_quantizer._amax", "_quantizer.amax")
-
-
 def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
     """Put quantizers into a folded network, in place, all of them off and without a range."""
     sides: dict[str, set[str]] = {
@@ -145,10 +139,8 @@ def write_layout(work: artifact.Work, layout: Layout) -> None:
 
 
 def read_layout(path: Path) -> Layout:
-    """The layout in a stage folder, that of an earlier version completed."""
-    found = dict(json.loads((path / QUANTIZER).read_text()))
-    if "fused" not in found:
-        model = network_files.build_described(network_files.read_architecture(path))
-        fold(model)
-        found |= {"fused": fused_sites(model), "float_layers": [], "ranges": "max", "runtime": "onnx"}
-    return found
+    """The layout in a stage folder; one that lacks a key was written by another version: CompressError."""
+    layout = dict(json.loads((path / QUANTIZER).read_text()))
+    if missing := [key for key in KEYS if key not in layout]:
+        raise CompressError(f"{path}: {QUANTIZER} lacks {', '.join(missing)}, another version wrote it; quantize again")
+    return layout

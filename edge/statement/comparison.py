@@ -42,10 +42,10 @@ class JudgedArtifact:
         path = Path(where)
         stated = statement.read_statement(path)
         file = (path if path.is_dir() else path.parent) / VERDICTS
-        bound = stated["predicate"].get("verdicts", {}).get("sha256")
+        bound = stated["predicate"]["verdicts"]["sha256"]
         try:
             content = file.read_bytes()
-            if bound and artifact.bytes_sha256(content) != bound:
+            if artifact.bytes_sha256(content) != bound:
                 raise CompressError(
                     f"{file}: has sha256 {artifact.bytes_sha256(content):.12}, the statement says {bound:.12}; "
                     "take both from the same verified folder"
@@ -114,7 +114,7 @@ def compare_verified(
         "baseline": {"name": old.name, "sha256": old.predicate["artifact"]["sha256"], "kind": _kind(old)},
         "artifact": {"name": new.name, "sha256": new.predicate["artifact"]["sha256"], "kind": _kind(new)},
         "same_bytes": same,
-        "same_attack_set": _same_attack_set(new, old),
+        "same_attack_set": new.predicate["attack_set"]["identity"] == old.predicate["attack_set"]["identity"],
         "margin_points": margin_points,
         "verdict": next(word for word in (WORSE, INCONCLUSIVE, NOT_WORSE) if word in verdicts),
         "clean": clean,
@@ -167,12 +167,6 @@ def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[s
 
 def _pairs(new: np.ndarray, old: np.ndarray) -> PairedShares:
     return PairedShares(int((old & ~new).sum()), int((new & ~old).sum()), len(new))
-
-
-def _same_attack_set(new: JudgedArtifact, old: JudgedArtifact) -> "bool | None":
-    """None where a statement does not name its attack set (version 1)."""
-    both = [one.predicate.get("attack_set", {}).get("identity") for one in (new, old)]
-    return None if None in both else both[0] == both[1]
 
 
 def _by_attack(new: JudgedArtifact, old: JudgedArtifact) -> list[dict[str, Any]]:
@@ -263,9 +257,7 @@ def _bytes(found: Comparison) -> str:
 
 
 def _sets(found: Comparison) -> str:
-    return {True: ", same attack set", False: ", another attack set of the same images", None: ""}[
-        found["same_attack_set"]
-    ]
+    return ", same attack set" if found["same_attack_set"] else ", another attack set of the same images"
 
 
 def _points(difference: float) -> str:

@@ -1,7 +1,6 @@
 """The robustness statement: what was measured on which bytes, in the shape of an in-toto statement.
 
-`statement.schema.json` beside this file is its JSON schema, `statement-1.schema.json` that of the version before, which
-is still read: it binds neither verdicts nor attack set. Empirical: attacks that were run, never a certificate.
+`statement.schema.json` beside this file is its JSON schema. Empirical: attacks that were run, never a certificate.
 """
 
 import json
@@ -16,12 +15,17 @@ STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
 KIND = "urn:robust-compress:robustness-statement"
 VERSION = 2
-READ = (1, 2)
 PREDICATE_TYPE = f"{KIND}:{VERSION}"
 LEVEL = 0.95
 ALARMS = ("masking", "twin disagrees", "predictions differ between calls", "timed logits differ")
-NEEDED = ("artifact", "threat", "data", "figures", "protocol", "attacks", "agreement", "alarms", "latency")
-BOUND = ("attack_set", "verdicts")  # hashes of files beside it, from version 2 on
+NEEDED = (
+    *("artifact", "threat", "data", "figures", "protocol", "attacks", "agreement", "alarms", "latency"),
+    *("attack_set", "verdicts"),  # which hold the hashes of the files beside it
+)
+
+
+class OtherVersion(CompressError):
+    """A statement of a version that is not read here: no damage, another program's."""
 
 
 def build_statement(predicate: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,16 +68,14 @@ def parse_statement(content: bytes, where: str) -> dict[str, Any]:
     kind, _, written = str(statement.get("predicateType")).rpartition(":")
     if kind != KIND:
         raise CompressError(f"{where}: states {statement.get('predicateType')}, not robustness; give a {STATEMENT}")
-    found = statement.get("predicate")
-    predicate = found if isinstance(found, dict) else {}
-    if written not in map(str, READ) or str(predicate.get("version", written)) != written:
-        given = written if written not in map(str, READ) else predicate.get("version")
-        raise CompressError(
-            f"{where}: a statement of version {given}, this program reads {' and '.join(map(str, READ))}; "
+    predicate = statement["predicate"] if isinstance(statement.get("predicate"), dict) else {}
+    other = {written, str(predicate.get("version", written))} - {str(VERSION)}
+    if other:
+        raise OtherVersion(
+            f"{where}: a statement of version {min(other)}, this program reads {VERSION}; "
             "use the version of robust-compress that wrote it, or verify the artifact again"
         )
-    needed = NEEDED + (BOUND if written != "1" else ())
-    missing = [key for key in needed if key not in predicate]
+    missing = [key for key in NEEDED if key not in predicate]
     if missing:
         raise CompressError(f"{where}: lacks {', '.join(missing)}; verify the artifact again")
     return statement

@@ -130,9 +130,8 @@ def _execution(predicate: Predicate) -> list[str]:
 def _bound(statement: Mapping[str, Any]) -> list[str]:
     predicate = statement["predicate"]
     files = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
-    if "verdicts" in predicate:
-        files[predicate["verdicts"]["file"]] = predicate["verdicts"]["sha256"]
-        files |= predicate["attack_set"]["files"]
+    files[predicate["verdicts"]["file"]] = predicate["verdicts"]["sha256"]
+    files |= predicate["attack_set"]["files"]
     width = max(map(len, files))
     return [f"{name:<{width}}  {sha256}" for name, sha256 in files.items()]
 

@@ -192,4 +192,4 @@ def test_a_newer_statement_is_exit_2(call: Call) -> None:
     Path("newer.json").write_text(json.dumps(stated))
     for line in ("statement show newer.json", f"{VERIFY.format('two')} --out x --against newer.json"):
         code, _, err = call(line)
-        assert code == 2 and "version 3, this program reads 1 and 2" in err and err.count("\n") == 1
+        assert code == 2 and "version 3, this program reads 2" in err and err.count("\n") == 1

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from compress.stages import verify
-from edge.statement import gate, schema, statement
+from compress.statement_check import statement_schema
+from edge.statement import gate, statement
 from tests.edge.stages import World, config
 
 
@@ -23,7 +24,7 @@ def run(world: World, out: str, **more: object) -> "tuple[dict, dict[str, np.nda
     inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**more), inputs, world.root / out)
     stated = statement.read_statement(stage.path)
-    jsonschema.Draft202012Validator(schema.load(2)).validate(stated)
+    jsonschema.Draft202012Validator(statement_schema()).validate(stated)
     return stated, dict(np.load(stage.file("verdicts.npz")))
 
 

@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 
 import edge.statement.statement
+from compress.statement_check import statement_schema
 from edge.core.errors import CompressError
-from edge.statement import gate, gate_formats, schema
+from edge.statement import gate, gate_formats
 from edge.statement.statement import ALARMS
 from tests.compress.fake_stages import statement
 
@@ -188,7 +189,7 @@ def undecided() -> dict[str, Any]:
 @pytest.mark.parametrize(("text", "passed"), [("robust>=0.23", True), ("robust>=0.25", False), ("robust<=0.6", True)])
 def test_of_an_inconclusive_figure_the_pessimistic_bound_is_judged(text: str, passed: bool) -> None:
     stated = undecided()
-    jsonschema.Draft202012Validator(schema.load(2)).validate(
+    jsonschema.Draft202012Validator(statement_schema()).validate(
         stated | {"predicate": {**stated["predicate"], **whole_machine(stated)}}
     )
     (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement(text)])

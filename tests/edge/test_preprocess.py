@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.statement_check import schema_fault
 from edge import open_runner
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes import preprocess
 from edge.statement import statement, wording
-from edge.statement.schema import fault, load
 from edge.verify import preprocess_parity, verify
 from tests.edge import linear
 from tests.edge.stages import World, config
@@ -180,7 +180,7 @@ def run(world: World, attacks: Stage, out: str = "verified", **more: Any) -> "tu
     inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**free, **more), inputs, world.root / out)
     stated = statement.read_statement(stage.path)
-    assert fault(stated, load(2)) is None
+    assert schema_fault(stated) is None
     return stage, stated
 
 

@@ -12,7 +12,6 @@ from scipy import stats
 
 import edge.statement.statement
 from edge.core.errors import CompressError
-from edge.statement import gate, schema
 from edge.statement.statement import build_statement, figure, read_statement
 from edge.statement.wording import statement_details, statement_text
 from tests.compress.fake_stages import statement
@@ -172,7 +171,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         (lambda s: json.dumps({**s, "predicateType": "urn:other:1"}), "states urn:other:1, not robustness"),
         (
             lambda s: json.dumps({**s, "predicateType": s["predicateType"][:-1] + "3"}),
-            "version 3, this program reads 1 and 2; use the version of robust-compress",
+            "version 3, this program reads 2; use the version of robust-compress",
         ),
         (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 3}}), "version 3, this program reads"),
         (lambda s: json.dumps({**s, "predicate": {**s["predicate"], "version": 1}}), "version 1, this program reads"),
@@ -212,22 +211,6 @@ def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
     stated["predicate"]["agreement"] = None
     assert "at most 50.0%" in statement_text(stated) and "not covered: c" in statement_text(stated)
     assert "not measured: the attack set does not hold the artifact's twin" in statement_text(stated)
-
-
-def test_a_statement_of_version_1_is_read_and_shown(tmp_path: Path) -> None:
-    old = whole()
-    old["predicateType"] = old["predicateType"][:-1] + "1"
-    predicate = old["predicate"]
-    predicate["version"] = 1
-    del predicate["figures"]["inconclusive"], predicate["verdicts"], predicate["attack_set"]
-    assert schema.fault(old, schema.load(1)) is None
-    assert schema.fault(old, SCHEMA) is not None
-    (tmp_path / "statement.json").write_text(json.dumps(old))
-    assert read_statement(tmp_path / "statement.json") == read_statement(tmp_path) == old
-    assert "version 1" in statement_details(old) and "50.0%" in statement_text(old)
-    assert gate.judge_requirements(old, [gate.parse_requirement("robust>=0.3")], gate.allowed_names(["masking"]))[
-        0
-    ].passed
 
 
 def test_the_details_hold_everything_that_the_statement_names() -> None:
