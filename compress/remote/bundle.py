@@ -1,25 +1,26 @@
 """`edge.pyz`: the device side as one file, for any Python from 3.10 that has numpy and a runtime; nothing is installed.
 
-The bytes are a function of the sources alone: entries sorted, dates fixed, nothing compressed.
+It is the folder `edge`, and of each installed package that adds a target what a board needs of it. The bytes are a
+function of the sources alone: entries sorted, dates fixed, nothing compressed.
 """
 
-import ast
 import functools
 import io
 import json
 import zipfile
 from collections.abc import Iterator
 from importlib import resources
+from importlib.metadata import EntryPoint
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from edge import __version__
-from edge.core import artifact
+from edge.core import artifact, plugins
 from edge.core.errors import CompressError
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can hold
-DATA = (".py", ".json", ".css", ".onnx")
+DATA = (".py", ".json", ".onnx")
 EXECUTABLE = 0o755
 DEFAULTS = "edge/board/defaults.json"
 METADATA = f"Metadata-Version: 2.1\nName: robust-compress\nVersion: {__version__}\n"
@@ -48,11 +49,11 @@ entry()
 
 @functools.cache
 def bundle_bytes() -> bytes:
-    """The file's bytes: all of `edge`, and of `compress` what that imports."""
+    """The file's bytes: all of `edge`, and the device packages of targets that installed packages add."""
     files = {"__main__.py": MAIN.encode(), f"robust_compress-{__version__}.dist-info/METADATA": METADATA.encode()}
     files |= {f"edge/{name}": entry.read_bytes() for name, entry in _below(resources.files("edge"))}
     files[DEFAULTS] = _verify_defaults()
-    files |= _imported(files)
+    files |= _added()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:
         for name in sorted(files):
@@ -88,31 +89,51 @@ def _below(folder: Traversable, at: str = "") -> Iterator[tuple[str, Traversable
             yield f"{at}{entry.name}", entry
 
 
-def _imported(files: "dict[str, bytes]") -> "dict[str, bytes]":
-    """The modules of `compress` that these files import, and those that they import in turn."""
-    package = resources.files("compress")
-    found = {"compress/__init__.py": package.joinpath("__init__.py").read_bytes()}
-    open_ = list(files.items())
-    while open_:
-        name, source = open_.pop()
-        for module in _modules(source) if name.endswith(".py") else ():
-            file = f"{module}.py"
-            if f"compress/{file}" not in found and package.joinpath(file).is_file():
-                found[f"compress/{file}"] = package.joinpath(file).read_bytes()
-                open_.append((file, found[f"compress/{file}"]))
-    return found
+def _added() -> "dict[str, bytes]":
+    """What a board needs of the targets that installed packages add: their device packages, and how these are found.
+
+    Their `dist-info` says inside the bundle which object adds a target, as it does in an installation; of its entry
+    points those of targets alone, as a board asks for no others.
+    """
+    files: dict[str, bytes] = {}
+    points: dict[str, list[EntryPoint]] = {}
+    for name, point in plugins.installed("targets").items():
+        package = plugins.load("targets", name).device_package
+        if package is None or point.dist is None:
+            continue
+        files |= _importable(package) | _importable(point.module)
+        folder = f"{point.dist.name.replace('-', '_')}-{point.dist.version}.dist-info"
+        files[f"{folder}/METADATA"] = (point.dist.read_text("METADATA") or "").encode()
+        points.setdefault(folder, []).append(point)
+    for folder, of_package in points.items():
+        rows = [f"{point.name} = {point.value}" for point in sorted(of_package, key=lambda point: point.name)]
+        files[f"{folder}/entry_points.txt"] = "\n".join(["[robust_compress.targets]", *rows, ""]).encode()
+    return files
 
 
-def _modules(source: bytes) -> Iterator[str]:
-    """`x` of `from compress import x`, `import compress.x` and `from compress.x import name`."""
-    for node in ast.walk(ast.parse(source)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (name.split(".")[1] for name in names if name.startswith("compress."))
+def _importable(module: str) -> "dict[str, bytes]":
+    """A module's file, or all of a package, with the `__init__.py` of every package around it."""
+    parts = module.split(".")
+    place = resources.files(parts[0]) if len(parts) == 1 else resources.files(".".join(parts[:-1]))
+    files: dict[str, bytes] = {}
+    for depth in range(1, len(parts)):
+        around = resources.files(".".join(parts[:depth])).joinpath("__init__.py")
+        if around.is_file():
+            files[f"{'/'.join(parts[:depth])}/__init__.py"] = around.read_bytes()
+    if len(parts) > 1 and place.joinpath(f"{parts[-1]}.py").is_file():
+        return files | {f"{'/'.join(parts)}.py": place.joinpath(f"{parts[-1]}.py").read_bytes()}
+    return files | {f"{'/'.join(parts)}/{name}": entry.read_bytes() for name, entry in _below(resources.files(module))}
 
+
+# ----------------------------------------------------------------------------------------------- on the board
+# What a board's Python is given first: it takes the bundle unless it has it, and becomes the bundle's server. It runs
+# on any Python 3, so that an old one can say so. It reads one JSON line of parameters and answers each step by one
+# line that begins with a mark, so that what a login script prints on stdout is told apart:
+#
+#     → {"sha256", "bytes", "python", "minimum"}
+#     ← MARK {"step": "send"}                    the bundle is not there: its bytes follow
+#     ← MARK {"step": "ready"}                   the server takes over
+#     ← MARK {"step": "error", "message": …}
 
 MARK = "robust-compress-board"
 MINIMUM = (3, 10)

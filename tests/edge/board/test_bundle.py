@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import edge
 from compress import __version__
 from compress.cli.execute import execute
 from compress.remote import bundle
@@ -34,19 +35,62 @@ def test_its_bytes_are_a_function_of_the_sources() -> None:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_it_holds_what_it_imports_and_nothing_heavy() -> None:
+def test_it_is_the_folder_edge_which_imports_nothing_of_ours_and_nothing_heavy() -> None:
     files = names()
+    home = Path(edge.__file__).parent
+    sources = {
+        path.relative_to(home.parent).as_posix() for path in home.rglob("*.py") if "__pycache__" not in path.parts
+    }
     assert {"edge/statement/statement.schema.json", "edge/board/network.onnx", bundle.DEFAULTS} <= set(files)
-    assert "edge/core/interrupt.py" in files and "compress/config/__init__.py" not in files
-    assert not [name for name in files if "__pycache__" in name or name.startswith("compress/remote")]
+    assert {name for name in files if name.startswith("edge/") and name.endswith(".py")} == sources
+    assert {name.partition("/")[0] for name in files} == {
+        "__main__.py",
+        "edge",
+        f"robust_compress-{__version__}.dist-info",
+    }
     for name, source in files.items():
         for node in ast.walk(ast.parse(source)) if name.endswith(".py") else ():
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for module in modules:
-                assert module.partition(".")[0] not in HEAVY, f"{name} imports {module}"
-                if module.startswith("compress."):
-                    assert f"{module.replace('.', '/')}.py" in files, f"{name} imports {module}"
+                assert module.partition(".")[0] not in HEAVY | {"compress", "export"}, f"{name} imports {module}"
+
+
+ADDED = {
+    "strange/__init__.py": "",
+    "strange/added.py": "class Added:\n    device_package = 'strange.device'\n\n\nTARGET = Added()\n",
+    "strange/heavy.py": "import torch\n",
+    "strange/device/__init__.py": "",
+    "strange/device/runner.py": "ANSWER = 42\n",
+    "strange_target-1.5.dist-info/METADATA": "Metadata-Version: 2.1\nName: strange-target\nVersion: 1.5\n",
+    "strange_target-1.5.dist-info/entry_points.txt": (
+        "[robust_compress.targets]\nstrange = strange.added:TARGET\n\n"
+        "[robust_compress.methods]\nodd = strange.heavy:METHOD\n"
+    ),
+}
+ASKED = """
+from importlib.metadata import entry_points
+from edge.core import plugins
+print(plugins.load("targets", "strange").device_package, sorted(plugins.installed("methods")))
+from strange.device.runner import ANSWER
+print(ANSWER)
+"""
+
+
+def test_a_package_that_adds_a_target_goes_along_and_is_found_inside(tmp_path: Path) -> None:
+    for name, text in ADDED.items():
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / name).write_text(text)
+    home = Path(edge.__file__).parents[1]
+    script = "from pathlib import Path; from compress.remote import bundle; bundle.write_bundle(Path('edge.pyz'))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(home)])}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=env)
+    with zipfile.ZipFile(tmp_path / "edge.pyz") as archive:
+        added = {name for name in archive.namelist() if name.startswith("strange")}
+    assert added == set(ADDED) - {"strange/heavy.py"}
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "edge.pyz")}
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, cwd=tmp_path / "..", env=env)
+    assert done.stdout.splitlines() == ["strange.device []", "42"], done.stderr
 
 
 def test_its_defaults_are_those_of_compress_verify() -> None:
