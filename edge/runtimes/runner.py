@@ -75,8 +75,15 @@ class Runner:
         """Executed files that the opened stage does not hold, by name, to be kept beside what is found of them."""
         return {}
 
+    def again(self, batch_size: int) -> "Runner":
+        """The same bytes made executable anew, for calls of `batch_size` images: nothing is read or hashed again.
+
+        Also of a runner that was closed. What it returns is the caller's to close.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
-        """Let go of the runtime; the runner cannot be used afterwards."""
+        """Let go of the runtime; the runner cannot be asked afterwards."""
 
     def __enter__(self) -> "Runner":
         return self
@@ -117,8 +124,10 @@ def _unit(x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
     return np.ascontiguousarray(x, np.float32)
 
 
-def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: int = 0, device: str = "cpu") -> Runner:
-    """The classifier in an exported stage's folder (its hash checked), an `.onnx` file or an engine, ready to infer.
+def open_runner(
+    where: "Path | str | artifact.Stage", *, batch_size: int = BATCH_SIZE, threads: int = 0, device: str = "cpu"
+) -> Runner:
+    """The classifier in an exported stage or its folder (its hash checked), an `.onnx` file or an engine, ready to infer.
 
     `batch_size` images go into each call of the runtime, unless the file fixes its own number. `threads`: of the
     runtime, 0 for every core that this process may use. `device`: of a target that can choose, `cpu` or `cuda`; an
@@ -130,6 +139,8 @@ def open_runner(where: "Path | str", *, batch_size: int = BATCH_SIZE, threads: i
     if str(where).startswith("ssh://"):
         remote: Runner = _function(REMOTE)(str(where), batch_size=batch_size, threads=threads)
         return remote
+    if isinstance(where, artifact.Stage):
+        return _of_stage(where, batch_size, threads, device)
     path = Path(where)
     if path.is_dir() or path.suffix not in (".onnx", *ENGINE_SUFFIXES):
         if path.is_file():

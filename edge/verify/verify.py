@@ -75,38 +75,39 @@ def run(
     """
     exported, attack_stage = _read(inputs)
     executable(exported, config["device"])
-    _batches(exported, config)
+    _check_batches(exported, config)
 
     def make(work: Work) -> None:
         attacks = AttackSet.read(attack_stage)
-        _compatible(exported, attacks, config)
+        _check_compatible(exported, attacks, config)
         pipeline = preprocess_parity.read_pipeline(config, attacks.clean)
         ask = TimingRequest.read(config["latency"], config["seed"]).with_single()
-        subject = _subject(exported, attacks, config, pipeline)
-        check_timing([subject], ask)
-        watch = Watch(gpu=config["device"] != "cpu")
-        golden_found = _golden(exported, attacks, config)
-        with _opened(exported, config, config["batch_size"]) as runner:
-            _same_classes(runner, attacks)
+        device, threads = config["device"], config["threads"]
+        with open_runner(exported, batch_size=config["batch_size"], threads=threads, device=device) as runner:
+            timed_subject = _timed_subject(exported, runner, attacks, pipeline)
+            check_timing([timed_subject], ask)
+            watch = Watch(gpu=device != "cpu")
+            _check_classes(runner, attacks)
+            golden_evidence = _golden(exported, runner, attacks)
             verdicts = execute_attacks(runner, attacks, config)
-            found = findings.predicate(exported, attacks, verdicts, config, runner)
+            predicate = findings.predicate(exported, attacks, verdicts, config, runner)
             for name, content in runner.kept().items():
                 artifact.write_atomic(work.add_payload(name), content)
             if pipeline is not None:
-                said = attacks.clean, attacks.labels, verdicts.clean_logits
-                found["preprocess"] = preprocess_parity.pipeline_parity(pipeline, runner, *said)
-                found["threat"]["applied_to"] = pipeline.applied_to
-        found["golden"] = golden_found
+                clean = attacks.clean, attacks.labels, verdicts.clean_logits
+                predicate["preprocess"] = preprocess_parity.pipeline_parity(pipeline, runner, *clean)
+                predicate["threat"]["applied_to"] = pipeline.applied_to
+        predicate["golden"] = golden_evidence
         with watch.timing():
-            (timed,) = measure_latency([subject], ask)
-        found["latency"] = timed.latency
-        found["alarms"].append(timed.alarm)
-        found |= watch.found(timed.spans, timed.latency)
-        found["warnings"] = [*_elsewhere(config["device"], found["machine"]["before"]), *found["warnings"]]
+            (timed,) = measure_latency([timed_subject], ask)
+        predicate["latency"] = timed.latency
+        predicate["alarms"].append(timed.alarm)
+        predicate |= watch.found(timed.spans, timed.latency)
+        predicate["warnings"] = [*_elsewhere(device, predicate["machine"]["before"]), *predicate["warnings"]]
         watch.samples.write(work.add_record(samples.FILE))
-        table = _table(attacks, verdicts, [row["name"] for row in found["attacks"]])
-        found["verdicts"] = _write_verdicts(work, table)
-        stated = statement.build_statement(found)
+        table = _table(attacks, verdicts, [row["name"] for row in predicate["attacks"]])
+        predicate["verdicts"] = _write_verdicts(work, table)
+        stated = statement.build_statement(predicate)
         _write(work, stated, timed.samples)
         evidence = _evidence(attacks, verdicts, table)
         add_record(VerifiedWork(work, stated, timed.samples["samples_ns"], evidence))
@@ -136,7 +137,7 @@ def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": "not-a-jetson", "found": found, "fix": "verify on the board that ships, by --host user@board"}]
 
 
-def _batches(exported: Stage, config: Mapping[str, Any]) -> None:
+def _check_batches(exported: Stage, config: Mapping[str, Any]) -> None:
     """An engine takes the numbers of images that it was built for; others are refused before anything runs."""
     if exported.config["target"] == "onnx" or "batch" not in exported.config:
         return
@@ -151,7 +152,7 @@ def _batches(exported: Stage, config: Mapping[str, Any]) -> None:
             )
 
 
-def _compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> None:
+def _check_compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> None:
     if exported.data["name"] != config["data"]:
         raise CompressError(
             f"{exported.path}: made for {exported.data['name']}, asked for {config['data']}; give --data "
@@ -171,7 +172,7 @@ def _compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) 
         )
 
 
-def _same_classes(runner: Runner, attacks: AttackSet) -> None:
+def _check_classes(runner: Runner, attacks: AttackSet) -> None:
     if runner.classes != attacks.about["classes"] or runner.input_shape != attacks.clean.shape[1:]:
         raise CompressError(
             f"{attacks.stage.path}: images {attacks.clean.shape[1:]} of {attacks.about['classes']} classes, the "
@@ -179,35 +180,29 @@ def _same_classes(runner: Runner, attacks: AttackSet) -> None:
         )
 
 
-def _opened(exported: Stage, config: Mapping[str, Any], batch_size: int) -> Runner:
-    return open_runner(exported.path, batch_size=batch_size, threads=config["threads"], device=config["device"])
-
-
-def _golden(exported: Stage, attacks: AttackSet, config: Mapping[str, Any]) -> "dict[str, Any] | None":
+def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "dict[str, Any] | None":
     """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
     place = attacks.place(exported.identity)
     if place is None:
         return None
     batch_size = attacks.about["golden"]["batch_size"][place]
-    with _opened(exported, config, batch_size) as runner:
-        _same_classes(runner, attacks)
-        found = golden.check_golden(runner, attacks.stage, place)
-    if found is not None:
-        say(golden.golden_line(found))
-    return found
+    if batch_size == runner.batch_size:
+        evidence = golden.check_golden(runner, attacks.stage, place)
+    else:
+        with runner.again(batch_size) as other:
+            evidence = golden.check_golden(other, attacks.stage, place)
+    if evidence is not None:
+        say(golden.golden_line(evidence))
+    return evidence
 
 
-def _subject(
-    exported: Stage, attacks: AttackSet, config: Mapping[str, Any], pipeline: "Pipeline | None"
+def _timed_subject(
+    exported: Stage, runner: Runner, attacks: AttackSet, pipeline: "Pipeline | None"
 ) -> TimingSubject:
-    """What is timed: runners of its own, each opened at the batch size that is timed."""
-
-    def opened(size: int) -> Runner:
-        return _opened(exported, config, size)
-
+    """What is timed: the bytes that were judged, made executable anew at each batch size that is timed."""
     frames = attacks.clean if pipeline is None else pipeline.frames
     function = None if pipeline is None else pipeline.preprocess
-    return TimingSubject(str(exported.path), opened, lambda runner: frames, function)
+    return TimingSubject(str(exported.path), runner.again, lambda other: frames, function)
 
 
 # ------------------------------------------------------------------------------------------- files

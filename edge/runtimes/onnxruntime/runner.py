@@ -1,5 +1,6 @@
 """ONNX Runtime on the processor, or on an NVIDIA GPU: deterministic settings, no telemetry, quiet."""
 
+import copy
 import time
 from typing import Any
 
@@ -28,18 +29,27 @@ class OnnxRunner(Runner):
     spin_wait = True  # ONNX Runtime's threads, unless they are told otherwise
 
     def __init__(self, content: bytes, *, where: str, batch_size: int, threads: int, device: str = "cpu") -> None:
-        runtime = _import()
-        self._where = where
-        self._provider = _provider(runtime, device)
-        self._version = str(runtime.__version__)
+        self._runtime = _import()
+        self._where, self._content = where, content
+        self._provider = _provider(self._runtime, device)
+        self._version = str(self._runtime.__version__)
         self._threads = threads or machine.usable_cores()
-        started = time.perf_counter_ns()
-        self._session = _session(runtime, content, where, self._threads, self._provider)
-        self.open_ms = (time.perf_counter_ns() - started) / 1e6
+        self._start(batch_size)
         self.sha256, self.size = artifact.bytes_sha256(content), len(content)
-        self._input, fixed, self.input_shape = _input(self._session, where)
-        self._output, self.classes = _output(self._session, where)
+
+    def _start(self, batch_size: int) -> None:
+        """A session of the bytes, and what it says of them."""
+        started = time.perf_counter_ns()
+        self._session = _session(self._runtime, self._content, self._where, self._threads, self._provider)
+        self.open_ms = (time.perf_counter_ns() - started) / 1e6
+        self._input, fixed, self.input_shape = _input(self._session, self._where)
+        self._output, self.classes = _output(self._session, self._where)
         self.batch_size = fixed or batch_size
+
+    def again(self, batch_size: int) -> "OnnxRunner":
+        other = copy.copy(self)
+        other._start(batch_size)
+        return other
 
     def describe(self) -> dict[str, Any]:
         """{"name", "version", "provider", "threads"}; threads are those inside one operator."""

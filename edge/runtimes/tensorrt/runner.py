@@ -68,6 +68,9 @@ class TensorRTRunner(Runner):
             return {}
         return {sidecar.ENGINE: self._built.content, sidecar.SIDECAR: sidecar.text(self._built.about).encode()}
 
+    def again(self, batch_size: int) -> "TensorRTRunner":
+        return _opened(self._built, self._trt, Cuda(), self._where, batch_size)
+
     def close(self) -> None:
         """Free the device memory; the engine goes with its last reference."""
         self._context = self._engine = None

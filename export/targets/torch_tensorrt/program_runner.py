@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,21 +40,26 @@ def open_stage(stage: Stage, *, batch_size: int, threads: int, device: str) -> "
             f"delete the folder and run: {stage.manifest['made']['command']}"
         )
     least, most = contract["input"]["batch"]["min"], contract["input"]["batch"]["max"]
-    within = min(max(batch_size, least), most)
     channels, height, width = contract["input"]["shape"][1:]
-    runner = TorchTensorRTRunner(
-        content,
-        where=str(stage.path),
-        file=name,
-        target=target,
-        program=stage.config["engine"]["program"],
-        batch_size=within,
-        input_shape=(channels, height, width),
-        classes=len(contract["labels"]),
-    )
-    if within != batch_size:
-        say(f"{stage.path}: built for {least} to {most} images a call, not {batch_size}; {within} are taken")
-    return runner
+
+    def opened(size: int) -> TorchTensorRTRunner:
+        within = min(max(size, least), most)
+        runner = TorchTensorRTRunner(
+            content,
+            where=str(stage.path),
+            file=name,
+            target=target,
+            program=stage.config["engine"]["program"],
+            batch_size=within,
+            input_shape=(channels, height, width),
+            classes=len(contract["labels"]),
+            again=opened,
+        )
+        if within != size:
+            say(f"{stage.path}: built for {least} to {most} images a call, not {size}; {within} are taken")
+        return runner
+
+    return opened(batch_size)
 
 
 class TorchTensorRTRunner(Runner):
@@ -70,7 +76,9 @@ class TorchTensorRTRunner(Runner):
         batch_size: int,
         input_shape: tuple[int, int, int],
         classes: int,
+        again: "Callable[[int], TorchTensorRTRunner]",
     ) -> None:
+        self._again = again
         self._library = package.load_torch_tensorrt(target)
         self._where, self._target = where, target
         self.file, self.size = file, len(content)
@@ -80,6 +88,9 @@ class TorchTensorRTRunner(Runner):
         torch.cuda.synchronize()
         self.open_ms = (time.perf_counter_ns() - started) / 1e6
         self.sha256 = artifact.bytes_sha256(content)
+
+    def again(self, batch_size: int) -> "TorchTensorRTRunner":
+        return self._again(batch_size)
 
     def describe(self) -> dict[str, Any]:
         """{"name", "version", "provider", "threads"}; the GPU is the provider, the processor computes nothing."""
