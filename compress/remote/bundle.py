@@ -98,7 +98,7 @@ def _added() -> "dict[str, bytes]":
     files: dict[str, bytes] = {}
     points: dict[str, list[EntryPoint]] = {}
     for name, point in plugins.installed("targets").items():
-        package = plugins.load("targets", name).device_package
+        package = plugins.load("targets", name, object).device_package  # type: ignore[attr-defined]
         if package is None or point.dist is None:
             continue
         files |= _importable(package) | _importable(point.module)

@@ -76,7 +76,7 @@ class TorchTensorRTRunner(Runner):
         batch_size: int,
         input_shape: tuple[int, int, int],
         classes: int,
-        again: "Callable[[int], TorchTensorRTRunner]",
+        again: "Callable[[int], TorchTensorRTRunner] | None" = None,
     ) -> None:
         self._again = again
         self._library = package.load_torch_tensorrt(target)
@@ -90,6 +90,8 @@ class TorchTensorRTRunner(Runner):
         self.sha256 = artifact.bytes_sha256(content)
 
     def again(self, batch_size: int) -> "TorchTensorRTRunner":
+        if self._again is None:
+            raise NotImplementedError
         return self._again(batch_size)
 
     def describe(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ ADDED = {
 ASKED = """
 from importlib.metadata import entry_points
 from edge.core import plugins
-print(plugins.load("targets", "strange").device_package, sorted(plugins.installed("methods")))
+print(plugins.load("targets", "strange", object).device_package, sorted(plugins.installed("methods")))
 from strange.device.runner import ANSWER
 print(ANSWER)
 """
