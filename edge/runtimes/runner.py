@@ -127,7 +127,7 @@ def _unit(x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
 def open_runner(
     where: "Path | str | artifact.Stage", *, batch_size: int = BATCH_SIZE, threads: int = 0, device: str = "cpu"
 ) -> Runner:
-    """The classifier in an exported stage or its folder (its hash checked), an `.onnx` file or an engine, ready to infer.
+    """The classifier in an exported stage or its folder (hash checked), an `.onnx` file or an engine, ready to infer.
 
     `batch_size` images go into each call of the runtime, unless the file fixes its own number. `threads`: of the
     runtime, 0 for every core that this process may use. `device`: of a target that can choose, `cpu` or `cuda`; an
