@@ -196,9 +196,7 @@ def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "dict[str, A
     return evidence
 
 
-def _timed_subject(
-    exported: Stage, runner: Runner, attacks: AttackSet, pipeline: "Pipeline | None"
-) -> TimingSubject:
+def _timed_subject(exported: Stage, runner: Runner, attacks: AttackSet, pipeline: "Pipeline | None") -> TimingSubject:
     """What is timed: the bytes that were judged, made executable anew at each batch size that is timed."""
     frames = attacks.clean if pipeline is None else pipeline.frames
     function = None if pipeline is None else pipeline.preprocess
