@@ -1,4 +1,4 @@
-"""The sections of what ships: the exported file, the attack set, its verification."""
+"""The sections of what ships and of what is measured: exported file, attack set, verification, evaluation, analysis."""
 
 from typing import Annotated, Literal
 

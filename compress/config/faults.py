@@ -52,7 +52,7 @@ def model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in getattr(annotation, "__args__", ()):
-        found = model_in(part)
-        if found is not None:
-            return found
+        model = model_in(part)
+        if model is not None:
+            return model
     return None

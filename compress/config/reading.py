@@ -25,9 +25,9 @@ def load(path: "Path | str", overrides: "Mapping[str, Any] | None" = None) -> Ru
 
 def read_yaml(path: "Path | str") -> dict[str, Any]:
     """The mapping in a YAML file; a built-in config may be named without its folder: `quickstart`."""
-    found = _find(Path(path))
+    file = _find(Path(path))
     try:
-        content = yaml.load(found.read_text(), Loader=_UniqueKeys)
+        content = yaml.load(file.read_text(), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as fault:
         raise CompressError(f"{path}: cannot be read ({fault})") from None
     except yaml.YAMLError as fault:
@@ -88,9 +88,9 @@ def parse(kind: type[Settled], content: Mapping[str, Any], where: str) -> Settle
     try:
         return kind(**content)
     except ValidationError as fault:
-        found = faults(fault, kind, OBTAINED)
-        head = f"{where}: {len(found)} fault{'s' if len(found) > 1 else ''}"
-        raise CompressError("\n  ".join([head, *found]) if len(found) > 1 else f"{where}: {found[0]}") from None
+        lines = faults(fault, kind, OBTAINED)
+        head = f"{where}: {len(lines)} fault{'s' if len(lines) > 1 else ''}"
+        raise CompressError("\n  ".join([head, *lines]) if len(lines) > 1 else f"{where}: {lines[0]}") from None
 
 
 def _with_default_eps(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole chain in one file: a section a stage."""
+"""The whole chain in one file, a section a stage; and each stage alone, as its manifest records it."""
 
 import re
 from collections.abc import Mapping
@@ -95,14 +95,14 @@ class ExportConfig(Common, Export):
 
     def semantic(self) -> dict[str, Any]:
         """As of every stage; what is said of engines decides nothing about an ONNX file."""
-        found = super().semantic()
+        described = super().semantic()
         if self.target == "onnx":
-            del found["batch"], found["engine"]
+            del described["batch"], described["engine"]
         else:
-            del found["engine"]["timing_cache"]
+            del described["engine"]["timing_cache"]
             if not self.target.startswith("torch-"):
-                del found["engine"]["program"]
-        return found
+                del described["engine"]["program"]
+        return described
 
 
 class AttackConfig(Common, Attack):

@@ -1,4 +1,4 @@
-"""What a value of the configuration may be: types with their checks, and their part of the JSON schema."""
+"""What a value of the configuration may be, with its part of the JSON schema; and what every section shares."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -56,10 +56,10 @@ def seconds(value: "str | None") -> "float | None":
     """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
-    if found is None or float(found[1]) == 0:
+    span = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
+    if span is None or float(span[1]) == 0:
         raise ValueError(f"{value!r} is no time; write it like 90s, 20m or 2h")
-    return float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
+    return float(span[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[span[2]]
 
 
 def _time(value: str) -> str:
@@ -126,6 +126,9 @@ Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+#: Keys of any section that change no result.
+WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -142,10 +145,6 @@ class Threat(Strict):
         return float(Fraction(self.eps))
 
 
-#: Keys of any section that change no result.
-WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
-
-
 class Common(Strict):
     """What every stage shares."""
 
@@ -155,7 +154,7 @@ class Common(Strict):
 
     def semantic(self) -> dict[str, Any]:
         """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
-        found = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
-        if found.get("extra"):
-            found["extra"]["path"] = split_name(found["extra"]["path"])[0]
-        return found
+        described = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
+        if described.get("extra"):
+            described["extra"]["path"] = split_name(described["extra"]["path"])[0]
+        return described

@@ -2,6 +2,8 @@
 
 Every random number is drawn from a generator on the CPU, so it is alike on every device and resumable. Lengths are
 those that the papers give for images of 32 pixels and scale with the image. Black comes in where nothing is left.
+Colour operations compute what PIL's of the same names do on 8-bit images, without rounding to 8 bit in between;
+strengths (B,) lie on the images' device.
 """
 
 import math
@@ -19,6 +21,7 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 ERASED_AREA = (0.02, 0.33)  # share of the image
 ERASED_ASPECT = (0.3, 3.3)  # height over width
 ERASED_ATTEMPTS = 10
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
 
 
 def named(augment: str, data: str) -> "Augmentation | None":
@@ -181,9 +184,6 @@ def _below(bound: "int | Tensor", draw: torch.Generator, count: int) -> Tensor:
 
 def _between(low: float, high: float, roll: Tensor) -> Tensor:
     return low + (high - low) * roll
-
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
 
 
 def grey(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Decoded datasets kept on disk by their content, so that a second load neither decodes nor hashes.
+"""Decoded datasets and official archives kept on disk by their content: a second load neither decodes nor hashes.
 
     entries/FINGERPRINT-SPLIT/    images.npy, labels.npy, train.npy, val.npy, test.npy, meta.json
     sources/KEY                   the entry made from source files with these paths, sizes and times
@@ -30,6 +30,8 @@ from edge.core.progress import Progress
 
 FORMAT = 1  # raised whenever the same source files would give another dataset
 META = "meta.json"
+BLOCK = 1 << 20  # bytes of a download at once
+TIMEOUT_S = 60
 
 
 def cache_home() -> Path:
@@ -43,9 +45,9 @@ def cache_home() -> Path:
 def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", make: Callable[[], Dataset]) -> Dataset:
     """The dataset that `make` would return, from the cache when `files` below `root` are the ones it was made from."""
     source = cache_home() / "sources" / _key(kind, option, root, files)
-    found = _find(source, kind)
-    if found:
-        return found
+    kept = _find(source, kind)
+    if kept:
+        return kept
     dataset = make()
     try:
         _store(dataset, source)
@@ -58,15 +60,15 @@ def remembered(kind: str, file: Path, make: Callable[[], str]) -> str:
     """The fingerprint that `make` finds in a file, found once for each path, size and time of it."""
     kept = cache_home() / "fingerprints" / _key(kind, "", file, [file])
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        found = kept.read_text()
-        if len(found) == 64:
-            return found
-    found = make()
+        fingerprint = kept.read_text()
+        if len(fingerprint) == 64:
+            return fingerprint
+    fingerprint = make()
     with contextlib.suppress(OSError), _beside(kept) as fresh:  # without a cache it is found again
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(found)
+        fresh.write_text(fingerprint)
         fresh.replace(kept)
-    return found
+    return fingerprint
 
 
 def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> str:
@@ -151,10 +153,6 @@ def _beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(fresh, ignore_errors=True)
         else:
             fresh.unlink(missing_ok=True)
-
-
-BLOCK = 1 << 20
-TIMEOUT_S = 60
 
 
 def fetch_archive(kind: str, url: str, sha256: str) -> Path:

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from their official python pickles (Krizhevsky 2009): 32×32, RGB, 50,000 + 10,000 images.
 
-https://www.cs.toronto.edu/~kriz/cifar.html
+https://www.cs.toronto.edu/~kriz/cifar.html. Pickles are read without letting them call anything but what rebuilds an
+array.
 """
 
 import io
@@ -107,8 +108,8 @@ def _is_part(release: Release, root: Path, name: str) -> bool:
     return Path(name).name in release.files and (root.is_dir() or Path(name).parent.name == release.folder)
 
 
-def _all_there(release: Release, found: "list[str]", where: str) -> None:
-    missing = [name for name in release.files if name not in found]
+def _all_there(release: Release, present: "list[str]", where: str) -> None:
+    missing = [name for name in release.files if name not in present]
     if missing:
         raise CompressError(
             f"{where}: {missing[0]} is missing; give the folder {release.folder} or {release.url.rpartition('/')[2]}"
@@ -120,12 +121,12 @@ def _batch(batch: Any, release: Release, where: str) -> tuple[np.ndarray, np.nda
     pixels, labels = (batch.get(key) if isinstance(batch, dict) else None for key in (b"data", release.label_key))
     width = int(np.prod(SHAPE))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (width,):
-        found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise CompressError(f"{where}: data is {found}, not uint8 (n, {width}); use the official file")
+        described = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise CompressError(f"{where}: data is {described}, not uint8 (n, {width}); use the official file")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels) or len(labels) != len(pixels):
-        found = f"{len(labels)} entries" if isinstance(labels, list) else type(labels).__name__
+        described = f"{len(labels)} entries" if isinstance(labels, list) else type(labels).__name__
         raise CompressError(
-            f"{where}: {release.label_key.decode()} is {found}, not one integer for each of {len(pixels)} images; "
+            f"{where}: {release.label_key.decode()} is {described}, not one integer for each of {len(pixels)} images; "
             f"use the official file"
         )
     return pixels, np.array(labels, dtype=np.int64)

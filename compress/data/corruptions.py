@@ -30,14 +30,14 @@ def jpeg(images: np.ndarray, severity: int, draw: np.random.Generator) -> np.nda
     from PIL import Image
 
     quality = (80, 50, 30, 18, 10)[severity - 1]
-    found = np.empty_like(images)
+    coded = np.empty_like(images)
     for number, image in enumerate(images):
         pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=quality)
         decoded = np.asarray(Image.open(buffer))
-        found[number] = decoded[None] if len(image) == 1 else decoded.transpose(2, 0, 1)
-    return found
+        coded[number] = decoded[None] if len(image) == 1 else decoded.transpose(2, 0, 1)
+    return coded
 
 
 def brightness(images: np.ndarray, severity: int, draw: np.random.Generator) -> np.ndarray:

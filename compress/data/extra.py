@@ -47,8 +47,8 @@ def load_extra(name: str) -> ExtraImages:
     kind, path = split_name(name)
     if kind == "npz":
         return _npz(name, str(path))
-    found = data.load_dataset(name)
-    return ExtraImages(name, found.images, found.labels, found.fingerprint, found.classes)
+    whole = data.load_dataset(name)
+    return ExtraImages(name, whole.images, whole.labels, whole.fingerprint, whole.classes)
 
 
 def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_size: int) -> ExtraImages:
@@ -96,9 +96,9 @@ def _npz(name: str, path: str) -> ExtraImages:
 
 def _array(file: Path, name: str) -> np.ndarray:
     """One array of an npz, mapped where it is stored as it is, otherwise read."""
-    found = _mapped(file, f"{name}.npy")
-    if found is not None:
-        return found
+    mapped = _mapped(file, f"{name}.npy")
+    if mapped is not None:
+        return mapped
     with np.load(file, allow_pickle=False) as archive:
         return np.asarray(archive[name])
 
@@ -161,10 +161,10 @@ def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> None:
     counts, first, begin = dict.fromkeys(held, 0), -1, 0
     for chunk in _chunks(extra.images):
         for at in np.flatnonzero(np.isin(_checksums(chunk), sums)):  # few: the digest decides
-            found = [split for split, digests in known.items() if _digest(chunk[at]) in digests]
-            for split in found:
+            held_in = [split for split, digests in known.items() if _digest(chunk[at]) in digests]
+            for split in held_in:
                 counts[split] += 1
-            first = begin + int(at) if found and first < 0 else first
+            first = begin + int(at) if held_in and first < 0 else first
         begin += len(chunk)
     if first >= 0:
         raise CompressError(

@@ -1,4 +1,7 @@
-"""Damaged files, whatever library finds them, as one line."""
+"""Files that datasets are read from: damaged ones as one line, those of a folder, tar or zip by name where they lie.
+
+Nothing is ever extracted to disk, so a member's name cannot lead anywhere.
+"""
 
 import lzma
 import os
@@ -49,10 +52,10 @@ def reading(where: "Path | str") -> Iterator[None]:
 
 def existing(kind: str, path: str) -> Path:
     """The path of `KIND:PATH`, which must be there."""
-    found = Path(path).expanduser()
-    if not found.exists():
+    place = Path(path).expanduser()
+    if not place.exists():
         raise CompressError(f"data {kind}:{path}: no such file or folder; write {kind}:PATH with a path that exists")
-    return found
+    return place
 
 
 def names_in(path: Path) -> list[str]:

@@ -92,14 +92,14 @@ def channels_first(images: np.ndarray, where: str) -> np.ndarray:
 
 def _joined(arrays: list[np.ndarray], letter: str, where: str) -> np.ndarray:
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
-        found = " and ".join(f"{array.dtype} {array.shape}" for array in arrays)
-        raise CompressError(f"{where}: {letter}_train and {letter}_test differ: {found}; save both alike")
+        shapes = " and ".join(f"{array.dtype} {array.shape}" for array in arrays)
+        raise CompressError(f"{where}: {letter}_train and {letter}_test differ: {shapes}; save both alike")
     return np.concatenate(arrays)
 
 
 def _named(split: np.ndarray, count: int, where: str) -> dict[str, np.ndarray]:
     odd = sorted({str(name) for name in split.ravel()} - set(SPLITS))
     if odd or split.shape != (count,):
-        found = f"holds {odd[0]!r}" if odd else f"has shape {split.shape}"
-        raise CompressError(f"{where}: split {found}; give one of {', '.join(SPLITS)} for each of {count} images")
+        problem = f"holds {odd[0]!r}" if odd else f"has shape {split.shape}"
+        raise CompressError(f"{where}: split {problem}; give one of {', '.join(SPLITS)} for each of {count} images")
     return {part: np.flatnonzero(split.astype(str) == part) for part in SPLITS}

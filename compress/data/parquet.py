@@ -82,9 +82,9 @@ def _rows(file: Path, table: Any) -> Iterator[tuple[list[bytes], np.ndarray]]:
     with reading(file):
         for batch in table.iter_batches(ROWS, columns=[image, label]):
             cells, numbers = batch.column(image).to_pylist(), batch.column(label).to_pylist()
-            found = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-            encoded = [content for content in found if isinstance(content, bytes)]
-            if len(encoded) < len(found):
+            contents = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+            encoded = [content for content in contents if isinstance(content, bytes)]
+            if len(encoded) < len(contents):
                 raise CompressError(f"{file}: column {image!r} holds no image bytes in some row; embed the images")
             if not all(type(number) is int for number in numbers):
                 raise CompressError(f"{file}: column {label!r} holds something other than integers; number the classes")

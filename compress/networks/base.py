@@ -1,4 +1,4 @@
-"""What every network offers, and the operations that quantization needs as modules."""
+"""What every network offers, several as one, and the operations that quantization needs as modules."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -137,10 +137,10 @@ class Ensemble(Classifier):
         self.has_features = all(member.has_features for member in members)
 
     def forward_features(self, x: Tensor) -> Features:
-        found = [member.forward_features(x) for member in self._members()]
-        scores = torch.stack([_single(each.logits).log_softmax(1) for each in found])
-        pooled = torch.cat([_single(each.pooled) for each in found], 1)
-        return Features(scores.logsumexp(0) - math.log(len(found)), pooled, found[0].stages)
+        members = [member.forward_features(x) for member in self._members()]
+        scores = torch.stack([_single(each.logits).log_softmax(1) for each in members])
+        pooled = torch.cat([_single(each.pooled) for each in members], 1)
+        return Features(scores.logsumexp(0) - math.log(len(members)), pooled, members[0].stages)
 
     def _members(self) -> list[Classifier]:
         return list(self.members)  # type: ignore[arg-type]

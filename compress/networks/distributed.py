@@ -1,4 +1,7 @@
-"""BatchNorm whose batch is that of all ranks together, on any device (torch's own is for GPUs alone)."""
+"""A network over several ranks: each computes its rows of a batch, and BatchNorm's batch is that of all together.
+
+On any device; torch's own synchronised BatchNorm is for GPUs alone.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast, overload
@@ -39,8 +42,8 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         normalised, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
         if self.training and self.running_mean is not None:
             self._note(mean, variance * (count / (count - 1).clamp(min=1)))
-        found: Tensor = normalised
-        return found
+        normal: Tensor = normalised
+        return normal
 
     def _note(self, mean: Tensor, variance: Tensor) -> None:
         """The running statistics, as torch keeps them: the unbiased variance, a plain mean where momentum is None."""
@@ -110,8 +113,8 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if count:
         variance, mean = torch.var_mean(values, _others(x), correction=0)
     own = torch.cat([mean, variance, mean.new_full((1,), count)])
-    found = ranks.gather_rows(own[None], [1] * ranks.world())
-    means, variances, counts = found.split([channels, channels, 1], 1)
+    gathered = ranks.gather_rows(own[None], [1] * ranks.world())
+    means, variances, counts = gathered.split([channels, channels, 1], 1)
     size = counts.sum()
     mean = (counts * means).sum(0) / size
     return mean, (counts * (variances + (means - mean).square())).sum(0) / size, size
@@ -142,9 +145,9 @@ class Sharded(Classifier):
 
     def forward_features(self, x: Tensor) -> Features:
         counts = ranks.shares(len(x))
-        found = self.network.forward_features(x[ranks.share(len(x))])
-        stages = cast("tuple[Tensor, ...]", _Stages(found.stages, counts))
-        return Features(ranks.gather_rows(found.logits, counts), ranks.gather_rows(found.pooled, counts), stages)
+        own = self.network.forward_features(x[ranks.share(len(x))])
+        stages = cast("tuple[Tensor, ...]", _Stages(own.stages, counts))
+        return Features(ranks.gather_rows(own.logits, counts), ranks.gather_rows(own.pooled, counts), stages)
 
     def forward(self, x: Tensor) -> Tensor:
         return ranks.gather_rows(self.network(x[ranks.share(len(x))]), ranks.shares(len(x)))

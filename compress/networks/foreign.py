@@ -102,13 +102,13 @@ def _torchvision(name: str, channels: int, classes: int) -> Classifier:
 
 
 def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Classifier:
-    found = Foreign(net, name, classes, normalize=channels)
+    network = Foreign(net, name, classes, normalize=channels)
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
     config = getattr(net, "pretrained_cfg", None) or {}
     for buffer, value in (("mean", config.get("mean", mean)), ("std", config.get("std", std))):
         if len(value) == channels:
-            found.preprocess.get_buffer(buffer).copy_(torch.tensor(value).reshape(1, -1, 1, 1))
-    return found
+            network.preprocess.get_buffer(buffer).copy_(torch.tensor(value).reshape(1, -1, 1, 1))
+    return network
 
 
 def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
@@ -148,7 +148,7 @@ def call_factory(text: str) -> nn.Module:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        made = getattr(importlib.import_module(module_name), function)()
+        network = getattr(importlib.import_module(module_name), function)()
     except ModuleNotFoundError as fault:
         raise CompressError(
             f"{text}: no module {fault.name!r}; run where it can be imported, or set PYTHONPATH"
@@ -157,9 +157,9 @@ def call_factory(text: str) -> nn.Module:
         raise CompressError(
             f"{text}: {fault}; give module:function of a function that returns a torch module"
         ) from None
-    if not isinstance(made, nn.Module):
-        raise CompressError(f"{text}: returned a {type(made).__name__}; a torch.nn.Module is needed")
-    return made
+    if not isinstance(network, nn.Module):
+        raise CompressError(f"{text}: returned a {type(network).__name__}; a torch.nn.Module is needed")
+    return network
 
 
 def _package(name: str, install: str) -> Any:

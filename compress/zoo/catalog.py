@@ -86,10 +86,10 @@ def entries() -> tuple[CatalogEntry, ...]:
 
 def find_entry(text: str, dataset: "str | None" = None) -> CatalogEntry:
     """The entry written `NAME` or `DATASET/NAME`; a bare name is looked up in `dataset` first, then CIFAR-10, -100."""
-    given, slash, name = text.rpartition("/")
-    if slash and given not in DATASETS:
-        raise CompressError(f"{SCHEME}:{text}: no zoo {given!r} here (known: {', '.join(DATASETS)})")
-    wanted = [given] if slash else [*([dataset] if dataset in DATASETS else []), *DATASETS]
+    zoo, slash, name = text.rpartition("/")
+    if slash and zoo not in DATASETS:
+        raise CompressError(f"{SCHEME}:{text}: no zoo {zoo!r} here (known: {', '.join(DATASETS)})")
+    wanted = [zoo] if slash else [*([dataset] if dataset in DATASETS else []), *DATASETS]
     for place in wanted:
         for entry in entries():
             if (entry.dataset, entry.name) == (place, name):

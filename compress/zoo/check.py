@@ -51,15 +51,15 @@ def measure_teacher(model: Classifier, split: Split, check: TeacherCheck) -> dic
         robust = robust_accuracy(model, split, check.batch_size, eps=check.radius, steps=check.steps, seed=check.seed)
         how = ("pgd", check.steps)
     low, high = clopper_pearson(round(robust * n), n)
-    found = {"n": n, "clean": clean, "robust": robust, "attack": how[0], "steps": how[1], "eps": check.eps}
-    return {**found, "interval": [low, high]}
+    measured = {"n": n, "clean": clean, "robust": robust, "attack": how[0], "steps": how[1], "eps": check.eps}
+    return {**measured, "interval": [low, high]}
 
 
 def _ensemble(model: Classifier, split: Split, check: TeacherCheck) -> float:
     """The worst case over the standard ensemble."""
     with torch.no_grad():
         classes = model(split.images[:1].float() / 255).shape[1]
-    found = ensemble.evaluate(
+    result = ensemble.evaluate(
         model,
         split.images.cpu().numpy(),
         split.labels.cpu().numpy(),
@@ -69,7 +69,7 @@ def _ensemble(model: Classifier, split: Split, check: TeacherCheck) -> float:
         batch_size=check.batch_size,
         device=split.images.device,
     )
-    return found.total.bounds[0]
+    return result.total.bounds[0]
 
 
 def _square(model: Classifier, split: Split, check: TeacherCheck) -> float:
@@ -81,7 +81,7 @@ def _square(model: Classifier, split: Split, check: TeacherCheck) -> float:
             return model(x).numpy()
 
     images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
-    found = square(
+    attacked = square(
         infer,
         images,
         labels,
@@ -90,7 +90,7 @@ def _square(model: Classifier, split: Split, check: TeacherCheck) -> float:
         seed=check.seed,
         batch_size=check.batch_size,
     )
-    return float((~found.broken).mean())
+    return float((~attacked.broken).mean())
 
 
 def compare_published(
@@ -99,12 +99,12 @@ def compare_published(
     """The published figures beside the measured ones, and what explains a gap of more than two points."""
     clean, robust = entry.clean / 100, entry.autoattack / 100
     gap = {"clean": clean - measured["clean"], "robust": robust - measured["robust"]}
-    said = ""
+    explanation = ""
     if abs(gap["clean"]) > GAP:
-        said = explain(model, split, measured["clean"], clean, check.batch_size)
+        explanation = explain(model, split, measured["clean"], clean, check.batch_size)
     elif gap["robust"] > GAP:
-        said = _radius(model, split, measured, robust, check)
-    return {"clean": clean, "autoattack": robust, "source": "robustbench 1.1.1", "gap": gap, "explained": said}
+        explanation = _radius(model, split, measured, robust, check)
+    return {"clean": clean, "autoattack": robust, "source": "robustbench 1.1.1", "gap": gap, "explained": explanation}
 
 
 def explain(model: Classifier, split: Split, clean: float, published: float, batch_size: int) -> str:
@@ -115,12 +115,12 @@ def explain(model: Classifier, split: Split, clean: float, published: float, bat
         return f"{head}within the 95 % interval of {len(split.labels)} images; check more with --images"
     tried = {name: (variant(batch_size), advice) for name, variant, advice in _suspects(model, split)}
     best = min(tried, key=lambda name: abs(published - tried[name][0]))
-    found, advice = tried[best]
-    if abs(published - found) <= max(EXPLAINED, 0.1 * abs(published - clean)):
-        return f"{head}{best} closes the gap ({found:.1%}); {advice}"
+    nearest, advice = tried[best]
+    if abs(published - nearest) <= max(EXPLAINED, 0.1 * abs(published - clean)):
+        return f"{head}{best} closes the gap ({nearest:.1%}); {advice}"
     if jpeg_edges(split.images) > BLOCK_EDGES:
         return f"{head}the images are JPEG-coded (8×8 block edges show), a lossy copy; take the original pixels"
-    return f"{head}none of {', '.join(tried)} closes the gap (best: {best}, {found:.1%})"
+    return f"{head}none of {', '.join(tried)} closes the gap (best: {best}, {nearest:.1%})"
 
 
 def _suspects(model: Classifier, split: Split) -> Iterator[tuple[str, Callable[[int], float], str]]:

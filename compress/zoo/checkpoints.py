@@ -1,4 +1,7 @@
-"""What a checkpoint file really is, and its content read without executing anything in it."""
+"""What a checkpoint file really is, its content read without executing anything in it, and the weights in that.
+
+Weights come out plain: unwrapped, prefixes stripped, input normalisation set apart.
+"""
 
 import argparse
 import pickle
@@ -16,6 +19,23 @@ from torch import Tensor
 from edge.core.errors import CompressError
 
 ONNX_SUFFIX = ".onnx"
+#: What wrappers put before every key; stripped only where every key has it, again and again.
+PREFIXES = (
+    "module.",
+    "model.",
+    "net.",
+    "network.",
+    "backbone.",
+    "_orig_mod.",
+    "_module.",
+    "encoder.",
+    "student.",
+    "teacher.",
+    "attacker.model.",
+)
+#: Counters of weight averaging, beside the weights.
+COUNTERS = ("n_averaged", "num_updates", "epoch", "step")
+_CONSTANT = re.compile(r"(?:^|.*\.)(mu|sigma|mean|std)$")
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -95,11 +115,11 @@ def _read_torch(path: Path, *, zipped: bool, pickled: bool) -> Any:
         with torch.serialization.safe_globals(list(_harmless())):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as fault:
-        said = str(fault)
-        damage = re.search(r"invalid load key.*|Unsupported operand.*", said)
+        message = str(fault)
+        damage = re.search(r"invalid load key.*|Unsupported operand.*", message)
         if isinstance(fault, pickle.UnpicklingError) and (damage is None or pickled):
-            raise CompressError(_needs_code(path, said)) from None
-        damage = damage or re.search(r".+", said)
+            raise CompressError(_needs_code(path, message)) from None
+        damage = damage or re.search(r".+", message)
         what = damage[0][:120] if damage else type(fault).__name__
         raise CompressError(f"{path}: is no readable checkpoint ({what}); download it again") from None
 
@@ -135,33 +155,14 @@ def _harmless() -> Iterator[Any]:
 
 
 def _needs_code(path: Path, fault: str) -> str:
-    found = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", fault) or re.search(
+    name = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", fault) or re.search(
         r"Unsupported (?:global|class)\W+([\w.]+)", fault
     )
-    what = f"code ({found[1]})" if found else "code"
+    what = f"code ({name[1]})" if name else "code"
     return (
         f"{path}: its pickle needs {what} and is not executed; where you trust it, save the weights alone: "
         f"torch.save(torch.load(FILE, weights_only=False).state_dict(), OUT)"
     )
-
-
-#: What wrappers put before every key; stripped only where every key has it, again and again.
-PREFIXES = (
-    "module.",
-    "model.",
-    "net.",
-    "network.",
-    "backbone.",
-    "_orig_mod.",
-    "_module.",
-    "encoder.",
-    "student.",
-    "teacher.",
-    "attacker.model.",
-)
-#: Counters of weight averaging, beside the weights.
-COUNTERS = ("n_averaged", "num_updates", "epoch", "step")
-_CONSTANT = re.compile(r"(?:^|.*\.)(mu|sigma|mean|std)$")
 
 
 @dataclass(frozen=True)
@@ -175,18 +176,18 @@ class ForeignWeights:
 
 def extract(content: Any, path: Path, key: "str | None" = None) -> ForeignWeights:
     """The weights in a checkpoint: the only mapping of tensors in it, or the one named `key` (dotted when nested)."""
-    found = dict(_mappings(content))
+    sets = dict(_mappings(content))
     if key is not None:
-        if key not in found:
-            raise CompressError(f"{path}: no weights under {key!r} (there are: {_listed(found)}); give another --key")
-        chosen = found[key]
-    elif not found:
+        if key not in sets:
+            raise CompressError(f"{path}: no weights under {key!r} (there are: {_listed(sets)}); give another --key")
+        chosen = sets[key]
+    elif not sets:
         kind = type(content).__name__
         raise CompressError(f"{path}: holds no weights (a {kind}); give a state_dict, or a mapping that contains one")
-    elif len(found) > 1:
-        raise CompressError(f"{path}: holds several sets of weights ({_listed(found)}); choose one with --key NAME")
+    elif len(sets) > 1:
+        raise CompressError(f"{path}: holds several sets of weights ({_listed(sets)}); choose one with --key NAME")
     else:
-        (chosen,) = found.values()
+        (chosen,) = sets.values()
     state = plain(chosen)
     _finite(state.weights, path)
     return state
@@ -205,8 +206,8 @@ def _mappings(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Tenso
             yield from _mappings(value, f"{at}.{name}" if at else str(name))
 
 
-def _listed(found: Mapping[str, Any]) -> str:
-    return ", ".join(found) or "none"
+def _listed(sets: Mapping[str, Any]) -> str:
+    return ", ".join(sets) or "none"
 
 
 def plain(tensors: Mapping[str, Tensor]) -> ForeignWeights:

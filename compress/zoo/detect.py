@@ -42,17 +42,17 @@ def detect(state: ForeignWeights, path: Path, arch: "str | None" = None) -> Dete
     """The one network that fits the weights; `arch` decides where several do, or says what to try."""
     if arch is not None:
         return _given(state, path, arch)
-    found = {network.model: network for network in _candidates(state)}
-    if not found:
+    networks = {network.model: network for network in _candidates(state)}
+    if not networks:
         raise CompressError(
             f"{path}: {_summary(state)} fit no architecture known here; name one with --arch, or give a factory "
             f"module:function as the source and this file as --weights"
         )
-    if len(found) > 1:
+    if len(networks) > 1:
         raise CompressError(
-            f"{path}: fits {' and '.join(found)}, which weights alone cannot tell apart; choose one with --arch"
+            f"{path}: fits {' and '.join(networks)}, which weights alone cannot tell apart; choose one with --arch"
         )
-    return next(iter(found.values()))
+    return next(iter(networks.values()))
 
 
 def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedNetwork:
@@ -67,13 +67,13 @@ def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedN
 
 
 def _given(state: ForeignWeights, path: Path, arch: str) -> DetectedNetwork:
-    found = fit_architecture(state, path, arch)
-    if len(found.ignored) > 0.1 * len(found.weights):
+    network = fit_architecture(state, path, arch)
+    if len(network.ignored) > 0.1 * len(network.weights):
         raise CompressError(
-            f"{path}: {arch} has no place for {len(found.ignored)} of the file's tensors ({_few(found.ignored)}); "
+            f"{path}: {arch} has no place for {len(network.ignored)} of the file's tensors ({_few(network.ignored)}); "
             f"give another --arch"
         )
-    return found
+    return network
 
 
 def _candidates(state: ForeignWeights) -> Iterator[DetectedNetwork]:
@@ -154,7 +154,7 @@ def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered children a prefix has."""
-    numbers = {found[1] for name in weights if (found := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
+    numbers = {match[1] for name in weights if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
     return len(numbers)
 
 

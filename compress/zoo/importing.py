@@ -41,21 +41,21 @@ def import_network(
         return _published(source, classes, key)
     (path,) = source.files
     entry = source.entry
-    found = _state(path, key or (KEYS.get(entry.name) if entry else None))
+    weights = _state(path, key or (KEYS.get(entry.name) if entry else None))
     model = arch or (entry.model if entry else None)
-    if found.mean is not None and model is not None and "+normalize" not in model:
+    if weights.mean is not None and model is not None and "+normalize" not in model:
         model += "+normalize"
-    network = detect.detect(found, path) if model is None else _fit(found, path, model, published=entry is not None)
+    network = detect.detect(weights, path) if model is None else _fit(weights, path, model, published=entry is not None)
     if entry is not None and network.classes != entry.classes:
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
         )
-    return _normalized(network, found, normalize, entry.normalization if entry else "")
+    return _normalized(network, weights, normalize, entry.normalization if entry else "")
 
 
-def _fit(found: ForeignWeights, path: Path, model: str, *, published: bool) -> detect.DetectedNetwork:
+def _fit(weights: ForeignWeights, path: Path, model: str, *, published: bool) -> detect.DetectedNetwork:
     """Published files may carry more than the network, which their own loader ignores too."""
-    return detect.fit_architecture(found, path, model) if published else detect.detect(found, path, model)
+    return detect.fit_architecture(weights, path, model) if published else detect.detect(weights, path, model)
 
 
 def _state(path: Path, key: "str | None") -> ForeignWeights:
@@ -63,7 +63,7 @@ def _state(path: Path, key: "str | None") -> ForeignWeights:
 
 
 def _normalized(
-    network: detect.DetectedNetwork, found: ForeignWeights, chosen: "str | None", known: str
+    network: detect.DetectedNetwork, state: ForeignWeights, chosen: "str | None", known: str
 ) -> ImportedNetwork:
     """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
     model, weights = network.model, dict(network.weights)
@@ -71,7 +71,7 @@ def _normalized(
         model = model.replace("+normalize", "")
         weights = {name: value for name, value in weights.items() if name not in detect.CONSTANTS}
         return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
-    if chosen is None and ("+normalize" not in model or found.mean is not None):
+    if chosen is None and ("+normalize" not in model or state.mean is not None):
         return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
     name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
     if "+normalize" not in model:
@@ -108,19 +108,19 @@ def constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
 
 def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> ImportedNetwork:
     """A network that another package or the user's own module builds, with the weights of the given files, if any."""
-    made = networks.build_network(model, channels=channels, classes=classes)
+    network = networks.build_network(model, channels=channels, classes=classes)
     if source.files:
-        _load_into(made, source, key)
-    weights = made.state_dict()
-    return ImportedNetwork(model, channels, _classes(made, channels, classes), weights)
+        _load_into(network, source, key)
+    weights = network.state_dict()
+    return ImportedNetwork(model, channels, _classes(network, channels, classes), weights)
 
 
 def _published(source: Source, classes: "int | None", key: "str | None") -> ImportedNetwork:
     """timm's or torchvision's network, with the given weights or those that the package publishes."""
     if source.files:
-        made = networks.build_network(source.text, channels=3, classes=classes or 1000)
-        _load_into(made, source, key)
-        return ImportedNetwork(source.text, 3, classes or 1000, made.state_dict())
+        network = networks.build_network(source.text, channels=3, classes=classes or 1000)
+        _load_into(network, source, key)
+        return ImportedNetwork(source.text, 3, classes or 1000, network.state_dict())
     net, mean, std = foreign.pretrained(source.text)
     weights = {f"net.{name}": value for name, value in net.state_dict().items()}
     weights["preprocess.mean"] = torch.tensor(mean).reshape(1, -1, 1, 1)
@@ -128,23 +128,23 @@ def _published(source: Source, classes: "int | None", key: "str | None") -> Impo
     return ImportedNetwork(source.text, 3, _classes(net, 3, 1000), weights)
 
 
-def _load_into(made: Classifier, source: Source, key: "str | None") -> None:
+def _load_into(network: Classifier, source: Source, key: "str | None") -> None:
     """The files' weights into a network whose parameter names they use; an ensemble's into its parts, in order."""
-    net = getattr(made, "net", made)
+    net = getattr(network, "net", network)
     parts = [net] if len(source.files) == 1 else _parts(net, source)
     for part, path in zip(parts, source.files, strict=True):
-        found = _state(path, key)
+        state = _state(path, key)
         own = checkpoints.plain(part.state_dict())
-        missing = [n for n in own.weights if n not in found.weights and not n.endswith(detect.COUNTER)]
-        wrong = [n for n in own.weights if n in found.weights and own.weights[n].shape != found.weights[n].shape]
+        missing = [n for n in own.weights if n not in state.weights and not n.endswith(detect.COUNTER)]
+        wrong = [n for n in own.weights if n in state.weights and own.weights[n].shape != state.weights[n].shape]
         if missing or wrong:
             fault = f"{len(missing)} tensors missing ({', '.join(missing[:3])})" if missing else f"{wrong[0]} differs"
             raise CompressError(f"{path}: does not fit {source.text}: {fault}; another file, or another --key?")
         with torch.no_grad():
             for name, value in own.weights.items():  # these are the network's own tensors, whatever their prefix
-                if name in found.weights:
-                    value.copy_(found.weights[name])
-            for mine, theirs in ((own.mean, found.mean), (own.std, found.std)):
+                if name in state.weights:
+                    value.copy_(state.weights[name])
+            for mine, theirs in ((own.mean, state.mean), (own.std, state.std)):
                 if mine is not None and theirs is not None:
                     mine.copy_(theirs)
 
@@ -159,7 +159,7 @@ def _parts(net: torch.nn.Module, source: Source) -> list[torch.nn.Module]:
     raise CompressError(f"{source.text}: {len(source.files)} files for a network of one part; give one with --weights")
 
 
-def _classes(made: torch.nn.Module, channels: int, classes: int) -> int:
+def _classes(network: torch.nn.Module, channels: int, classes: int) -> int:
     """How many logits it gives, from its last linear layer."""
-    heads = [module.out_features for module in made.modules() if isinstance(module, torch.nn.Linear)]
+    heads = [module.out_features for module in network.modules() if isinstance(module, torch.nn.Linear)]
     return classes or (heads[-1] if heads else 0)

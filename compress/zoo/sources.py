@@ -1,4 +1,4 @@
-"""Where a teacher's weights come from: the source as the user writes it, resolved to files on this machine."""
+"""Where a teacher's weights come from: the source as the user writes it, resolved to files here, or fetched whole."""
 
 import re
 import urllib.request
@@ -13,6 +13,8 @@ from compress.zoo.catalog import CatalogEntry
 from edge.core.errors import CompressError
 from edge.core.progress import say
 
+BLOCK = 1 << 20  # bytes of a download at once
+TIMEOUT_S = 60
 PACKAGES = ("timm", "torchvision")
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
@@ -36,18 +38,18 @@ def resolve_source(
     `weights`: a file to take instead of looking; `folder`: where RobustBench's layout `DATASET/Linf/NAME.pt` begins;
     `dataset`: which zoo a bare name belongs to; `fetch(url, path)` downloads.
     """
-    given = (_existing(Path(weights)),) if weights else ()
+    named = (_existing(Path(weights)),) if weights else ()
     scheme, colon, rest = text.partition(":")
     if scheme == catalog.SCHEME and colon:
         entry = catalog.find_entry(rest, dataset)
-        return Source(text, scheme, given or _zoo_files(entry, folder, fetch), entry)
+        return Source(text, scheme, named or _zoo_files(entry, folder, fetch), entry)
     if scheme == "hf" and colon:
-        return Source(text, "file", given or (_hugging_face(text, rest),))
+        return Source(text, "file", named or (_hugging_face(text, rest),))
     if scheme in PACKAGES and colon:
-        return Source(text, scheme, given)
+        return Source(text, scheme, named)
     if not Path(text).exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
-        return Source(text, "factory", given)
-    if given:
+        return Source(text, "factory", named)
+    if named:
         raise CompressError(f"{text}: is a file itself; --weights goes with a name or a factory module:function")
     return Source(text, "file", (_existing(Path(text)),))
 
@@ -109,10 +111,6 @@ def _cause(fault: BaseException) -> str:
     while (below := fault.__cause__ or fault.__context__) is not None:
         fault = below
     return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:140]
-
-
-BLOCK = 1 << 20
-TIMEOUT_S = 60
 
 
 def fetch_file(url: str, path: Path) -> None:

@@ -108,11 +108,11 @@ def translations(weights: Mapping[str, Tensor]) -> "list[tuple[Layout, dict[str,
 
 
 def _renamed(weights: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
         targets = [name]
         for pattern, replacements in rules:
             several = (replacements,) if isinstance(replacements, str) else replacements
-            targets = [re.sub(pattern, one, target) for target in targets for one in several]
-        found |= dict.fromkeys(targets, value)
-    return found
+            targets = [re.sub(pattern, replacement, target) for target in targets for replacement in several]
+        renamed |= dict.fromkeys(targets, value)
+    return renamed

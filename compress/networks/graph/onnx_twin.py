@@ -1,4 +1,4 @@
-"""A network rebuilt from the operators of an ONNX graph, so that gradients flow through what the file computes."""
+"""An ONNX file as a network: rebuilt from its operators, so that gradients flow through them, or only executed."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +68,10 @@ class GraphTwin(Classifier):
         values = {self.entry: x}
         for number, node in enumerate(self.nodes):
             inputs = [self._value(name, values) for name in node.inputs]
-            found = self.quantizers[_key(node)](inputs[0]) if node.op == QUANTIZE else OPERATORS[node.op](node, *inputs)
-            outputs = found if isinstance(found, tuple) else (found,)
+            result = (
+                self.quantizers[_key(node)](inputs[0]) if node.op == QUANTIZE else OPERATORS[node.op](node, *inputs)
+            )
+            outputs = result if isinstance(result, tuple) else (result,)
             values |= zip(node.outputs, rounded_to_half(node, outputs, self.halves), strict=False)
             for name in self.done[number]:
                 values.pop(name, None)
@@ -169,8 +171,8 @@ def _fold(
                 moving.append(node)
             else:
                 inputs = [constants[name] if name else None for name in node.inputs]
-                found = _constant_operator(node, constants, where)(*inputs)
-                outputs = rounded_to_half(node, found if isinstance(found, tuple) else (found,), halves)
+                values = _constant_operator(node, constants, where)(*inputs)
+                outputs = rounded_to_half(node, values if isinstance(values, tuple) else (values,), halves)
                 constants |= zip(node.outputs, outputs, strict=False)
     return moving
 
@@ -205,12 +207,12 @@ def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> QuantizeLinear:
 
 def _needed(nodes: Sequence[Node], result: str) -> list[Node]:
     """The nodes behind `result`, in their order."""
-    wanted, found = {result}, []
+    wanted, backwards = {result}, []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):
             wanted.update(node.inputs)
-            found.append(node)
-    return found[::-1]
+            backwards.append(node)
+    return backwards[::-1]
 
 
 def _last_uses(nodes: Sequence[Node]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from compress.networks.graph import windows
 from compress.networks.graph.node import Node
 from compress.networks.graph.rounding import dequantize
 
-#: ONNX's numbers of element types; half precision is carried in float32 (`onnx_twin_half`)
+#: ONNX's numbers of element types; half precision is carried in float32 (`rounding`)
 TYPES = {
     1: torch.float32,
     2: torch.uint8,
@@ -154,9 +154,9 @@ def _concat(node: Node, *parts: Tensor) -> Tensor:
 
 def _split(node: Node, x: Tensor, sizes: "Tensor | None" = None) -> tuple[Tensor, ...]:
     axis = node.whole("axis", 0)
-    given = _given(node, "split", sizes)
-    if given is not None:
-        return x.split(given, axis)
+    lengths = _given(node, "split", sizes)
+    if lengths is not None:
+        return x.split(lengths, axis)
     return x.split(-(-x.shape[axis] // len(node.outputs)), axis)
 
 
@@ -186,9 +186,9 @@ def _pad(
     value: "Tensor | None" = None,
     axes: "Tensor | None" = None,
 ) -> Tensor:
-    given = _given(node, "pads", pads) or []
+    amounts = _given(node, "pads", pads) or []
     along = _given(node, "axes", axes) or list(range(x.ndim))
-    sides = {axis % x.ndim: (given[k], given[k + len(along)]) for k, axis in enumerate(along)}
+    sides = {axis % x.ndim: (amounts[k], amounts[k + len(along)]) for k, axis in enumerate(along)}
     pairs = [side for axis in reversed(range(x.ndim)) for side in sides.get(axis, (0, 0))]
     mode = node.text("mode", "constant")
     if mode == "constant":

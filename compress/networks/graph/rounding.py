@@ -1,7 +1,9 @@
-"""QuantizeLinear and DequantizeLinear in torch: integer levels forward, the gradient straight through.
+"""What a graph rounds, in torch: integer levels and half precision, carried in float32, the gradient straight through.
 
-Levels are carried as float numbers, all of which float32 holds exactly at 8 bits. The gradient of a value that the
-integer range clips is zero, as its level does not move with it.
+float32 holds all levels of 8 bits exactly. The gradient of a value that the integer range clips is zero, as its level
+does not move with it. Half-precision tensors are rounded to their type behind each operator; hardware computes so too:
+products are summed in float32 and the sum is rounded. Gradients pass in float32, as in half precision the small ones
+of a confident network would vanish.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.graph.node import Node
+
+#: ONNX's numbers of element types
+HALF = {10: torch.float16, 16: torch.bfloat16}
 
 
 class QuantizeLinear(nn.Module):
@@ -63,27 +68,23 @@ def _along(values: Tensor, axis: int, x: Tensor) -> Tensor:
     return values.reshape(shape)
 
 
-#: ONNX's numbers of element types
-HALF = {10: torch.float16, 16: torch.bfloat16}
-
-
 def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
     """Tensor name → its half type, of those that have one; `known` are the constants'. Nodes in their order."""
-    found = dict(known)
+    types = dict(known)
     for node in nodes:
-        kind = _kind(node, found)
+        kind = _kind(node, types)
         if kind is not None:
-            found |= dict.fromkeys(node.outputs, kind)
-    return found
+            types |= dict.fromkeys(node.outputs, kind)
+    return types
 
 
-def _kind(node: Node, found: Mapping[str, torch.dtype]) -> "torch.dtype | None":
+def _kind(node: Node, types: Mapping[str, torch.dtype]) -> "torch.dtype | None":
     if node.op == "Cast":
         return HALF.get(node.whole("to", 0))
     if node.op in ("QuantizeLinear", "Shape"):
         return None
     read = node.inputs[1:2] if node.op == "DequantizeLinear" else node.inputs  # the scale's type is the result's
-    return next((found[name] for name in read if name in found), None)
+    return next((types[name] for name in read if name in types), None)
 
 
 def rounded_to_half(node: Node, outputs: tuple[Tensor, ...], halves: Mapping[str, torch.dtype]) -> tuple[Tensor, ...]:
