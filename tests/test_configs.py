@@ -24,7 +24,7 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_a_config_loads_and_says_how_it_is_run(path: Path):
-    config.load(path)
+    config.load_run(path)
     header = []
     for line in path.read_text().splitlines():
         if not line.startswith("#"):
@@ -44,7 +44,7 @@ def test_an_editor_finds_no_fault_in_a_config(path: Path):
 
 
 def test_every_method_is_among_those_compared_on_digits():
-    run = config.load(FOLDER / "digits-methods.yaml")
+    run = config.load_run(FOLDER / "digits-methods.yaml")
     trained = [section.method for section in (run.student, *run.baselines.values())]
     assert {name for method in trained for name in ([method] if isinstance(method, str) else method)} == {*METHODS}
 

@@ -16,6 +16,6 @@ CONFIG = "quickstart"
 def demo(out: Path, as_json: bool) -> None:
     """Run the built-in quickstart: handwritten digits, from the teacher to a verified INT8 artifact and its report."""
     from compress.cli import whole
-    from compress.config import load
+    from compress.config import load_run
 
-    whole.carry_out(load(CONFIG), out, None, as_json, None)
+    whole.carry_out(load_run(CONFIG), out, None, as_json, None)

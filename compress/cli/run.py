@@ -49,13 +49,13 @@ def run(
     """
     from compress.cli import whole
     from compress.cli.stage import parsed_settings
-    from compress.config import load, read_yaml
+    from compress.config import load_run, read_yaml
 
     overrides: dict[str, Any] = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
     if teacher is not None:
         imported = "source" in (read_yaml(config).get("teacher") or {})
         overrides |= {"teacher.source": teacher} if imported else {"teacher": {"source": teacher}}
-    settled = load(config, overrides | parsed_settings(settings))
+    settled = load_run(config, overrides | parsed_settings(settings))
     settled = settled.model_copy(update={"require": [*settled.require, *require]})
     root = out or Path(settled.out or f"runs/{Path(config).stem}")
     if dry_run:

@@ -6,7 +6,7 @@ stage on its own is configured by `TeacherConfig`, `StudentConfig`, …: the sha
 
 from compress.config.deployment import Analyze, Attack, Batch, Engine, Evaluate, Export, Latency, Verify
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
-from compress.config.reading import load, merged, parse, read_yaml
+from compress.config.reading import load_run, merged, parse, read_yaml
 from compress.config.run import (
     AnalyzeConfig,
     AttackConfig,
@@ -52,7 +52,7 @@ __all__ = [
     "Training",
     "Verify",
     "VerifyConfig",
-    "load",
+    "load_run",
     "merged",
     "parse",
     "read_yaml",

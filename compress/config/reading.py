@@ -18,7 +18,7 @@ BUILT_IN = [HOME / "configs", HOME.parent / "configs"]  # of the installed packa
 Settled = TypeVar("Settled", bound=BaseModel)
 
 
-def load(path: "Path | str", overrides: "Mapping[str, Any] | None" = None) -> Run:
+def load_run(path: "Path | str", overrides: "Mapping[str, Any] | None" = None) -> Run:
     """The run that a YAML file describes, with dotted `overrides` (`teacher.epochs`) on top of it."""
     return parse(Run, merged(read_yaml(path), overrides or {}), str(path))
 

@@ -24,7 +24,7 @@ ERASED_ATTEMPTS = 10
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
 
 
-def named(augment: str, data: str) -> "Augmentation | None":
+def named_augmentation(augment: str, data: str) -> "Augmentation | None":
     """The augmentation of that name for a dataset of kind `data`; None where images stay as they are."""
     return AUGMENTATIONS[find_source(data).augment if augment == "auto" else augment]
 

@@ -42,7 +42,9 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "robust-compress")
 
 
-def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", make: Callable[[], Dataset]) -> Dataset:
+def cached_dataset(
+    kind: str, option: str, root: Path, files: "Sequence[Path | str]", make: Callable[[], Dataset]
+) -> Dataset:
     """The dataset that `make` would return, from the cache when `files` below `root` are the ones it was made from."""
     source = cache_home() / "sources" / _key(kind, option, root, files)
     kept = _find(source, kind)
@@ -56,7 +58,7 @@ def cached(kind: str, option: str, root: Path, files: "Sequence[Path | str]", ma
     return _find(source, kind) or dataset
 
 
-def remembered(kind: str, file: Path, make: Callable[[], str]) -> str:
+def remembered_fingerprint(kind: str, file: Path, make: Callable[[], str]) -> str:
     """The fingerprint that `make` finds in a file, found once for each path, size and time of it."""
     kept = cache_home() / "fingerprints" / _key(kind, "", file, [file])
     with contextlib.suppress(OSError, UnicodeDecodeError):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compress.data.cache import cached, fetch_archive
+from compress.data.cache import cached_dataset, fetch_archive
 from compress.data.dataset import Dataset, assemble_dataset
-from compress.data.files import contents, existing, names_in, reason
+from compress.data.files import existing_path, file_contents, file_names, reason
 from edge.core.errors import CompressError
 
 SHAPE = (3, 32, 32)
@@ -75,23 +75,23 @@ def cifar100(path: "str | None") -> Dataset:
 
 def cifar(release: Release, path: "str | None") -> Dataset:
     """The dataset in that folder or archive, or in the official one, downloaded into the cache."""
-    root = existing(release.kind, path) if path else fetch_archive(release.kind, release.url, release.sha256)
+    root = existing_path(release.kind, path) if path else fetch_archive(release.kind, release.url, release.sha256)
     where = f"{release.kind}:{root}"
     if not root.is_dir():
-        return cached(release.kind, "", root, [root], lambda: _read(release, root, where))
+        return cached_dataset(release.kind, "", root, [root], lambda: _read(release, root, where))
     inner = root / release.folder
     folder = inner if inner.is_dir() else root
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
-    return cached(release.kind, "", folder, files, lambda: _read(release, folder, where))
+    return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where))
 
 
 def _read(release: Release, root: Path, where: str) -> Dataset:
-    members = {Path(name).name: name for name in names_in(root) if _is_part(release, root, name)}
+    members = {Path(name).name: name for name in file_names(root) if _is_part(release, root, name)}
     _all_there(release, list(members), where)
     objects = {
         Path(name).name: loads_data_only(content, f"{where}: {Path(name).name}")
-        for name, content in contents(root, set(members.values()))
+        for name, content in file_contents(root, set(members.values()))
     }
     batches = [_batch(objects[name], release, f"{where}: {name}") for name in (*release.train, release.test)]
     images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE)

@@ -36,7 +36,7 @@ def split_option(kind: str, path: str) -> "tuple[str, int | None]":
     return base, int(number)
 
 
-def decode(entries: Iterable[tuple[int, str, bytes]], count: int, size: "int | None", where: str) -> np.ndarray:
+def decode_images(entries: Iterable[tuple[int, str, bytes]], count: int, size: "int | None", where: str) -> np.ndarray:
     """Images uint8 (count,C,H,W) from (place, name, encoded bytes), in any order; the last one of a place counts.
 
     With `size` the shorter side is resized to it with antialiasing and the centre cut out; without it all images

@@ -17,9 +17,9 @@ import numpy as np
 
 from compress import data
 from compress.data import split_name
-from compress.data.cache import remembered
+from compress.data.cache import remembered_fingerprint
 from compress.data.dataset import Dataset, integers
-from compress.data.files import existing, reading
+from compress.data.files import existing_path, read_safely
 from compress.data.npz import channels_first, on_grid
 from edge.core.errors import CompressError
 
@@ -75,8 +75,8 @@ def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_s
 
 
 def _npz(name: str, path: str) -> ExtraImages:
-    file, where = existing("npz", path), f"extra {name}"
-    with reading(where):
+    file, where = existing_path("npz", path), f"extra {name}"
+    with read_safely(where):
         if not zipfile.is_zipfile(file):
             raise CompressError(f"{where}: no archive of arrays; write it with np.savez")
         with zipfile.ZipFile(file) as archive:
@@ -91,7 +91,9 @@ def _npz(name: str, path: str) -> ExtraImages:
         labels = integers(where, _array(file, keys[1]), len(images)) if keys[1] in held else None
     if len(images) == 0:
         raise CompressError(f"{where}: holds no image; leave extra out")
-    return ExtraImages(name, images, labels, remembered("extra", file, lambda: _fingerprint(images, labels)))
+    return ExtraImages(
+        name, images, labels, remembered_fingerprint("extra", file, lambda: _fingerprint(images, labels))
+    )
 
 
 def _array(file: Path, name: str) -> np.ndarray:

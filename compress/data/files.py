@@ -38,7 +38,7 @@ def reason(fault: BaseException) -> str:
 
 
 @contextmanager
-def reading(where: "Path | str") -> Iterator[None]:
+def read_safely(where: "Path | str") -> Iterator[None]:
     """Turns what reading `where` raises into one line that names it."""
     try:
         yield
@@ -50,7 +50,7 @@ def reading(where: "Path | str") -> Iterator[None]:
         ) from None
 
 
-def existing(kind: str, path: str) -> Path:
+def existing_path(kind: str, path: str) -> Path:
     """The path of `KIND:PATH`, which must be there."""
     place = Path(path).expanduser()
     if not place.exists():
@@ -58,23 +58,23 @@ def existing(kind: str, path: str) -> Path:
     return place
 
 
-def names_in(path: Path) -> list[str]:
+def file_names(path: Path) -> list[str]:
     """The names of all files in `path`, with `/` between their parts, sorted."""
     return sorted(_folder_names(path) if path.is_dir() else _archive_names(path))
 
 
-def contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of the `wanted` files, in the order in which they are quickest to read.
 
     A name that a tar holds twice comes twice, what is in force last.
     """
     if path.is_dir():
         for name in sorted(wanted):
-            with reading(path / name):
+            with read_safely(path / name):
                 content = (path / name).read_bytes()
             yield name, content
         return
-    with reading(path):
+    with read_safely(path):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for name in wanted:
@@ -96,7 +96,7 @@ def _folder_names(path: Path) -> Iterator[str]:
 
 
 def _archive_names(path: Path) -> list[str]:
-    with reading(path):
+    with read_safely(path):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return [member.filename for member in archive.infolist() if not member.is_dir()]

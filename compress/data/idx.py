@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.cache import cached
+from compress.data.cache import cached_dataset
 from compress.data.dataset import Dataset, assemble_dataset
-from compress.data.files import existing, reading
+from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
 
 KIND = "idx"
@@ -27,14 +27,14 @@ BYTE = 8
 
 def idx(path: str) -> Dataset:
     """The dataset of `idx:PATH`, a folder."""
-    root, where = existing(KIND, path), f"{KIND}:{path}"
+    root, where = existing_path(KIND, path), f"{KIND}:{path}"
     files = [_file(root, stem, ndim, where) for stem, ndim in FILES.items()]
-    return cached(KIND, "", root, files, lambda: _read(files, where))
+    return cached_dataset(KIND, "", root, files, lambda: _read(files, where))
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """The uint8 array of one file, which must have that many dimensions."""
-    with reading(path):
+    with read_safely(path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     magic = bytes([0, 0, BYTE, ndim])
     if content[:4] != magic:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress.data.cache import cached
+from compress.data.cache import cached_dataset
 from compress.data.dataset import SPLITS, Dataset, assemble_dataset
-from compress.data.decode import decode, split_option
-from compress.data.files import contents, existing, names_in
+from compress.data.decode import decode_images, split_option
+from compress.data.files import existing_path, file_contents, file_names
 from edge.core.errors import CompressError
 
 KIND = "imagefolder"
@@ -32,13 +32,13 @@ class Member(NamedTuple):
 def imagefolder(path: str) -> Dataset:
     """The dataset of `imagefolder:PATH` or `imagefolder:PATH?size=N`."""
     path, size = split_option(KIND, path)
-    root, where = existing(KIND, path), f"{KIND}:{path}"
+    root, where = existing_path(KIND, path), f"{KIND}:{path}"
     if root.is_dir():
-        names = _images(names_in(root))
-        return cached(
+        names = _images(file_names(root))
+        return cached_dataset(
             KIND, f"{size}", root, [f"{root}/{name}" for name in names], lambda: _read(root, where, names, size)
         )
-    return cached(KIND, f"{size}", root, [root], lambda: _read(root, where, _images(names_in(root)), size))
+    return cached_dataset(KIND, f"{size}", root, [root], lambda: _read(root, where, _images(file_names(root)), size))
 
 
 def arrange(names: list[str], where: str) -> list[Member]:
@@ -71,10 +71,10 @@ def _read(root: Path, where: str, names: list[str], size: "int | None") -> Datas
     place = {member.name: k for k, member in enumerate(members)}
 
     def entries() -> Iterator[tuple[int, str, bytes]]:
-        for name, encoded in contents(root, place.keys()):
+        for name, encoded in file_contents(root, place.keys()):
             yield place[name], f"{where}: {name}", encoded
 
-    images = decode(entries(), len(members), size, where)
+    images = decode_images(entries(), len(members), size, where)
     labels = np.array([classes.index(member.label) for member in members])
     parts = np.array([member.part for member in members])
     official = {part: np.flatnonzero(parts == part) for part in SPLITS}

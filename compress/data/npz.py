@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from compress.data.cache import cached
+from compress.data.cache import cached_dataset
 from compress.data.dataset import SPLITS, Dataset, assemble_dataset
-from compress.data.files import existing, reading
+from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
 
 KIND = "npz"
@@ -20,17 +20,17 @@ CHUNK = 1024  # images compared with the grid at once
 
 def npz(path: str) -> Dataset:
     """The dataset of `npz:PATH`."""
-    root, where = existing(KIND, path), f"{KIND}:{path}"
+    root, where = existing_path(KIND, path), f"{KIND}:{path}"
 
     def make() -> Dataset:
-        with reading(where), open(root, "rb") as file:
+        with read_safely(where), open(root, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise CompressError(f"{where}: one array, not an archive of several; write it with np.savez")
             arrays = dict(archive)
         return _build(arrays, where)
 
-    return cached(KIND, "", root, [root], make)
+    return cached_dataset(KIND, "", root, [root], make)
 
 
 def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:

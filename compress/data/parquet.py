@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.cache import cached
+from compress.data.cache import cached_dataset
 from compress.data.dataset import SPLITS, Dataset, assemble_dataset
-from compress.data.decode import decode, split_option
-from compress.data.files import existing, reading
+from compress.data.decode import decode_images, split_option
+from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
 
 KIND = "parquet"
@@ -23,10 +23,10 @@ ROWS = 512  # rows read at once
 def parquet(path: str) -> Dataset:
     """The dataset of `parquet:PATH` or `parquet:PATH?size=N`: a file (split 64/16/20) or a folder of files by part."""
     path, size = split_option(KIND, path)
-    root, where = existing(KIND, path), f"{KIND}:{path}"
+    root, where = existing_path(KIND, path), f"{KIND}:{path}"
     parts = _files(root, where)
     files = [file for part in parts.values() for file in part]
-    return cached(KIND, f"{size}", root, files, lambda: _read(parts, where, size))
+    return cached_dataset(KIND, f"{size}", root, files, lambda: _read(parts, where, size))
 
 
 def _files(root: Path, where: str) -> dict[str, list[Path]]:
@@ -55,7 +55,7 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
         ) from None
     tables: dict[Path, Any] = {}
     for file in (file for part in parts.values() for file in part):
-        with reading(file):
+        with read_safely(file):
             tables[file] = pq.ParquetFile(file)
     counts = {part: sum(tables[file].metadata.num_rows for file in files) for part, files in parts.items()}
     labels: list[np.ndarray] = []
@@ -69,7 +69,7 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
                     yield place, f"{where}: image {place}", row
                     place += 1
 
-    images = decode(entries(), sum(counts.values()), size, where)
+    images = decode_images(entries(), sum(counts.values()), size, where)
     ends = dict(zip(counts, np.cumsum(list(counts.values())), strict=True))
     official = {part: np.arange(ends[part] - count, ends[part]) for part, count in counts.items()}
     first, table = next(iter(tables.items()))
@@ -79,7 +79,7 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
 def _rows(file: Path, table: Any) -> Iterator[tuple[list[bytes], np.ndarray]]:
     """Encoded images and int64 labels of one file, some rows at a time."""
     image, label = _column(file, table, IMAGE_COLUMNS, "image"), _column(file, table, LABEL_COLUMNS, "label")
-    with reading(file):
+    with read_safely(file):
         for batch in table.iter_batches(ROWS, columns=[image, label]):
             cells, numbers = batch.column(image).to_pylist(), batch.column(label).to_pylist()
             contents = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]

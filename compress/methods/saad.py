@@ -56,13 +56,13 @@ def from_corrected_teacher(student: Classifier, batch: TrainingBatch, correction
 
     One backward pass through the teacher for the whole attack.
     """
-    from compress.networks.distributed import exchange
+    from compress.networks.distributed import exchange_rows
 
     with torch.enable_grad():
         leaf = batch.x.detach().clone().requires_grad_()
         true = followed(batch, leaf).gather(1, batch.y[:, None])
         (own,) = torch.autograd.grad(true.sum(), leaf)
-    slope, fixed = exchange(own), batch.taught.logits
+    slope, fixed = exchange_rows(own), batch.taught.logits
     label = functional.one_hot(batch.y, fixed.shape[1]).to(fixed)
 
     def both(x: Tensor) -> Tensor:

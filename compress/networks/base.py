@@ -111,7 +111,7 @@ def activation(flags: "frozenset[str]") -> Callable[[], nn.Module]:
     return nn.SiLU if "silu" in flags else Activation
 
 
-def initialise(model: nn.Module) -> None:
+def initialise_weights(model: nn.Module) -> None:
     """He initialisation of convolutions by their fan-out; biases 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -120,7 +120,7 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """How many weights the network has."""
     return sum(weight.numel() for weight in model.parameters())
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Classifier, Features, conv3x3, initialise, preprocessing
+from compress.networks.base import Activation, Classifier, Features, conv3x3, initialise_weights, preprocessing
 
 #: Channels and stride of each convolution.
 LAYERS = ((32, 1), (64, 2), (64, 1), (128, 2))
@@ -22,7 +22,7 @@ class CNN(Classifier):
             inputs = width
         self.layers = nn.ModuleList(stages)
         self.linear = nn.Linear(inputs, classes)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         out, stages = self.preprocess(x), []

@@ -183,6 +183,6 @@ def sharded(network: Classifier) -> Classifier:
     return Sharded(network)
 
 
-def exchange(x: Tensor) -> Tensor:
+def exchange_rows(x: Tensor) -> Tensor:
     """Rows (B,…) of which every rank has its own right → all of them, from where they are right."""
     return ranks.gather_rows(x[ranks.share(len(x))], ranks.shares(len(x)))

@@ -6,7 +6,7 @@ of stride 1 changes its width.
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, initialise, preprocessing
+from compress.networks.base import Activation, Add, Classifier, Features, initialise_weights, preprocessing
 
 #: Expansion, channels, blocks and stride of each stage.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -68,7 +68,7 @@ class MobileNetV2(Classifier):
         self.bn2 = nn.BatchNorm2d(last)
         self.relu2 = Activation()
         self.linear = nn.Linear(last, classes)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         out, stages = self.relu1(self.bn1(self.conv1(self.preprocess(x)))), []

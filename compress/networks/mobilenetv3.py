@@ -6,7 +6,7 @@ resumed run does not share.
 
 from torch import Tensor, nn
 
-from compress.networks.base import Activation, Add, Classifier, Features, initialise, preprocessing
+from compress.networks.base import Activation, Add, Classifier, Features, initialise_weights, preprocessing
 from compress.networks.mobilenetv2 import rounded_width
 
 #: Kernel, expanded channels, output channels, squeeze-and-excitation, hard-swish, stride of each block.
@@ -102,7 +102,7 @@ class MobileNetV3(Classifier):
         self.ends = [number for number, row in enumerate(rows) if row[5] == 2]  # the block before each halving
         head = [nn.Linear(6 * inputs[-1], hidden), nn.Hardswish(), nn.Identity(), nn.Linear(hidden, classes)]
         self.classifier = nn.Sequential(*head)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         out, stages = self.preprocess(x), []

@@ -14,7 +14,7 @@ from compress.networks.base import (
     Features,
     activation,
     conv3x3,
-    initialise,
+    initialise_weights,
     padding,
     preprocessing,
 )
@@ -76,7 +76,7 @@ class PreActResNet(Classifier):
         self.bn = nn.BatchNorm2d(512) if "final-bn" in flags else nn.Identity()
         self.relu = act() if "final-bn" in flags else nn.Identity()
         self.linear = nn.Linear(512, classes)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         stage1 = self.layer1(self.conv1(self.preprocess(x)))

@@ -7,15 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from compress.networks.base import (
-    Activation,
-    Add,
-    Classifier,
-    Features,
-    conv3x3,
-    initialise,
-    preprocessing,
-)
+from compress.networks.base import Activation, Add, Classifier, Features, conv3x3, initialise_weights, preprocessing
 
 #: Blocks of each stage, and whether they are bottlenecks.
 DEPTHS = {
@@ -102,7 +94,7 @@ class ResNet(Classifier):
             setattr(self, f"layer{number + 1}", nn.Sequential(block(inputs, width, stride), *rest))
             inputs = out * width
         self.linear = nn.Linear(inputs, classes)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         stage1 = self.layer1(self.relu(self.bn1(self.conv1(self.preprocess(x)))))

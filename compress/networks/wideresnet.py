@@ -15,7 +15,7 @@ from compress.networks.base import (
     Features,
     activation,
     conv3x3,
-    initialise,
+    initialise_weights,
     padding,
     preprocessing,
 )
@@ -88,7 +88,7 @@ class WideResNet(Classifier):
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.relu = act()
         self.fc = CosineHead(widths[2], classes, bias=False) if "cosine" in flags else nn.Linear(widths[2], classes)
-        initialise(self)
+        initialise_weights(self)
 
     def forward_features(self, x: Tensor) -> Features:
         stage1 = self.block1(self.conv1(self.preprocess(x)))

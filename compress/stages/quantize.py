@@ -18,7 +18,7 @@ from compress.data.split import Split, to_float
 from compress.folders import Folders, lineage, load, load_data, load_role, numbered, plan_of, read_role
 from compress.methods import registry
 from compress.networks import network_files
-from compress.networks.base import Classifier, parameters
+from compress.networks.base import Classifier, count_parameters
 from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
 from compress.quantization.calibration import Ranges
@@ -191,7 +191,7 @@ def _fine_tune(
     found = finish(student, objective, teacher, dataset, config, work, label, clean_teacher=clean_teacher)
     for quantizer in learned:
         quantizer.settle()
-    work.metrics = {"method": names.written(method), **found, "parameters": parameters(student)}
+    work.metrics = {"method": names.written(method), **found, "parameters": count_parameters(student)}
 
 
 def _learned(student: Classifier) -> "list[int8.Quantizer]":
@@ -209,7 +209,7 @@ def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> d
     validation = Split.of(dataset, "val", next(student.parameters()).device)
     robust = robust_accuracy(student, validation, size, eps=eps, steps=config.validate_steps, seed=config.seed)
     return {
-        "parameters": parameters(student),
+        "parameters": count_parameters(student),
         "epochs": 0,
         "best_epoch": 0,
         "validation": {

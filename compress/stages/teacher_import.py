@@ -12,7 +12,7 @@ from compress.data import split_name
 from compress.data.dataset import Dataset
 from compress.data.split import Split
 from compress.networks import network_files
-from compress.networks.base import Classifier, parameters
+from compress.networks.base import Classifier, count_parameters
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.stages.attack import choose
 from compress.zoo import check, importing, sources
@@ -53,7 +53,7 @@ def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replac
             )
             model, architecture = _torch(found, source, dataset, config, work)
             note = found.note
-        work.metrics = {"model": architecture["model"], "parameters": parameters(model)}
+        work.metrics = {"model": architecture["model"], "parameters": count_parameters(model)}
         if note:
             work.metrics["note"] = note
         if dataset is not None and config.check:

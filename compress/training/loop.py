@@ -105,7 +105,7 @@ class _Loop:
             teacher=teacher,
             clean_teacher=clean_teacher,
             supply=Supply(train, config.batch_size, seed, extra),
-            vary=augment.named(config.augment, data.name),
+            vary=augment.named_augmentation(config.augment, data.name),
             optimizer=optimizer,
             average=Average(config.average, config.ema_decay, student),
             finite=watch.Finite(),

@@ -16,7 +16,7 @@ from compress.folders import lineage, load_data, load_role, numbered, plan_of
 from compress.methods import registry
 from compress.methods.objective import Objective
 from compress.networks import network_files
-from compress.networks.base import Classifier, parameters
+from compress.networks.base import Classifier, count_parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
 from edge.core.artifact import Stage, Work
@@ -131,4 +131,4 @@ def finish(
         clean_teacher=clean_teacher,
         extra=added,
     )
-    return {"parameters": parameters(student), **found}
+    return {"parameters": count_parameters(student), **found}

@@ -11,7 +11,7 @@ from compress.data.augment import Augmentation
 from compress.methods.objective import Objective
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier
-from compress.networks.distributed import exchange, sharded
+from compress.networks.distributed import exchange_rows, sharded
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
 from compress.training import awp, diagnose
@@ -93,7 +93,7 @@ class Update:
             self.student.eval()
             self.passes.precision = self.arithmetic.attack
             start = generator(self.seed, "start", epoch, step)
-            x_adv = exchange(
+            x_adv = exchange_rows(
                 self.objective.adversarial(self.whole, batch, self.config.attack, eps=self.radius(progress), draw=start)
             )
         self.student.train()

@@ -101,13 +101,13 @@ def compare_published(
     gap = {"clean": clean - measured["clean"], "robust": robust - measured["robust"]}
     explanation = ""
     if abs(gap["clean"]) > GAP:
-        explanation = explain(model, split, measured["clean"], clean, check.batch_size)
+        explanation = explain_gap(model, split, measured["clean"], clean, check.batch_size)
     elif gap["robust"] > GAP:
         explanation = _radius(model, split, measured, robust, check)
     return {"clean": clean, "autoattack": robust, "source": "robustbench 1.1.1", "gap": gap, "explained": explanation}
 
 
-def explain(model: Classifier, split: Split, clean: float, published: float, batch_size: int) -> str:
+def explain_gap(model: Classifier, split: Split, clean: float, published: float, batch_size: int) -> str:
     """Which usual suspect brings clean accuracy to the published figure, in one line."""
     head = f"clean accuracy {clean:.1%}, published {published:.1%}: "
     low, high = clopper_pearson(round(clean * len(split.labels)), len(split.labels))

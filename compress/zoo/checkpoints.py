@@ -174,7 +174,7 @@ class ForeignWeights:
     std: "Tensor | None" = None
 
 
-def extract(content: Any, path: Path, key: "str | None" = None) -> ForeignWeights:
+def extract_weights(content: Any, path: Path, key: "str | None" = None) -> ForeignWeights:
     """The weights in a checkpoint: the only mapping of tensors in it, or the one named `key` (dotted when nested)."""
     sets = dict(_mappings(content))
     if key is not None:
@@ -188,7 +188,7 @@ def extract(content: Any, path: Path, key: "str | None" = None) -> ForeignWeight
         raise CompressError(f"{path}: holds several sets of weights ({_listed(sets)}); choose one with --key NAME")
     else:
         (chosen,) = sets.values()
-    state = plain(chosen)
+    state = plain_weights(chosen)
     _finite(state.weights, path)
     return state
 
@@ -210,7 +210,7 @@ def _listed(sets: Mapping[str, Any]) -> str:
     return ", ".join(sets) or "none"
 
 
-def plain(tensors: Mapping[str, Tensor]) -> ForeignWeights:
+def plain_weights(tensors: Mapping[str, Tensor]) -> ForeignWeights:
     """One mapping of tensors without counters and prefixes, the constants of input normalisation set apart."""
     weights = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in COUNTERS}
     constants = {name: value for name, value in weights.items() if _is_constant(name, value)}

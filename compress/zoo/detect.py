@@ -38,7 +38,7 @@ class DetectedNetwork:
     ignored: tuple[str, ...] = ()
 
 
-def detect(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
+def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
     """The one network that fits the weights; `arch` decides where several do, or says what to try."""
     if arch is not None:
         return _given(state, path, arch)

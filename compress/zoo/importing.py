@@ -45,7 +45,11 @@ def import_network(
     model = arch or (entry.model if entry else None)
     if weights.mean is not None and model is not None and "+normalize" not in model:
         model += "+normalize"
-    network = detect.detect(weights, path) if model is None else _fit(weights, path, model, published=entry is not None)
+    network = (
+        detect.detect_network(weights, path)
+        if model is None
+        else _fit(weights, path, model, published=entry is not None)
+    )
     if entry is not None and network.classes != entry.classes:
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
@@ -55,11 +59,11 @@ def import_network(
 
 def _fit(weights: ForeignWeights, path: Path, model: str, *, published: bool) -> detect.DetectedNetwork:
     """Published files may carry more than the network, which their own loader ignores too."""
-    return detect.fit_architecture(weights, path, model) if published else detect.detect(weights, path, model)
+    return detect.fit_architecture(weights, path, model) if published else detect.detect_network(weights, path, model)
 
 
 def _state(path: Path, key: "str | None") -> ForeignWeights:
-    return checkpoints.extract(checkpoints.read_checkpoint(path), path, key)
+    return checkpoints.extract_weights(checkpoints.read_checkpoint(path), path, key)
 
 
 def _normalized(
@@ -76,7 +80,7 @@ def _normalized(
     name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
     if "+normalize" not in model:
         model += "+normalize"
-    mean, std = constants(name, network.channels)
+    mean, std = normalization_constants(name, network.channels)
     weights |= {"preprocess.mean": mean, "preprocess.std": std}
     assumed = "" if chosen or known else f"normalised by the {name} constants, as the code it is from does"
     return ImportedNetwork(
@@ -89,7 +93,7 @@ def _ignored(network: detect.DetectedNetwork) -> str:
     return f"left out {len(network.ignored)} tensors of the file: {several}" if network.ignored else ""
 
 
-def constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
+def normalization_constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
     """Mean and deviation (1,C,1,1) of a named normalisation, or of one written `m1,m2,m3/s1,s2,s3`."""
     if name in catalog.NORMALIZATIONS:
         mean, std = catalog.NORMALIZATIONS[name]
@@ -134,7 +138,7 @@ def _load_into(network: Classifier, source: Source, key: "str | None") -> None:
     parts = [net] if len(source.files) == 1 else _parts(net, source)
     for part, path in zip(parts, source.files, strict=True):
         state = _state(path, key)
-        own = checkpoints.plain(part.state_dict())
+        own = checkpoints.plain_weights(part.state_dict())
         missing = [n for n in own.weights if n not in state.weights and not n.endswith(detect.COUNTER)]
         wrong = [n for n in own.weights if n in state.weights and own.weights[n].shape != state.weights[n].shape]
         if missing or wrong:

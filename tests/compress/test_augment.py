@@ -65,8 +65,12 @@ def test_names_and_defaults() -> None:
     assert set(augment.AUGMENTATIONS) == set(names.AUGMENTATIONS) - {"auto"}
     assert {source.augment for source in SOURCES} == {"none", "crop-flip"}
     assert {source.name for source in SOURCES if source.augment == "none"} == {"digits", "idx", "npz"}
-    assert augment.named("auto", "digits") is augment.named("none", "cifar10") is None
-    assert augment.named("auto", "cifar10") is augment.named("crop-flip", "digits") is augment.crop_flip
+    assert augment.named_augmentation("auto", "digits") is augment.named_augmentation("none", "cifar10") is None
+    assert (
+        augment.named_augmentation("auto", "cifar10")
+        is augment.named_augmentation("crop-flip", "digits")
+        is augment.crop_flip
+    )
 
 
 def test_the_config_takes_it_where_a_network_is_trained() -> None:

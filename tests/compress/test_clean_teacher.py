@@ -156,5 +156,5 @@ def test_faults_of_its_section_are_told_by_name() -> None:
 def test_the_starter_shows_it(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(starter(file))
-    assert config.load(file) == config.parse(config.Run, {"data": "digits"}, "x")
+    assert config.load_run(file) == config.parse(config.Run, {"data": "digits"}, "x")
     assert "\nclean_teacher:\n" in file.read_text()

@@ -103,7 +103,7 @@ def test_every_fault_of_a_config_file_is_told_at_once(call: Call, tmp_path: Path
 
 
 def test_our_own_fault_is_a_traceback_and_exit_1(call: Call, monkeypatch: Any):
-    monkeypatch.setattr("compress.config.load", lambda *args: 1 / 0)
+    monkeypatch.setattr("compress.config.load_run", lambda *args: 1 / 0)
     code, _, err = call("run", "quickstart")
     assert code == 1
     assert "ZeroDivisionError" in err and err.rstrip().splitlines()[-1].startswith(
@@ -151,10 +151,10 @@ def test_the_table_of_verbs_is_the_verbs():
 def test_init_writes_every_key_at_its_default(call: Call, tmp_path: Path):
     file, schema = tmp_path / "mine.yaml", tmp_path / "s.json"
     assert call("init", file, "--schema", schema)[0] == 0
-    assert config.load(file) == config.parse(config.Run, {"data": "digits"}, "x")
+    assert config.load_run(file) == config.parse(config.Run, {"data": "digits"}, "x")
     assert f"# yaml-language-server: $schema={schema.name}" in file.read_text().splitlines()
     written = yaml.safe_load(file.read_text())
-    full = config.load(file).model_dump()
+    full = config.load_run(file).model_dump()
     assert written == full, "no key is left out"
     lines = file.read_text().splitlines()
     keys = [i for i, line in enumerate(lines) if line.strip() and not line.strip().startswith("#")]

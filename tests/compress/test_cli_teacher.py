@@ -82,7 +82,7 @@ def test_a_run_may_import_its_teacher(call: Call) -> None:
     code, out, err = call("run quickstart --teacher net.pt --out R --dry-run")
     assert code == 0, err
     assert out.splitlines()[0].split() == ["teacher", "to", "do"]
-    settled = config.load("quickstart", {"teacher": {"source": "net.pt", "images": 40}})
+    settled = config.load_run("quickstart", {"teacher": {"source": "net.pt", "images": 40}})
     first = layout.steps(settled, Path("r"))[0]
     assert first.module == "compress.stages.teacher_import" and first.config.images == 40
     assert (first.config.data, first.config.threat.eps) == ("digits", "40/255")

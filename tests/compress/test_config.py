@@ -108,7 +108,7 @@ def test_options_are_those_of_the_method_in_full():
 def test_overrides_reach_into_sections_and_leave_their_source_alone(tmp_path: Path):
     file = tmp_path / "a.yaml"
     file.write_text("data: digits\nseed: 3\nteacher: {epochs: 7}\n")
-    run = config.load(file, {"teacher.attack.steps": 4, "student.epochs": 9, "seed": 5, "quantize": None})
+    run = config.load_run(file, {"teacher.attack.steps": 4, "student.epochs": 9, "seed": 5, "quantize": None})
     assert (run.teacher.epochs, run.teacher.attack.steps, run.student.epochs, run.seed) == (7, 4, 9, 5)
     assert run.quantize is None
     content = {"teacher": {"epochs": 7}}
@@ -137,7 +137,7 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path: Path, text: str, said
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(CompressError) as caught:
-        config.load(file)
+        config.load_run(file)
     assert str(caught.value).startswith(str(file))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -146,12 +146,12 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path: Path, text: str, said
 def test_yaml_anchors_still_merge(tmp_path: Path):
     file = tmp_path / "anchors.yaml"
     file.write_text("data: digits\nteacher: &t {epochs: 2, model: resnet8}\nstudent: {<<: *t, epochs: 3}\n")
-    run = config.load(file)
+    run = config.load_run(file)
     assert (run.student.epochs, run.student.model, run.teacher.epochs) == (3, "resnet8", 2)
 
 
 def test_a_built_in_config_is_found_by_name_and_a_missing_one_lists_them(tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
-    assert config.load("quickstart") == config.load("configs/quickstart.yaml")
+    assert config.load_run("quickstart") == config.load_run("configs/quickstart.yaml")
     with pytest.raises(CompressError, match=r"quikstart: no such config.*quickstart"):
-        config.load("quikstart")
+        config.load_run("quikstart")

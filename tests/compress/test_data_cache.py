@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compress import data
-from compress.data.cache import cache_home, cached
+from compress.data.cache import cache_home, cached_dataset
 from compress.data.dataset import SPLITS, Dataset
 from tests.compress.data_files import encoded, pack, pixels, tree
 
@@ -49,8 +49,8 @@ def test_the_second_load_is_the_same_and_does_not_decode(where: Path, tmp_path: 
     source = tmp_path / "source"
     source.write_bytes(b"x")
     whole = made_of(pixels(1, (30, 3, 4, 4)))
-    first = cached("npz", "", source, [source], lambda: whole)
-    second = cached("npz", "", source, [source], refuse)
+    first = cached_dataset("npz", "", source, [source], lambda: whole)
+    second = cached_dataset("npz", "", source, [source], refuse)
     same(first, whole)
     same(second, whole)
     fresh = Dataset("npz", np.array(second.images), second.labels, second.splits, second.classes)
@@ -87,7 +87,7 @@ def test_either_the_time_or_the_size_of_a_source_tells_that_it_changed(where: Pa
     for content, time in ((b"x", 5), (b"x", 5), (b"y", 6), (b"xx", 6), (b"yy", 6)):
         source.write_bytes(content)
         os.utime(source, ns=(time, time))
-        cached("npz", "", source, [source], lambda: made.append(1) or made_of(pixels(len(made), (30, 3, 4, 4))))  # type: ignore[func-returns-value]
+        cached_dataset("npz", "", source, [source], lambda: made.append(1) or made_of(pixels(len(made), (30, 3, 4, 4))))  # type: ignore[func-returns-value]
     assert len(made) == 3
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_entry_is_found_and_made_again(where: Path, tmp_path: Path, fi
     source = tmp_path / "source"
     source.write_bytes(b"x")
     whole = made_of(pixels(1, (30, 3, 4, 4)))
-    cached("npz", "", source, [source], lambda: whole)
+    cached_dataset("npz", "", source, [source], lambda: whole)
     (entry,) = (where / "entries").iterdir()
     content = (entry / file).read_bytes()
     if damage == "gone":
@@ -128,9 +128,9 @@ def test_a_damaged_entry_is_found_and_made_again(where: Path, tmp_path: Path, fi
         changed = {"cut": content[:-9], "longer": content + b"x", "empty": b""}[damage]
         (entry / file).write_bytes(changed)
     made = []
-    same(cached("npz", "", source, [source], lambda: made.append(1) or whole), whole)  # type: ignore[func-returns-value]
+    same(cached_dataset("npz", "", source, [source], lambda: made.append(1) or whole), whole)  # type: ignore[func-returns-value]
     assert made == [1]
-    same(cached("npz", "", source, [source], refuse), whole)
+    same(cached_dataset("npz", "", source, [source], refuse), whole)
     assert [path.name for path in (where / "entries").iterdir()] == [entry.name]
 
 
@@ -139,11 +139,11 @@ def test_a_source_file_that_points_nowhere_is_written_anew(where: Path, tmp_path
     source.write_bytes(b"x")
     whole = made_of(pixels(1, (30, 3, 4, 4)))
     for content in (b"", b"../..", b"\xff\xfe", b"a\0b", b"no such entry"):
-        cached("npz", "", source, [source], lambda: whole)
+        cached_dataset("npz", "", source, [source], lambda: whole)
         (pointer,) = (where / "sources").iterdir()
         pointer.write_bytes(content)
-        same(cached("npz", "", source, [source], lambda: whole), whole)
-        same(cached("npz", "", source, [source], refuse), whole)
+        same(cached_dataset("npz", "", source, [source], lambda: whole), whole)
+        same(cached_dataset("npz", "", source, [source], refuse), whole)
 
 
 def test_a_removed_cache_and_one_that_cannot_be_written_change_nothing(where: Path, tmp_path: Path) -> None:

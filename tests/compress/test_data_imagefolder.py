@@ -10,7 +10,7 @@ from PIL import Image
 
 from compress import data
 from compress.data.dataset import SPLITS
-from compress.data.decode import decode
+from compress.data.decode import decode_images
 from edge.core.errors import CompressError
 from tests.compress.data_files import CONTAINERS, encoded, pack, pixels, refusal, tree
 
@@ -120,7 +120,7 @@ def test_more_images_than_one_window_each_land_in_their_place(tmp_path: Path) ->
 def test_an_image_that_never_came_is_missed() -> None:
     entries = [(k, f"{k}.png", encoded(pixels(k))) for k in (0, 2)]
     with pytest.raises(CompressError, match="only 2 of 3 images were read"):
-        decode(entries, 3, None, "here")
+        decode_images(entries, 3, None, "here")
 
 
 @pytest.mark.parametrize("option", ["?size=0", "?size=-3", "?size=big", "?size=", "?sise=8", "?"])

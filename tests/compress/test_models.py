@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress import networks
-from compress.networks.base import Standardize, conv3x3, padding, parameters
+from compress.networks.base import Standardize, conv3x3, count_parameters, padding
 from compress.quantization.folding import fold, quantizer_sites
 from edge.core.errors import CompressError
 
@@ -33,7 +33,7 @@ from edge.core.errors import CompressError
 )
 def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
     with torch.device("meta"):
-        assert parameters(networks.build_network(name, channels=3, classes=classes)) == count
+        assert count_parameters(networks.build_network(name, channels=3, classes=classes)) == count
 
 
 LIGHT = [name for name in networks.model_names() if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]

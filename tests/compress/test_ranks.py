@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from compress import names, networks
-from compress.networks.distributed import exchange, sharded, synchronise
+from compress.networks.distributed import exchange_rows, sharded, synchronise
 from compress.numerics import ranks
 from compress.numerics.ranks import group
 from edge.core.errors import CompressError
@@ -128,7 +128,7 @@ def test_one_rank_is_the_identity() -> None:
         assert sharded(network) is network and synchronise(network) is network
         assert [type(module) for module in network.modules()] == kinds
         assert ranks.gather(value) == [value] and ranks.broadcast(value) is value and ranks.largest(-2.5) == -2.5
-        assert ranks.gather_rows(x) is x and torch.equal(exchange(x), x)
+        assert ranks.gather_rows(x) is x and torch.equal(exchange_rows(x), x)
         assert ranks.shares(7) == [7] and ranks.share(7) == slice(0, 7)
     assert ranks.here().type == ("cuda" if torch.cuda.is_available() else "cpu")
 

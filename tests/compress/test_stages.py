@@ -12,7 +12,7 @@ import torch
 from compress import data
 from compress.config import AttackConfig, QuantizeConfig, StudentConfig, TeacherConfig, parse
 from compress.folders import load
-from compress.networks.base import parameters
+from compress.networks.base import count_parameters
 from compress.stages import attack, distill, quantize, teacher
 from edge import open_runner
 from edge.attacks import checks
@@ -29,7 +29,7 @@ def test_each_stage_loads_as_what_it_measured(chain: SimpleNamespace) -> None:
         assert not model.training and not any(w.requires_grad for w in model.parameters())
         right = float((model(x).argmax(1).numpy() == labels).mean())
         assert right == pytest.approx(stage.metrics["test"]["clean"], abs=0.003)
-        assert stage.metrics["parameters"] == parameters(model)
+        assert stage.metrics["parameters"] == count_parameters(model)
         assert stage.metrics["test"]["robust"] <= stage.metrics["test"]["clean"]
 
 

@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_is_named(kind: str, tmp_path: Path, monkeypatch: 
     path = tmp_path / "model.pt"
     path.write_bytes(make())
     with pytest.raises(CompressError) as fault:
-        checkpoints.extract(checkpoints.read_checkpoint(path), path)
+        checkpoints.extract_weights(checkpoints.read_checkpoint(path), path)
     assert said in str(fault.value) and "\n" not in str(fault.value) and str(path) in str(fault.value)
     assert not RAN.exists(), "code in the file was run"
 
@@ -132,7 +132,7 @@ def test_harmless_things_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
     }
     for old in (False, True):
         torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
-        found = checkpoints.extract(checkpoints.read_checkpoint(tmp_path / "m.pt"), tmp_path / "m.pt")
+        found = checkpoints.extract_weights(checkpoints.read_checkpoint(tmp_path / "m.pt"), tmp_path / "m.pt")
         assert set(found.weights) == {"weight", "bias"}
 
 

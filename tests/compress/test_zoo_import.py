@@ -121,8 +121,8 @@ def test_every_family_comes_out_of_every_wrapper(make: Callable[[], nn.Module], 
     torch.manual_seed(0)
     plain = make().state_dict()
     for wrapper, wrap in WRAPPERS.items():
-        found = checkpoints.extract(wrap(plain), tmp_path)
-        network = detect.detect(found, tmp_path, model)
+        found = checkpoints.extract_weights(wrap(plain), tmp_path)
+        network = detect.detect_network(found, tmp_path, model)
         wanted = {name for name in plain if name not in ("mu", "sigma") and not name.endswith("num_batches_tracked")}
         assert {name for name in found.weights if not name.endswith("num_batches_tracked")} == wanted, wrapper
         assert all(torch.equal(found.weights[name], plain[name].to(found.weights[name].dtype)) for name in wanted), (
@@ -143,7 +143,7 @@ def test_prefixes_are_stripped_as_prefixes_only(tmp_path: Path) -> None:
     from compress.zoo import checkpoints
 
     weights = {"layer.model.weight": torch.ones(2, 2), "layer.weight": torch.zeros(2, 2)}
-    assert set(checkpoints.extract(weights, tmp_path / "x").weights) == set(weights)
+    assert set(checkpoints.extract_weights(weights, tmp_path / "x").weights) == set(weights)
 
 
 def test_what_weights_cannot_show_is_named_and_arch_decides(tmp_path: Path) -> None:
@@ -200,13 +200,13 @@ def test_the_catalogue_holds_both_zoos() -> None:
 
 def test_native_entries_have_the_published_number_of_parameters() -> None:
     from compress import networks
-    from compress.networks.base import parameters
+    from compress.networks.base import count_parameters
 
     for entry in catalog.entries():
         if entry.native:
             with torch.device("meta"):
                 built = networks.build_network(entry.model, channels=3, classes=entry.classes)
-            assert parameters(built) == entry.parameters, entry.source
+            assert count_parameters(built) == entry.parameters, entry.source
             assert ("normalize" in entry.model) == bool(entry.normalization), entry.source
 
 

@@ -8,7 +8,7 @@ import onnx
 
 from compress.config import ExportConfig
 from compress.data.dataset import Dataset
-from compress.networks.base import parameters
+from compress.networks.base import count_parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.progress import say
@@ -29,7 +29,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
     metrics = {
         "bytes": file.stat().st_size,
         "precision": made.precision,
-        "parameters": parameters(made.twin),
+        "parameters": count_parameters(made.twin),
         **parity.measure_parity(made, file, dataset, config),
     }
     return metrics | _integer(file) if made.precision == "int8" else metrics

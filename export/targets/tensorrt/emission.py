@@ -14,7 +14,7 @@ import onnx
 
 from compress.config import ExportConfig
 from compress.data.dataset import Dataset
-from compress.networks.base import parameters
+from compress.networks.base import count_parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
@@ -63,7 +63,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
     metrics = {
         "bytes": len(content),
         "precision": made.precision,
-        "parameters": parameters(made.twin),
+        "parameters": count_parameters(made.twin),
         "parity": held["parity"],
         "graph_executed": held["executed"],
         "executed": False,

@@ -11,7 +11,7 @@ from torch import fx
 
 from compress.config import ExportConfig
 from compress.data.dataset import Dataset
-from compress.networks.base import parameters
+from compress.networks.base import count_parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
@@ -81,7 +81,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
     return {
         "bytes": file.stat().st_size,
         "precision": made.precision,
-        "parameters": parameters(made.twin),
+        "parameters": count_parameters(made.twin),
         "program": config.engine.program,
         "in_torch": left,
         "device": torch.cuda.get_device_name(),

@@ -14,7 +14,7 @@ from compress.methods import registry
 from compress.methods.objective import Objective
 from compress.methods.views import Terms, TrainingBatch, Views
 from compress.networks.base import Classifier
-from compress.networks.distributed import exchange, sharded, synchronise
+from compress.networks.distributed import exchange_rows, sharded, synchronise
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
 
@@ -143,7 +143,7 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
             pupil.eval()
             attack = TrainAttack(steps=2)
             draw = generator("start", turn)
-            x_adv = exchange(objective.adversarial(pupil, images, attack, eps=EPS, draw=draw))
+            x_adv = exchange_rows(objective.adversarial(pupil, images, attack, eps=EPS, draw=draw))
         pupil.train()
         parts = objective.parts(pupil, images, x_adv)
         student.zero_grad()
@@ -186,6 +186,6 @@ def rows() -> dict[str, Tensor]:
         whole = torch.arange(7 * 6).view(7, 6).to(dtype)
         found[str(dtype)] = ranks.gather_rows(whole[ranks.share(7)])
     images = torch.rand(7, 3, 4, 4, generator=generator("layout")).contiguous(memory_format=torch.channels_last)
-    found["images"] = exchange(images)
+    found["images"] = exchange_rows(images)
     assert found["images"].is_contiguous(memory_format=torch.channels_last)
     return found
