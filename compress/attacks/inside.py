@@ -6,34 +6,60 @@ are float32 numbers of float32 logits. Every candidate is then judged by the net
 may have decided are attacked again on it (`compress.attacks.ensemble`).
 """
 
-import contextlib
 import copy
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.attacks.contract import Model
+from compress.attacks.contract import Model, logits_of
 from compress.networks.base import Classifier
+from compress.networks.graph.rounding import QuantizeLinear
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
-from compress.quantization.folding import fold
+from compress.quantization.folding import UntraceableNetwork, fold
+from compress.quantization.quantizer import Quantizer
+from edge.core.progress import say
 
 #: Share of the spread of its logits by which the copy may miss the network; honest ones stay near 1 %.
 DISAGREEMENT = 0.05
+#: Fake quantizers of libraries, by the module that holds them: a network has one only where that module is imported.
+FOREIGN_QUANTIZERS = {
+    "torch.ao.quantization.fake_quantize": "FakeQuantizeBase",
+    "torchao.quantization.qat": "FakeQuantizerBase",
+    "modelopt.torch.quantization.nn": "TensorQuantizer",
+}
+
+
+class NoSearchCopy(Exception):
+    """The reason, in words, why a network has no copy to search on. Whatever else is raised here is a bug of ours."""
 
 
 class Inside(nn.Module):
-    """A copy of `network` for searching: channels last, in `precision`; float32 images (B,C,H,W) → float32 logits."""
+    """A copy of `network` for searching: channels last, in `precision`; float32 images (B,C,H,W) → float32 logits.
+
+    NoSearchCopy where the network cannot be copied, or does not run when it is laid out or rounded that way.
+    """
 
     def __init__(self, network: nn.Module, precision: str, example: Tensor) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            twin = copy.deepcopy(network).requires_grad_(False)
+            self.network = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (TypeError, RuntimeError) as fault:  # locks, tensors with a graph, weights of five dimensions
+            raise NoSearchCopy(f"it cannot be copied ({_line(fault)})") from fault
         self.precision, self.device = precision, example.device
         if isinstance(network, Classifier):
-            with contextlib.suppress(Exception):  # a forward pass that cannot be traced stays unfolded
+            try:
                 fold(self.network)
-        if precision == BFLOAT16:
-            _round(self.network, example)
+            except UntraceableNetwork as fault:
+                say_once(network, f"is searched on unfolded: its forward pass cannot be traced ({_line(fault)})")
+        try:
+            if precision == BFLOAT16:
+                _round(self.network, example)
+            logits_of(self, example[:1])
+        except (TypeError, RuntimeError) as fault:  # a view of what is channels last, a type that an operator lacks
+            raise NoSearchCopy(f"a copy in {precision}, channels last, does not run ({_line(fault)})") from fault
 
     def forward(self, x: Tensor) -> Tensor:
         with autocast(self.precision, self.device):
@@ -50,36 +76,60 @@ class Float32(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            found: Tensor = self.layer(x.float())
-        return found.to(self.result)
+            values: Tensor = self.layer(x.float())
+        return values.to(self.result)
 
 
 def search_model(model: Model, precision: str, example: Tensor) -> Model:
     """What to search on in place of `model`: an `Inside` that answers `example` (B,C,H,W) as `model` does, or `model`.
 
     `model` itself where it is no float32 module, where fake quantizers round its values (another rounding before
-    theirs is another network), or where the copy's logits are elsewhere, as those of a network that draws at random.
+    theirs is another network), where it cannot be copied, or where the copy's logits are elsewhere, as those of a
+    network that draws at random. The reason is said, once a kind of network.
     """
-    if not isinstance(model, nn.Module) or not _plain(model):
-        return model
     try:
-        found = Inside(model, precision, example)
-        with torch.no_grad():
-            true, near = model(example), found(example)
-    except Exception:  # whatever a foreign network raises when it is copied or rounded
+        return _agreeing_copy(model, precision, example)
+    except NoSearchCopy as reason:
+        say_once(model, f"is searched on itself: {reason}")
         return model
+
+
+def _agreeing_copy(model: Model, precision: str, example: Tensor) -> Inside:
+    if not isinstance(model, nn.Module):
+        raise NoSearchCopy("it is no torch module")
+    if other := {weight.dtype for weight in model.parameters()} - {torch.float32}:
+        raise NoSearchCopy(f"it has weights in {', '.join(sorted(map(str, other)))}, not float32")
+    foreign = [getattr(sys.modules[name], kind) for name, kind in FOREIGN_QUANTIZERS.items() if name in sys.modules]
+    if count := sum(isinstance(part, (Quantizer, QuantizeLinear, *foreign)) for part in model.modules()):
+        raise NoSearchCopy(f"{count} fake quantizers round its values")
+    searched = Inside(model, precision, example)
+    true, near = logits_of(model, example), logits_of(searched, example)
     spread = true.amax(1) - true.amin(1)
-    return found if bool(((near - true).abs().amax(1) <= DISAGREEMENT * spread).all()) else model
+    if count := int((~((near - true).abs().amax(1) <= DISAGREEMENT * spread)).sum()):
+        raise NoSearchCopy(
+            f"a copy in {precision} answers otherwise on {count} of {len(example)} images, "
+            f"as that of a network which draws at random does"
+        )
+    return searched
+
+
+_SAID: set[tuple[type, str]] = set()
+
+
+def say_once(model: Model, line: str) -> None:
+    """A line about a network, once for its class: attacks come to it many times."""
+    if (type(model), line) not in _SAID:
+        _SAID.add((type(model), line))
+        say(f"{type(model).__name__} {line}")
+
+
+def _line(fault: BaseException) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
 
 
 def precision_of(model: Model) -> str:
     """In which precision the search goes on."""
     return model.precision if isinstance(model, Inside) else FLOAT32
-
-
-def _plain(model: nn.Module) -> bool:
-    floats = all(weight.dtype == torch.float32 for weight in model.parameters())
-    return floats and not any("Quantizer" in type(part).__name__ for part in model.modules())
 
 
 def _round(network: nn.Module, example: Tensor) -> None:
@@ -96,10 +146,10 @@ def _round(network: nn.Module, example: Tensor) -> None:
 
 def _executed(network: nn.Module, example: Tensor) -> list[nn.Module]:
     """Convolutions and linear layers, each once, as the forward pass comes to them."""
-    found: dict[int, nn.Module] = {}
+    layers: dict[int, nn.Module] = {}
 
     def note(layer: nn.Module, args: Any, output: Any) -> None:
-        found.setdefault(id(layer), layer)
+        layers.setdefault(id(layer), layer)
 
     handles = [
         layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
@@ -110,4 +160,4 @@ def _executed(network: nn.Module, example: Tensor) -> list[nn.Module]:
     finally:
         for handle in handles:
             handle.remove()
-    return list(found.values())
+    return list(layers.values())

@@ -9,6 +9,10 @@ from compress.networks.base import Activation, Add, Classifier, SamePad
 from edge.core.errors import CompressError
 
 
+class UntraceableNetwork(CompressError):
+    """A forward pass that cannot be followed without an input."""
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         known = nn.Conv2d | nn.Linear | Activation | Add | SamePad  # with quantizers in them too
@@ -19,10 +23,11 @@ def trace(model: Classifier) -> fx.Graph:
     """The operations of `model.forward`, with layers, activations, sums and paddings as modules, quantized or not."""
     try:
         return _Tracer().trace(model)
-    except fx.proxy.TraceError as fault:
-        raise CompressError(
+    except Exception as fault:  # whatever a forward pass raises that meets proxies in place of tensors
+        reason = next(iter(str(fault).splitlines()), type(fault).__name__)
+        raise UntraceableNetwork(
             f"{type(model).__name__}: what it computes depends on its input, so where its quantizers belong cannot be "
-            f"told ({str(fault).splitlines()[0]}); export it as float"
+            f"told ({reason}); export it as float"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """The network that attacks search on: as the one under test to a percent, and never the one that decides."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantize
 
 from compress import networks
 from compress.attacks import inside, presets
@@ -16,6 +18,7 @@ from compress.attacks.ensemble_result import EnsembleResult
 from compress.attacks.inside import Inside, search_model
 from compress.networks.base import Classifier
 from compress.numerics import precision
+from compress.quantization.quantizer import Quantizer
 from edge.core.errors import CompressError
 
 
@@ -50,9 +53,51 @@ class Noisy(nn.Module):
         return logits + logits.std() * torch.randn_like(logits)
 
 
-class FakeQuantizer(nn.Module):
+def fake_quantized(quantizer: nn.Module) -> nn.Module:
+    return nn.Sequential(quantizer, network()).eval()
+
+
+def ours() -> Quantizer:
+    """Of the image, which is in [0, 1]."""
+    quantizer = Quantizer()
+    quantizer.amax.fill_(1)
+    quantizer.unsigned = quantizer.is_enabled = True
+    return quantizer
+
+
+class Locked(nn.Module):
+    """Holds what no copy can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.lock = network(), threading.Lock()
+
     def forward(self, x: Tensor) -> Tensor:
-        return (x * 255).round() / 255
+        logits: Tensor = self.layer(x)
+        return logits
+
+
+class Float32Only(Locked):
+    """Hands its pixels to what takes no bfloat16, in an order of axes that is not that of the copy."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.layer = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.view(x.shape[0], -1).view_as(x))
+
+
+class Branching(Classifier):
+    """Asks a value of its input on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layer(x if x.sum() > 0 else -x)
+        return logits
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "mobilenetv2"])
@@ -100,20 +145,51 @@ def test_the_network_under_test_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "reason"),
     [
-        lambda: network().forward,
-        lambda: network().double(),
-        Noisy,
-        lambda: nn.Sequential(FakeQuantizer(), network()).eval(),
+        (lambda: network().forward, "it is no torch module"),
+        (lambda: network().double(), "it has weights in torch.float64, not float32"),
+        (Noisy, "answers otherwise on 8 of 8 images, as that of a network which draws at random does"),
+        (lambda: fake_quantized(ours()), "1 fake quantizers round its values"),
+        (lambda: fake_quantized(FakeQuantize(quant_min=0, quant_max=255)), "1 fake quantizers round its values"),
+        (Locked, "it cannot be copied (cannot pickle '_thread.lock' object)"),
+        (Float32Only, "a copy in bfloat16, channels last, does not run (view size is not compatible"),
     ],
-    ids=["a function", "float64", "random", "fake-quantized"],
+    ids=["a function", "float64", "random", "ours", "torch's quantizer", "no copy", "no view"],
 )
-def test_what_cannot_be_searched_on_a_copy_is_searched_on_itself(make: Callable[[], Any]) -> None:
+def test_what_cannot_be_searched_on_a_copy_is_searched_on_itself_and_why_is_said(
+    make: Callable[[], Any], reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "_SAID", set())
     model = make()
     x = pictures().double() if isinstance(model, Classifier) else pictures()
     assert search_model(model, "bfloat16", x) is model
     assert inside.precision_of(model) == "float32"
+    said = capsys.readouterr().err
+    assert f"{type(model).__name__} is searched on itself: " in said and reason in said
+    search_model(model, "bfloat16", x)
+    assert capsys.readouterr().err == "", "once"
+
+
+def test_what_cannot_be_traced_is_searched_on_unfolded_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "_SAID", set())
+    assert isinstance(search_model(Branching().eval(), "float32", pictures()), Inside)
+    assert "Branching is searched on unfolded: its forward pass cannot be traced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["fold", "_round", "copy"])
+def test_what_nobody_foresaw_is_a_bug_and_no_slow_search(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    if where == "copy":
+        monkeypatch.setattr(inside.copy, "deepcopy", broken)
+    else:
+        monkeypatch.setattr(inside, where, broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        search_model(network(), "bfloat16", pictures())
 
 
 def test_precision_is_one_of_three_and_auto_is_one_of_two() -> None:
