@@ -1,4 +1,4 @@
-"""A user's own attack, named `module:function`, run under the same checks as every other.
+"""Attacks of others: a user's own, named `module:function`, and those of installed packages, under one set of checks.
 
     def attack(model, x, y, eps, norm, generator):
         ...
@@ -6,24 +6,27 @@
 
 `model` gives logits (B,K) for images (B,C,H,W) in [0, 1]; `x`, `y` are the batch, `eps` the radius in `norm` ("linf" or
 "l2"), `generator` a CPU stream of the batch's own; `candidates` are float32 like `x`. A candidate that leaves the ball
-or [0, 1] does not count.
+or [0, 1] does not count. A package gives one object, an `EnsembleAttack`, as the entry point of its name in the group
+`robust_compress.attacks`.
 """
 
 import contextlib
 import hashlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.attacks.contract import Model, Task
+from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.numerics.seeds import generator
+from edge.core import plugins
 from edge.core.errors import CompressError
 
 UserFunction = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
@@ -43,25 +46,62 @@ class AdaptiveAttack:
     def run(self, task: Task) -> Tensor:
         draw = generator(task.seed, self.name, *task.ids.tolist())
         x, y = task.x.clone(), task.y.clone()  # it may write into its arguments
-        before = _state(task.model)
-        try:
-            with _working_directory(), torch.enable_grad():
-                found = self.function(task.model, x, y, task.eps, task.norm, draw)
-        except (Exception, SystemExit) as fault:
-            where = f" at {line}" if (line := _line(fault)) else ""
-            raise CompressError(f"attack {self.name}: raised {_told(fault)}{where}; mend the attack") from fault
-        if not isinstance(found, Tensor):
-            raise CompressError(
-                f"attack {self.name}: returned a {type(found).__name__}; return the candidates, a tensor like x"
-            )
-        if found.shape != task.x.shape:
-            raise CompressError(
-                f"attack {self.name}: returned shape {tuple(found.shape)} for images {tuple(task.x.shape)}; "
-                f"return one candidate an image"
-            )
-        if _state(task.model) != before:
-            raise CompressError(f"attack {self.name}: changed the model (weights, buffers or mode); leave it as it is")
-        return found.detach()
+        return _checked(self.name, task, lambda: self.function(task.model, x, y, task.eps, task.norm, draw))
+
+
+@dataclass(frozen=True)
+class PackagedAttack:
+    """An attack of an installed package; `package` is what it comes from, like some-attacks 1.2."""
+
+    name: str
+    attack: EnsembleAttack
+    package: str
+
+    def parameters(self) -> dict[str, Any]:
+        return {**self.attack.parameters(), "package": self.package}
+
+    def run(self, task: Task) -> Tensor:
+        own = replace(task, x=task.x.clone(), y=task.y.clone())
+        return _checked(self.name, task, lambda: self.attack.run(own))
+
+
+def _checked(name: str, task: Task, call: Callable[[], Tensor]) -> Tensor:
+    """The candidates that code of others makes for a task; CompressError, of one line, where it makes none."""
+    before = _state(task.model)
+    try:
+        with _working_directory(), torch.enable_grad():
+            candidates = call()
+    except (Exception, SystemExit) as fault:
+        where = f" at {line}" if (line := _line(fault)) else ""
+        raise CompressError(f"attack {name}: raised {_in_words(fault)}{where}; mend the attack") from fault
+    if not isinstance(candidates, Tensor):
+        raise CompressError(
+            f"attack {name}: returned a {type(candidates).__name__}; return the candidates, a tensor like x"
+        )
+    if candidates.shape != task.x.shape:
+        raise CompressError(
+            f"attack {name}: returned shape {tuple(candidates.shape)} for images {tuple(task.x.shape)}; "
+            f"return one candidate an image"
+        )
+    if _state(task.model) != before:
+        raise CompressError(f"attack {name}: changed the model (weights, buffers or mode); leave it as it is")
+    return candidates.detach()
+
+
+def load_packaged_attack(name: str) -> PackagedAttack:
+    """The object that an installed package adds as the attack `name`: an `EnsembleAttack`, parameters as in JSON."""
+    attack: EnsembleAttack = plugins.load("attacks", name, EnsembleAttack)  # type: ignore[type-abstract]
+    point = plugins.installed("attacks")[name]
+    if isinstance(attack, type):
+        raise CompressError(f"attack {name!r}: {point.value} is a class; give the entry point an object of it")
+    try:
+        json.dumps(dict(attack.parameters()))
+    except Exception as fault:  # whatever a package's own code raises
+        raise CompressError(
+            f"attack {name!r}: parameters() of {point.value} give no table for a report ({_in_words(fault)}); "
+            f"mend the package"
+        ) from fault
+    return PackagedAttack(name, attack, f"{point.dist.name} {point.dist.version}" if point.dist else point.value)
 
 
 def load_user_attack(spec: str) -> AdaptiveAttack:
@@ -89,7 +129,7 @@ def _import(spec: str, name: str) -> ModuleType:
                 f"attack {spec!r}: no module {fault.name} in {os.getcwd()} or installed; "
                 f"run where {fault.name.split('.')[0]}.py lies"
             ) from None
-        raise CompressError(f"attack {spec!r}: importing {name} raised {_told(fault)}; mend the module") from fault
+        raise CompressError(f"attack {spec!r}: importing {name} raised {_in_words(fault)}; mend the module") from fault
 
 
 @contextlib.contextmanager
@@ -120,7 +160,7 @@ def _state(model: Model) -> Any:
     return [(id(t), t._version) for t in tensors], [part.training for part in model.modules()]
 
 
-def _told(fault: BaseException) -> str:
+def _in_words(fault: BaseException) -> str:
     """The exception's type and message on one line."""
     message = " ".join(str(fault).split())[:200]
     return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
@@ -128,10 +168,10 @@ def _told(fault: BaseException) -> str:
 
 def _line(fault: BaseException) -> str:
     """`file.py:12`: where the exception was raised in the last frame that has a source."""
-    trace, found = fault.__traceback__, ""
+    trace, line = fault.__traceback__, ""
     while trace is not None:
         code = trace.tb_frame.f_code
         if code.co_filename != __file__ and "site-packages" not in code.co_filename:
-            found = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+            line = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return found
+    return line

@@ -9,6 +9,8 @@ from compress.attacks.contract import EnsembleAttack
 from compress.attacks.fab import FAB
 from compress.attacks.square import Square
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS
+from compress.names import with_installed
+from edge.core import plugins
 from edge.core.errors import CompressError
 
 TARGETS = 9
@@ -41,13 +43,13 @@ PRESETS: dict[str, Callable[[int], tuple[EnsembleAttack, ...]]] = {
 def attack_plan(names: "str | Sequence[str]", classes: int) -> tuple[EnsembleAttack, ...]:
     """The attacks of a preset, or of a list like `["pgd-20", "apgd-ce", "square", "my_attack:run"]`, in that order.
 
-    A number behind a name is its steps or queries; `module:function` is a user's own (`compress.attacks.adaptive`);
-    a preset in a list stands for its attacks.
+    A number behind a name is its steps or queries; `module:function` is a user's own, any further name an installed
+    package's (`compress.attacks.adaptive`); a preset in a list stands for its attacks.
     """
-    found: list[EnsembleAttack] = []
+    plan: list[EnsembleAttack] = []
     for name in [names] if isinstance(names, str) else names:
-        found += PRESETS[name](classes - 1) if name in PRESETS else [_single(name, classes - 1)]
-    return tuple(found)
+        plan += PRESETS[name](classes - 1) if name in PRESETS else [_single(name, classes - 1)]
+    return tuple(plan)
 
 
 def gradient_free(name: str) -> bool:
@@ -56,24 +58,28 @@ def gradient_free(name: str) -> bool:
 
 
 def users(name: str) -> bool:
-    """Whether the attack of that name is a user's own."""
-    return ":" in name
+    """Whether the attack of that name is a user's own or an installed package's: what it asks for is not known."""
+    return ":" in name or name in plugins.installed("attacks")
 
 
 def cost(attack: EnsembleAttack) -> int:
     """Model passes for one image, roughly (a backward pass counts as two); for the time left, nothing else."""
-    given = attack.parameters()
-    passes = int(given.get("queries") or 3 * given.get("steps", 100) * given.get("eot", 1))
-    return passes * int(given.get("restarts", 1)) * int(given.get("targets", 1))
+    if users(attack.name):
+        return 300
+    fields = attack.parameters()
+    passes = int(fields.get("queries") or 3 * fields.get("steps", 100) * fields.get("eot", 1))
+    return passes * int(fields.get("restarts", 1)) * int(fields.get("targets", 1))
 
 
 def _single(name: str, wrong: int) -> EnsembleAttack:
-    if users(name):
+    known = with_installed("attacks", [*PRESETS, *SINGLE])
+    if ":" in name:
         return adaptive.load_user_attack(name)
+    if name in plugins.installed("attacks"):
+        return adaptive.load_packaged_attack(name)
     base, number = name, None
     if name not in SINGLE and (parts := re.fullmatch(r"(.+)-([1-9]\d*)", name)):
         base, number = parts[1], int(parts[2])
     if base not in SINGLE:
-        known = ", ".join([*PRESETS, *SINGLE])
-        raise CompressError(f"attack {name!r}: not known ({known}; a number may follow, as in pgd-20)")
+        raise CompressError(f"attack {name!r}: not known ({', '.join(known)}; a number may follow, as in pgd-20)")
     return SINGLE[base](number, wrong)

@@ -1,18 +1,26 @@
-"""A user's own attack: found in the working directory, run under the common checks, its faults told in one line."""
+"""Attacks of users and of installed packages: run under the common checks, their faults told in one line."""
 
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.attacks import adaptive, presets
+from compress.attacks.contract import EnsembleAttack, Task
 from compress.attacks.ensemble import evaluate
 from compress.attacks.ensemble_result import EnsembleResult
+from compress.cli.execute import execute
+from edge.core import artifact, plugins
 from edge.core.errors import CompressError
 
 EPS = 0.1
@@ -170,3 +178,110 @@ def test_a_module_that_cannot_be_used(write: Write, source: str, told: str) -> N
     with pytest.raises(CompressError) as fault:
         adaptive.load_user_attack(write(source))
     assert told in str(fault.value) and "\n" not in str(fault.value)
+
+
+# ------------------------------------------------------------------------------------------- of installed packages
+
+
+@dataclass(frozen=True)
+class SignStep:
+    """One step to the edge of the ball; with `fault` something that no attack does."""
+
+    scale: float = 1.0
+    fault: str = ""
+    name: str = "sign-step"
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self) if self.fault != "parameters" else {"model": network()}
+
+    def run(self, task: Task) -> Tensor:
+        if self.fault == "raises":
+            raise ValueError("two\nlines")
+        if self.fault == "shape":
+            return task.x[:1]
+        if self.fault == "model":
+            task.model[1].bias.add_(1)  # type: ignore[index]
+        leaf = task.x.requires_grad_()  # its own to write into
+        true = task.model(leaf).gather(1, task.y[:, None]).sum()
+        (gradient,) = torch.autograd.grad(true, leaf)
+        return (leaf.detach() - self.scale * task.eps * gradient.sign()).clamp(0, 1)
+
+
+SIGN_STEP, TOO_FAR, NO_ATTACK = SignStep(), SignStep(scale=1.5), {"name": "sign-step"}
+RAISES, OTHER_SHAPE, MODEL_CHANGED = SignStep(fault="raises"), SignStep(fault="shape"), SignStep(fault="model")
+NO_JSON, OTHER_NAME = SignStep(fault="parameters"), SignStep(name="sign")
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """As if a package with that object of this module as the attack `sign-step` were installed."""
+
+    def installed(attribute: str, name: str = "sign-step", module: str = __name__) -> None:
+        def entry_points(group: str) -> list[EntryPoint]:
+            return [EntryPoint(name, f"{module}:{attribute}", group)] if group.endswith(".attacks") else []
+
+        monkeypatch.setattr(plugins, "entry_points", entry_points)
+        plugins.installed.cache_clear()
+
+    yield installed
+    monkeypatch.undo()
+    plugins.installed.cache_clear()
+
+
+def test_a_packages_attack_is_used_by_name_and_judged_like_any_other(
+    install: Callable[..., None], write: Write
+) -> None:
+    install("SIGN_STEP")
+    assert isinstance(SIGN_STEP, EnsembleAttack)
+    result, own = run("sign-step"), run(write(GOOD))
+    assert np.array_equal(result.broken, own.broken) and np.array_equal(result.adversarial, own.adversarial)
+    (column,) = result.columns
+    assert (column.name, column.parameters["package"]) == ("sign-step", f"{__name__}:SIGN_STEP")
+    names = [attack.name for attack in presets.attack_plan(["quick", "sign-step"], 3)]
+    assert names == ["apgd-ce", "apgd-t", "sign-step"] and presets.users("sign-step") and not presets.users("apgd-t")
+    install("TOO_FAR")
+    assert run("sign-step").columns[0].reasons == {"outside the ball": 40}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "told"),
+    [
+        ("RAISES", "raised ValueError: two lines at test_adaptive.py:"),
+        ("OTHER_SHAPE", "returned shape (1, 1, 4, 4) for images (16, 1, 4, 4)"),
+        ("MODEL_CHANGED", "changed the model"),
+        ("NO_JSON", "parameters() of tests.compress.test_adaptive:NO_JSON give no table for a report (TypeError"),
+        ("NO_ATTACK", "is a dict, not a compress.attacks.contract.EnsembleAttack"),
+        ("SignStep", "tests.compress.test_adaptive:SignStep is a class; give the entry point an object of it"),
+        ("OTHER_NAME", "names itself 'sign'; give its entry point that name"),
+        ("NOT_THERE", "cannot be imported (AttributeError"),
+    ],
+)
+def test_what_is_wrong_with_a_packages_attack_is_one_line(
+    install: Callable[..., None], attribute: str, told: str
+) -> None:
+    install(attribute)
+    with pytest.raises(CompressError) as fault:
+        run("sign-step")
+    assert str(fault.value).partition(":")[0].replace("'", "").endswith("sign-step")
+    assert told in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_a_name_of_ours_is_not_anothers(install: Callable[..., None]) -> None:
+    install("SIGN_STEP", name="square")
+    with pytest.raises(CompressError, match=r"attacks 'square': .*SIGN_STEP has the name of one of ours; uninstall it"):
+        run("apgd-ce-5")
+
+
+def test_the_command_line_takes_it(
+    install: Callable[..., None], chain: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["evaluate", str(chain.student), "--attack", "sign-step", "--images", "20", "--out", str(tmp_path / "e")]
+    assert execute(line) == 2 and "attack 'sign-step': not known (standard, rand, " in capsys.readouterr().err
+    install("SIGN_STEP", module="no_such_package")
+    assert execute(line) == 2
+    fault = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "attacks 'sign-step': no_such_package:SIGN_STEP cannot be imported (ModuleNotFoundError" in fault
+    install("SIGN_STEP")
+    assert execute([*line, "--allow-invalid"]) == 0
+    figures = json.loads(artifact.read(tmp_path / "e").file("evaluation.json").read_text())
+    assert [row["name"] for row in figures["attacks"]] == ["sign-step"] and figures["attacks"][0]["attacked"] > 0
