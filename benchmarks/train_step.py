@@ -37,10 +37,9 @@ from compress.methods import registry
 from compress.networks.base import Classifier, Features
 from compress.numerics import precision
 from compress.numerics.seeds import generator
-from compress.training import speed
+from compress.training import passes
 from compress.training.average import Average
-from compress.training.supply import Supply
-from compress.training.update import Update
+from compress.training.update import Supply, Update
 from compress.training.watch import Finite
 
 RESULTS = Path(__file__).parent / "results" / "train_step.jsonl"
@@ -194,14 +193,14 @@ def update(method: str, name: str, given: argparse.Namespace, train: Split) -> P
     )
     x, chosen = to_float(train.images), torch.arange(len(train.labels), device=device)
     allowed = precision.resolve(given.precision, device)
-    arithmetic = speed.fixed(allowed, device)
+    arithmetic = passes.fixed(allowed, device)
     if given.precision == "auto" and allowed != precision.FLOAT32:
         student.eval()
-        arithmetic = speed.fastest(found.passes, objective.search(found.passes, found.batch(x, chosen)), x, STEPS)
+        arithmetic = passes.fastest(found.passes, objective.search(found.passes, found.batch(x, chosen)), x, STEPS)
     found.compute_in(arithmetic)
     if given.compile:
-        for passes in (found.passes, teacher):
-            speed.compile_passes(passes, arithmetic.image(x), name)
+        for compiled in (found.passes, teacher):
+            passes.compile_passes(compiled, arithmetic.image(x), name)
     return found
 
 
@@ -303,7 +302,7 @@ def curve(
         eps=DIGITS_EPS,
         seed=seed,
     )
-    ours.compute_in(speed.fixed(precision.resolve(given.precision, train.images.device), train.images.device))
+    ours.compute_in(passes.fixed(precision.resolve(given.precision, train.images.device), train.images.device))
     # ours takes the mean over the batch, the published code over batch and classes: ten times the learning rate
     for group in plain.optimizer.param_groups:
         group["lr"], group["weight_decay"] = 10 * SGD["lr"], SGD["weight_decay"] / 10

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from compress import networks, training
-from compress.training.speed import LAYOUTS, Arithmetic
+from compress.training.passes import LAYOUTS, Arithmetic
 
 
 def fastest_ms(run: Callable[[], object], rounds: int, where: torch.device) -> float:

@@ -18,7 +18,7 @@ NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class State:
+class Standing:
     """How a step stands: `complete`, `stale`, `resumes` or `to do`; `why` says what made it stale."""
 
     step: Step
@@ -30,17 +30,17 @@ class State:
         return self.state == "complete"
 
 
-def survey(chain: Sequence[Step], anew: frozenset[str] = NONE) -> list[State]:
+def survey(chain: Sequence[Step], anew: frozenset[str] = NONE) -> list[Standing]:
     """How every step stands, nothing made. Raises as `look` does, so that nothing is made before a fault is told."""
-    states: dict[str, State] = {}
+    states: dict[str, Standing] = {}
     for step in chain:
         waits = next((name for name in step.needs if not states[name].complete), None)
         if step.name in anew or waits is None:
             states[step.name] = look(step, anew)
         elif _stands(step):
-            states[step.name] = State(step, "stale", f"{waits} is made anew")
+            states[step.name] = Standing(step, "stale", f"{waits} is made anew")
         else:
-            states[step.name] = State(step, "to do")
+            states[step.name] = Standing(step, "to do")
     return list(states.values())
 
 
@@ -49,25 +49,25 @@ def _stands(step: Step) -> bool:
     return step.folder.exists() and bool(artifact.read(step.folder, (step.kind,)))
 
 
-def look(step: Step, anew: frozenset[str] = NONE) -> State:
+def look(step: Step, anew: frozenset[str] = NONE) -> Standing:
     """How one step stands, its inputs being complete. A damaged folder, or one of another kind, raises.
 
     Steps named in `anew` are not read, so that a damaged one can be made anew.
     """
     if step.name in anew:
-        return State(step, "stale", "to be made anew") if step.folder.exists() else State(step, "to do")
+        return Standing(step, "stale", "to be made anew") if step.folder.exists() else Standing(step, "to do")
     _stands(step)
     status = artifact.status(step.folder, importlib.import_module(step.module).plan(step.config, step.inputs))
-    return State(step, {"partial": "resumes", "absent": "to do"}.get(status.state, status.state), status.why)
+    return Standing(step, {"partial": "resumes", "absent": "to do"}.get(status.state, status.state), status.why)
 
 
-def lines(states: Sequence[State]) -> list[str]:
+def lines(states: Sequence[Standing]) -> list[str]:
     """One line a step: `teacher  complete  runs/x/teacher`, `student  stale (config.method: 'rslad' → 'vgap')`."""
     width = max(len(state.step.name) for state in states)
     return [f"{state.step.name:<{width}}  {_standing(state)}" for state in states]
 
 
-def _standing(state: State) -> str:
+def _standing(state: Standing) -> str:
     if state.complete:
         return f"complete  {state.step.folder}"
     return f"{state.state} ({state.why})" if state.why else state.state

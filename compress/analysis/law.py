@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.analysis.correlation import interval, partial, pearson, spearman, varies
 from compress.analysis.measurement import GAPS
+from compress.analysis.statistics import interval, partial, pearson, spearman, varies
 
 MODELS_FOR_R = 3
 MODELS_FOR_PARTIAL = 5  # two covariates and a line leave one degree of freedom

@@ -1,20 +1,25 @@
-"""One model over growing radii: attacked, then every statistic of the sample and of its resamples."""
+"""Which models an analysis is about, and what is measured of each over growing radii, with its resamples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from compress.analysis import statistics
-from compress.analysis.models import NO_FEATURES
 from compress.attacks import losses as attack_losses
 from compress.attacks.accuracy import largest_margin
 from compress.attacks.pgd import batch_random_start
 from compress.data.split import to_float
+from compress.folders import TORCH_STAGES, load
 from compress.networks.base import Classifier
+from compress.networks.network_files import WEIGHTS
 from compress.numerics.seeds import generator
+from edge.core import artifact
+from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError
 from edge.core.progress import Progress
 
@@ -23,6 +28,97 @@ GAPS = ("variance", "covariance", "class_gram", "image_gram")
 
 #: Frobenius distances below this share of the norm are what cancellation in float64 leaves of 0.
 CANCELLED = 1e-7
+
+EPOCHS = "epoch-*.safetensors"
+
+NO_FEATURES = "gives nothing but logits, so there are no features to measure; leave this model out"
+
+
+# -------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class AnalyzedModel:
+    """One model: a stage's own weights, or the checkpoint in `file`."""
+
+    name: str
+    stage: Stage
+    file: "str | None" = None
+
+    @property
+    def epoch(self) -> "int | None":
+        return _epoch(self.file) if self.file else None
+
+    def load(self) -> Classifier:
+        model = load(self.stage)
+        if self.file:
+            model.load_state_dict(load_file(self.stage.file(self.file)), strict=True)
+        return model
+
+
+def network_stages(folders: "Sequence[Path | str]") -> list[Stage]:
+    """The models' stages: of a run folder its teacher, students and twin. One that is there twice counts once."""
+    found: dict[str, Stage] = {}
+    for folder in folders:
+        for path in _in_run(Path(folder)) or [Path(folder)]:
+            stage = artifact.read(path, TORCH_STAGES)
+            found.setdefault(stage.identity, stage)
+    return list(found.values())
+
+
+def _in_run(folder: Path) -> list[Path]:
+    """The complete stages that hold networks in the folder of a run, in the order in which they are made."""
+    if (folder / MANIFEST).is_file():
+        return []
+    baselines = sorted(path for path in folder.glob("baselines/*") if path.suffix not in (".partial", ".old"))
+    places = [folder / "teacher", *baselines, folder / "student", folder / "quantized"]
+    return [path for path in places if (path / MANIFEST).is_file()]
+
+
+def analyzed_models(found: Sequence[Stage], *, every_epoch: bool) -> list[AnalyzedModel]:
+    """A model for each stage, with `every_epoch` also for each of its checkpoints whose weights differ."""
+    if not every_epoch:
+        return [AnalyzedModel(name, stage) for name, stage in zip(short_names(found), found, strict=True)]
+    return [
+        subject
+        for name, stage in zip(short_names(found), found, strict=True)
+        for subject in (*_checkpoints(name, stage), AnalyzedModel(name, stage))
+    ]
+
+
+def checkpoints(stage: Stage) -> dict[str, str]:
+    """The files of a stage's checkpoints with their sha256, in order of epochs."""
+    records = stage.manifest["records"]
+    return {name: records[name]["sha256"] for name in sorted(records) if Path(name).match(EPOCHS)}
+
+
+def _checkpoints(name: str, stage: Stage) -> list[AnalyzedModel]:
+    kept = checkpoints(stage)
+    if not kept:
+        raise CompressError(
+            f"{stage.path}: keeps no checkpoints; train it with keep_epochs, or leave it or --every-epoch out"
+        )
+    shipped = stage.manifest["payload"][WEIGHTS]["sha256"]  # the epoch that was selected counts once
+    return [AnalyzedModel(f"{name}@{_epoch(file)}", stage, file) for file, sha in kept.items() if sha != shipped]
+
+
+def _epoch(file: str) -> int:
+    """7 of `epoch-0007.safetensors`."""
+    return int(Path(file).stem.partition("-")[2])
+
+
+def short_names(found: Sequence[Stage]) -> list[str]:
+    """The shortest end of each stage's path that tells it from the others: `student`, `first/student`."""
+    parts = [stage.path.resolve().parts for stage in found]
+    return ["/".join(_shortest(part, [other for other in parts if other != part])) for part in parts]
+
+
+def _shortest(part: "tuple[str, ...]", others: "list[tuple[str, ...]]") -> "tuple[str, ...]":
+    lengths = range(1, len(part) + 1)
+    return next((part[-k:] for k in lengths if all(other[-k:] != part[-k:] for other in others)), part)
+
+
+# --------------------------------------------------------------------------------------- measurement
 
 
 @dataclass(frozen=True)
@@ -35,7 +131,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What a model makes of n images: features (n,D) and softmax scores (n,K) in float64, margins (n,), right (n,)."""
 
     features: np.ndarray
@@ -82,12 +178,12 @@ def measure(
     return {**stacked, **{f"of_{gap}": of[gap] for gap in GAPS}, "width": np.array(clean.features.shape[1])}
 
 
-def _row(seen: Seen, standing: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _row(seen: Observation, standing: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     values = {"robust": standing.astype(np.float64), "margin": seen.margin, "confidence": seen.scores.max(1)}
     return {key: weights @ value / len(value) for key, value in values.items()}
 
 
-def _norms(clean: Seen, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _norms(clean: Observation, weights: np.ndarray) -> dict[str, np.ndarray]:
     nothing = np.zeros_like(clean.scores)
     return {
         "variance": statistics.traces(clean.features, weights),
@@ -97,7 +193,9 @@ def _norms(clean: Seen, weights: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _gaps(attacked: Seen, clean: Seen, of: "dict[str, np.ndarray]", weights: np.ndarray) -> dict[str, np.ndarray]:
+def _gaps(
+    attacked: Observation, clean: Observation, of: "dict[str, np.ndarray]", weights: np.ndarray
+) -> dict[str, np.ndarray]:
     found = {
         "variance": statistics.traces(attacked.features, weights) - of["variance"],
         "covariance": statistics.covariance_distance(attacked.features, clean.features, weights),
@@ -109,7 +207,7 @@ def _gaps(attacked: Seen, clean: Seen, of: "dict[str, np.ndarray]", weights: np.
 
 def observe(
     model: Classifier, name: str, sample: Sample, eps: float, *, steps: int, seed: int, batch_size: int, bar: Progress
-) -> Seen:
+) -> Observation:
     """`model` on the sample, each image moved by PGD within `eps` to the iterate of least margin; at 0 as it is."""
     where = next(model.parameters()).device
     parts = []
@@ -127,7 +225,7 @@ def observe(
             x, _ = largest_margin(model, x, y, start=start, eps=eps, steps=steps)
         parts.append(_see(model, name, x, y))
         bar.step(len(y))
-    return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Observation(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _see(model: Classifier, name: str, x: Tensor, y: Tensor) -> "tuple[np.ndarray, ...]":

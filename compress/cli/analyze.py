@@ -33,7 +33,7 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
     Dataset and radius are those of the first model that has them. The analysis of one run is put into its report.
     """
     from compress import report
-    from compress.analysis import models
+    from compress.analysis import measurement
     from compress.cli import stage
     from compress.cli.show import head
     from compress.cli.show_analysis import lines
@@ -48,7 +48,7 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
         raise CompressError(
             "--out is missing; without it only the folder of one run can be analyzed, into RUN/analysis"
         )
-    stages = models.stages(folders)
+    stages = measurement.network_stages(folders)
     base: Mapping[str, Any] = next(
         (given for found in stages if "data" in (given := stage.inherited(found.path, (), ["data", "threat"]))), {}
     )

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from compress import training
-from compress.analysis import figure, law, models
-from compress.analysis.measurement import GAPS, Sample, draw, measure
-from compress.analysis.models import Subject
+from compress.analysis import figure, law, measurement
+from compress.analysis.measurement import GAPS, AnalyzedModel, Sample, draw, measure
 from compress.config import AnalyzeConfig
 from compress.data.dataset import Dataset
 from compress.folders import lineage, load, load_data, plan_of
@@ -46,14 +45,14 @@ class AnalyzeInputs:
 
 def plan(config: AnalyzeConfig, inputs: AnalyzeInputs) -> Plan:
     """What decides the result."""
-    return _plan(config, models.stages(inputs.models))
+    return _plan(config, measurement.network_stages(inputs.models))
 
 
 def run(config: AnalyzeConfig, inputs: AnalyzeInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Analyze the models into `out`."""
-    stages = models.stages(inputs.models)
+    stages = measurement.network_stages(inputs.models)
     radii = grid(config)
-    subjects = models.subjects(stages, every_epoch=config.every_epoch)
+    subjects = measurement.analyzed_models(stages, every_epoch=config.every_epoch)
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages)
@@ -108,7 +107,7 @@ def _plan(config: AnalyzeConfig, stages: Sequence[Stage]) -> Plan:
     made = plan_of("analyzed", config, _roles(stages))
     if not config.every_epoch:
         return made
-    kept = {f"checkpoints-{k}": artifact.digest(models.checkpoints(stage)) for k, stage in enumerate(stages)}
+    kept = {f"checkpoints-{k}": artifact.digest(measurement.checkpoints(stage)) for k, stage in enumerate(stages)}
     return changed(made, inputs={**made.inputs, **kept})
 
 
@@ -120,11 +119,11 @@ def _refuse_without_features(stages: Sequence[Stage]) -> None:
     """Before hours of attacks rather than in the middle of them."""
     for stage in stages:
         if not load(stage).has_features:
-            raise CompressError(f"{stage.path}: {models.NO_FEATURES}")
+            raise CompressError(f"{stage.path}: {measurement.NO_FEATURES}")
 
 
 def _measured(
-    subjects: Sequence[Subject], sample: Sample, radii: Sequence[str], config: AnalyzeConfig, work: Work
+    subjects: Sequence[AnalyzedModel], sample: Sample, radii: Sequence[str], config: AnalyzeConfig, work: Work
 ) -> list[dict[str, np.ndarray]]:
     """Each model's statistics; what a killed call had is kept beside the stage in the making."""
     weights = draw(len(sample.labels), config.bootstrap, config.seed)
@@ -133,7 +132,7 @@ def _measured(
 
 
 def _one(
-    subject: Subject,
+    subject: AnalyzedModel,
     number: int,
     sample: Sample,
     weights: np.ndarray,
@@ -161,7 +160,7 @@ def _one(
 
 
 def _describe(
-    subjects: Sequence[Subject],
+    subjects: Sequence[AnalyzedModel],
     measured: Sequence[Mapping[str, np.ndarray]],
     dataset: Dataset,
     n: int,

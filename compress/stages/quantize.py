@@ -22,10 +22,8 @@ from compress.networks.base import Classifier, count_parameters
 from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
 from compress.quantization.calibration import Ranges
-from compress.stages import quantize_sensitivity
-from compress.stages.quantize_fallback import fall_back
-from compress.stages.quantize_judge import Judge
-from compress.stages.quantize_sensitivity import Sensitivity, Subject
+from compress.stages import sensitivity
+from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
 from compress.training.train import finish, refuse_without_features
 from edge.core import artifact, errors
 from edge.core.artifact import Plan, Stage, Work
@@ -59,7 +57,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, re
         student = load(stages["student"]).requires_grad_(True).to(training.device())
         how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
         layout = int8.quantize(student, _calibration_images(student, dataset, config), how)
-        subject = Subject(student, layout, config.runtime)
+        subject = CalibratedNetwork(student, layout, config.runtime)
         chosen, found = _float_layers(subject, dataset, config, work)
         layout = subject.leave_float(chosen)
         described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
@@ -128,7 +126,7 @@ def _architecture(student: Stage) -> dict[str, Any]:
 
 
 def _float_layers(
-    subject: Subject, dataset: Dataset, config: QuantizeConfig, work: Work
+    subject: CalibratedNetwork, dataset: Dataset, config: QuantizeConfig, work: Work
 ) -> tuple[Sequence[str], dict[str, Any]]:
     """Which layers stay in floating point, and what was measured for that."""
     for name in config.float_layers:
@@ -136,12 +134,12 @@ def _float_layers(
     if not config.sensitivity and config.max_robust_drop is None:
         return config.float_layers, {}
     subject.model.eval()
-    judge = Judge(dataset, config, next(subject.model.parameters()).device)
+    judge = RobustJudge(dataset, config, next(subject.model.parameters()).device)
 
     def measured() -> Sensitivity:
-        found = quantize_sensitivity.measure(subject, judge, config.float_layers)
+        found = sensitivity.measure_sensitivity(subject, judge, config.float_layers)
         text = json.dumps({**judge.described, "runtime": config.runtime, **found.as_dict()}, indent=2) + "\n"
-        artifact.write_atomic(work.add_record(quantize_sensitivity.RECORD), text)
+        artifact.write_atomic(work.add_record(sensitivity.RECORD), text)
         return found
 
     known = measured() if config.sensitivity else None

@@ -6,9 +6,8 @@ the same weights, bit for bit, on one machine with the same versions and thread 
 
 from compress.training.checkpoint import CHECKPOINT, KEEP, METRICS, kept
 from compress.training.loop import fit
-from compress.training.passes import Guide, Passes
+from compress.training.passes import Guide, Passes, device
 from compress.training.schedule import rate
-from compress.training.speed import device
 from compress.training.watch import collapsed
 
 __all__ = ["CHECKPOINT", "KEEP", "METRICS", "Guide", "Passes", "collapsed", "device", "fit", "kept", "rate"]

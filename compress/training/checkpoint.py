@@ -24,7 +24,7 @@ KEEP = (CHECKPOINT, METRICS)
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where training stands after step `step` of epoch `epoch`, both counted from 0."""
 
     epoch: int = 0
@@ -70,7 +70,7 @@ def conditions(where: torch.device) -> dict[str, str]:
     }
 
 
-def save(work: Work, parts: dict[str, Part], state: State) -> None:
+def save(work: Work, parts: dict[str, Part], state: TrainingState) -> None:
     """The checkpoint: the state of every part by name, and `state`."""
     content = {name: part.state_dict() for name, part in parts.items()}
     buffer = io.BytesIO()
@@ -78,20 +78,20 @@ def save(work: Work, parts: dict[str, Part], state: State) -> None:
     artifact.write_atomic(work.file(CHECKPOINT), buffer.getvalue())
 
 
-def resume(work: Work, parts: dict[str, Part], where: torch.device) -> State:
+def resume(work: Work, parts: dict[str, Part], where: torch.device) -> TrainingState:
     """The state that a checkpoint holds, every part brought to it; a fresh one where there is no checkpoint."""
     path = work.file(CHECKPOINT)
     now = conditions(where)
     saved = ranks.broadcast(path.read_bytes() if ranks.rank() == 0 and path.exists() else None)
     if saved is None:
-        return State(conditions=now)
+        return TrainingState(conditions=now)
     try:
         content = torch.load(io.BytesIO(saved), weights_only=True, map_location=where)
     except Exception as fault:  # whatever a damaged file raises
         raise CompressError(f"{path}: unreadable checkpoint ({fault}); delete it and run again") from None
     for name, part in parts.items():
         part.load_state_dict(content[name])
-    state = State(**content["state"])
+    state = TrainingState(**content["state"])
     names = sorted({*now, *state.conditions})
     changed = {
         name: f"{state.conditions.get(name)} → {now.get(name)}"

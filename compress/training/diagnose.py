@@ -12,7 +12,7 @@ from compress.networks.base import Classifier, Features
 from compress.numerics import ranks
 
 
-class Seen(Classifier):
+class FeatureTap(Classifier):
     """`network`, whose pooled features of the images `x` are kept as it gives them, so that no pass is added."""
 
     def __init__(self, network: Classifier, x: Tensor) -> None:
@@ -58,7 +58,7 @@ class Diagnosis:
 
 
 def figures(
-    parts: Mapping[str, Tensor], weights: Sequence[Tensor], seen: Seen, batch: TrainingBatch
+    parts: Mapping[str, Tensor], weights: Sequence[Tensor], seen: FeatureTap, batch: TrainingBatch
 ) -> dict[str, float]:
     """`gradient_share_PART`, and `covariance_…_student` and `…_teacher` on x_adv. Graphs and statistics stay."""
     found = {f"gradient_share_{name}": share for name, share in shares(parts, weights).items()}

@@ -18,13 +18,12 @@ from compress.methods.objective import Objective
 from compress.networks.base import Classifier
 from compress.networks.distributed import sharded
 from compress.numerics import precision, ranks
-from compress.training import checkpoint, events, memory, schedule, speed, watch
+from compress.training import checkpoint, passes, schedule, watch
 from compress.training.average import Average, copied
-from compress.training.budget import TIMED_STEPS, Clock
 from compress.training.diagnose import Diagnosis
 from compress.training.passes import Guide, Passes
-from compress.training.supply import Supply
-from compress.training.update import Update
+from compress.training.schedule import TIMED_STEPS, Clock
+from compress.training.update import Supply, Update
 from edge.core import interrupt
 from edge.core.artifact import Work
 from edge.core.errors import CompressError
@@ -136,7 +135,7 @@ class _Loop:
         self._choose_arithmetic()
         self.clock.reserve = self.state.validation_seconds
         self.saved = time.monotonic()
-        self.events = events.opened(self.config.tensorboard and ranks.rank() == 0, self.work, self.label)
+        self.events = watch.opened(self.config.tensorboard and ranks.rank() == 0, self.work, self.label)
         with Progress(self.label, self.config.epochs * self.update.supply.steps) as self.bar:
             self.bar.step(self.state.epoch * self.update.supply.steps + self.state.step)
             while not self._done():
@@ -191,25 +190,25 @@ class _Loop:
         x = update.images(torch.arange(self.config.batch_size))
         if not state.arithmetic:
             state.arithmetic = ranks.broadcast(vars(self._arithmetic(x)))
-        update.compute_in(speed.Arithmetic(**state.arithmetic))
+        update.compute_in(passes.Arithmetic(**state.arithmetic))
         if self.config.compile:
             if self.config.diagnose:
-                speed.keep_graphs()
-            self.compiled = speed.compile_passes(update.passes, update.arithmetic.image(x), self.label)
+                passes.keep_graphs()
+            self.compiled = passes.compile_passes(update.passes, update.arithmetic.image(x), self.label)
             if update.teacher is not None and self.compiled:
-                speed.compile_passes(update.teacher, update.arithmetic.image(x), self.label)
+                passes.compile_passes(update.teacher, update.arithmetic.image(x), self.label)
 
-    def _arithmetic(self, x: Tensor) -> speed.Arithmetic:
+    def _arithmetic(self, x: Tensor) -> passes.Arithmetic:
         if isinstance(self.config, Quantize):
-            return speed.PLAIN
+            return passes.PLAIN
         allowed = precision.resolve(self.config.precision, self.where)
         if self.config.precision != "auto" or allowed == precision.FLOAT32:
-            return speed.fixed(allowed, self.where)
+            return passes.fixed(allowed, self.where)
         self.student.eval()
         chosen = torch.arange(len(x), device=self.where)
         search = self.objective.search(self.update.passes, self.update.batch(x, chosen))
         steps = 1 if self.objective.single_step(self.config.attack) else self.config.attack.steps
-        return speed.fastest(self.update.passes, search, x, steps * self.objective.attacks)
+        return passes.fastest(self.update.passes, search, x, steps * self.objective.attacks)
 
     def _done(self) -> bool:
         state = self.state
@@ -246,13 +245,13 @@ class _Loop:
         try:
             return self.update(chosen, epoch, step, lr, progress)
         except RuntimeError as fault:
-            if not memory.exhausted(fault):
+            if not watch.exhausted(fault):
                 raise
         if ranks.world() > 1:  # the others are in an exchange that this one does not come to
             raise CompressError(f"batch_size {len(chosen)}: out of memory on rank {ranks.rank()}; give less")
         # out of the handler, whose traceback would keep the batch that did not fit
-        found = memory.largest(lambda size: self.update(chosen[:size], epoch, step, lr, progress), len(chosen))
-        raise CompressError(memory.message(len(chosen), found))
+        found = watch.largest(lambda size: self.update(chosen[:size], epoch, step, lr, progress), len(chosen))
+        raise CompressError(watch.message(len(chosen), found))
 
     def _add(self, parts: dict[str, Tensor]) -> None:
         totals = self.state.totals

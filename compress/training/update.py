@@ -1,26 +1,107 @@
-"""One step of training: images, attack, loss, weights."""
+"""One step of training: which images, the attack, the loss, the weights."""
 
 import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compress.config import Training
 from compress.data.augment import Augmentation
+from compress.data.extra import ExtraImages
+from compress.data.split import Split, to_float
 from compress.methods.objective import Objective
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier
 from compress.networks.distributed import exchange_rows, sharded
 from compress.numerics import ranks
 from compress.numerics.seeds import generator
-from compress.training import awp, diagnose
+from compress.training import diagnose
 from compress.training.average import Average
 from compress.training.diagnose import Diagnosis
-from compress.training.passes import Guide, Passes
-from compress.training.speed import PLAIN, Arithmetic
-from compress.training.supply import Supply
+from compress.training.passes import PLAIN, Arithmetic, Guide, Passes
 from compress.training.watch import Finite
+
+
+class Supply:
+    """Batches of `size` images by (seed, epoch, step) alone, so alike on every rank and after every stop.
+
+    Without extra images an epoch is one random order of the training split; what fills no batch waits for the next.
+    With them each batch has round(fraction · size) extra images behind those of the training split, either drawn
+    without replacement from an endless row of random orders of its own. An epoch has as many steps as without.
+    """
+
+    def __init__(self, train: Split, size: int, seed: int, extra: "ExtraImages | None" = None) -> None:
+        self.train, self.size, self.seed, self.extra = train, size, seed, extra
+        self.added = 0 if extra is None else round(extra.fraction * size)
+        self.where = train.images.device
+        self._orders: dict[str, tuple[int, Tensor]] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self.train.labels) // self.size
+
+    def chosen(self, epoch: int, step: int) -> Tensor:
+        """The numbers of the step's images, (B,), on the CPU; extra ones count on behind the training split."""
+        count = len(self.train.labels)
+        if self.extra is None:
+            return self._order("order", epoch, count)[step * self.size : (step + 1) * self.size]
+        at = epoch * self.steps + step
+        own = self._next("order", at, self.size - self.added, count)
+        return torch.cat([own, count + self._next("extra", at, self.added, len(self.extra.images))])
+
+    def images(self, chosen: Tensor) -> Tensor:
+        """Those images as they are, float32 (B,C,H,W) in [0, 1], on the device."""
+        if self.extra is None:
+            return to_float(self.train.images[chosen.to(self.where)])
+        own, further = self._parts(chosen)
+        new = self._moved(np.ascontiguousarray(self.extra.images[further]))
+        return to_float(torch.cat([self.train.images[own], new]))
+
+    def labels(self, chosen: Tensor) -> Tensor:
+        """Their labels, (B,), on the device; −1 where an image came without."""
+        if self.extra is None:
+            return self.train.labels[chosen.to(self.where)]
+        own, further = self._parts(chosen)
+        known = self.extra.labels
+        new = np.full(len(further), -1) if known is None else known[further]
+        return torch.cat([self.train.labels[own], self._moved(new)])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return self.extra is None or self.extra.labels is not None
+
+    def _next(self, name: str, at: int, batch: int, count: int) -> Tensor:
+        """The `at`-th `batch` of an endless row: random orders of 0…count − 1, one behind the other."""
+        begin, end, found = at * batch, (at + 1) * batch, []
+        while begin < end:
+            turn, offset = divmod(begin, count)
+            found.append(self._order(name, turn, count)[offset : offset + end - begin])
+            begin += len(found[-1])
+        return torch.cat(found)
+
+    def _order(self, name: str, turn: int, count: int) -> Tensor:
+        """The random order of that turn; the last one is kept."""
+        known, order = self._orders.get(name, (-1, torch.empty(0)))
+        if known != turn:
+            order = torch.randperm(count, generator=generator(self.seed, name, turn))
+            self._orders[name] = (turn, order)
+        return order
+
+    def _parts(self, chosen: Tensor) -> tuple[Tensor, np.ndarray]:
+        """Numbers in the training split, on the device, and those in the extra images behind them."""
+        count = len(self.train.labels)
+        own = int((chosen < count).sum())
+        return chosen[:own].to(self.where), (chosen[own:] - count).cpu().numpy()
+
+    def _moved(self, values: np.ndarray) -> Tensor:
+        """On the device, without waiting for what it is computing."""
+        found = torch.from_numpy(values)
+        return found.pin_memory().to(self.where, non_blocking=True) if self.where.type == "cuda" else found
 
 
 @dataclass
@@ -120,7 +201,7 @@ class Update:
         """The parts of the loss, looked at more closely in the steps in which that is wanted."""
         if not self.diagnosis.due(step):
             return self.objective.parts(self.whole, batch, x_adv)
-        seen = diagnose.Seen(self.whole, x_adv)
+        seen = diagnose.FeatureTap(self.whole, x_adv)
         parts = self.objective.parts(seen, batch, x_adv)
         weights = [weight for weight in self.student.parameters() if weight.requires_grad]
         self.diagnosis.add(diagnose.figures(parts, weights, seen, batch))
@@ -130,7 +211,7 @@ class Update:
         given = self.config.awp
         if given is None or epoch < given.warmup:
             return contextlib.nullcontext()
-        return awp.worse(self.student, lambda: total(self.objective.parts(self.whole, batch, x_adv)), given.gamma)
+        return worse(self.student, lambda: total(self.objective.parts(self.whole, batch, x_adv)), given.gamma)
 
     def _descend(self, loss: Tensor, lr: float) -> None:
         self.optimizer.zero_grad()
@@ -147,3 +228,34 @@ class Update:
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The loss that the named parts add up to, ()."""
     return torch.stack(list(parts.values())).sum()
+
+
+#: Keeps the direction of a layer without gradient finite; the published code's value.
+TINY = 1e-20
+
+
+@contextlib.contextmanager
+def worse(student: Classifier, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+    """Inside, each layer's weights w stand at w + γ ‖w‖ g / ‖g‖ with g = ∂loss/∂w: one step up the loss.
+
+    Biases and BatchNorm's weights stay, as in the published code. What happened to the weights inside is kept: leaving
+    subtracts the same perturbation. BatchNorm statistics do not see the pass that finds it.
+    """
+    weights = [weight for weight in student.parameters() if weight.requires_grad and weight.ndim > 1]
+    statistics = [(buffer, buffer.clone()) for buffer in student.buffers()]
+    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    ranks.total([gradient for gradient in gradients if gradient is not None])
+    with torch.no_grad():
+        for buffer, before in statistics:
+            buffer.copy_(before)
+        steps = [
+            (weight, gamma * weight.norm() / (gradient.norm() + TINY) * gradient)
+            for weight, gradient in zip(weights, gradients, strict=True)
+            if gradient is not None
+        ]
+        for weight, step in steps:
+            weight.add_(step)
+    yield
+    with torch.no_grad():
+        for weight, step in steps:
+            weight.sub_(step)

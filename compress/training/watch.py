@@ -1,14 +1,21 @@
-"""What a loop looks out for: losses that are not finite, and the two ways in which robust training overfits."""
+"""What a loop looks out for (losses that are not finite, two ways to overfit, memory), and TensorBoard's files."""
 
+import importlib.util
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from compress.training import checkpoint
+from edge.core.artifact import Work
 from edge.core.errors import CheckFailed
+from edge.core.progress import say
 
 #: Robust overfitting is told after so many epochs in a row …
 OVERFIT_EPOCHS = 3
+
 #: … that lie so far below the best epoch, or a standard error of it where that is more.
 OVERFIT_MARGIN = 0.02
 
@@ -57,3 +64,78 @@ def below(robust: float, best: float, images: int) -> bool:
     Several such epochs in a row are robust overfitting (Rice et al. 2020).
     """
     return robust < best - max(OVERFIT_MARGIN, math.sqrt(best * (1 - best) / images))
+
+
+# -------------------------------------------------------------------------------------------- memory
+
+#: What torch's allocator for the CPU, which has no exception of its own, says.
+CPU_SAYS = ("DefaultCPUAllocator", "not enough memory")
+
+
+def exhausted(fault: RuntimeError) -> bool:
+    """Whether it says that memory ran out."""
+    return isinstance(fault, torch.OutOfMemoryError) or any(text in str(fault) for text in CPU_SAYS)
+
+
+def largest(fits: Callable[[int], object], size: int) -> "int | None":
+    """The largest half, quarter, … of a batch of `size` that `fits` gets through, down to 2 images."""
+    while size >= 4:
+        size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            fits(size)
+        except RuntimeError as fault:
+            if not exhausted(fault):
+                raise
+        else:
+            return size
+    return None
+
+
+def message(size: int, found: "int | None") -> str:
+    """One line for the user."""
+    if found is None:
+        return f"batch_size {size}: out of memory, and not even 2 images fit; choose a smaller model"
+    return f"batch_size {size}: out of memory; {found} images fit, set batch_size {found} (--batch-size {found})"
+
+
+# --------------------------------------------------------------------------------------- TensorBoard
+
+
+class Events:
+    """Event files in the folder of the stage in the making, a point a metric and epoch.
+
+    An earlier attempt's file is gone, so the rows it had are written first.
+    """
+
+    def __init__(self, work: Work) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.work = work
+        self.writer = SummaryWriter(log_dir=str(work.path))
+        for row in checkpoint.rows(work):
+            self.write(row)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Every figure of one epoch."""
+        for name, value in row.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()
+
+    def close(self) -> None:
+        """The files become records of the stage."""
+        self.writer.close()
+        for path in sorted(self.work.path.glob("events.out.tfevents.*")):
+            self.work.add_record(path.name)
+
+
+def opened(wanted: bool, work: Work, label: str) -> "Events | None":
+    """Where the metrics go as events, if that is wanted and possible."""
+    if not wanted:
+        return None
+    if importlib.util.find_spec("tensorboard") is None:
+        say(f"{label}: tensorboard is not installed, no event files; pip install 'robust-compress[tensorboard]'")
+        return None
+    return Events(work)

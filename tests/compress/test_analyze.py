@@ -13,7 +13,7 @@ from PIL import Image
 
 import compress.stages.analyze as analyze
 from compress import data, folders
-from compress.analysis import figure, measurement, models
+from compress.analysis import figure, measurement
 from compress.cli.execute import execute
 from compress.config import AnalyzeConfig, parse
 from compress.data.split import to_float
@@ -226,8 +226,8 @@ def test_a_dead_network_is_said_to_be_one(
 
 def test_models_are_named_by_what_tells_them_apart_and_counted_once(chain: SimpleNamespace, tmp_path: Path) -> None:
     other = remade(chain.student, tmp_path / "other" / "student", scale=1.01)
-    held = models.stages([chain.student, other, chain.root, chain.student])
-    assert models.names(held) == [f"{chain.root.name}/student", "other/student", "teacher", "quantized"]
+    held = measurement.network_stages([chain.student, other, chain.root, chain.student])
+    assert measurement.short_names(held) == [f"{chain.root.name}/student", "other/student", "teacher", "quantized"]
 
 
 def test_the_default_grid_goes_to_twice_eps() -> None:

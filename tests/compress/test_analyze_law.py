@@ -6,8 +6,8 @@ import scipy.stats
 import torch
 
 from compress.analysis import law, statistics
-from compress.analysis.correlation import interval, partial, pearson, spearman
 from compress.analysis.measurement import GAPS, Sample, draw, measure
+from compress.analysis.statistics import interval, partial, pearson, spearman
 from compress.networks.base import Classifier, Features
 
 RNG = np.random.default_rng

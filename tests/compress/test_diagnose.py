@@ -14,7 +14,7 @@ from compress.methods import registry
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier
 from compress.training import Guide, diagnose
-from compress.training.diagnose import Diagnosis, Seen, shares, spectrum
+from compress.training.diagnose import Diagnosis, FeatureTap, shares, spectrum
 from edge.core import interrupt
 from tests.compress.short_training import PgdTraining, fresh, rows, same, train
 from tests.compress.test_fit_resume import AtStep, asked
@@ -150,7 +150,7 @@ def test_logits_alone_have_no_spectrum() -> None:
 
     student, teacher = Tiny(5, 1), Blind(3, 2)
     given, x_adv = batch(teacher)
-    seen = Seen(student, x_adv)
+    seen = FeatureTap(student, x_adv)
     parts = objective(student, teacher, "rslad").parts(seen, given, x_adv)
     found = diagnose.figures(parts, list(student.parameters()), seen, given)
     assert {name.rpartition("_")[2] for name in found if name.startswith("covariance")} == {"student"}

@@ -17,7 +17,7 @@ from compress.data.split import Split
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
-from compress.training.supply import Supply
+from compress.training.update import Supply
 from edge.core import interrupt
 from edge.core.errors import CompressError
 from tests.compress.short_training import PgdTraining, few, fresh, rows, same, train

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from compress.training import awp
+from compress.training import update
 from compress.training.average import copied
 from tests.compress.short_training import fresh, same, train
 
@@ -22,7 +22,7 @@ def test_each_layer_stands_a_share_of_its_norm_up_the_gradient() -> None:
     student.load_state_dict(before)
     plain = float(loss().detach())
     student.load_state_dict(before)
-    with awp.worse(student, loss, 0.01):
+    with update.worse(student, loss, 0.01):
         for name, weight in weights.items():
             step = weight.detach() - before[name]
             if weight.ndim == 1:
@@ -39,7 +39,7 @@ def test_each_layer_stands_a_share_of_its_norm_up_the_gradient() -> None:
 def test_the_update_made_inside_is_kept() -> None:
     layer = nn.Linear(3, 2, bias=False)
     before = layer.weight.detach().clone()
-    with awp.worse(layer, lambda: layer(torch.ones(1, 3)).sum(), 0.1), torch.no_grad():
+    with update.worse(layer, lambda: layer(torch.ones(1, 3)).sum(), 0.1), torch.no_grad():
         layer.weight.sub_(1.0)
     torch.testing.assert_close(layer.weight.detach(), before - 1.0)
 

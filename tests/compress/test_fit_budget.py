@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from compress import training
-from compress.training import budget
-from compress.training.budget import Clock
+from compress.training import schedule
+from compress.training.schedule import Clock
 from edge.core import interrupt
 from edge.core.errors import CompressError
 from tests.compress.short_training import fresh, train
@@ -31,7 +31,7 @@ def test_the_schedule_follows_whichever_is_further() -> None:
 def test_training_ends_on_time_with_its_schedule_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that goes on 5 s whenever it is read: a budget of 1,000 s is some fifty steps long."""
     ticks = itertools.count(step=5.0)
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     found = train(tmp_path, fresh(), epochs=10_000, budget="1000s")
     rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert 500 < found["seconds"] < 1100 and found["budget_seconds"] == 1000

@@ -15,7 +15,7 @@ from compress.methods.objective import Search
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier, Features
 from compress.numerics import precision
-from compress.training import Guide, Passes, fit, speed
+from compress.training import Guide, Passes, fit, passes
 from compress.training.average import copied
 from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, same, train
@@ -91,18 +91,18 @@ def test_a_measurement_decides_and_leaves_no_trace() -> None:
     network = networks.build_network("resnet8", channels=3, classes=10)
     passes, before = Passes(network), copied(network)
     y = torch.zeros(4, dtype=torch.int64)
-    found = speed.fastest(passes, Search(passes, losses.cross_entropy(y)), images(4, 3, 32), steps=2)
-    assert isinstance(found, speed.Arithmetic) and str(found)
+    found = passes.fastest(passes, Search(passes, losses.cross_entropy(y)), images(4, 3, 32), steps=2)
+    assert isinstance(found, passes.Arithmetic) and str(found)
     assert same(network.state_dict(), before) and passes.precision == precision.FLOAT32
     assert all(weight.grad is None for weight in network.parameters())
 
 
 def test_mixed_arithmetic_is_spelled_out_and_layouts_are_given() -> None:
-    mixed = speed.Arithmetic("bfloat16", "float32", "channels-first")
-    assert str(mixed) == "bfloat16 attack, float32 update" and str(speed.PLAIN) == "float32"
+    mixed = passes.Arithmetic("bfloat16", "float32", "channels-first")
+    assert str(mixed) == "bfloat16 attack, float32 update" and str(passes.PLAIN) == "float32"
     x = images(4, 3, 8)
-    assert mixed.image(speed.PLAIN.image(x)).is_contiguous()
-    assert speed.PLAIN.image(x).is_contiguous(memory_format=torch.channels_last)
+    assert mixed.image(passes.PLAIN.image(x)).is_contiguous()
+    assert passes.PLAIN.image(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_resumed_run_computes_as_it_began(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from compress.methods import registry
 from compress.methods.normal import CleanTraining, Normal
 from compress.methods.views import TrainingBatch
 from compress.networks.base import Classifier
-from compress.training import memory, watch
+from compress.training import watch
 from edge.core.artifact import Work
 from edge.core.errors import CheckFailed, CompressError
 from tests.compress.short_training import BRIEF, EPS, PgdTraining, few, fresh, same, train
@@ -118,10 +118,10 @@ def test_a_batch_beyond_memory_is_answered_with_one_that_fits(tmp_path: Path, fi
 
 
 def test_other_faults_are_not_taken_for_memory() -> None:
-    assert memory.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not memory.exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert watch.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not watch.exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
-        memory.largest(lambda size: torch.zeros(2, 3) @ torch.zeros(2, 3) or "shapes", 8)
+        watch.largest(lambda size: torch.zeros(2, 3) @ torch.zeros(2, 3) or "shapes", 8)
 
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:

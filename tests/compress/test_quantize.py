@@ -20,9 +20,8 @@ from compress.folders import load
 from compress.networks import network_files
 from compress.networks.base import Classifier
 from compress.quantization import int8
-from compress.stages import quantize, quantize_fallback, quantize_sensitivity
-from compress.stages.quantize_judge import Judge, Verdict
-from compress.stages.quantize_sensitivity import Row, Sensitivity, Subject
+from compress.stages import quantize, sensitivity
+from compress.stages.sensitivity import CalibratedNetwork, LayerSensitivity, RobustJudge, RobustVerdict, Sensitivity
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from tests.conftest import BRIEF
@@ -158,41 +157,41 @@ def test_a_run_hands_the_teachers_of_its_fine_tuning_on() -> None:
 
 
 @pytest.fixture
-def subject(chain: SimpleNamespace) -> Subject:
+def subject(chain: SimpleNamespace) -> CalibratedNetwork:
     model = load(chain.student)
     digits = load_dataset("digits")
     found = int8.quantize(model, [x for x, _ in Split.of(digits, "train", torch.device("cpu")).batches(64)][:2])
-    return Subject(model, found, "onnx")
+    return CalibratedNetwork(model, found, "onnx")
 
 
-def test_the_judge_is_the_validation_attack(subject: Subject, chain: SimpleNamespace) -> None:
+def test_the_judge_is_the_validation_attack(subject: CalibratedNetwork, chain: SimpleNamespace) -> None:
     digits, given = load_dataset("digits"), settled(sensitivity_images=10_000)
     validation = Split.of(digits, "val", torch.device("cpu"))
-    verdict = Judge(digits, given, torch.device("cpu"))(subject.model)
+    verdict = RobustJudge(digits, given, torch.device("cpu"))(subject.model)
     eps = given.threat.radius
     assert verdict.n == len(validation.labels)
     assert verdict.robust == robust_accuracy(subject.model, validation, 64, eps=eps, steps=2, seed=0)
-    few = Judge(digits, settled(sensitivity_images=40), torch.device("cpu"))
+    few = RobustJudge(digits, settled(sensitivity_images=40), torch.device("cpu"))
     assert few.split.labels.bincount().tolist() == [4] * 10 and few.described["n"] == 40
 
 
 class Planned:
     """A judge that knows what each layer costs, in images of 100, and counts how often it was asked."""
 
-    def __init__(self, subject: Subject, cost: dict[str, int]) -> None:
+    def __init__(self, subject: CalibratedNetwork, cost: dict[str, int]) -> None:
         self.subject, self.cost, self.asked = subject, cost, 0
         self.described = {"n": 100}
 
-    def __call__(self, model: Classifier) -> Verdict:
+    def __call__(self, model: Classifier) -> RobustVerdict:
         self.asked += 1
         on = [name for name in int8.layers(model) if model.get_submodule(f"{name}.weight_quantizer").is_enabled]
-        return Verdict(100, 90 - sum(self.cost.get(name, 0) for name in on), -1.0)
+        return RobustVerdict(100, 90 - sum(self.cost.get(name, 0) for name in on), -1.0)
 
 
-def test_sensitivity_asks_each_layer_alone_in_int8_and_alone_in_float(subject: Subject) -> None:
+def test_sensitivity_asks_each_layer_alone_in_int8_and_alone_in_float(subject: CalibratedNetwork) -> None:
     cost = {"conv1": 3, "layer2.0.conv1": 20, "linear": 1}
     judge: Any = Planned(subject, cost)
-    found = quantize_sensitivity.measure(subject, judge, ["linear"])
+    found = sensitivity.measure_sensitivity(subject, judge, ["linear"])
     assert (found.in_float.stood, found.in_int8.stood) == (90, 67)
     assert found.ranking[:2] == ["layer2.0.conv1", "conv1"] and "linear" not in found.ranking
     rows = {row.layer: row for row in found.rows}
@@ -206,15 +205,15 @@ def test_sensitivity_asks_each_layer_alone_in_int8_and_alone_in_float(subject: S
 
 
 def test_of_equal_counts_the_larger_loss_of_margin_is_more_sensitive() -> None:
-    def row(name: str, stood: int, margin: float) -> Row:
-        return Row(name, 1, Verdict(10, stood, margin), Verdict(10, 10, 0.0))
+    def row(name: str, stood: int, margin: float) -> LayerSensitivity:
+        return LayerSensitivity(name, 1, RobustVerdict(10, stood, margin), RobustVerdict(10, 10, 0.0))
 
     rows = [row("a", 9, -2.0), row("b", 8, -5.0), row("c", 9, -1.0)]
     assert Sensitivity(rows[0].alone_int8, rows[0].alone_int8, rows).ranking == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(("allowed", "in_float"), [(30, []), (23.5, ["layer2.0.conv1"]), (0.5, "all but the free")])
-def test_fallback_takes_the_fewest_layers_in_order(subject: Subject, allowed: float, in_float: Any) -> None:
+def test_fallback_takes_the_fewest_layers_in_order(subject: CalibratedNetwork, allowed: float, in_float: Any) -> None:
     cost = {"conv1": 3, "layer2.0.conv1": 20, "linear": 1, "layer3.0.conv2": 2}
     judge: Any = Planned(subject, {**cost, "layer1.0.conv1": 0})
     if allowed == 23.5:
@@ -223,9 +222,9 @@ def test_fallback_takes_the_fewest_layers_in_order(subject: Subject, allowed: fl
 
     def measured() -> Sensitivity:
         calls.append(1)
-        return quantize_sensitivity.measure(subject, judge)
+        return sensitivity.measure_sensitivity(subject, judge)
 
-    chosen, found = quantize_fallback.fall_back(subject, judge, allowed, [], measured)
+    chosen, found = sensitivity.fall_back(subject, judge, allowed, [], measured)
     want = [name for name in subject.layers if cost.get(name)] if isinstance(in_float, str) else in_float
     assert chosen == want == found["float_layers"]
     assert len(calls) == bool(want), "no layer is asked about where nothing is lost"
@@ -234,10 +233,10 @@ def test_fallback_takes_the_fewest_layers_in_order(subject: Subject, allowed: fl
     assert found["float_weights"] == pytest.approx(sum(sizes[name] for name in want) / sum(sizes.values()))
 
 
-def test_fallback_that_leaves_nothing_in_int8_fails(subject: Subject) -> None:
+def test_fallback_that_leaves_nothing_in_int8_fails(subject: CalibratedNetwork) -> None:
     judge: Any = Planned(subject, dict.fromkeys(subject.layers, 2))
     with pytest.raises(CheckFailed, match=r"still 2.00 with every layer but \S+ in floating point; nothing was kept"):
-        quantize_fallback.fall_back(subject, judge, 1.0, [], lambda: quantize_sensitivity.measure(subject, judge))
+        sensitivity.fall_back(subject, judge, 1.0, [], lambda: sensitivity.measure_sensitivity(subject, judge))
 
 
 def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
@@ -258,9 +257,7 @@ def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
     # the table of what each layer costs, the most sensitive first
     table = out[out.index("robust validation accuracy of the float network") :].splitlines()
     assert table[2].split()[0] == "layer2.0.conv2" and len(table) == 2 + len(int8.layers(load(made)))
-    assert (
-        json.loads((made.path / quantize_sensitivity.RECORD).read_text())["most_sensitive_first"][0] == "layer2.0.conv2"
-    )
+    assert json.loads((made.path / sensitivity.RECORD).read_text())["most_sensitive_first"][0] == "layer2.0.conv2"
     assert made.metrics["test"]["robust"] > artifact.read(tmp_path / "plain").metrics["test"]["robust"] + 0.05
     code, out, _ = call(f"{line} --max-robust-drop 5 --json --out {tmp_path / 'q'}", capsys)
     assert json.loads(out)["sensitivity"]["split"] == "val" and json.loads(out)["complete_already"]
@@ -269,14 +266,14 @@ def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
 def test_a_drop_that_cannot_be_met_exits_3_and_keeps_nothing(
     planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., Verdict] = Judge.__call__
+    real: Callable[..., RobustVerdict] = RobustJudge.__call__
 
-    def worse(self: Judge, model: Classifier) -> Verdict:
+    def worse(self: RobustJudge, model: Classifier) -> RobustVerdict:
         quantized = any(quantizer.is_enabled for _, quantizer in int8.quantizers(model))
         found = real(self, model)
         return replace(found, stood=0) if quantized else found
 
-    monkeypatch.setattr(Judge, "__call__", worse)
+    monkeypatch.setattr(RobustJudge, "__call__", worse)
     line = f"quantize {planted} --mode ptq --max-robust-drop 0.5 --set validate_steps=1 --set sensitivity_images=10"
     code, _, err = call(f"{line} --set calibration_images=16 --out {tmp_path / 'q'}", capsys)
     assert code == 3 and "nothing was kept" in err.splitlines()[-1] and not list(tmp_path.iterdir())
@@ -289,10 +286,10 @@ def call(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     return code, done.out, done.err
 
 
-def test_a_network_that_is_always_wrong_is_attacked_on_nothing(subject: Subject) -> None:
-    judge = Judge(load_dataset("digits"), settled(sensitivity_images=8), torch.device("cpu"))
+def test_a_network_that_is_always_wrong_is_attacked_on_nothing(subject: CalibratedNetwork) -> None:
+    judge = RobustJudge(load_dataset("digits"), settled(sensitivity_images=8), torch.device("cpu"))
     absent = min({*range(10)} - {*judge.split.labels.tolist()})
     with torch.no_grad():
         subject.model.linear.weight.zero_()
         subject.model.linear.bias.zero_()[absent] = 1.0
-    assert judge(subject.model) == Verdict(8, 0, 1.0)
+    assert judge(subject.model) == RobustVerdict(8, 0, 1.0)
