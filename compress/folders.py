@@ -12,7 +12,7 @@ from compress.data.dataset import Dataset
 from compress.networks import network_files
 from compress.networks.base import Classifier, Ensemble
 from compress.networks.graph.onnx_twin import OnnxClassifier
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
@@ -23,20 +23,22 @@ TORCH_STAGES = ("teacher", "student", "quantized")
 Folders: TypeAlias = "Path | str | Sequence[Path | str]"
 
 
-def load(where: "Path | str | Stage", runtime: str = "onnx") -> Classifier:
+def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> Classifier:
     """The torch module of a teacher, student or quantized stage, in evaluation mode, gradients by weights off.
 
-    float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of `runtime` (`targets.RUNTIMES`).
+    float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of that
+    INT8 dialect (`targets.dialects()`).
     """
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
     architecture = network_files.read_architecture(stage.path)
     if architecture["model"] == network_files.ONNX:
         return OnnxClassifier(stage.file(MODEL)).eval()
     if stage.kind == "quantized":
-        from compress.quantization import int8
+        from compress.quantization import grids, int8
 
         model, weights = network_files.build_described(architecture), network_files.read_weights(stage.path)
-        int8.restore(model, int8.for_runtime(int8.read_layout(stage.path), runtime), weights, stage.path)
+        layout = grids.dialect(runtime).layout(int8.read_layout(stage.path))
+        int8.restore(model, layout, weights, stage.path)
     else:
         model = network_files.load_network(architecture, stage.path)
     return model.eval().requires_grad_(False)

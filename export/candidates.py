@@ -12,7 +12,7 @@ from compress.config import Engine, ExportConfig
 from edge import open_runner
 from edge.bench.figures import PairedTurns
 from edge.bench.measure import SINGLE, Timed, TimingRequest, TimingSubject, measure_latency
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -21,22 +21,6 @@ from edge.runtimes.runner import BATCH_SIZE, Runner
 from export import stage
 
 TABLE = "candidates.json"
-#: Target → the precisions that are tried on it, INT8 last: it is compared with those before it.
-CANDIDATES = {
-    "onnx": ("float32", "fp16", "int8"),
-    "tensorrt": ("fp16", "int8"),
-    "tensorrt-rtx": ("fp16", "int8"),
-    "torch-tensorrt": ("fp16", "int8"),
-    "torch-tensorrt-rtx": ("fp16", "int8"),
-}
-#: What of `engine` is said to one kind of target alone.
-OF_TENSORRT = ("hardware_compatibility", "version_compatible", "dla")
-ELSEWHERE = {
-    "tensorrt": ("compute_capabilities",),
-    "tensorrt-rtx": OF_TENSORRT,
-    "torch-tensorrt": (*OF_TENSORRT, "compute_capabilities", "rebuilds", "deferred"),
-    "torch-tensorrt-rtx": (*OF_TENSORRT, "compute_capabilities", "rebuilds", "deferred"),
-}
 GRAPH = "compared is the graph that it is built from"
 VALIDATION_IMAGES = 1000
 WARMUP, SAMPLES = 50, 400
@@ -88,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CandidateTable:
-    """All rows in the order of CANDIDATES, and what is to be said below them."""
+    """All rows in the order of the targets, and what is to be said below them."""
 
     folder: Path
     rows: tuple[Candidate, ...]
@@ -111,11 +95,7 @@ def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | st
     if Path(model).suffix == ".onnx":
         raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
     sources = _sources(artifact.read(model, ("student", "quantized", "teacher")))
-    rows = [
-        Candidate(f"{target}-{precision}", target, precision)
-        for target, each in CANDIDATES.items()
-        for precision in each
-    ]
+    rows = tried()
     for row in rows:
         say(f"candidate {row.name}")
         try:
@@ -130,6 +110,15 @@ def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | st
     table = CandidateTable(folder, tuple(rows), tuple(verdicts(rows)))
     artifact.write_atomic(folder / TABLE, json.dumps(table.as_object(), indent=2, ensure_ascii=False) + "\n")
     return table
+
+
+def tried() -> list[Candidate]:
+    """Every candidate, unmade: each target's precisions, INT8 last, as it is compared with those before it."""
+    return [
+        Candidate(f"{target.name}-{precision}", target.name, precision)
+        for target in targets.every()
+        for precision in target.candidates
+    ]
 
 
 def _sources(given: Stage) -> dict[bool, Callable[[], Stage]]:
@@ -153,7 +142,7 @@ def _sources(given: Stage) -> dict[bool, Callable[[], Stage]]:
 def _suited(config: ExportConfig, row: Candidate) -> ExportConfig:
     """The config of one candidate, without what is said to other targets."""
     default = Engine()
-    unsaid = {name: getattr(default, name) for name in ELSEWHERE.get(row.target, ())}
+    unsaid = {name: getattr(default, name) for name in targets.get(row.target).refuses}
     engine = config.engine.model_copy(update=unsaid)
     return config.model_copy(update={"target": row.target, "precision": row.precision, "engine": engine})
 
@@ -209,7 +198,7 @@ def _note(row: Candidate, found: Timed) -> None:
 
 def _open(row: Candidate, size: int) -> Runner:
     assert row.made is not None
-    return open_runner(row.made.path, batch_size=size, device="cpu" if row.target == "onnx" else "cuda")
+    return open_runner(row.made.path, batch_size=size, device=targets.get(row.target).devices[0])
 
 
 def _opener(row: Candidate) -> Callable[[int], Runner]:
@@ -221,7 +210,7 @@ def _opener(row: Candidate) -> Callable[[int], Runner]:
 
 def verdicts(rows: Sequence[Candidate]) -> Iterator[str]:
     """Where INT8 is not worth its accuracy: against FP16 and, where that is made too, float32, a line each."""
-    for target in CANDIDATES:
+    for target in targets.names():
         made = {row.precision: row for row in rows if row.target == target and row.made}
         for plain in (made.get("fp16"), made.get("float32")):
             if "int8" in made and plain is not None:

@@ -19,6 +19,7 @@ from compress.data.split import to_float
 from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from edge import open_runner
+from edge.core import targets
 from edge.core.errors import CheckFailed, CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
@@ -64,7 +65,7 @@ def measure_parity(graph: EmittedGraph, file: Path, dataset: Dataset, config: Ex
     """
     images = dataset.part("val")[0][: config.parity_images]
     check_overflow(graph, images)
-    executed = graph.runtime == "onnx" and (graph.precision != "bf16" or _opens(file))
+    executed = graph.target.opener == targets.DEFAULT.opener and (graph.precision != "bf16" or _opens(file))
     if executed:
         answers = through_onnx_runtime(file)
     elif graph.floats == "bf16":

@@ -1,24 +1,14 @@
 """The exported stage: a student or its quantized twin as what one runtime executes, compared with the torch model."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from export import contract
 from export.targets.onnx import adopt
-
-#: Target → the module that writes its files: `write(work, source, dataset, config)` → the manifest's metrics.
-WRITERS = {
-    "onnx": "export.targets.onnx.emission",
-    "tensorrt": "export.targets.tensorrt.emission",
-    "tensorrt-rtx": "export.targets.tensorrt.emission",
-    "torch-tensorrt": "export.targets.torch_tensorrt.emission",
-    "torch-tensorrt-rtx": "export.targets.torch_tensorrt.emission",
-}
 
 
 @dataclass(frozen=True)
@@ -43,11 +33,14 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
     if adopt.is_file(inputs.model):
         return adopt.run(config, inputs.model, out, replace=replace)
     source = _read(inputs)
+    target = targets.get(config.target)
+    emit = targets.emitter(target)
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, source)
-        work.metrics = importlib.import_module(WRITERS[config.target]).write(work, source, dataset, config)
-        contract.write_contract(work, dataset, config)
+        emission = emit(target, work, source, dataset, config)
+        work.metrics = emission.metrics
+        contract.write_contract(work, dataset, config, emission)
 
     return artifact.build(
         out,

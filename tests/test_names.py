@@ -1,15 +1,13 @@
 """Names that stand at more than one place because one of these must import nothing heavy: all say the same."""
 
-import importlib
 from typing import Any, get_args
 
 from compress.cli import engine, latency
 from compress.config import Engine, Latency
+from compress.quantization import grids
 from edge.bench import measure
 from edge.core import targets
-from edge.runtimes.runner import OPENERS
-from export.candidates import CANDIDATES
-from export.stage import WRITERS
+from edge.doctor import diagnose, examine
 
 
 def literals(annotation: Any) -> "tuple[Any, ...]":
@@ -18,18 +16,19 @@ def literals(annotation: Any) -> "tuple[Any, ...]":
     return get_args(first[0]) if get_args(first[0]) else tuple(first)
 
 
-def test_every_target_has_a_runtime_a_runner_a_device_and_is_a_candidate() -> None:
-    every = set(targets.TARGETS)
-    assert set(OPENERS) == every == set(CANDIDATES) == set(WRITERS)
-    assert sorted(target for served in targets.RUNTIMES.values() for target in served) == sorted(every)
-    assert {target for executed in targets.EXECUTED.values() for target in executed} == every
-    assert set(targets.EXECUTED) == set(targets.DEVICES)
+def test_every_target_names_code_that_is_there_and_a_device_that_executes_it() -> None:
+    assert {target for device in targets.DEVICES for target in targets.executed(device)} == {*targets.names()}
+    for target in targets.every():
+        assert callable(targets.emitter(target)) and callable(targets.opener(target))
+        assert target.dialect is None or isinstance(grids.dialect(target.dialect), grids.Int8Dialect)
+        assert {*target.devices} <= {*targets.DEVICES}
+        assert {*target.candidates, target.auto, target.rest} <= {*target.precisions, "int8"} <= {*targets.PRECISIONS}
+        assert {*target.refuses} <= {*Engine.model_fields}
 
 
-def test_every_runner_is_where_the_table_says() -> None:
-    for place in OPENERS.values():
-        module, _, function = place.partition(":")
-        assert callable(getattr(importlib.import_module(module), function)), place
+def test_the_standing_of_every_target_can_be_asked() -> None:
+    known = diagnose(examine(), targets.every())
+    assert [*known.targets] == [*targets.names()]
 
 
 def test_the_command_line_offers_what_the_configuration_takes() -> None:

@@ -25,15 +25,15 @@ def doctor(device: "str | None", sysroot: "Path | None", strict: bool, as_json: 
     from edge.core.errors import CheckFailed, CompressError
     from edge.doctor import diagnose, examine
     from edge.doctor.text import lines
-    from export.targets.torch_tensorrt.doctor import RULES, TARGETS
 
-    found = examine(sysroot or Path("/"))
-    if device == "jetson" and found.jetson is None:
+    facts = examine(sysroot or Path("/"))
+    if device == "jetson" and facts.jetson is None:
         raise CompressError(
             f"{sysroot or 'this machine'}: no Jetson (no etc/nv_tegra_release); give --sysroot with a tree recorded on "
             f"one, or run it there"
         )
-    result = diagnose(found, RULES, [target for target in TARGETS if device is None or device in target.devices])
+    known = targets.every()
+    result = diagnose(facts, known, [target for target in known if device is None or device in target.devices])
     click.echo(json.dumps(result.as_object(), ensure_ascii=False) if as_json else "\n".join(lines(result)))
     if strict and result.broken:
         names_of = ", ".join(finding.name for finding in result.broken)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("model", type=FOLDER)
-@click.option("--target", type=Name("target", targets.TARGETS), help="Runtime to export for.")
+@click.option("--target", type=Name("target", targets.names()), help="Runtime to export for.")
 @click.option("--precision", type=Name("precision", targets.PRECISIONS), help="Arithmetic of the file; default auto.")
 @click.option(
     "--all", "every", is_flag=True, help="Whatever can be made here, each to OUT/TARGET-PRECISION; one table."

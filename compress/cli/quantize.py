@@ -30,7 +30,7 @@ from edge.core import targets
 @click.option("--ranges", type=Name("ranges", names.RANGES), help="How the activations' ranges are found; default max.")
 @click.option(
     "--runtime",
-    type=Name("runtime", tuple(targets.RUNTIMES)),
+    type=Name("runtime", targets.dialects()),
     help="Whose grid is fine-tuned through; default onnx.",
 )
 @click.option("--float-layer", "float_layers", multiple=True, metavar="NAME", help="A layer that stays floating point.")

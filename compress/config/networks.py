@@ -6,8 +6,17 @@ from pydantic import Field, field_validator, model_validator
 
 from compress import names
 from compress.config.training import Training, WithMethod, in_full
-from compress.config.values import Count, Method, Model, Positive, Strict, TeacherMethod, enumerated, known_name
-from edge.core import targets
+from compress.config.values import (
+    Count,
+    Dialect,
+    Method,
+    Model,
+    Positive,
+    Strict,
+    TeacherMethod,
+    enumerated,
+    known_name,
+)
 
 
 class Teacher(WithMethod):
@@ -78,7 +87,7 @@ class Quantize(Training):
     weight_ranges: Literal["max", "mse"] = Field(
         "max", description="how each output channel's range of weights is found"
     )
-    runtime: Annotated[str, known_name("runtime", targets.RUNTIMES), enumerated(tuple(targets.RUNTIMES))] = Field(
+    runtime: Dialect = Field(
         "onnx", description="runtime whose grid the fine-tuning passes; any other can be exported for as well"
     )
     float_layers: list[str] = Field([], description="convolutions and linear layers that stay in floating point")

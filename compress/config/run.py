@@ -12,6 +12,7 @@ from compress.config.deployment import Analyze, Attack, Evaluate, Export, Latenc
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
 from compress.config.values import Common, Data, Device, Strict, Target, Threat, seconds
 from compress.data import split_name
+from edge.core import targets
 
 Stage = TypeVar("Stage", bound=Strict)
 
@@ -94,14 +95,11 @@ class ExportConfig(Common, Export):
     target: Target = Field("onnx", description="runtime to export for")
 
     def semantic(self) -> dict[str, Any]:
-        """As of every stage; what is said of engines decides nothing about an ONNX file."""
+        """As of every stage, without what decides nothing of the target's files."""
         described = super().semantic()
-        if self.target == "onnx":
-            del described["batch"], described["engine"]
-        else:
-            del described["engine"]["timing_cache"]
-            if not self.target.startswith("torch-"):
-                del described["engine"]["program"]
+        for key in targets.get(self.target).ignores:
+            section, _, name = key.rpartition(".")
+            del (described[section] if section else described)[name]
         return described
 
 

@@ -62,6 +62,10 @@ def seconds(value: "str | None") -> "float | None":
     return float(span[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[span[2]]
 
 
+def _dialect(name: str) -> str:
+    return errors.known_name("runtime", name, targets.dialects())
+
+
 def _time(value: str) -> str:
     seconds(value)
     return value
@@ -120,7 +124,8 @@ TeacherMethod = Annotated[
     known_name("method", registry.teacher_methods),
     names.SchemaOnDemand(lambda: _enum(registry.teacher_methods())),
 ]
-Target = Annotated[str, known_name("target", targets.TARGETS), enumerated(targets.TARGETS)]
+Target = Annotated[str, AfterValidator(_written(targets.get)), names.SchemaOnDemand(lambda: _enum(targets.names()))]
+Dialect = Annotated[str, AfterValidator(_written(_dialect)), names.SchemaOnDemand(lambda: _enum(targets.dialects()))]
 Device = Annotated[str, known_name("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier
-from compress.quantization import ranges
+from compress.quantization import grids, ranges
+from compress.quantization.grids import SIGNED
 from compress.quantization.quantized import QuantConv2d, QuantLinear
-from compress.quantization.quantizer import SIGNED, UNSIGNED
 from compress.quantization.ranges import Histogram
+from edge.core import targets
 from edge.core.errors import CompressError
 
 #: Least range of a channel of weights, as a share of its layer's: below it an int32 bias no longer fits its scale.
@@ -21,7 +22,7 @@ LEAST_CHANNEL = 2.0**-12
 
 @dataclass(frozen=True)
 class Ranges:
-    """How ranges are found: of activations by `names.RANGES`, of weights by max or mse; and for which runtime's grid.
+    """How ranges are found: of activations by `names.RANGES`, of weights by max or mse; and for which dialect's grid.
 
     Learned ones begin at those by mse.
     """
@@ -29,7 +30,7 @@ class Ranges:
     activations: str = "max"
     percent: float = 99.99
     weights: str = "max"
-    runtime: str = "onnx"
+    runtime: str = targets.DIALECT
 
 
 def set_activation_ranges(
@@ -77,7 +78,7 @@ def set_weight_ranges(model: Classifier, how: Ranges) -> None:
 
 
 def _range(seen: Histogram, how: Ranges, unsigned: bool) -> float:
-    highest = (UNSIGNED if unsigned and how.runtime == "onnx" else SIGNED)[1]
+    highest = grids.dialect(how.runtime).levels(unsigned)[1]
     if how.activations == "percentile":
         return ranges.percentile(seen, how.percent)
     if how.activations == "entropy":

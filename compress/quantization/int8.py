@@ -8,9 +8,10 @@ first, so that what is quantized here is what the exported file stores. `quantiz
     fused           sites that a runtime does without which computes a convolution and the sum behind it as one
     float_layers    convolutions and linear layers that stay in floating point, with the sites that serve them alone
     ranges          how the activations' ranges were found
-    runtime         the runtime whose grid the network was fine-tuned through
+    runtime         the dialect whose grid the network was fine-tuned through
 
-and `weights.safetensors` the range of every site and every weight, so that each runtime's twin follows from one state.
+and `weights.safetensors` the range of every site and every weight, so that the twin of each dialect (`grids`) follows
+from one state.
 """
 
 import json
@@ -22,29 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier
-from compress.quantization import calibration, quantized
+from compress.quantization import calibration, grids, quantized
 from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
 from compress.quantization.quantizer import Quantizer
-from edge.core import artifact, errors, targets
+from edge.core import artifact
 from edge.core.errors import CompressError
 
 QUANTIZER = "quantizer.json"
 KEYS = ("bits", "unsigned", "fused", "float_layers", "ranges", "runtime")
 MAX = Ranges()
 Layout = dict[str, Any]
-
-
-def for_runtime(layout: Layout, runtime: str) -> Layout:
-    """The layout of that runtime's twin: the same ranges on the runtime's own grid.
-
-    onnx as stored: levels 0…255 where nothing is negative. tensorrt signed everywhere, as its INT8 is, so that what is
-    never negative has 0…127; and without the sites in `fused`.
-    """
-    errors.known_name("runtime", runtime, tuple(targets.RUNTIMES))
-    if runtime == "onnx":
-        return layout
-    return {**layout, "unsigned": {site: False for site in layout["unsigned"] if site not in layout["fused"]}}
 
 
 def quantize(model: Classifier, images: Iterable[Tensor], how: Ranges = MAX) -> Layout:
@@ -61,7 +50,7 @@ def quantize(model: Classifier, images: Iterable[Tensor], how: Ranges = MAX) -> 
         "ranges": how.activations,
         "runtime": how.runtime,
     }
-    lay_out(model, for_runtime(layout, how.runtime))
+    lay_out(model, grids.dialect(how.runtime).layout(layout))
     return layout
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SIGNED, UNSIGNED = (-128, 127), (0, 255)
+from compress.quantization.grids import SIGNED, UNSIGNED
+
 #: Below that share of where it began no learned range counts.
 LEAST_LEARNED = 1 / 16
 

@@ -219,8 +219,8 @@ def _of_chain(stage: Stage, models: list[AttackedModel], stages: Mapping[str, St
     """The torch model that an artifact was made from, on the grid of the artifact's runtime; None of another chain."""
     made_from = _made_from(stage)
     origin = next((attacked for attacked in models if attacked.identity == made_from), None)
-    runtime = next(name for name, targets in targets.RUNTIMES.items() if stage.config["target"] in targets)
-    if origin is None or origin.role != "twin" or runtime == "onnx":
+    runtime = targets.get(stage.config["target"]).dialect
+    if origin is None or origin.role != "twin" or runtime in (None, targets.DIALECT):
         return origin
     label = f"{origin.label}.{runtime}"
     known = next((attacked for attacked in models if attacked.label == label), None)
@@ -235,7 +235,7 @@ def _executing(
     try:
         return opened(stage.path), None
     except CompressError as fault:
-        if stage.config["target"] == "onnx" or twin is None or opened is not open_runner:
+        if targets.get(stage.config["target"]).graph_is_executed or twin is None or opened is not open_runner:
             raise
         say(
             f"{label}: not executed here ({fault}); the set is made without hybrid images of it and its golden logits "

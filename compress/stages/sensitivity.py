@@ -15,7 +15,7 @@ from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
-from compress.quantization import int8
+from compress.quantization import grids, int8
 from compress.quantization.int8 import Layout
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed
@@ -94,7 +94,7 @@ class CalibratedNetwork:
     def leave_float(self, names: Sequence[str]) -> Layout:
         """Those layers are in floating point from now on, in the network's order; the layout."""
         layout = int8.leave_float(self.model, self.layout, [name for name in self.layers if name in names])
-        int8.lay_out(self.model, int8.for_runtime(layout, self.runtime))
+        int8.lay_out(self.model, grids.dialect(self.runtime).layout(layout))
         return layout
 
 

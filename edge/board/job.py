@@ -27,9 +27,8 @@ from typing import Any
 
 import edge
 from edge.board import store
-from edge.core import artifact, progress
+from edge.core import artifact, progress, targets
 from edge.core.errors import CompressError
-from edge.runtimes.tensorrt.library import remedy
 
 REQUEST, STATE, EVENTS, LOG = "request.json", "state.json", "events.jsonl", "log.txt"
 LOCK, RESULT, OWN = "lock", "verified", "own"
@@ -184,26 +183,14 @@ def _alive(folder: Path) -> bool:
         os.close(handle)
 
 
-MODULES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
-
 def check_runtime(target: str) -> None:
-    """CompressError where the runtime of that target is missing."""
-    module = MODULES.get(target)
-    if module is not None and find_spec(module) is None:
+    """CompressError where what executes that target's artifacts is missing, with the command that installs it."""
+    doctor = targets.doctor(targets.get(target))
+    if find_spec(doctor.module) is None:
         raise CompressError(
-            f"{_here()} has no {module}, which executes {target} artifacts; there: {_fix(target, module)}"
+            f"Python {platform.python_version()} on {platform.node()} has no {doctor.module}, which executes {target} "
+            f"artifacts; there: {doctor.remedy()}"
         )
-
-
-def _fix(target: str, module: str) -> str:
-    if module != "onnxruntime":
-        return remedy(target)
-    return "python3 -m pip install onnxruntime (or give --python, one that has it)"
-
-
-def _here() -> str:
-    return f"Python {platform.python_version()} on {platform.node()}"
 
 
 def own_command(*args: str) -> list[str]:

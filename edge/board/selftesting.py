@@ -64,9 +64,11 @@ def _row(name: str, passed: "bool | None", found: Any) -> Row:
 def _open(scratch: Path, batch_size: int) -> Runner:
     """The reference network, opened by the board's own runtime."""
     content = resources.files("edge.board").joinpath(NETWORK).read_bytes()
-    if find_spec("tensorrt") is not None:
-        return _engine(content, scratch, batch_size)
     from edge.runtimes.onnxruntime.runner import OnnxRunner
+    from edge.runtimes.tensorrt.library import MODULES, TENSORRT
+
+    if find_spec(MODULES[TENSORRT]) is not None:
+        return _engine(content, scratch, batch_size)
 
     return OnnxRunner(content, where="selftest", batch_size=batch_size, threads=machine.usable_cores())
 
@@ -78,8 +80,8 @@ def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
     from edge.runtimes.tensorrt.recipe import Recipe
     from edge.runtimes.tensorrt.runner import TensorRTRunner
 
-    how = Recipe("tensorrt", "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
-    trt, cuda = library.load_library("tensorrt"), Cuda()
+    how = Recipe(library.TENSORRT, "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
+    trt, cuda = library.load_library(), Cuda()
     try:
         built = engines.ready_engine(content, how, trt, cuda.device(), where="selftest", cache=scratch)
         return TensorRTRunner(built, trt, cuda, where="selftest", batch_size=batch_size)

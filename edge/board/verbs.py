@@ -99,10 +99,11 @@ def selftest(given: argparse.Namespace) -> int:
 
 def doctor(given: argparse.Namespace) -> int:
     """What is installed, what can be run, what does not go together; exit 3 with --strict when something is broken."""
+    from edge.core import targets
     from edge.doctor import diagnose, examine
     from edge.doctor.text import lines
 
-    result = diagnose(examine())
+    result = diagnose(examine(), targets.on_board())
     _print(result.as_object(), lines(result), given.json)
     return 3 if given.strict and result.broken else 0
 

@@ -34,7 +34,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 OWNER = "owner.json"
-PACKAGES = ("robust-compress", "torch", "numpy", "onnx", "onnxruntime", "nvidia-modelopt", "scikit-learn")
+PACKAGES = "robust-compress torch numpy onnx onnxruntime nvidia-modelopt scikit-learn"
 
 #: The command that a manifest names as the way to make its folder anew; the command line sets it.
 COMMAND: ContextVar[str] = ContextVar("command", default="the same Python call")
@@ -415,7 +415,7 @@ def write_atomic(path: Path, content: "str | bytes") -> None:
 def versions() -> dict[str, str]:
     """The installed versions of the packages that a result can depend on."""
     found = {}
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -1,12 +1,14 @@
-"""What is known not to work, as data, and the rules and targets applied to one machine."""
+"""Rules and targets applied to one machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge.doctor.facts import MachineFacts, Rule
+from edge.core import targets
+from edge.core.errors import CompressError
+from edge.core.targets import Target
+from edge.doctor.facts import Capability, MachineFacts, Rule, TargetDoctor
 from edge.doctor.rules import RULES
-from edge.doctor.targets import TARGETS, Capability, TargetDoctor
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,6 @@ class Finding:
     severity: str
     says: str
     fix: str
-    blocks: tuple[str, ...] = ()
 
     def as_object(self) -> dict[str, Any]:
         return {"name": self.name, "severity": self.severity, "says": self.says, "fix": self.fix}
@@ -27,7 +28,7 @@ class Finding:
 class Diagnosis:
     """`targets`: name → how it can be built and run here. Findings: what is broken before what is only a limit."""
 
-    found: MachineFacts
+    facts: MachineFacts
     targets: Mapping[str, Mapping[str, Capability]]
     findings: tuple[Finding, ...]
 
@@ -37,7 +38,7 @@ class Diagnosis:
 
     def as_object(self) -> dict[str, Any]:
         return {
-            **self.found.as_object(),
+            **self.facts.as_object(),
             "targets": {
                 name: {verb: {"can": answer.can, "why": answer.why} for verb, answer in verbs.items()}
                 for name, verbs in self.targets.items()
@@ -46,31 +47,39 @@ class Diagnosis:
         }
 
 
-def diagnose(
-    found: MachineFacts, rules: Sequence[Rule] = RULES, targets: Sequence[TargetDoctor] = TARGETS
-) -> Diagnosis:
-    """What holds of a machine, by these rules, and what its targets answer; a broken pair keeps those it blocks."""
-    findings = [*_findings(found, rules)]
-    answers = {target.name: _answers(found, target, findings) for target in targets}
-    return Diagnosis(found, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
+def diagnose(facts: MachineFacts, known: Sequence[Target], shown: "Sequence[Target] | None" = None) -> Diagnosis:
+    """What holds of a machine by the rules of the `known` targets, and what those that are `shown` can do on it."""
+    doctors = {target.name: _doctor(target) for target in known}
+    findings = _findings(facts, [*dict.fromkeys(rule for one in doctors.values() for rule in one.rules), *RULES])
+    answers = {target.name: _answers(facts, doctors[target.name], findings) for target in shown or known}
+    return Diagnosis(facts, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
 
 
-def _findings(found: MachineFacts, rules: Sequence[Rule]) -> "list[Finding]":
+def _doctor(target: Target) -> TargetDoctor:
+    doctor = targets.doctor(target)
+    if not isinstance(doctor, TargetDoctor):
+        raise CompressError(
+            f"target {target.name!r}: its doctor {target.doctor} is no edge.doctor.TargetDoctor; mend it"
+        )
+    return doctor
+
+
+def _findings(facts: MachineFacts, rules: Sequence[Rule]) -> "list[Finding]":
     """In the order of the rules; an import that fails is no news where a rule before has explained it."""
-    made: list[Finding] = []
+    findings: list[Finding] = []
     for rule in rules:
-        if not rule.when(found):
+        if not rule.when(facts):
             continue
         severity = "limit" if rule.limit else "broken"
-        made.append(Finding(rule.name, severity, rule.says(found), rule.fix(found), rule.blocks))
-        known = {name: replace(found.modules[name], works=None) for name in rule.explains if name in found.modules}
-        found = replace(found, modules={**found.modules, **known})
-    return made
+        findings.append(Finding(rule.name, severity, rule.says(facts), rule.fix(facts)))
+        known = {name: replace(facts.modules[name], works=None) for name in rule.explains if name in facts.modules}
+        facts = replace(facts, modules={**facts.modules, **known})
+    return findings
 
 
-def _answers(found: MachineFacts, target: TargetDoctor, findings: Sequence[Finding]) -> dict[str, Capability]:
-    blocked = ", ".join(finding.name for finding in findings if target.name in finding.blocks)
-    answers = {"build": target.build(found), "run": target.run(found)}
+def _answers(facts: MachineFacts, doctor: TargetDoctor, findings: Sequence[Finding]) -> dict[str, Capability]:
+    blocked = ", ".join(finding.name for finding in findings if finding.name in doctor.blocked_by)
+    answers = {"build": doctor.build(facts), "run": doctor.run(facts)}
     if blocked and answers["run"].can == "yes":
         answers["run"] = Capability("no", f"{answers['run'].why}, but {blocked}, see below")
     return answers

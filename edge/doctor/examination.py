@@ -135,16 +135,22 @@ def _text(path: Path) -> str:
 
 #: Import name → the distributions that bring it, the usual one first.
 MODULES = {
-    "numpy": ("numpy",),
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "onnx": ("onnx",),
-    "onnxscript": ("onnxscript",),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11"),
-    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-    "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt-rtx"),
-    "modelopt": ("nvidia-modelopt",),
+    module: tuple(distributions)
+    for module, *distributions in map(
+        str.split,
+        (
+            "numpy           numpy",
+            "torch           torch",
+            "torchvision     torchvision",
+            "onnx            onnx",
+            "onnxscript      onnxscript",
+            "onnxruntime     onnxruntime onnxruntime-gpu",
+            "tensorrt        tensorrt tensorrt-cu13 tensorrt-cu12 tensorrt-cu11",
+            "tensorrt_rtx    tensorrt-rtx tensorrt-rtx-cu13 tensorrt-rtx-cu12",
+            "torch_tensorrt  torch-tensorrt torch-tensorrt-rtx",
+            "modelopt        nvidia-modelopt",
+        ),
+    )
 }
 #: Wheels that bring CUDA's runtime library.
 CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")

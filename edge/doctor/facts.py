@@ -1,9 +1,12 @@
-"""What the doctor found on a machine, and what a rule is that judges it."""
+"""What the doctor knows of a machine, and what judges it: rules, and for each target a `TargetDoctor`."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+#: What writes the ONNX graph that every target starts from.
+EXPORTER = "torch onnx onnxscript"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,25 @@ class MachineFacts:
         """A GPU that can be used; of a recorded tree a board's own counts."""
         return bool(self.gpu.devices) or (self.recorded and self.jetson is not None)
 
+    @property
+    def gpu_lacks(self) -> "str | None":
+        """Why no GPU can be used here; None where one can."""
+        return None if self.has_gpu else (self.gpu.fault or "no NVIDIA GPU")
+
+    @property
+    def exporter_lacks(self) -> "str | None":
+        """Why no stage can be exported here; None where it can."""
+        for name in EXPORTER.split():
+            if name not in self.modules:
+                return f"{name} is not installed; {self.pip('install robust-compress')}"
+            if not self.usable(name):
+                return f"import {name} fails ({self.modules[name].fault})"
+        return None
+
+    def driver_behind(self, needed: "str | None") -> bool:
+        """Whether CUDA of another major version than the driver's is needed; minor versions go together."""
+        return bool(needed and self.gpu.cuda and release(needed)[:1] > release(self.gpu.cuda)[:1])
+
     def pip(self, arguments: str) -> str:
         """A pip command that reaches this very Python."""
         return f"{self.python['pip']} {arguments}"
@@ -92,8 +114,13 @@ class MachineFacts:
 
 def release(version: str) -> tuple[int, ...]:
     """The numbers that a version begins with: `2.13.0+cpu` → (2, 13, 0)."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in numbers[0].split(".")) if numbers else ()
+
+
+def between(version: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> bool:
+    """low ≤ version < high, of something that is installed."""
+    return bool(version) and low <= version < high
 
 
 Words = Callable[[MachineFacts], str]
@@ -101,10 +128,10 @@ Words = Callable[[MachineFacts], str]
 
 @dataclass(frozen=True)
 class Rule:
-    """`when` says whether it holds of a machine, `says` what was found and why it does not work, `fix` the command.
+    """`when` says whether it holds of a machine, `says` what was facts and why it does not work, `fix` the command.
 
-    `explains`: modules whose failing import is no news then. `blocks`: targets that cannot run here until it is mended.
-    A `limit` is no fault, only less than there could be; `--strict` lets it pass.
+    `explains`: modules whose failing import is no news then. A `limit` is no fault, only less than there could be;
+    `--strict` lets it pass.
     """
 
     name: str
@@ -112,5 +139,28 @@ class Rule:
     says: Words
     fix: Words
     explains: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
     limit: bool = False
+
+
+@dataclass(frozen=True)
+class Capability:
+    """`can`: yes, deferred (made elsewhere from what is written here) or no; `why` in words."""
+
+    can: str
+    why: str
+
+
+@dataclass(frozen=True)
+class TargetDoctor:
+    """How one target stands on a machine: may it be made, may it be executed.
+
+    `rules`: what is known not to work of it; `blocked_by`: names of rules, its own or others, until whose fault is
+    mended it cannot run. `module`: the import name of what executes it, and `remedy` what makes that importable.
+    """
+
+    build: "Callable[[MachineFacts], Capability]"
+    run: "Callable[[MachineFacts], Capability]"
+    module: str
+    remedy: "Callable[[], str]"
+    rules: "tuple[Rule, ...]" = ()
+    blocked_by: "tuple[str, ...]" = ()

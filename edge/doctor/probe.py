@@ -12,6 +12,8 @@ import runpy
 import sys
 from typing import Any
 
+#: Packages that may lack their builder.
+BUILDERS = "tensorrt tensorrt_rtx"
 MARK = "\x1e"  # the answer stands behind it; an import may print whatever it likes before
 
 CUDA_NO_DEVICE = 100
@@ -41,11 +43,7 @@ def _tensorrt(library: Any) -> dict[str, Any]:
     return {"builder": hasattr(library, "Builder")}
 
 
-FACTS: dict[str, Any] = {
-    "onnxruntime": _onnxruntime,
-    "tensorrt": _tensorrt,
-    "tensorrt_rtx": _tensorrt,
-}
+FACTS: dict[str, Any] = {"onnxruntime": _onnxruntime, **dict.fromkeys(BUILDERS.split(), _tensorrt)}
 
 
 def cuda() -> dict[str, Any]:

@@ -8,10 +8,10 @@ from edge.doctor.facts import Gpu, MachineFacts, Module
 
 def lines(diagnosis: Diagnosis) -> list[str]:
     """What is there, what can be built and run, what does not work and its fix."""
-    found = diagnosis.found
+    facts = diagnosis.facts
     return [
-        *_block("machine", _machine(found)),
-        *_block("installed", _installed(found)),
+        *_block("machine", _machine(facts)),
+        *_block("installed", _installed(facts)),
         *_block("can be built and run here", _targets(diagnosis)),
         *_block("known not to work", _findings(diagnosis)),
     ]
@@ -23,8 +23,8 @@ def _block(title: str, rows: "Iterator[tuple[str, str]]") -> list[str]:
     return [title, *(f"  {name:<{width}}  {text}".rstrip() for name, text in listed)]
 
 
-def _machine(found: MachineFacts) -> "Iterator[tuple[str, str]]":
-    host = found.host
+def _machine(facts: MachineFacts) -> "Iterator[tuple[str, str]]":
+    host = facts.host
     cores = host["cores"]
     yield "system", f"{host['system']}, {host['arch'] or 'unknown architecture'}"
     limited = f", limited to {cores['quota']:.3g}" if cores["quota"] else ""
@@ -33,12 +33,12 @@ def _machine(found: MachineFacts) -> "Iterator[tuple[str, str]]":
     yield "memory", f"{_gb(host['memory_bytes'])}, {_gb(host['memory_available_bytes'])} available"
     if host["disk_free_bytes"] is not None:
         yield "disk", f"{_gb(host['disk_free_bytes'])} free here"
-    if found.jetson:
-        board = found.jetson
+    if facts.jetson:
+        board = facts.jetson
         yield "board", f"{board['model'] or 'Jetson'}, JetPack {board['jetpack'] or '?'}, L4T {board['l4t'] or '?'}"
-    yield "GPU", _gpu(found.gpu, found.recorded)
-    if not found.recorded:
-        yield "tools", ", ".join(name if path else f"no {name}" for name, path in found.tools.items())
+    yield "GPU", _gpu(facts.gpu, facts.recorded)
+    if not facts.recorded:
+        yield "tools", ", ".join(name if path else f"no {name}" for name, path in facts.tools.items())
 
 
 def _gpu(gpu: Gpu, recorded: bool) -> str:
@@ -50,10 +50,10 @@ def _gpu(gpu: Gpu, recorded: bool) -> str:
     return ", ".join(filter(None, [*(devices or [gpu.fault or missing]), driver, serves, runtime]))
 
 
-def _installed(found: MachineFacts) -> "Iterator[tuple[str, str]]":
-    environment = found.python["environment"] or found.python["executable"] or ""
-    yield "python", f"{found.python['version'] or 'not recorded'}  {environment}".rstrip()
-    for name, module in found.modules.items():
+def _installed(facts: MachineFacts) -> "Iterator[tuple[str, str]]":
+    environment = facts.python["environment"] or facts.python["executable"] or ""
+    yield "python", f"{facts.python['version'] or 'not recorded'}  {environment}".rstrip()
+    for name, module in facts.modules.items():
         yield module.distribution, f"{module.version}{_facts(name, module)}"
 
 

@@ -1,6 +1,5 @@
 """A classifier that runs: `with open_runner(where) as runner: runner.infer(x)`."""
 
-import importlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -8,23 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.core import artifact, errors, targets
+from edge.core import artifact, targets
 from edge.core.errors import CheckFailed, CompressError
 
 MODEL = "model.onnx"
 BATCH_SIZE = 64
 FULL_SCALE = np.float32(255)
-#: Target → the function that opens a stage of it, `module:function`, imported when it is needed:
-#: `open_stage(stage, *, batch_size, threads, device) -> Runner`.
-OPENERS = {
-    "onnx": "edge.runtimes.onnxruntime.runner:open_stage",
-    "tensorrt": "edge.runtimes.tensorrt.runner:open_stage",
-    "tensorrt-rtx": "edge.runtimes.tensorrt.runner:open_stage",
-    "torch-tensorrt": "export.targets.torch_tensorrt.program_runner:open_stage",
-    "torch-tensorrt-rtx": "export.targets.torch_tensorrt.program_runner:open_stage",
-}
-#: What opens `ssh://HOST/WHERE`; only a workstation has it.
-REMOTE = "compress.remote.runner:open_url"
 #: What an engine's file is called; other tools call theirs otherwise.
 ENGINE_SUFFIXES = (".plan", ".engine")
 
@@ -137,7 +125,7 @@ def open_runner(
     if batch_size < 1 or threads < 0:
         raise CompressError(f"batch size {batch_size}, threads {threads}; at least 1 image and 0 threads are needed")
     if str(where).startswith("ssh://"):
-        remote: Runner = _function(REMOTE)(str(where), batch_size=batch_size, threads=threads)
+        remote: Runner = targets.remote_opener()(str(where), batch_size=batch_size, threads=threads)
         return remote
     if isinstance(where, artifact.Stage):
         return _of_stage(where, batch_size, threads, device)
@@ -158,7 +146,7 @@ def open_runner(
 def executable(exported: artifact.Stage, device: str) -> None:
     """Only what runs here is executed here: the verdict of other bytes would be another verdict."""
     target = exported.config["target"]
-    if target not in targets.EXECUTED[errors.known_name("device", device, targets.DEVICES)]:
+    if target not in targets.executed(device):
         raise CompressError(
             f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
         )
@@ -180,16 +168,13 @@ def pinned(stage: artifact.Stage, name: str) -> bytes:
 
 
 def _of_stage(stage: artifact.Stage, batch_size: int, threads: int, device: str) -> Runner:
-    target = str(stage.config.get("target"))
-    if target not in OPENERS:
-        raise CompressError(f"{stage.path}: exported for {target}; what can be opened here: {', '.join(OPENERS)}")
-    opened: Runner = _function(OPENERS[target])(stage, batch_size=batch_size, threads=threads, device=device)
-    return opened
-
-
-def _function(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    name = str(stage.config.get("target"))
+    if name not in targets.names():
+        raise CompressError(f"{stage.path}: exported for {name}; what can be opened here: {', '.join(targets.names())}")
+    runner = targets.opener(targets.get(name))(stage, batch_size=batch_size, threads=threads, device=device)
+    if not isinstance(runner, Runner):
+        raise CompressError(f"{stage.path}: what opens {name} gives a {type(runner).__name__}, no edge Runner; mend it")
+    return runner
 
 
 def _of_file(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bench.measure import TimingRequest, TimingSubject, check_timing, measure_latency
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -139,7 +139,7 @@ def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _check_batches(exported: Stage, config: Mapping[str, Any]) -> None:
     """An engine takes the numbers of images that it was built for; others are refused before anything runs."""
-    if exported.config["target"] == "onnx" or "batch" not in exported.config:
+    if targets.get(exported.config["target"]).any_batch or "batch" not in exported.config:
         return
     low, high = exported.config["batch"]["min"], exported.config["batch"]["max"]
     latency = config["latency"]

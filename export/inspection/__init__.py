@@ -5,12 +5,12 @@ from typing import Any
 
 import onnx
 
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
 from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
-from export.inspection import contract, engine, execution, graph, lineage, torch_stage
+from export.inspection import contract, engine, graph, lineage, torch_stage
 
 
 def inspect_artifact(where: "Path | str") -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
     about = None if source is None else torch_stage.architecture(source)
     layered = None
     if proto is not None:
-        layered = graph.describe_graph(proto, _optimised(stage.file(MODEL)) if target in (None, "onnx") else None)
+        layered = graph.describe_graph(proto, _as_executed(target or targets.DEFAULT.name, stage.file(MODEL)))
         if found is not None:
             layered["layers"] = engine.executed(layered["layers"], found)
     elif stage is source:
@@ -90,7 +90,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "contract": contract.of_folder(path.parent) or contract.of_graph(proto, None),
         "files": [_file(path)],
         "bytes": path.stat().st_size,
-        "graph": graph.describe_graph(proto, _optimised(path)),
+        "graph": graph.describe_graph(proto, _as_executed(targets.DEFAULT.name, path)),
         "engine": None,
         "metrics": {},
         "lineage": [],
@@ -132,5 +132,7 @@ def _file(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": artifact.file_sha256(path), "bytes": path.stat().st_size, "verified": None}
 
 
-def _optimised(path: Path) -> "onnx.ModelProto | None":
-    return execution.optimised(path.read_bytes())
+def _as_executed(target: str, path: Path) -> "onnx.ModelProto | None":
+    """The graph that the target's runtime makes of a file; None where that is not known."""
+    optimised = targets.optimiser(targets.get(target))
+    return None if optimised is None else optimised(path.read_bytes())

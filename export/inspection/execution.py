@@ -1,12 +1,8 @@
 """How ONNX Runtime really executes a graph on the processor: read off the graph that it optimised for itself."""
 
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
 import onnx
-
-from edge.core.errors import CompressError
 
 #: Operators that compute on 8-bit integers; everything else computes on floats.
 INTEGER = frozenset(
@@ -30,33 +26,6 @@ INTEGER = frozenset(
 )
 #: Operators that a weight passes on its way into a layer without being computed with.
 PASSED = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
-FATAL = 4
-
-
-def optimised(content: bytes) -> "onnx.ModelProto | None":
-    """The graph as ONNX Runtime lays it out for this processor; None where it opens none of this kind here.
-
-    One level below its last, which renames weights for their blocked layout and changes no arithmetic.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise CompressError(
-            "onnxruntime is not installed, it says how a layer executes; pip install onnxruntime"
-        ) from None
-    onnxruntime.disable_telemetry_events()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(path)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.intra_op_num_threads = 1
-        options.log_severity_level = FATAL
-        try:
-            onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception:  # the runtime's exceptions share no base class
-            return None
-        return onnx.load(path)
 
 
 class Executed:

@@ -19,7 +19,7 @@ TYPES = {
     "F64": ("float64", 8),
     "I64": ("int64", 8),
 }
-RANGES = ("amax", "_amax")  # a quantizer's largest value, by our name and by ModelOpt's
+RANGE = "amax"  # a quantizer's largest value
 LEVELS = {True: 255, False: 127}  # of unsigned and of signed grids
 
 
@@ -39,7 +39,7 @@ def describe_torch_stage(stage: Stage) -> "dict[str, Any] | None":
         names = list(file.keys())
         slices = {name: file.get_slice(name) for name in names}
         held = {name: (str(one.get_dtype()), list(one.get_shape())) for name, one in slices.items()}
-        ranges = {_module(name): file.get_tensor(name) for name in names if name.rpartition(".")[2] in RANGES}
+        ranges = {_module(name): file.get_tensor(name) for name in names if name.rpartition(".")[2] == RANGE}
     layout = _json(stage.file(QUANTIZER))
     return {"layers": _layers(held), "quantization": None if layout is None else _quantization(layout, ranges)}
 
@@ -73,12 +73,12 @@ def _quantization(layout: Mapping[str, Any], ranges: "Mapping[str, np.ndarray[An
         "pairs": len(unsigned),
         "signed": sum(not low for low in unsigned.values()),
         "unsigned": sum(map(bool, unsigned.values())),
-        "fused": len(layout.get("fused", [])),
-        "ranges": layout.get("ranges", "max"),
-        "runtime": layout.get("runtime", "onnx"),
+        "fused": len(layout["fused"]),
+        "ranges": layout["ranges"],
+        "runtime": layout["runtime"],
         "scales": spread(list(sites.values())),
         "weight_scales": spread([float(value) / LEVELS[False] for array in weights for value in array.reshape(-1)]),
-        "left_float": list(layout.get("float_layers", [])),
+        "left_float": list(layout["float_layers"]),
     }
 
 

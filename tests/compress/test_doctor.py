@@ -12,21 +12,24 @@ import pytest
 import tomllib
 
 from compress.cli.execute import execute
-from edge.core import l4t
-from edge.core.targets import TARGETS as NAMES
+from edge.core import l4t, targets
 from edge.doctor import examination, examine
 from edge.doctor.diagnosis import Diagnosis, diagnose
 from edge.doctor.examination import MODULES
 from edge.doctor.facts import Gpu, MachineFacts, Module, release
 from edge.doctor.rules import MINIMA
+from edge.doctor.rules import RULES as GENERAL
 from edge.doctor.text import lines
-from export.targets.torch_tensorrt.doctor import RULES, TARGETS
 
 ROOT = Path(__file__).parents[2]
 H100 = Gpu("580.65.06", "13.0", ({"name": "NVIDIA H100", "sm": "9.0", "memory_bytes": 80 << 30},))
 OLD_DRIVER = Gpu("550.54", "12.4", H100.devices)
 CPU_PROVIDER = {"providers": ["CPUExecutionProvider"]}
 ORIN = {"model": "NVIDIA Jetson Orin Nano", "l4t": "36.4.3", "jetpack": "6.2", "packages": {}}
+
+TARGETS = targets.every()
+NAMES = targets.names()
+RULES = (*(rule for target in TARGETS for rule in targets.doctor(target).rules), *GENERAL)
 
 
 def machine(
@@ -209,7 +212,7 @@ LIMITS = {"opset-20-at-most", "tensorrt-untested", "int8-saturates", "no-compile
 
 
 def names_of(found: MachineFacts) -> list[str]:
-    return [finding.name for finding in diagnose(found, RULES, TARGETS).findings]
+    return [finding.name for finding in diagnose(found, TARGETS).findings]
 
 
 def test_every_rule_has_its_cases() -> None:
@@ -221,7 +224,7 @@ def test_every_rule_has_its_cases() -> None:
 def test_a_rule_fires_where_it_holds_and_is_silent_beside(name: str) -> None:
     fires, silent, command = CASES[name]
     for found in fires:
-        (finding,) = [one for one in diagnose(found, RULES, TARGETS).findings if one.name == name]
+        (finding,) = [one for one in diagnose(found, TARGETS).findings if one.name == name]
         assert command in finding.fix and finding.fix and finding.says and "\n" not in finding.fix + finding.says
         assert finding.severity == ("limit" if name in LIMITS else "broken")
     for found in silent:
@@ -233,7 +236,7 @@ def test_a_sound_workstation_has_nothing_to_be_told() -> None:
         numpy="2.4.6", torch="2.13.0+cu130", torchvision="0.28.0+cu130", onnx="1.23.2", onnxscript="0.7.2",
         onnxruntime_gpu="1.31.1", tensorrt="11.0.0.10", torch_tensorrt="2.13.0", nvidia_modelopt="0.47.0",
     )  # fmt: skip
-    result = diagnose(sound, RULES, TARGETS)
+    result = diagnose(sound, TARGETS)
     assert not result.findings
     assert {name for name, verbs in result.targets.items() if verbs["run"].can == "yes"} == {
         "onnx", "tensorrt", "torch-tensorrt"
@@ -253,7 +256,7 @@ EXPORTER = {"torch": "2.13.0+cpu", "onnx": "1.23.2", "onnxscript": "0.7.2"}
 
 
 def answers(found: MachineFacts, target: str) -> tuple[str, str]:
-    verbs = diagnose(found, RULES, TARGETS).targets[target]
+    verbs = diagnose(found, TARGETS).targets[target]
     return verbs["build"].can, verbs["run"].can
 
 
@@ -287,11 +290,11 @@ def test_an_older_gpu_than_turing_runs_no_rtx_engine() -> None:
 
 
 def test_the_text_holds_every_answer_and_every_fix() -> None:
-    result = diagnose(machine(torch="2.13.0+cpu", torch_tensorrt="2.13.0", onnxscript="0.5.4"), RULES, TARGETS)
+    result = diagnose(machine(torch="2.13.0+cpu", torch_tensorrt="2.13.0", onnxscript="0.5.4"), TARGETS)
     text = "\n".join(lines(result))
     assert all(name in text for name in NAMES) and all(one.fix in text for one in result.findings)
     assert len(result.broken) == 2
-    assert "nothing" in lines(diagnose(machine(), RULES, TARGETS))[-1]
+    assert "nothing" in lines(diagnose(machine(), TARGETS))[-1]
 
 
 # ---- recorded trees ----
@@ -345,7 +348,7 @@ def test_a_recorded_jetson(orin: Path) -> None:
     }
     assert found.version("tensorrt") == (10, 3, 0) and found.modules["tensorrt"].works is None
     assert found.fact("torch", "cuda") == "12.6"
-    result = diagnose(found, RULES, TARGETS)
+    result = diagnose(found, TARGETS)
     assert [finding.name for finding in result.findings] == ["opset-20-at-most"]
     assert result.targets["tensorrt"]["run"].can == "yes" and result.targets["onnx"]["run"].can == "no"
     assert "JetPack 6.2" in "\n".join(lines(result))
@@ -354,10 +357,8 @@ def test_a_recorded_jetson(orin: Path) -> None:
 def test_an_empty_tree_is_no_jetson(tmp_path: Path) -> None:
     found = examine(tmp_path)
     assert found.jetson is None and not found.modules and found.host["arch"] is None
-    assert {answer.can for verbs in diagnose(found, RULES, TARGETS).targets.values() for answer in verbs.values()} == {
-        "no"
-    }
-    assert lines(diagnose(found, RULES, TARGETS))
+    assert {answer.can for verbs in diagnose(found, TARGETS).targets.values() for answer in verbs.values()} == {"no"}
+    assert lines(diagnose(found, TARGETS))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from compress import networks
 from compress.networks.base import Activation, Classifier
-from compress.quantization import folding, int8
+from compress.quantization import folding, grids, int8
 from edge.core.errors import CompressError
 
 
@@ -145,19 +145,19 @@ def test_every_runtimes_twin_follows_from_one_state(name: str) -> None:
     layout = int8.quantize(model, [x])
     state = model.state_dict()
     for runtime in ("onnx", "tensorrt"):
-        again, laid = family(name)[0], int8.for_runtime(layout, runtime)
+        again, laid = family(name)[0], grids.dialect(runtime).layout(layout)
         int8.restore(again, laid, state)
         assert float((again(x) - want).detach().abs().max()) < 0.25 * float(want.detach().abs().max()), runtime
         on = {site for site, quantizer in int8.quantizers(again) if quantizer.is_enabled}
         assert on == {*laid["unsigned"], *(f"{layer}.weight_quantizer" for layer in int8.layers(again))}
-    assert int8.for_runtime(layout, "onnx") == layout
-    signed = int8.for_runtime(layout, "tensorrt")["unsigned"]
+    assert grids.dialect("onnx").layout(layout) == layout
+    signed = grids.dialect("tensorrt").layout(layout)["unsigned"]
     assert not any(signed.values()) and {*signed} == {*layout["unsigned"]} - {*layout["fused"]}
 
 
 def test_an_unknown_runtime_is_named() -> None:
     with pytest.raises(CompressError, match="unknown runtime 'tensorRT'; did you mean 'tensorrt'"):
-        int8.for_runtime(int8.quantize(student(), [images()]), "tensorRT")
+        grids.dialect("tensorRT")
 
 
 def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
@@ -166,7 +166,7 @@ def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
     spread = torch.linspace(-1, 2, 5000) * float(twin.relu.output_quantizer.amax)
     counts = {}
     for runtime in ("onnx", "tensorrt"):
-        int8.lay_out(twin, int8.for_runtime(layout, runtime))
+        int8.lay_out(twin, grids.dialect(runtime).layout(layout))
         counts[runtime] = len(twin.relu.output_quantizer(spread.relu()).unique())
     assert counts == {"onnx": 256, "tensorrt": 128}
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,20 +14,23 @@ from compress.cli.execute import execute
 from compress.cli.show_candidates import lines
 from compress.config import ExportConfig, parse
 from edge import open_runner
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
-from edge.core.targets import TARGETS
 from export import candidates
-from export.candidates import CANDIDATES, Candidate, verdicts
+from export.candidates import Candidate, verdicts
 
 FEW = {"onnx": ("float32", "int8"), "tensorrt": ("int8",), "torch-tensorrt": ("fp16",)}
+
+
+def tried(precisions: "dict[str, tuple[str, ...]]") -> Callable[[], list[Candidate]]:
+    return lambda: [Candidate(f"{name}-{one}", name, one) for name, several in precisions.items() for one in several]
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of four rows, briefly timed."""
-    monkeypatch.setattr(candidates, "CANDIDATES", FEW)
+    monkeypatch.setattr(candidates, "tried", tried(FEW))
     monkeypatch.setattr(candidates, "WARMUP", 1)
     monkeypatch.setattr(candidates, "SAMPLES", 40)
 
@@ -36,8 +40,8 @@ def config(**given: Any) -> ExportConfig:
 
 
 def test_every_target_has_its_candidates() -> None:
-    assert list(CANDIDATES) == list(TARGETS)
-    assert all(each[-1] == "int8" for each in CANDIDATES.values())
+    assert list(dict.fromkeys(row.target for row in candidates.tried())) == list(targets.names())
+    assert all(target.candidates[-1] == "int8" for target in targets.every())
 
 
 @pytest.mark.usefixtures("few")
@@ -83,7 +87,7 @@ def test_a_quantized_stage_and_its_student(
 def test_a_student_has_no_int8_and_a_lost_one_no_float(
     chain: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATES", {"onnx": ("float32", "int8")})
+    monkeypatch.setattr(candidates, "tried", tried({"onnx": ("float32", "int8")}))
     table = candidates.export_candidates(config(), chain.student, tmp_path / "s")
     assert [row.state for row in table.rows] == ["executed", "failed"]
     assert "compress quantize" in table.rows[1].why
@@ -112,7 +116,7 @@ def test_refusals_leave_nothing(
     out = tmp_path / "out"
     model, more = chain.student, []
     if kind == "nothing made":
-        monkeypatch.setattr(candidates, "CANDIDATES", {"onnx": ("int8",)})
+        monkeypatch.setattr(candidates, "tried", tried({"onnx": ("int8",)}))
     elif kind == "a stage":
         shutil.copytree(chain.ef, out)
     elif kind == "a file":
@@ -132,7 +136,7 @@ def test_refusals_leave_nothing(
 def test_an_existing_candidate_made_otherwise_is_a_row(
     chain: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATES", {"onnx": ("float32", "int8")})
+    monkeypatch.setattr(candidates, "tried", tried({"onnx": ("float32", "int8")}))
     shutil.copytree(chain.e, tmp_path / "all/onnx-float32")
     table = candidates.export_candidates(config(), chain.quantized, tmp_path / "all")
     assert "made otherwise" in table.rows[0].why and table.rows[1].state == "executed"
@@ -141,7 +145,7 @@ def test_an_existing_candidate_made_otherwise_is_a_row(
 
 def test_what_is_said_of_engines_reaches_only_its_target() -> None:
     asked = config(engine={"compute_capabilities": ["8.6"], "hardware_compatibility": "ampere+", "workspace_mib": 64})
-    found = {target: candidates._suited(asked, Candidate("", target, "fp16")).engine for target in CANDIDATES}
+    found = {target: candidates._suited(asked, Candidate("", target, "fp16")).engine for target in targets.names()}
     assert found["tensorrt"].compute_capabilities == [] and found["tensorrt"].hardware_compatibility == "ampere+"
     assert found["tensorrt-rtx"].compute_capabilities == ["8.6"]
     assert found["tensorrt-rtx"].hardware_compatibility == "none"

@@ -20,6 +20,7 @@ from compress.folders import load
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
+from edge.core.targets import Target
 from edge.runtimes.tensorrt import cuda, library, preflight, recipe, sidecar
 from export.targets.onnx import graph
 from export.targets.tensorrt import emission
@@ -45,11 +46,11 @@ def graphs_made_once() -> Iterator[None]:
     """Torch's exporter takes a second; what it gives for one stage and precision is kept."""
     emit, kept = graph.emit_graph, {}
 
-    def remembered(source: Stage, **asked: Any) -> graph.EmittedGraph:
+    def remembered(source: Stage, target: Target, **asked: Any) -> graph.EmittedGraph:
         key = (source.identity, *sorted(asked.items()))
         if key not in kept:
-            kept[key] = emit(source, **asked)
-        return kept[key]
+            kept[key] = emit(source, target, **asked)
+        return replace(kept[key], target=target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "emit_graph", remembered)

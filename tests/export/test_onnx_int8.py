@@ -14,6 +14,7 @@ from compress import networks
 from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
+from compress.quantization.grids import ONNX_RUNTIME
 from export.targets.onnx import execution, float32, qdq
 
 
@@ -42,7 +43,7 @@ def emit(name: str, twin: Classifier, layout: dict) -> onnx.ModelProto:
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit_float32(plain, torch.zeros(1, 8, 8), 20)
-    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     return proto
 
 

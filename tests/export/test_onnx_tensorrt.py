@@ -14,9 +14,10 @@ from onnx import TensorProto, numpy_helper
 from compress import folders
 from compress.networks.graph import onnx_twin
 from compress.quantization import int8
-from edge.core import artifact
+from compress.quantization.grids import half_scale
+from edge.core import artifact, targets
 from edge.core.artifact import Stage
-from export.targets.onnx import graph, half
+from export.targets.onnx import graph
 from export.targets.onnx.graph import EmittedGraph
 from tests.export import untrained
 
@@ -29,7 +30,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def made(source: Stage) -> EmittedGraph:
-    return graph.emit_graph(source, runtime="tensorrt", precision="auto", opset=20)
+    return graph.emit_graph(source, targets.get("tensorrt"), precision="auto", opset=20)
 
 
 def constants(made: EmittedGraph) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def constants(made: EmittedGraph) -> dict[str, np.ndarray]:
 def test_the_graph_is_valid_of_the_opset_asked_for_and_half_outside_integers(made: EmittedGraph) -> None:
     onnx.checker.check_model(made.proto, full_check=True)
     assert [entry.version for entry in made.proto.opset_import if entry.domain == ""] == [20]
-    assert (made.precision, made.floats, made.runtime) == ("int8", "fp16", "tensorrt")
+    assert (made.precision, made.floats, made.target.runtime) == ("int8", "fp16", "tensorrt")
     found = {entry.data_type for entry in made.proto.graph.initializer} - {TensorProto.INT64}
     assert found == {TensorProto.INT8, TensorProto.FLOAT16}
     ends = [*made.proto.graph.input, *made.proto.graph.output]
@@ -98,7 +99,7 @@ def test_the_twin_is_that_of_the_runtime(source: Stage, made: EmittedGraph) -> N
 def test_a_scale_that_half_cannot_hold_is_raised_to_its_smallest_normal_number() -> None:
     least = np.float32(2.0**-14)
     scales = np.array([1e-9, 3e-8, 2e-5, 6.2e-5, 0.01, 3.0], np.float32)
-    found = half.rounded(scales)
+    found = half_scale(scales)
     assert found.dtype == np.float32 and (found[:3] == least).all()
     np.testing.assert_allclose(found[3:], scales[3:], rtol=2**-11)
     assert (found.astype(np.float16).astype(np.float32) == found).all(), "nothing is lost on the way into the file"
@@ -109,7 +110,7 @@ def test_a_channel_of_tiny_weights_stays_within_half_a_step_of_them(tmp_path: Pa
         model.get_submodule("layer1.0.bn1").weight[3] *= 1e-3  # type: ignore[union-attr, index]
 
     stage = untrained.quantized(tmp_path / "q", untrained.student(tmp_path / "s", change=shrink))
-    made = graph.emit_graph(stage, runtime="tensorrt", precision="int8", opset=20)
+    made = graph.emit_graph(stage, targets.get("tensorrt"), precision="int8", opset=20)
     values = constants(made)
     levels, scale = values["layer1.0.conv1.weight_int8"][3], float(values["layer1.0.conv1.weight_scale"][3])
     module: Any = made.twin.get_submodule("layer1.0.conv1")
@@ -133,7 +134,7 @@ def test_the_parser_takes_it_strongly_typed(source: Stage, made: EmittedGraph, p
     trt = parser_of_tensorrt()
     if precision != "int8":
         student = artifact.read(source.input_path("student"))
-        made = graph.emit_graph(student, runtime="tensorrt", precision=precision, opset=20)
+        made = graph.emit_graph(student, targets.get("tensorrt"), precision=precision, opset=20)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

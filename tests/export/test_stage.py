@@ -17,7 +17,6 @@ from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
 from compress.networks.base import Classifier
 from edge import open_runner
-from edge.core import targets
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed, CompressError
 from tests.export import untrained
@@ -55,10 +54,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, student: Stage, quantized: St
 
 def kinds(stage: Stage) -> set[int]:
     return {entry.data_type for entry in onnx.load(stage.file("model.onnx")).graph.initializer}
-
-
-def test_every_target_has_a_writer() -> None:
-    assert set(export.stage.WRITERS) == set(targets.TARGETS)
 
 
 def test_int8_is_executed_in_integers_and_says_nearly_the_same(made: dict[str, Stage]) -> None:

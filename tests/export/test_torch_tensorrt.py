@@ -21,7 +21,8 @@ from compress.cli.main import main
 from compress.config import ExportConfig, parse
 from compress.networks.base import Classifier
 from compress.quantization import int8
-from edge.core import artifact
+from compress.quantization.grids import TENSORRT
+from edge.core import artifact, targets
 from edge.core.errors import CompressError
 from export.targets.torch_tensorrt import emission, program_runner, versions
 from export.targets.torch_tensorrt.preparation import QuantizeOperator, export_program, kernels, prepare_network
@@ -49,7 +50,7 @@ def quantized(name: str = "resnet8") -> Classifier:
     """The twin of the runtime tensorrt."""
     twin = copy.deepcopy(network(name))
     layout = int8.quantize(twin, [images(64)])
-    int8.lay_out(twin, int8.for_runtime(layout, "tensorrt"))
+    int8.lay_out(twin, TENSORRT.layout(layout))
     return twin.eval().requires_grad_(False)
 
 
@@ -230,7 +231,7 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(
 def test_what_torch_tensorrt_cannot_be_told_is_refused_first(engine: dict[str, Any], words: str) -> None:
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt", "engine": engine}, "test")
     with pytest.raises(CompressError, match=words):
-        emission.write(None, None, None, config)  # type: ignore[arg-type]
+        emission.emit_program(targets.get(config.target), None, None, None, config)  # type: ignore[arg-type]
 
 
 def test_how_a_program_is_stored_decides_about_programs_alone() -> None:

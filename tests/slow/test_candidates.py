@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from compress.cli.execute import execute
-from export.candidates import CANDIDATES
+from edge.core import targets
+from export import candidates
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +19,12 @@ def test_all_candidates_of_a_quantized_stage(
     args = ["export", str(chain.quantized), "--all", "--out", str(tmp_path / "all")]
     assert execute([*args, "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert list(rows) == [f"{target}-{precision}" for target, each in CANDIDATES.items() for precision in each]
-    assert {rows[f"onnx-{precision}"]["state"] for precision in CANDIDATES["onnx"]} == {"executed"}
-    assert {rows[f"tensorrt-{precision}"]["state"] for precision in CANDIDATES["tensorrt"]} <= {"executed", "untested"}
+    assert list(rows) == [row.name for row in candidates.tried()]
+    assert {rows[f"onnx-{precision}"]["state"] for precision in targets.get("onnx").candidates} == {"executed"}
+    assert {rows[f"tensorrt-{precision}"]["state"] for precision in targets.get("tensorrt").candidates} <= {
+        "executed",
+        "untested",
+    }
     for name, row in rows.items():
         assert (row["folder"] is None) == (row["state"] == "failed") == (row["bytes"] is None), name
         assert row["state"] == "executed" or row["why"], name

@@ -10,6 +10,7 @@ from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from compress.quantization import int8
 from compress.quantization.folding import fold
+from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
 from export.targets.onnx import float32, qdq
 from tests.slow.families import FAMILIES
@@ -66,7 +67,7 @@ def test_int8(name: str) -> None:
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit_float32(plain, torch.zeros(FAMILIES[name]), 20)
-    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     same, gap, alike = compared(name, proto.SerializeToString(), twin)
     # int32 biases are the file's alone: levels and ReLUs flip, the more the deeper
     assert same >= 0.98 and gap <= 0.05 and float(alike.median()) > 0.8

@@ -9,6 +9,7 @@ from torch import Tensor
 from compress import networks
 from compress.quantization import int8
 from compress.quantization.folding import fold
+from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
 from export.targets.onnx import execution, float32, qdq
 
@@ -49,7 +50,7 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit_float32(plain, torch.zeros(shape), 20)
-    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout))
+    qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     content = proto.SerializeToString()
     found = execution.executed_layers(content)
     operators = Counter(node.op_type for node in execution.optimised(content).graph.node)

@@ -92,6 +92,7 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     from compress import networks
     from compress.config import ExportConfig, parse
     from compress.quantization import int8
+    from compress.quantization.grids import TENSORRT
     from export.targets.torch_tensorrt import emission
     from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network
 
@@ -99,7 +100,7 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     model = networks.build_network(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
     if precision == "int8":
         layout = int8.quantize(model, [images(shape)])
-        int8.lay_out(model, int8.for_runtime(layout, "tensorrt"))
+        int8.lay_out(model, TENSORRT.layout(layout))
     floats = "fp16" if precision == "int8" else precision
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt-rtx"}, "test")
     library, started = stand_in(), time.perf_counter()

@@ -65,9 +65,10 @@ def listen(module: Any) -> Journal:
     return journal
 
 
+TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 #: The module behind each target, and the oldest and newest major version that this code was written for.
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-OLDEST, NEWEST = {"tensorrt": 10, "tensorrt-rtx": 1}, {"tensorrt": 11, "tensorrt-rtx": 1}
+MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
+OLDEST, NEWEST = {TENSORRT: 10, TENSORRT_RTX: 1}, {TENSORRT: 11, TENSORRT_RTX: 1}
 #: The releases between which no device had a DLA: from the first of the two to before the second.
 WITHOUT_DLA = ((10, 8), (11, 4, 1))
 #: TensorRT-RTX builds for Turing only where asked: its cores multiply no float32 matrices.
@@ -152,7 +153,7 @@ class Library:
         return "this device has none"
 
 
-def load_library(target: str = "tensorrt") -> Library:
+def load_library(target: str = TENSORRT) -> Library:
     """The library behind a target, loaded once. Absent, broken or too old: CompressError with the fix for here."""
     if target not in _loaded:
         name = MODULES[target]
@@ -194,7 +195,7 @@ def numbers(version: str) -> tuple[int, ...]:
 def remedy(target: str, sysroot: Path = Path("/")) -> str:
     """What makes the library importable on this machine."""
     machine = platform.machine()
-    if target == "tensorrt-rtx":
+    if target == TENSORRT_RTX:
         if machine != "x86_64":
             return f"TensorRT-RTX exists for x86-64 only, this is {machine}: choose the target tensorrt"
         return "pip install tensorrt-rtx-cu13"

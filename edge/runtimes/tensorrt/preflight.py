@@ -13,7 +13,7 @@ from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.tensorrt.cuda import Device
-from edge.runtimes.tensorrt.library import Library, numbers
+from edge.runtimes.tensorrt.library import TENSORRT_RTX, Library, numbers
 
 #: A plan's first four bytes (the second as TensorRT-RTX writes it), and where its version stands, one byte a number: as
 #: trtexec's --getPlanVersionOnly reads it.
@@ -61,7 +61,7 @@ def built_for(about: Mapping[str, Any]) -> str:
     """`built for Orin (SM 8.7) by TensorRT 10.3.0 on linux aarch64`."""
     device, library = about["device"], about["library"]
     gpu = f"{device['name']} (SM {device['sm']})" if device else f"SM {', '.join(about['compute_capabilities'])}"
-    name = "TensorRT-RTX" if library["target"] == "tensorrt-rtx" else "TensorRT"
+    name = "TensorRT-RTX" if library["target"] == TENSORRT_RTX else "TensorRT"
     return f"built for {gpu} by {name} {library['version']} on {about['system']} {about['machine']}"
 
 

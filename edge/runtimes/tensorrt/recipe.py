@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge.core.errors import CompressError
+from edge.runtimes.tensorrt.library import TENSORRT_RTX
 
 RECIPE = "recipe.json"
 FORMAT = 1
@@ -76,7 +77,7 @@ def read_recipe(content: "str | bytes", where: str) -> Recipe:
 
 def check_recipe(recipe: Recipe) -> None:
     """What no library could build, whatever the machine: CompressError."""
-    ahead = recipe.target == "tensorrt-rtx"
+    ahead = recipe.target == TENSORRT_RTX
     if recipe.compute_capabilities and not ahead:
         raise CompressError(
             f"compute capability {recipe.compute_capabilities[0]}: {recipe.target} builds for the GPU that it finds; "
@@ -95,7 +96,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _check_dla(recipe: Recipe) -> None:
     low, opt, high = recipe.batch
-    if recipe.target == "tensorrt-rtx":
+    if recipe.target == TENSORRT_RTX:
         raise CompressError(f"dla {recipe.dla}: desktop GPUs have none; use --target tensorrt")
     if recipe.precision != "fp16":
         raise CompressError(f"dla {recipe.dla}: runs fp16 here, not {recipe.precision}; give --precision fp16")

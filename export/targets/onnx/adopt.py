@@ -14,13 +14,14 @@ from compress.data import load_dataset
 from compress.data.dataset import Dataset
 from compress.folders import lineage, plan_of
 from edge import open_runner
-from edge.core import artifact
+from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
 from export import contract
+from export.contract import Emission
 
 #: Operators that compute on 8-bit integers, or stand for it.
 INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
@@ -57,7 +58,7 @@ def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace:
             figures = _measured(runner, dataset, path)
         proto = onnx.load_model_from_string(content)
         artifact.write_atomic(work.add_payload(MODEL), content)
-        work.metrics = {
+        metrics = {
             "bytes": len(content),
             "precision": precision(proto),
             "parameters": sum(int(np.prod(entry.dims)) for entry in proto.graph.initializer),
@@ -65,7 +66,8 @@ def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace:
             "fixed_batch": _fixed_batch(proto),
             **figures,
         }
-        contract.write_contract(work, dataset, config)
+        work.metrics = metrics
+        contract.write_contract(work, dataset, config, Emission(metrics, MODEL, targets.get(config.target).runtime))
 
     stage = artifact.build(
         out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace

@@ -12,27 +12,31 @@ from compress.networks.base import count_parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.progress import say
+from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
 from export import parity
+from export.contract import Emission
 from export.targets.onnx import execution, graph
 
 
-def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
-    """`model.onnx` from a teacher, student or quantized stage, held against the torch model; the manifest's metrics.
+def emit_onnx(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
+    """`model.onnx` from a teacher, student or quantized stage, held against the torch model.
 
     Of an INT8 file the metrics name the layers that ONNX Runtime executes in floating point nevertheless.
     """
-    made = graph.emit_graph(source, runtime="onnx", precision=config.precision, opset=config.opset)
+    emitted = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     file = work.add_payload(MODEL)
-    artifact.write_atomic(file, made.proto.SerializeToString(deterministic=True))
-    made = replace(made, proto=onnx.ModelProto())  # from here on the file counts, and a copy less lies in memory
+    artifact.write_atomic(file, emitted.proto.SerializeToString(deterministic=True))
+    emitted = replace(emitted, proto=onnx.ModelProto())  # from here on the file counts, and a copy less lies in memory
     metrics = {
         "bytes": file.stat().st_size,
-        "precision": made.precision,
-        "parameters": count_parameters(made.twin),
-        **parity.measure_parity(made, file, dataset, config),
+        "precision": emitted.precision,
+        "parameters": count_parameters(emitted.twin),
+        **parity.measure_parity(emitted, file, dataset, config),
     }
-    return metrics | _integer(file) if made.precision == "int8" else metrics
+    if emitted.precision == "int8":
+        metrics |= _integer(file)
+    return Emission(metrics, MODEL, target.runtime)
 
 
 def _integer(file: Path) -> dict[str, Any]:

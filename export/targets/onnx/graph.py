@@ -9,41 +9,37 @@ import torch
 from compress.folders import load
 from compress.networks import network_files
 from compress.networks.base import Classifier
-from compress.quantization import int8
+from compress.quantization import grids, int8
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.progress import say
+from edge.core.targets import Target
 from export.targets.onnx import float32, half, qdq
-
-#: What `auto` means for a stage that is not quantized, by runtime.
-AUTO = {"onnx": "float32", "tensorrt": "fp16"}
-#: What an INT8 graph computes in where it computes in floats, by runtime.
-REST = {"onnx": "float32", "tensorrt": "fp16"}
 
 
 @dataclass(frozen=True)
 class EmittedGraph:
     """`twin` is what `proto` must compute: float32 in and out whatever the graph's arithmetic is.
 
-    `runtime` is whose dialect it is in. `precision`: int8, float32, fp16 or bf16; `floats`: what it computes in where
-    it does not in integers. `modules`: node name → the torch module that it came from.
+    `target` is what it was emitted for, in its dialect. `precision`: int8, float32, fp16 or bf16; `floats`: what it
+    computes in where it does not in integers. `modules`: node name → the torch module that it came from.
     """
 
     proto: onnx.ModelProto
     twin: Classifier
-    runtime: str
+    target: Target
     precision: str
     floats: str
     modules: Mapping[str, str]
 
 
-def emit_graph(source: Stage, *, runtime: str, precision: str, opset: int) -> EmittedGraph:
-    """The graph of a teacher, student or quantized stage, laid out for `runtime`, one of `targets.RUNTIMES`.
+def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> EmittedGraph:
+    """The graph of a teacher, student or quantized stage, laid out for `target`.
 
     Input `image` float32 (batch,C,H,W) in [0, 1], output `logits` float32 (batch,K), any batch. BF16 needs opset 22
     and has it whatever is asked for.
     """
-    chosen = arithmetic(source, runtime=runtime, precision=precision)
+    chosen = arithmetic(source, target, precision)
     architecture = network_files.read_architecture(source.path)
     if architecture["model"] == network_files.ONNX:
         raise CompressError(
@@ -51,29 +47,40 @@ def emit_graph(source: Stage, *, runtime: str, precision: str, opset: int) -> Em
         )
     image = torch.zeros(architecture["input"])
     if chosen == "int8":
-        twin = load(source, runtime=runtime).cpu()
+        assert target.dialect is not None
+        dialect = grids.dialect(target.dialect)
+        twin = load(source, runtime=target.dialect).cpu()
         plain = network_files.build_described(architecture)
         int8.fold(plain)
         plain.load_state_dict(qdq.float_weights(twin), strict=True)
         proto, modules = float32.emit_float32(plain, image, opset)
         stored = int8.read_layout(source.path)
-        _tell_grid(source, stored["runtime"], runtime)
-        layout = int8.for_runtime(stored, runtime)
-        qdq.insert_pairs(proto, modules, qdq.Scales.of(twin, layout, runtime=runtime))
+        _tell_grid(source, stored["runtime"], target.dialect)
+        qdq.insert_pairs(proto, modules, qdq.Scales.of(twin, dialect.layout(stored), dialect))
     else:
         twin = load(source).cpu()
         proto, modules = float32.emit_float32(twin, image, max(opset, half.LEAST_OPSET.get(chosen, opset)))
-    floats = REST[runtime] if chosen == "int8" else chosen
+    floats = target.rest if chosen == "int8" else chosen
     if floats in half.KINDS:
         half.to_half(proto, floats, modules)
-    return EmittedGraph(proto, twin, runtime, chosen, floats, modules)
+    return EmittedGraph(proto, twin, target, chosen, floats, modules)
 
 
-def arithmetic(source: Stage, *, runtime: str, precision: str) -> str:
+def arithmetic(source: Stage, target: Target, precision: str) -> str:
     """The precision that `precision`, one of `targets.PRECISIONS`, means for this stage; what it lacks is refused."""
     quantized = source.kind == "quantized"
+    if quantized and precision in ("auto", "int8") and target.dialect is None:
+        raise CompressError(
+            f"{source.path}: is quantized, and the target {target.name} has no INT8; export "
+            f"{source.input_path('student')}, which it was made from, or choose another --target"
+        )
     if precision == "auto":
-        return "int8" if quantized else AUTO[runtime]
+        return "int8" if quantized else target.auto
+    if precision not in (*target.precisions, "int8"):
+        raise CompressError(
+            f"{source.path}: the target {target.name} has no {precision}; give --precision "
+            f"{' or '.join(target.precisions)}"
+        )
     if quantized and precision != "int8":
         raise CompressError(
             f"{source.path}: is quantized, {precision} was asked for; export {source.input_path('student')}, which it "

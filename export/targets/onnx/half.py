@@ -6,7 +6,6 @@ and 20 has one type for values and scale.
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -63,13 +62,3 @@ def _cast_ends(graph: onnx.GraphProto, kind: str) -> None:
     ]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def rounded(scale: np.ndarray) -> np.ndarray:
-    """Scales as FP16 holds them, as float32, never below its smallest normal number, 2⁻¹⁴.
-
-    What lies below keeps few bits there, and processors may take it for zero. The levels are counted in steps of the
-    raised scale, so that a channel of tiny weights has fewer of them, each at most 3·10⁻⁵ away from its weight.
-    """
-    least = np.float32(torch.finfo(torch.float16).tiny)
-    return np.maximum(scale.astype(np.float16).astype(np.float32), least)

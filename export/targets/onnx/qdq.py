@@ -1,12 +1,4 @@
-"""Q/DQ pairs for INT8, in the dialect of the runtime that reads them; weights int8 per channel in both.
-
-ONNX Runtime on x86 and arm64 turns a convolution into an integer one only when its input and its output carry the
-same 8-bit type and a ReLU before the output's quantizer is redundant. So non-negative tensors are U8 with zero point
-0, signed ones U8 with zero point 128, which is the symmetric signed grid, shifted; biases are int32 on the sum's grid.
-
-TensorRT knows symmetric quantization only: S8 with zero point 0 everywhere, biases float, scales in FP16 as the rest of
-the graph is. Either way the twin of that runtime has exactly these grids (scales of FP16 but for their rounding).
-"""
+"""Q/DQ pairs for INT8, in the dialect of the runtime that reads them (`compress.quantization.grids`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,59 +10,25 @@ import torch
 from onnx import helper, numpy_helper
 
 from compress.networks.base import Classifier
-from export.targets.onnx import half
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """`unsigned`: levels 0…255, else −128…127 with zero point 0. `half`: scales that FP16 holds."""
-
-    unsigned: bool
-    integer_bias: bool
-    half: bool
-
-    def grid(self, amax: float, unsigned: bool) -> "Grid":
-        """How a tensor is stored whose largest magnitude is `amax`, and whose values may be known to be ≥ 0."""
-        if self.unsigned and unsigned:
-            return Grid(self.scale(amax / 255), np.uint8(0))
-        return Grid(self.scale(amax / 127), np.uint8(128) if self.unsigned else np.int8(0))
-
-    def scale(self, value: Any) -> np.ndarray:
-        scale = np.asarray(value, np.float32)
-        return half.rounded(scale) if self.half else scale
-
-
-DIALECTS = {
-    "onnx": Dialect(unsigned=True, integer_bias=True, half=False),
-    "tensorrt": Dialect(unsigned=False, integer_bias=False, half=True),
-}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How one activation tensor is stored: real = scale · (level − zero_point)."""
-
-    scale: np.ndarray
-    zero_point: "np.uint8 | np.int8"
+from compress.quantization.grids import Int8Dialect, StoredGrid
 
 
 @dataclass(frozen=True)
 class Scales:
     """The quantizer state of a twin: `sites` by quantizer name, `weights` by module name, (outputs,) float32."""
 
-    sites: dict[str, Grid]
+    sites: dict[str, StoredGrid]
     weights: dict[str, np.ndarray]
-    dialect: Dialect
+    dialect: Int8Dialect
 
     @classmethod
-    def of(cls, twin: Classifier, layout: Mapping[str, Any], *, runtime: str = "onnx") -> "Scales":
-        """Read off the quantizers of the twin of `runtime`, laid out as `layout` says."""
-        dialect = DIALECTS[runtime]
+    def of(cls, twin: Classifier, layout: Mapping[str, Any], dialect: Int8Dialect) -> "Scales":
+        """Read off the quantizers of the twin of that dialect, laid out as `layout` says."""
         sites = {}
         for name, unsigned in layout["unsigned"].items():
             quantizer: Any = twin.get_submodule(name)
             if quantizer.is_enabled:
-                sites[name] = dialect.grid(float(quantizer.amax), unsigned)
+                sites[name] = dialect.stored(float(quantizer.amax), unsigned)
         weights = {}
         for name, module in twin.named_modules():
             if name.endswith(".weight_quantizer") and module.is_enabled:
@@ -97,7 +55,7 @@ class _Inserter:
         self.floats = {entry.name: numpy_helper.to_array(entry) for entry in self.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
-        self.grids: dict[str, Grid] = {}  # dequantized tensor → its grid
+        self.grids: dict[str, StoredGrid] = {}  # dequantized tensor → its grid
         self.renamed: dict[str, str] = {}  # float tensor → dequantized tensor that all later nodes read
 
     def run(self, origin: Mapping[str, str]) -> None:
@@ -127,7 +85,7 @@ class _Inserter:
         if grid is not None:
             node.input[position] = self._pair(node.input[position], grid)
 
-    def _pair(self, tensor: str, grid: Grid) -> str:
+    def _pair(self, tensor: str, grid: StoredGrid) -> str:
         """QuantizeLinear and DequantizeLinear behind a tensor; the dequantized tensor's name."""
         zero_point = np.asarray(grid.zero_point)
         scale = self._constant(f"{tensor}_scale", grid.scale)

@@ -1,4 +1,4 @@
-"""The targets tensorrt and tensorrt-rtx: the graph, how its engine is built, and the engine where it can be built here.
+"""The target tensorrt, and what tensorrt-rtx shares: the graph, how its engine is built, the engine where it can be.
 
 Without a GPU, or without the library, the stage is *deferred*: whoever runs it first builds the engine on that device
 from model.onnx and recipe.json, and pins it.
@@ -19,6 +19,7 @@ from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
+from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
 from edge.runtimes.tensorrt import build, cuda, engines, layers, library, preflight, recipe, sidecar
 from edge.runtimes.tensorrt.build import Built
@@ -28,13 +29,12 @@ from edge.runtimes.tensorrt.library import Library
 from edge.runtimes.tensorrt.recipe import Recipe
 from edge.runtimes.tensorrt.runner import TensorRTRunner
 from export import parity
+from export.contract import Emission
 from export.targets.onnx import graph
 from export.targets.onnx.graph import EmittedGraph
 
 #: Operators that multiply by weights.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: TensorRT-RTX lists INT8 for weights of matrix products alone; that a convolution builds says nothing of its speed.
-UNVERIFIED = "builds; INT8 execution unverified"
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,31 @@ class Here:
     why_not: str = ""
 
 
-def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
-    """model.onnx, recipe.json and, where it can be built here, engine.plan with its sidecars; the manifest's metrics.
+def emit_tensorrt(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
+    """Of TensorRT, which builds for the GPU that it finds."""
+    return emit_engine(target, work, source, dataset, config, needs_gpu=True)
+
+
+def emit_engine(
+    target: Target,
+    work: Work,
+    source: Stage,
+    dataset: Dataset,
+    config: ExportConfig,
+    *,
+    needs_gpu: bool,
+    int8_status: "str | None" = None,
+) -> Emission:
+    """model.onnx, recipe.json and, where it can be built here, engine.plan with its sidecars.
 
     The graph is held against the torch model through ONNX Runtime, and so is an engine that a GPU here executes.
+    `needs_gpu`: to build. `int8_status`: what is to be said of every INT8 engine that was built and not executed.
     """
-    made = graph.emit_graph(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    made = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     content = made.proto.SerializeToString(deterministic=True)
     how = _recipe(made, config)
     recipe.check_recipe(how)
-    here = _here(config)
+    here = _here(config, needs_gpu)
     file = work.add_payload(MODEL)
     artifact.write_atomic(file, content)
     artifact.write_atomic(work.add_payload(recipe.RECIPE), how.text())
@@ -71,8 +86,11 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
     }
     if here.library is None:
         say(f"no engine is built here: {here.why_not}; it is deferred to the device, `compress verify` builds it there")
-        return metrics
-    return metrics | _engine(work, made, content, how, here, dataset, config)
+        return Emission(metrics, MODEL, target.runtime)
+    metrics |= _engine(work, made, content, how, here, dataset, config)
+    if int8_status is not None and how.precision == "int8":
+        metrics["status"] = int8_status
+    return Emission(metrics, sidecar.ENGINE, target.runtime)
 
 
 def _engine(
@@ -107,8 +125,6 @@ def _engine(
         "build_seconds": round(first.seconds, 2),
         "layers": _summary(first),
     }
-    if how.target == "tensorrt-rtx" and how.precision == "int8":
-        metrics["status"] = UNVERIFIED
     images = dataset.part("val")[0][: config.parity_images]
     said = _executed(builds, about, made, here, images, config)
     if said:
@@ -126,12 +142,12 @@ def _recipe(made: EmittedGraph, config: ExportConfig) -> Recipe:
     )
 
 
-def _here(config: ExportConfig) -> Here:
-    """The library, and the GPU that tensorrt needs and tensorrt-rtx does not."""
+def _here(config: ExportConfig, needs_gpu: bool) -> Here:
+    """The library and the GPU."""
     if config.engine.deferred:
         return Here(None, None, "deferred was asked for")
     device = cuda.device()
-    if config.target == "tensorrt" and device is None:
+    if needs_gpu and device is None:
         return Here(None, None, "TensorRT builds for the GPU that it finds, and there is none")
     try:
         return Here(library.load_library(config.target), device)

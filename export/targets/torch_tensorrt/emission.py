@@ -16,8 +16,10 @@ from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
+from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
 from export import parity
+from export.contract import Emission
 from export.targets.onnx import graph
 from export.targets.torch_tensorrt import package, versions
 from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network, quiet
@@ -34,16 +36,16 @@ UNKNOWN_HERE: dict[str, tuple[Any, str]] = {
 }
 
 
-def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> dict[str, Any]:
-    """The program of a teacher, student or quantized stage, run on real images; the manifest's metrics.
+def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
+    """The program of a teacher, student or quantized stage, run on real images.
 
     `model.onnx` beside it is the same network in TensorRT's dialect, from which twins are made.
     """
     _known(config)
     library = package.load_torch_tensorrt(config.target)
-    if graph.arithmetic(source, runtime="tensorrt", precision=config.precision) == "int8":
+    if graph.arithmetic(source, target, config.precision) == "int8":
         versions.check_int8(config.target)
-    made = graph.emit_graph(source, runtime="tensorrt", precision=config.precision, opset=config.opset)
+    made = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     images = dataset.part("val")[0][: config.parity_images]
     parity.check_overflow(made, images)
     artifact.write_atomic(work.add_payload(MODEL), made.proto.SerializeToString(deterministic=True))
@@ -78,7 +80,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
             return runner.infer(x)
 
     found = parity.hold_parity(made.twin, made.precision, answers, images, config)
-    return {
+    metrics = {
         "bytes": file.stat().st_size,
         "precision": made.precision,
         "parameters": count_parameters(made.twin),
@@ -88,6 +90,7 @@ def write(work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> 
         "executed": True,
         "parity": found.as_metrics() | {"batch_sizes": [within(size) for size in found.batch_sizes]},
     }
+    return Emission(metrics, name, target.runtime)
 
 
 def _known(config: ExportConfig) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
-from compress.quantization.quantizer import SIGNED, UNSIGNED, FakeQuantize, Quantizer
+from compress.quantization.grids import SIGNED, UNSIGNED
+from compress.quantization.quantizer import FakeQuantize, Quantizer
 from edge.core.errors import CompressError
 
 DTYPES = {"float32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -1,0 +1,1 @@
+"""Engines of TensorRT-RTX: what they differ in from those of TensorRT."""
