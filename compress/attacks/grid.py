@@ -25,21 +25,21 @@ def snap(x_adv: Tensor, clean: Tensor, eps: str) -> Tensor:
     return levels.clamp(min=center - limit, max=center + limit).clamp(0, 255).to(torch.uint8)
 
 
-def settle(model: Model, found: Tensor, clean: Tensor, eps: str, judge: ImageLoss) -> Tensor:
+def settle_on_grid(model: Model, floats: Tensor, clean: Tensor, eps: str, judge: ImageLoss) -> Tensor:
     """Float candidates (B,C,H,W) as uint8 images within ⌊255 ε⌋ of the uint8 `clean`, asked again after rounding.
 
     Each is rounded as it is and stretched to the whole radius, of which the larger `judge` of the model's logits
     counts: what ends just behind a boundary, as FAB's candidates do, may fall back over it when rounded.
     """
-    best = snap(found, clean, eps)
+    best = snap(floats, clean, eps)
     value = _value(model, best, judge)
-    other = snap(_stretched(found, to_float(clean), radius(eps) / 255), clean, eps)
+    other = snap(_stretched(floats, to_float(clean), radius(eps) / 255), clean, eps)
     return torch.where(column(_value(model, other, judge) > value), other, best)
 
 
-def _stretched(found: Tensor, x: Tensor, radius: float) -> Tensor:
+def _stretched(floats: Tensor, x: Tensor, radius: float) -> Tensor:
     """x + δ with δ scaled to the radius in its largest pixel; what did not move stays."""
-    moved = found - x
+    moved = floats - x
     size = column(moved.abs().amax((1, 2, 3)))
     return x + moved * (radius / size.where(size > 0, torch.ones_like(size)))
 
@@ -49,6 +49,6 @@ def _value(model: Model, images: Tensor, judge: ImageLoss) -> Tensor:
         return judge(model(to_float(images)))
 
 
-def tensors(*arrays: np.ndarray, batch_size: int) -> "zip[tuple[Tensor, ...]]":
+def tensor_batches(*arrays: np.ndarray, batch_size: int) -> "zip[tuple[Tensor, ...]]":
     """The arrays' batches, side by side."""
     return zip(*(torch.from_numpy(array).split(batch_size) for array in arrays), strict=True)

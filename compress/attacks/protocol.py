@@ -25,7 +25,7 @@ from torch import Tensor
 from compress.attacks import grid, losses, presets
 from compress.attacks.contract import EnsembleAttack, Model
 from compress.attacks.ensemble import evaluate
-from compress.attacks.grid import settle, tensors
+from compress.attacks.grid import settle_on_grid, tensor_batches
 from compress.attacks.losses import ImageLoss
 from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.data.split import to_float
@@ -247,7 +247,7 @@ class Ascent:
     ) -> Tensor:
         """Float candidates (N,C,H,W) at most `radius` away from uint8 `clean`, batch by batch."""
         strongest = []
-        for number, (images, y) in enumerate(tensors(clean, labels, batch_size=settings.batch_size)):
+        for number, (images, y) in enumerate(tensor_batches(clean, labels, batch_size=settings.batch_size)):
             x = to_float(images)
             best, best_value = x.clone(), torch.full((len(x),), -torch.inf)
             for restart in range(settings.restarts):
@@ -332,8 +332,8 @@ def on_grid(
 ) -> np.ndarray:
     """Float candidates (N,C,H,W) as uint8 images within the grid's radius of `clean`."""
     size = settings.batch_size
-    parts = zip(moved.split(size), tensors(clean, labels, batch_size=size), strict=True)
-    return torch.cat([settle(model, part, x, settings.eps, judge(y)) for part, (x, y) in parts]).numpy()
+    parts = zip(moved.split(size), tensor_batches(clean, labels, batch_size=size), strict=True)
+    return torch.cat([settle_on_grid(model, part, x, settings.eps, judge(y)) for part, (x, y) in parts]).numpy()
 
 
 def replay(
@@ -381,7 +381,7 @@ def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarra
     """
     assert artifact.model is not None
     radius, moved = grid.radius(eps) / 255, []
-    for images, y in tensors(clean[:PROBE_IMAGES], labels[:PROBE_IMAGES], batch_size=128):
+    for images, y in tensor_batches(clean[:PROBE_IMAGES], labels[:PROBE_IMAGES], batch_size=128):
         x, loss = to_float(images), losses.cross_entropy(y)
         x_adv = pgd(artifact.model, x, loss, start=x, eps=radius, step_size=radius / 2, steps=PROBE_STEPS)
         moved.append(grid.snap(x_adv, images, eps))

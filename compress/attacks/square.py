@@ -38,16 +38,14 @@ class Square:
         """Each image's best candidate; one that broke moves no more, and its later queries are not asked."""
         judge = losses.verdict(task.y)
         verdict = judge(logits_of(task.model, task.x))
-        found = task.x.clone()
+        best = task.x.clone()
         for first in range(1, self.queries, BLOCK):
             standing = (verdict <= 0).nonzero()[:, 0]
             if not len(standing):
                 break
             block = range(first, min(first + BLOCK, self.queries))
-            found[standing], verdict[standing] = self._block(
-                task.of(standing), found[standing], verdict[standing], block
-            )
-        return found
+            best[standing], verdict[standing] = self._block(task.of(standing), best[standing], verdict[standing], block)
+        return best
 
     def _block(self, task: Task, best: Tensor, verdict: Tensor, block: range) -> tuple[Tensor, Tensor]:
         """The best images (B,C,H,W) and their verdicts (B,) after the queries of the block."""
@@ -60,10 +58,10 @@ class Square:
                 continue
             side = self._side(query, *task.x.shape[2:])
             moved = (_square if task.norm == "linf" else _exchange)(task, best, draws[:, place], side)
-            found = judge(logits_of(task.model, moved))
-            better = (found > verdict) & (verdict <= 0)
+            reached = judge(logits_of(task.model, moved))
+            better = (reached > verdict) & (verdict <= 0)
             best = torch.where(ball.column(better), moved, best)
-            verdict = torch.where(better, found, verdict)
+            verdict = torch.where(better, reached, verdict)
         return best, verdict
 
     def _side(self, query: int, height: int, width: int) -> int:

@@ -64,7 +64,7 @@ def evaluate(
     from compress.config import EvaluateConfig
     from compress.folders import TORCH_STAGES
     from compress.numerics import ranks
-    from compress.stages.evaluate import EvaluateInputs, read
+    from compress.stages.evaluate import EvaluateInputs, read_evaluation
 
     flags["attack"] = list(attack) or None
     flags["curve"] = [eps.strip() for eps in curve.split(",")] if curve else None
@@ -74,7 +74,7 @@ def evaluate(
     made, complete = stage.run("compress.stages.evaluate", settled, EvaluateInputs(model, others), shared.out)
     if ranks.rank() > 0:  # the folder is rank 0's, and so is the word
         return
-    figures = read(made)
+    figures = read_evaluation(made)
     if shared.as_json:
         click.echo(stage.as_json(made, complete, evaluation=figures))
     else:

@@ -63,7 +63,7 @@ def run(config: AttackConfig, inputs: AttackInputs, out: "Path | str", *, replac
     def make(work: Work) -> None:
         settings = _settings(config)
         dataset = load_data(config.data, *stages.values())
-        index = choose(dataset, config.images)
+        index = test_images(dataset, config.images)
         models = _models(stages, _opener(inputs))
         clean, labels = dataset.images[index], dataset.labels[index]
         result = protocol.attack_models(models, clean, labels, index, settings)
@@ -106,7 +106,7 @@ def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: AttackInput
     return planned if host is None else replace_fields(planned, config={**planned.config, "host": host})
 
 
-def choose(dataset: Dataset, count: "int | None") -> np.ndarray:
+def test_images(dataset: Dataset, count: "int | None") -> np.ndarray:
     """Indices of the test images to attack, in dataset order: all, or the first of each class in equal numbers."""
     test = dataset.splits["test"]
     if count is None:

@@ -17,7 +17,8 @@ from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of
 from compress.networks.base import Classifier
 from compress.numerics import ranks
-from compress.stages.attack import choose
+from compress.stages.attack import test_images
+from edge.attacks import checks
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CheckFailed, CompressError
@@ -48,36 +49,36 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages.values())
-        index = choose(dataset, config.images)
+        index = test_images(dataset, config.images)
         images, labels = dataset.images[index], dataset.labels[index]
         say(f"evaluating {stages['model'].path} on {len(index)} test images of {dataset.name}")
-        subjects = {role: _Subject(stage, images, labels, config, work) for role, stage in stages.items()}
-        subject = subjects["model"]
-        result = subject.attacked(config.attack, config.norm, config.threat.radius)
-        checks = validity.validity_checks(
-            subject.model, images, labels, result, batch_size=config.batch_size, device=subject.device
+        models = {role: _EvaluatedModel(stage, images, labels, config, work) for role, stage in stages.items()}
+        evaluated = models["model"]
+        result = evaluated.attacked(config.attack, config.norm, config.threat.radius)
+        validity_checks = validity.validity_checks(
+            evaluated.model, images, labels, result, batch_size=config.batch_size, device=evaluated.device
         )
-        found: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "data": {**dataset.as_plan(), "n": len(index), "classes": list(dataset.classes)},
             "attack": config.attack,
             **result.as_dict(),
-            "checks": [{**asdict(check), "value": float(check.value)} for check in checks],
+            "checks": [{**asdict(check), "value": float(check.value)} for check in validity_checks],
         }
         if config.curve:
-            found["curve"] = _curve(subject, config, result)
+            figures["curve"] = _curve(evaluated, config, result)
         if config.unseen is not None:
-            found["unseen"] = _unseen(subject, config)
+            figures["unseen"] = _unseen(evaluated, config)
         if config.corruptions:
-            found["corruptions"] = _corruptions(subject)
-        if len(subjects) > 1:
-            found["transfer"] = _transfer(subjects, config, result)
-        _write(work, found, result, index)
+            figures["corruptions"] = _corruptions(evaluated)
+        if len(models) > 1:
+            figures["transfer"] = _transfer(models, config, result)
+        _write(work, figures, result, index)
 
-    made = ranks.build(
+    evaluation = ranks.build(
         out, plan_of("evaluated", config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace
     )
-    _refuse_invalid(made, config)
-    return made
+    _refuse_invalid(evaluation, config)
+    return evaluation
 
 
 def _read(inputs: EvaluateInputs) -> dict[str, Stage]:
@@ -87,7 +88,7 @@ def _read(inputs: EvaluateInputs) -> dict[str, Stage]:
     return stages
 
 
-class _Subject:
+class _EvaluatedModel:
     """One model under evaluation, on its device, with the images it is evaluated on."""
 
     def __init__(
@@ -126,60 +127,60 @@ class _Subject:
 
     def right(self, images: np.ndarray) -> np.ndarray:
         """Which images, uint8 or float32 (N,C,H,W), are classified right: bool (N,)."""
-        found = []
+        logits = []
         for begin in range(0, len(images), self.config.batch_size):
             part = torch.from_numpy(images[begin : begin + self.config.batch_size])
             x = part.float() / 255 if part.dtype == torch.uint8 else part
             with torch.no_grad():
-                found.append(self.model(x.to(self.device)).argmax(1).cpu().numpy())
-        return np.concatenate(found) == self.labels
+                logits.append(self.model(x.to(self.device)).cpu().numpy())
+        return ~checks.wrong(np.concatenate(logits), self.labels)
 
 
-def _curve(subject: _Subject, config: EvaluateConfig, result: EnsembleResult) -> list[dict[str, Any]]:
+def _curve(evaluated: _EvaluatedModel, config: EvaluateConfig, result: EnsembleResult) -> list[dict[str, Any]]:
     """Robust accuracy over radii by the quick ensemble, upper bounds; at the threat's own as measured."""
     rows = []
     for eps in config.curve:
         at = config.threat.model_copy(update={"eps": eps}).radius
-        found = result if eps == config.threat.eps else subject.attacked(["quick"], config.norm, at)
-        attack = config.attack if found is result else ["quick"]
-        rows.append({"eps": eps, "attack": attack, **found.total.as_dict()})
+        measured = eps == config.threat.eps
+        there = result if measured else evaluated.attacked(["quick"], config.norm, at)
+        rows.append({"eps": eps, "attack": config.attack if measured else ["quick"], **there.total.as_dict()})
     return rows
 
 
-def _unseen(subject: _Subject, config: EvaluateConfig) -> dict[str, Any]:
+def _unseen(evaluated: _EvaluatedModel, config: EvaluateConfig) -> dict[str, Any]:
     """The other norm, which the model was not trained against, by the quick ensemble: an upper bound."""
     norm = "l2" if config.norm == "linf" else "linf"
     assert config.unseen is not None
     radius = config.threat.model_copy(update={"eps": config.unseen}).radius
-    found = subject.attacked(["quick"], norm, radius)
-    return {"norm": norm, "eps": config.unseen, "attack": ["quick"], **found.total.as_dict()}
+    quick = evaluated.attacked(["quick"], norm, radius)
+    return {"norm": norm, "eps": config.unseen, "attack": ["quick"], **quick.total.as_dict()}
 
 
-def _corruptions(subject: _Subject) -> dict[str, Any]:
+def _corruptions(evaluated: _EvaluatedModel) -> dict[str, Any]:
     """Accuracy by corruption: its mean over severities 1, 3 and 5, and each."""
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for name in CORRUPTIONS:
-        each = {str(s): float(subject.right(corrupted(subject.images, name, s)).mean()) for s in SEVERITIES}
-        found[name] = {"mean": float(np.mean(list(each.values()))), "by_severity": each}
-    return {"mean": float(np.mean([entry["mean"] for entry in found.values()])), **found}
+        each = {str(s): float(evaluated.right(corrupted(evaluated.images, name, s)).mean()) for s in SEVERITIES}
+        rows[name] = {"mean": float(np.mean(list(each.values()))), "by_severity": each}
+    return {"mean": float(np.mean([row["mean"] for row in rows.values()])), **rows}
 
 
-def _transfer(subjects: "dict[str, _Subject]", config: EvaluateConfig, result: EnsembleResult) -> dict[str, Any]:
+def _transfer(models: "dict[str, _EvaluatedModel]", config: EvaluateConfig, result: EnsembleResult) -> dict[str, Any]:
     """What each model's adversarial images do to every other: accuracy [from][to], over all images."""
     results = {
-        role: result if role == "model" else subject.attacked(config.attack, config.norm, config.threat.radius)
-        for role, subject in subjects.items()
+        role: result if role == "model" else model.attacked(config.attack, config.norm, config.threat.radius)
+        for role, model in models.items()
     }
     matrix = {
-        source: {target: float(subjects[target].right(found.adversarial).mean()) for target in subjects}
-        for source, found in results.items()
+        source: {target: float(models[target].right(attacked.adversarial).mean()) for target in models}
+        for source, attacked in results.items()
     }
-    names = {role: str(subject.stage.path) for role, subject in subjects.items()}
+    names = {role: str(model.stage.path) for role, model in models.items()}
     return {"models": names, "accuracy": matrix}
 
 
-def _write(work: Work, found: dict[str, Any], result: EnsembleResult, index: np.ndarray) -> None:
-    artifact.write_atomic(work.add_record(FIGURES), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+def _write(work: Work, figures: dict[str, Any], result: EnsembleResult, index: np.ndarray) -> None:
+    artifact.write_atomic(work.add_record(FIGURES), json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     with open(work.add_payload(TABLE), "wb") as file:
         np.savez_compressed(
             file,
@@ -196,19 +197,23 @@ def _write(work: Work, found: dict[str, Any], result: EnsembleResult, index: np.
             adversarial=result.adversarial,
             attacks=np.array([column.name for column in result.columns]),
         )
-    total = found | {"fired": [check["name"] for check in found["checks"] if check["fired"]]}
+    total = figures | {"fired": [check["name"] for check in figures["checks"] if check["fired"]]}
     keys = ("n", "clean", "robust", "robust_bounds", "interval", "inconclusive", "fired")
     work.metrics = {key: total[key] for key in keys}
 
 
-def _refuse_invalid(made: Stage, config: EvaluateConfig) -> None:
+def _refuse_invalid(evaluation: Stage, config: EvaluateConfig) -> None:
     """A figure that a validity check calls into doubt is written, said, and fails the run."""
-    if made.metrics["fired"] and not config.allow_invalid:
-        texts = [check["text"] for check in read(made)["checks"] if check["fired"]] if ranks.rank() == 0 else []
-        raise CheckFailed(f"{made.path}: the figure is not to be trusted: {'; '.join(texts)}")
+    if evaluation.metrics["fired"] and not config.allow_invalid:
+        texts = (
+            [check["text"] for check in read_evaluation(evaluation)["checks"] if check["fired"]]
+            if ranks.rank() == 0
+            else []
+        )
+        raise CheckFailed(f"{evaluation.path}: the figure is not to be trusted: {'; '.join(texts)}")
 
 
-def read(stage: Stage) -> dict[str, Any]:
+def read_evaluation(stage: Stage) -> dict[str, Any]:
     """The figures of an evaluated stage."""
     if stage.kind != "evaluated":
         raise CompressError(f"{stage.path}: is a stage of kind {stage.kind}; needed here: evaluated")

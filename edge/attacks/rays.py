@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from edge.attacks.checks import wrong
-from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
+from edge.attacks.search import Ball, Infer, QueryAttackResult, uniform, whose_turn
 from edge.core.progress import Progress
 
 FLOAT_TOLERANCE = 1e-3  # of the range of pixels; on the 8-bit grid the bisection is exact
@@ -44,7 +44,7 @@ def rays(
     active = np.flatnonzero(right) if queries > 1 else np.arange(0)
     with Progress("rays", len(active) * (queries - 1)) as bar:
         while len(active) and time.monotonic() < deadline:
-            now = turn(active, spent, batch_size)
+            now = whose_turn(active, spent, batch_size)
             search.update(now, wrong(infer(ball.images(search.candidates(now))), y[now]))
             spent[now] += 1
             active = active[~search.reached[active] & (spent[active] < queries)]

@@ -52,7 +52,7 @@ class Ball:
         return values.astype(self.dtype)
 
 
-def turn(active: np.ndarray, spent: np.ndarray, batch_size: int) -> np.ndarray:
+def whose_turn(active: np.ndarray, spent: np.ndarray, batch_size: int) -> np.ndarray:
     """Which of the `active` images to query now, ascending: the least-queried ones, as many as fill whole batches.
 
     All of them where they do not fill one. `spent` (N,) are the queries of every image so far.

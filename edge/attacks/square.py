@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from edge.attacks import checks
-from edge.attacks.search import Ball, Infer, QueryAttackResult, turn, uniform
+from edge.attacks.search import Ball, Infer, QueryAttackResult, uniform, whose_turn
 from edge.core.progress import Progress
 
 P_INIT = 0.8
@@ -51,7 +51,7 @@ def square(
     active = np.flatnonzero(margin > 0) if queries > 1 else np.arange(0)
     with Progress("square", len(active) * (queries - 1)) as bar:
         while len(active) and time.monotonic() < deadline:
-            now = turn(active, spent, batch_size)
+            now = whose_turn(active, spent, batch_size)
             moved = _candidates(ball.of(now), best[now], seed, ids[now], spent[now], sides)
             reached = _margin(infer(ball.images(moved)), y[now])
             better = (reached < margin[now]) | (spent[now] == 1)  # the first is where the search starts

@@ -35,7 +35,7 @@ def evaluated(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         allow_invalid=True,
     )
     with np.load(stage.file("verdicts.npz")) as arrays:
-        return SimpleNamespace(stage=stage, found=evaluate.read(stage), table=dict(arrays))
+        return SimpleNamespace(stage=stage, found=evaluate.read_evaluation(stage), table=dict(arrays))
 
 
 def test_the_figures_follow_from_the_verdicts(evaluated: SimpleNamespace) -> None:

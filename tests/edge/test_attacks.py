@@ -8,7 +8,7 @@ import pytest
 
 from edge.attacks import checks
 from edge.attacks.rays import rays
-from edge.attacks.search import Ball, QueryAttackResult, turn
+from edge.attacks.search import Ball, QueryAttackResult, whose_turn
 from edge.attacks.square import SCHEDULE, side, square
 from tests.edge import linear
 
@@ -109,9 +109,9 @@ def test_batches_are_full_as_long_as_enough_images_stand(which: Attack) -> None:
 
 def test_turns_are_whole_batches_of_the_least_queried() -> None:
     spent = np.array([9, 3, 1, 3, 2, 3, 0])
-    assert turn(np.array([1, 2, 3, 4, 5]), spent, 2).tolist() == [1, 2, 3, 4]
-    assert turn(np.array([1, 2, 3]), spent, 4).tolist() == [1, 2, 3]
-    assert turn(np.array([0, 5]), spent, 1).tolist() == [0, 5]
+    assert whose_turn(np.array([1, 2, 3, 4, 5]), spent, 2).tolist() == [1, 2, 3, 4]
+    assert whose_turn(np.array([1, 2, 3]), spent, 4).tolist() == [1, 2, 3]
+    assert whose_turn(np.array([0, 5]), spent, 1).tolist() == [0, 5]
 
 
 @pytest.mark.parametrize("which", ATTACKS)
