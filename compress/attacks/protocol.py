@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.attacks import grid, losses, presets
+from compress.attacks import ball, losses, presets
+from compress.attacks.ball import settle_on_grid, tensor_batches
 from compress.attacks.contract import EnsembleAttack, Model
 from compress.attacks.ensemble import evaluate
-from compress.attacks.grid import settle_on_grid, tensor_batches
 from compress.attacks.losses import ImageLoss
 from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.data.split import to_float
@@ -63,7 +63,7 @@ class ProtocolSettings:
     @property
     def radius(self) -> float:
         """The largest radius inside ε that images of the 8-bit grid can have."""
-        return grid.radius(self.eps) / 255
+        return ball.grid_radius(self.eps) / 255
 
     def of_pgd(self) -> dict[str, Any]:
         """What a report lists of PGD at that radius."""
@@ -380,11 +380,11 @@ def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarra
     {"clean": {"n", "argmax_agreement"}, "adversarial": {…}}
     """
     assert artifact.model is not None
-    radius, moved = grid.radius(eps) / 255, []
+    radius, moved = ball.grid_radius(eps) / 255, []
     for images, y in tensor_batches(clean[:PROBE_IMAGES], labels[:PROBE_IMAGES], batch_size=128):
         x, loss = to_float(images), losses.cross_entropy(y)
         x_adv = pgd(artifact.model, x, loss, start=x, eps=radius, step_size=radius / 2, steps=PROBE_STEPS)
-        moved.append(grid.snap(x_adv, images, eps))
+        moved.append(ball.snap_to_grid(x_adv, images, eps))
     twin, agreement = AttackedModel("", "twin", "", artifact.model), {}
     for side, shown in (("clean", clean), ("adversarial", torch.cat(moved).numpy())):
         same = artifact.infer(shown).argmax(1) == twin.infer(shown).argmax(1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.attacks import grid, protocol
+from compress.attacks import ball, protocol
 from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSettings
 from compress.config import AttackConfig
 from compress.data.dataset import Dataset, first_of_each_class
@@ -156,7 +156,7 @@ def _same(stage: Stage, role: str, origins: list[Stage]) -> None:
 
 
 def _settings(config: AttackConfig) -> ProtocolSettings:
-    if grid.radius(config.threat.eps) < 1:
+    if ball.grid_radius(config.threat.eps) < 1:
         raise CompressError(
             f"threat.eps: {config.threat.eps} is less than one grey level, no other 8-bit image is within it; "
             f"give 1/255 or more"
@@ -301,7 +301,7 @@ def _describe(
         "format": FORMAT,
         "data": dataset.name,
         "classes": len(dataset.classes),
-        "threat": {"norm": "linf", "eps": settings.eps, "grid_radius": grid.radius(settings.eps)},
+        "threat": {"norm": "linf", "eps": settings.eps, "grid_radius": ball.grid_radius(settings.eps)},
         "ensemble": settings.ensemble,
         "models": [attacked.describe() for attacked in models],
         "attacks": [candidate.describe() for candidate in result.candidates],

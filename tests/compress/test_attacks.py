@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import networks
-from compress.attacks import grid, losses
+from compress.attacks import ball, losses
 from compress.attacks.pgd import batch_random_start, pgd, step_size, strongest_iterate
 from compress.data.split import to_float
 from compress.numerics.seeds import generator
@@ -109,13 +109,13 @@ def test_snapping_gives_grid_images_inside_the_integer_radius(eps: str) -> None:
     g = torch.Generator().manual_seed(0)
     clean = torch.randint(0, 256, (50, 1, 4, 4), generator=g).to(torch.uint8)
     x_adv = batch_random_start(to_float(clean), float(Fraction(eps)), g)
-    snapped = grid.snap(x_adv, clean, eps)
+    snapped = ball.snap_to_grid(x_adv, clean, eps)
     distance = (snapped.int() - clean.int()).abs().max()
-    assert int(distance) <= grid.radius(eps) == int(255 * Fraction(eps))
-    assert int(distance) >= grid.radius(eps) - 1  # it does not simply return the clean image
-    inside = (x_adv - to_float(clean)).abs() * 255 <= grid.radius(eps)
+    assert int(distance) <= ball.grid_radius(eps) == int(255 * Fraction(eps))
+    assert int(distance) >= ball.grid_radius(eps) - 1  # it does not simply return the clean image
+    inside = (x_adv - to_float(clean)).abs() * 255 <= ball.grid_radius(eps)
     assert float(((to_float(snapped) - x_adv).abs()[inside]).max()) <= 0.5 / 255 + 1e-6
-    assert torch.equal(grid.snap(to_float(clean), clean, eps), clean)
+    assert torch.equal(ball.snap_to_grid(to_float(clean), clean, eps), clean)
 
 
 def test_the_default_step_is_two_and_a_half_radii_over_the_steps() -> None:

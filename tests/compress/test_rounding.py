@@ -2,8 +2,8 @@
 
 import torch
 
-from compress.attacks import grid, losses
-from compress.attacks.grid import settle_on_grid
+from compress.attacks import ball, losses
+from compress.attacks.ball import settle_on_grid
 from compress.data.split import to_float
 
 EPS = "8/255"
@@ -31,11 +31,11 @@ def test_candidates_just_over_the_boundary_stay_over_it() -> None:
     reachable = least < 7.5 / 255
     found = x + along * (least * 1.0001)[:, None, None, None]
     assert bool((losses.margin(y)(model(found))[reachable] > 0).all()) and 5 < int(reachable.sum()) < 40
-    rounded, settled = grid.snap(found, clean, EPS), settle_on_grid(model, found, clean, EPS, losses.margin(y))
+    rounded, settled = ball.snap_to_grid(found, clean, EPS), settle_on_grid(model, found, clean, EPS, losses.margin(y))
     wrong = [model(to_float(images)).argmax(1) != y for images in (rounded, settled)]
     assert not bool(wrong[0][reachable].all()), "rounding alone loses some"
     assert bool(wrong[1][reachable].all())
-    assert int((settled.int() - clean.int()).abs().max()) <= grid.radius(EPS)
+    assert int((settled.int() - clean.int()).abs().max()) <= ball.grid_radius(EPS)
 
 
 def test_never_weaker_than_rounding_and_never_outside() -> None:
@@ -43,7 +43,7 @@ def test_never_weaker_than_rounding_and_never_outside() -> None:
     g = torch.Generator().manual_seed(2)
     found = (to_float(clean) + (torch.rand(clean.shape, generator=g) - 0.5) * 12 / 255).clamp(0, 1)
     judge = losses.margin(y)
-    settled, rounded = settle_on_grid(model, found, clean, EPS, judge), grid.snap(found, clean, EPS)
+    settled, rounded = settle_on_grid(model, found, clean, EPS, judge), ball.snap_to_grid(found, clean, EPS)
     assert bool((judge(model(to_float(settled))) >= judge(model(to_float(rounded)))).all())
     assert int((settled.int() - clean.int()).abs().max()) <= 8
     unmoved = settle_on_grid(model, to_float(clean), clean, EPS, judge)
