@@ -13,7 +13,7 @@ import numpy as np
 from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import statement
-from edge.statement.statement import OtherVersion
+from edge.statement.statement import OtherVersion, Statement
 
 MOST_SAID = 300  # characters of what is wrong
 
@@ -29,7 +29,7 @@ class CheckedPart:
 
 def check_verified(
     folder: "Path | str", *, shipped: "Path | None" = None, attack_set: "Path | None" = None
-) -> tuple[dict[str, Any], list[CheckedPart]]:
+) -> tuple[Statement, list[CheckedPart]]:
     """Compare everything in a verified folder with everything that states it; the first difference: CheckFailed.
 
     `shipped` is the artifact, a file or its exported folder, `attack_set` a folder; by default both are looked for
@@ -53,7 +53,7 @@ def check_verified(
     rows.append(_subject(path, manifest, predicate, shipped))
     rows.append(_verdicts(path, predicate))
     rows.append(_attack_set(path, manifest, predicate, attack_set))
-    return stated, rows
+    return Statement.of(stated, str(path / statement.STATEMENT)), rows
 
 
 def statement_schema() -> dict[str, Any]:

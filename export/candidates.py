@@ -192,8 +192,8 @@ def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
 def _note(row: Candidate, found: Timed) -> None:
     row.latency = found.latency
     row.rounds = found.rounds[SINGLE]
-    if found.alarm["fired"]:
-        row.why = str(found.alarm["text"])
+    if found.alarm is not None and found.alarm.fired:
+        row.why = found.alarm.meaning
 
 
 def _open(row: Candidate, size: int) -> Runner:

@@ -35,7 +35,7 @@ from compress.numerics.seeds import generator
 from edge.attacks import checks
 from edge.core.progress import Progress, say
 from edge.runtimes.runner import Runner
-from edge.statement.statement import figure
+from edge.statement.statement import Agreed, Agreement, figure
 from edge.verify.alarms import MIN_AGREEMENT, disagreement
 
 HERE = "torch on the workstation"
@@ -395,6 +395,7 @@ def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarra
 def twin_alarm(label: str, twin: str, agreement: dict[str, Any]) -> "dict[str, Any] | None":
     """What is said of an artifact that differs from its twin on more than 1 % of a kind of image, and on 4 at least."""
     side, share, count, n = disagreement(agreement)
+    side, share, count, n = disagreement(Agreement(Agreed(**found["clean"]), Agreed(**found["adversarial"])))
     if share >= MIN_AGREEMENT or count <= FEW:
         return None
     meaning = (

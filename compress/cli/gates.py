@@ -9,7 +9,7 @@ import click
 from edge.core.errors import CheckFailed
 from edge.statement.gate import ALARM, REQUIREMENT, GateJudgement, Outcome
 from edge.statement.gate_formats import GateCase, github, junit
-from edge.statement.statement import fired_alarms
+from edge.statement.statement import as_json
 
 
 def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ def judged(judgement: GateJudgement) -> dict[str, Any]:
     """What `--json` adds to the object of a verified stage."""
     found: dict[str, Any] = {
         "requirements": as_objects(judgement.outcomes),
-        "alarms": fired_alarms(judgement.stated["predicate"]),
-        "warnings": judgement.stated["predicate"].get("warnings", []),
+        "alarms": judgement.stated.predicate.fired,
+        "warnings": as_json(judgement.stated.predicate.warnings or []),
     }
     return found if judgement.comparison is None else {**found, "comparison": judgement.comparison}
 

@@ -1,11 +1,11 @@
 """The verified stage of an artifact that a board executed: sent there, followed, fetched, checked, complete here."""
 
 import contextlib
-import json
 import math
 import shutil
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import Progress, say
 from edge.evidence import samples
 from edge.statement import statement
+from edge.statement.statement import Statement
 from edge.verify import findings
 from edge.verify import verify as verification
 from edge.verify.attack_set import AttackSet
@@ -143,11 +144,11 @@ class BoardVerification:
 
     # ------------------------------------------------------------------------------------ here
 
-    def _keep(self, work: Work, stated: dict[str, Any], attacks: AttackSet) -> VerifiedWork:
+    def _keep(self, work: Work, stated: Statement, attacks: AttackSet) -> VerifiedWork:
         """What was fetched and checked becomes the stage."""
         folder = work.file(FETCHED)
-        predicate = stated["predicate"]
-        predicate["lineage"] = findings.lineage(self._exported)  # of which a board knows the beginning alone
+        lineage = findings.lineage(self._exported)  # of which a board knows the beginning alone
+        stated = Statement(replace(stated.predicate, lineage=lineage))
         shutil.move(folder / statement.VERDICTS, work.add_payload(statement.VERDICTS))
         for name in transfer.ENGINE_FILES:
             if (folder / name).exists():
@@ -156,11 +157,10 @@ class BoardVerification:
             if (folder / name).exists():
                 shutil.move(folder / name, work.add_record(name))
         shutil.rmtree(folder)
-        text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        artifact.write_atomic(work.add_record(statement.STATEMENT), text)
+        artifact.write_atomic(work.add_record(statement.STATEMENT), stated.text())
         with np.load(work.file(verification.LATENCY), allow_pickle=False) as timed:
             samples_ns = timed["samples_ns"]
-        work.metrics = {**verification.metrics(stated), "host": self._link.host}
+        work.metrics = {**verification.metrics(stated.predicate), "host": self._link.host}
         return VerifiedWork(work, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
 
     def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from edge.core.progress import Progress
 from edge.evidence import samples
 from edge.runtimes import preprocess
 from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
-from edge.statement.statement import STATEMENT, VERDICTS
+from edge.statement.statement import STATEMENT, VERDICTS, Predicate, Statement
 from edge.verify.attack_set import AttackSet
 from edge.verify.verify import LATENCY
 
@@ -35,7 +35,7 @@ SLACK = 64 << 20  # bytes, beside what grows with the number of images
 ENGINE_MOST = 4 << 30
 
 
-def fetch_result(connection: Connection, job: str, exported: Stage, attacks: AttackSet, into: Path) -> dict[str, Any]:
+def fetch_result(connection: Connection, job: str, exported: Stage, attacks: AttackSet, into: Path) -> Statement:
     """The job's files in the folder `into`, and its statement; what is not as it should be: CompressError."""
     into.mkdir(exist_ok=True)
     most = SLACK + 8 * attacks.clean.nbytes + 4 * attacks.adversarial.nbytes
@@ -50,7 +50,7 @@ def fetch_result(connection: Connection, job: str, exported: Stage, attacks: Att
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
         stated, _ = statement_check.check_verified(into, shipped=shipped, attack_set=attacks.stage.path)
-        _asked(stated["predicate"], exported, attacks)
+        _asked(stated.predicate, exported, attacks)
         _same_images(into / VERDICTS, attacks)
         _timed(into / LATENCY)
     except (CompressError, ValueError, KeyError, TypeError, MemoryError, EOFError, zipfile.BadZipFile) as fault:
@@ -102,10 +102,10 @@ def _bounded(content: bytes, most: int) -> None:
             raise ValueError("an archive that unpacks to more than it can hold")
 
 
-def _asked(predicate: Mapping[str, Any], exported: Stage, attacks: AttackSet) -> None:
+def _asked(predicate: Predicate, exported: Stage, attacks: AttackSet) -> None:
     pairs = (
-        ("artifact", predicate["artifact"]["identity"], exported.identity),
-        ("attack set", predicate["attack_set"]["identity"], attacks.stage.identity),
+        ("artifact", predicate.artifact.identity, exported.identity),
+        ("attack set", predicate.attack_set.identity if predicate.attack_set else "", attacks.stage.identity),
     )
     for what, got, want in pairs:
         if got != want:

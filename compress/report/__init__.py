@@ -16,7 +16,7 @@ from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError
 from edge.statement import gate
-from edge.statement.statement import read_statement
+from edge.statement.statement import Statement, read_statement
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _statements(found: Sources) -> dict[str, dict[str, Any]]:
     """Each verified stage's statement under the name it has in the report: `onnx int8 on cpu`."""
     statements: dict[str, dict[str, Any]] = {}
     for folder, stage in found.verified.items():
-        statement = read_statement(stage.file("statement.json"))
+        statement = read_statement(stage.file("statement.json")).as_json()
         name = f"{page.artifact_name(statement)} on {stage.config['device']}"
         statements[name if name not in statements else f"{name} ({folder})"] = statement
     return statements
@@ -93,7 +93,7 @@ def _strangers(found: Sources, statements: Mapping[str, Any]) -> list[str]:
 def _judged(shipped: "Mapping[str, Any] | None", require: Sequence[str]) -> list[dict[str, Any]]:
     if shipped is None:
         return []
-    outcomes = gate.judge_requirements(shipped, [gate.parse_requirement(text) for text in require])
+    outcomes = gate.judge_requirements(Statement.of(shipped), [gate.parse_requirement(text) for text in require])
     return [
         {"text": text, "passed": outcome.passed, "why": outcome.why}
         for text, outcome in zip(require, outcomes, strict=True)

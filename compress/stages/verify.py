@@ -19,5 +19,5 @@ def run(config: Mapping[str, Any], inputs: VerifyInputs, out: "Path | str", *, r
 
 def add_page(written: VerifiedWork) -> None:
     """`report.html` as a record of the folder."""
-    page.write_verified(written.work.path, written.statement, written.samples_ns, written.evidence)
+    page.write_verified(written.work.path, written.statement.as_json(), written.samples_ns, written.evidence)
     written.work.add_record(page.REPORT)

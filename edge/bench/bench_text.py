@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.core.readable import table
-from edge.statement.wording import load_phrase
-from edge.statement.wording import machine_lines as evidence
+from edge.statement.statement import MachineWarning
+from edge.statement.wording import load_phrase, machine_lines
 
 Result = Mapping[str, Any]
 TITLES = ["artifact", "scenario", "batch", "p50", "p90", "p99", "images/s", ""]
@@ -20,7 +20,7 @@ def bench_lines(found: Result) -> list[str]:
     said = [*table(TITLES, rows), ""]
     said += [f"{labels[each['name']]}: {line}" for each in found["artifacts"] for line in _about(each)]
     said += [_compared(row, labels) for row in found["compared"]]
-    said += evidence(found)
+    said += machine_lines(found["machine"], [MachineWarning(**row) for row in found["warnings"]])
     load = found["artifacts"][0]["latency"]["conditions"]["load"]
     loaded = "" if load is None else f"; beside it: {load_phrase(load)}"
     return [*said, f"queries: {found['queries']}{loaded}; {found['nature']}"]

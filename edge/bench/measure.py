@@ -19,6 +19,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import Progress, say
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
+from edge.statement.statement import Alarm
 
 SINGLE, OFFLINE, CAMERA = "single-stream", "offline", "camera"
 
@@ -89,7 +90,7 @@ class Timed:
     samples: dict[str, Any] = field(default_factory=dict)  # raw arrays, int64 ns
     spans: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # what → ns on the clock, images
     rounds: dict[str, "list[float]"] = field(default_factory=dict)  # what → a median ms or a rate, a turn each
-    alarm: dict[str, Any] = field(default_factory=dict)  # answers that timing changed
+    alarm: "Alarm | None" = None  # answers that timing changed
 
 
 def check_timing(subjects: Sequence[TimingSubject], ask: TimingRequest) -> None:

@@ -15,6 +15,7 @@ from edge.core.errors import CompressError
 from edge.evidence import Watch, samples
 from edge.runtimes import preprocess
 from edge.runtimes.runner import Runner, executable, open_runner
+from edge.statement.statement import as_json
 
 RESULT = "bench.json"
 NOISE = "seeded uniform noise"
@@ -59,7 +60,8 @@ def run_bench(
         "queries": shown,
         "preprocess": None if pipeline is None else {"name": pipeline.name, "sha256": pipeline.sha256},
         "artifacts": [
-            {"name": timed.name, **timed.about, "latency": timed.latency, "alarms": [timed.alarm]} for timed in found
+            {"name": timed.name, **timed.about, "latency": timed.latency, "alarms": [as_json(timed.alarm)]}
+            for timed in found
         ],
         "compared": compare_timings(found, ask.seed),
         "config": dict(config),

@@ -13,6 +13,7 @@ from edge.bench.clock import Clock
 from edge.core.progress import Progress
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner
+from edge.statement.statement import Alarm
 
 KEPT_MOST = 32
 
@@ -47,16 +48,16 @@ class KeptAnswers:
         self._due += math.floor(math.log(1 - self._draw.random()) / math.log1p(-self._weight))
 
 
-def timed_logits_alarm(n: int, different: int) -> dict[str, Any]:
-    """A row of the statement's alarms: answers during timing that were not the same bits when asked again."""
-    return {
-        "name": "timed logits differ",
-        "fired": different > 0,
-        "count": different,
-        "threshold": 0,
-        "interval": None,
-        "meaning": f"{different} of {n} queries sampled during timing got other logits when asked again untimed",
-    }
+def timed_logits_alarm(n: int, different: int) -> Alarm:
+    """One of the statement's alarms: answers during timing that were not the same bits when asked again."""
+    return Alarm(
+        name="timed logits differ",
+        fired=different > 0,
+        count=different,
+        threshold=0,
+        interval=None,
+        meaning=f"{different} of {n} queries sampled during timing got other logits when asked again untimed",
+    )
 
 
 STEP = 100  # queries between two looks at the progress bar

@@ -11,9 +11,8 @@ import numpy as np
 from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.proportions import PairedShares
-from edge.statement import statement
 from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase
-from edge.statement.statement import VERDICTS
+from edge.statement.statement import VERDICTS, Predicate, Statement, read_statement
 
 ARRAYS = ("index", "labels", "clean_predictions", "attacks", "broken")
 WORSE, NOT_WORSE, INCONCLUSIVE = "worse", "not worse", "inconclusive"
@@ -28,7 +27,7 @@ class JudgedArtifact:
     """A statement with the verdicts that belong to it; N images, A attacks."""
 
     name: str
-    statement: Mapping[str, Any]
+    stated: Statement
     index: np.ndarray  # int64 (N,), places in the dataset
     labels: np.ndarray  # int64 (N,)
     right: np.ndarray  # bool (N,), when clean
@@ -40,9 +39,9 @@ class JudgedArtifact:
     def read(cls, where: "Path | str") -> "JudgedArtifact":
         """Of a verified folder or of its statement's file, beside which the verdicts lie."""
         path = Path(where)
-        stated = statement.read_statement(path)
+        stated = read_statement(path)
         file = (path if path.is_dir() else path.parent) / VERDICTS
-        bound = stated["predicate"]["verdicts"]["sha256"]
+        bound = stated.predicate.verdicts.sha256 if stated.predicate.verdicts else None
         try:
             content = file.read_bytes()
             if artifact.bytes_sha256(content) != bound:
@@ -61,9 +60,8 @@ class JudgedArtifact:
         return cls(str(where), stated, index, labels, predictions == labels, attacks.tolist(), broken, undecided)
 
     @property
-    def predicate(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.statement["predicate"]
-        return found
+    def predicate(self) -> Predicate:
+        return self.stated.predicate
 
     @property
     def stands(self) -> np.ndarray:
@@ -73,12 +71,12 @@ class JudgedArtifact:
 
 def check_pairable(new: JudgedArtifact, old: JudgedArtifact) -> None:
     """Refuse what cannot be paired: another threat, other data, other images."""
-    threats = [{key: one.predicate["threat"][key] for key in ("norm", "eps")} for one in (new, old)]
+    threats = [(one.predicate.threat.norm, one.predicate.threat.eps) for one in (new, old)]
     if threats[0] != threats[1]:
-        said = [f"{threat['norm']} eps {threat['eps']}" for threat in threats]
+        said = [f"{norm} eps {eps}" for norm, eps in threats]
         _refuse(old, f"judged under {said[1]}, {new.name} under {said[0]}", "compare statements of one threat model")
     for key in ("name", "fingerprint", "split", "n"):
-        a, b = new.predicate["data"][key], old.predicate["data"][key]
+        a, b = getattr(new.predicate.data, key), getattr(old.predicate.data, key)
         if a != b:
             what = {"n": "images", "fingerprint": "data fingerprint"}.get(key, key)
             _refuse(old, f"{what} {b!s:.12}, {new.name} has {a!s:.12}", "verify both with one attack set's images")
@@ -104,17 +102,17 @@ def compare_verified(
     The same bytes that lose no image are not worse, whatever n: it is the same classifier.
     """
     check_pairable(new, old)
-    same = new.predicate["artifact"]["sha256"] == old.predicate["artifact"]["sha256"]
+    same = new.predicate.artifact.sha256 == old.predicate.artifact.sha256
     now, before = ((one.stands & ~one.undecided, one.stands) for one in (new, old))
     clean = _judged((new.right, new.right), (old.right, old.right), margin_points / 100, same, [])
     robust = _judged(now, before, margin_points / 100, same, _doubts(new, old, allow))
     verdicts = {clean["verdict"], robust["verdict"]}
     fallen = old.stands & ~new.stands
     return {
-        "baseline": {"name": old.name, "sha256": old.predicate["artifact"]["sha256"], "kind": _kind(old)},
-        "artifact": {"name": new.name, "sha256": new.predicate["artifact"]["sha256"], "kind": _kind(new)},
+        "baseline": {"name": old.name, "sha256": old.predicate.artifact.sha256, "kind": _kind(old)},
+        "artifact": {"name": new.name, "sha256": new.predicate.artifact.sha256, "kind": _kind(new)},
         "same_bytes": same,
-        "same_attack_set": new.predicate["attack_set"]["identity"] == old.predicate["attack_set"]["identity"],
+        "same_attack_set": new.predicate.attack_set == old.predicate.attack_set,
         "margin_points": margin_points,
         "verdict": next(word for word in (WORSE, INCONCLUSIVE, NOT_WORSE) if word in verdicts),
         "clean": clean,
@@ -131,16 +129,16 @@ def compare_verified(
 
 
 def _kind(one: JudgedArtifact) -> str:
-    figures = one.predicate["figures"]
-    if figures["robust"]:
+    figures = one.predicate.figures
+    if figures.robust:
         return "robust"
-    return "inconclusive" if statement.inconclusive(one.predicate) else "upper_bound"
+    return "inconclusive" if figures.inconclusive else "upper_bound"
 
 
 def _doubts(new: JudgedArtifact, old: JudgedArtifact, allow: "frozenset[str]") -> list[str]:
     """Why the new figure may be better than the artifact, so that it can not be called not worse."""
-    found = [f"alarm fired: {name}" for name in statement.fired_alarms(new.predicate) if name not in allow]
-    here, there = ({part["part"] for part in one.predicate["protocol"] if part["covered"]} for one in (new, old))
+    found = [f"alarm fired: {name}" for name in new.predicate.fired if name not in allow]
+    here, there = ({part.part for part in one.predicate.protocol if part.covered} for one in (new, old))
     lacking = sorted(there - here)
     if lacking:
         found.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
@@ -201,7 +199,7 @@ def _fallen(new: JudgedArtifact, place: int) -> dict[str, Any]:
 
 
 def _p50(one: JudgedArtifact) -> float:
-    return float(one.predicate["latency"]["p50_ms"])
+    return float(one.predicate.latency["p50_ms"])
 
 
 SHOWN = 5  # rows of attacks, classes and images

@@ -13,7 +13,7 @@ from edge.evidence.warnings import WARNINGS
 from edge.statement import comparison, statement, wording
 from edge.statement.comparison import MARGIN_POINTS, JudgedArtifact
 from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase
-from edge.statement.statement import ALARMS, fired_alarms, inconclusive, protocol_covered
+from edge.statement.statement import ALARMS, Figure, Predicate, Statement, Undecided
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
 KNOWN = {
@@ -100,62 +100,60 @@ def allowed_names(given: Sequence[str]) -> frozenset[str]:
 
 
 def judge_requirements(
-    statement: Mapping[str, Any], requirements: Sequence[Requirement], allow: "frozenset[str]" = frozenset()
+    stated: Statement, requirements: Sequence[Requirement], allow: "frozenset[str]" = frozenset()
 ) -> list[Outcome]:
     """Each requirement against the statement; for accuracies the end of the interval that is against it.
 
     An alarm that fired and is not in `allow` fails every requirement on an accuracy: the figure is not to be trusted.
     """
-    raised = [name for name in fired_alarms(statement["predicate"]) if name not in allow]
-    return [_judge(statement["predicate"], requirement, raised) for requirement in requirements]
+    raised = [name for name in stated.predicate.fired if name not in allow]
+    return [_judge(stated.predicate, requirement, raised) for requirement in requirements]
 
 
-def _judge(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+def _judge(predicate: Predicate, requirement: Requirement, raised: Sequence[str]) -> Outcome:
     if requirement.name in ACCURACIES:
         return _accuracy(predicate, requirement, raised)
-    if requirement.name == "agreement" and predicate["agreement"] is None:
+    if requirement.name == "agreement" and predicate.agreement is None:
         return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
     got = _plain(predicate, requirement.name)
     return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, f"{got:g}")
 
 
-def _accuracy(predicate: Mapping[str, Any], requirement: Requirement, raised: Sequence[str]) -> Outcome:
+def _accuracy(predicate: Predicate, requirement: Requirement, raised: Sequence[str]) -> Outcome:
     below = requirement.op.startswith("<")
-    figure, undecided = predicate["figures"][requirement.name], ""
+    figures, undecided = predicate.figures, ""
+    figure = figures.clean if requirement.name == "clean" else figures.robust
     if figure is None:
-        if inconclusive(predicate) is None or not protocol_covered(predicate):
+        if figures.inconclusive is None or not predicate.is_covered:
             return Outcome(requirement, False, None, _only_a_bound(predicate))
-        figure, undecided = _undecided(predicate, below)
-    low, high = figure["interval"]
+        figure, undecided = _undecided(figures.inconclusive, below)
+    low, high = figure.interval
     got, end = (high, "upper") if below else (low, "lower")
     met = _OPERATORS[requirement.op](got, requirement.value)
-    why = f"{figure['value']:.4f} on {figure['n']} images, {end} end of its {figure['level']:.0%} interval {got:.4f}"
+    why = f"{figure.value:.4f} on {figure.n} images, {end} end of its {figure.level:.0%} interval {got:.4f}"
     if raised:
         return Outcome(requirement, False, got, f"alarm fired: {', '.join(raised)}; {why}{undecided}")
     return Outcome(requirement, met, got, f"{why}{undecided}")
 
 
-def _undecided(predicate: Mapping[str, Any], below: bool) -> tuple[Mapping[str, Any], str]:
+def _undecided(left_open: Undecided, below: bool) -> tuple[Figure, str]:
     """The worse of an inconclusive figure's two bounds, and what to say of it."""
-    found = predicate["figures"]["inconclusive"]
-    end = "stand" if below else "fall"
-    said = (
-        f"; inconclusive, {found['undecided']} images undecided when the budget of {found['budget_seconds']:g} s ended"
-    )
-    return found[f"if_all_{end}"], f"{said}, taken to {end}"
+    end, figure = ("stand", left_open.if_all_stand) if below else ("fall", left_open.if_all_fall)
+    budget = f"{left_open.undecided} images undecided when the budget of {left_open.budget_seconds:g} s ended"
+    return figure, f"; inconclusive, {budget}, taken to {end}"
 
 
-def _only_a_bound(predicate: Mapping[str, Any]) -> str:
-    missing = "; ".join(f"({part['part']}) {part['where']}" for part in predicate["protocol"] if not part["covered"])
-    return f"only an upper bound of {predicate['figures']['upper_bound']['value']:.4f}, not covered: {missing}"
+def _only_a_bound(predicate: Predicate) -> str:
+    missing = "; ".join(f"({part.part}) {part.where}" for part in predicate.protocol if not part.covered)
+    return f"only an upper bound of {predicate.figures.worst.value:.4f}, not covered: {missing}"
 
 
-def _plain(predicate: Mapping[str, Any], name: str) -> float:
+def _plain(predicate: Predicate, name: str) -> float:
     if name == "size_bytes":
-        return float(predicate["artifact"]["bytes"])
-    if name == "agreement":
-        return float(predicate["agreement"]["clean"]["argmax_agreement"])
-    return float(predicate["latency"][name])
+        return float(predicate.artifact.bytes)
+    if name == "agreement" and predicate.agreement is not None:
+        return predicate.agreement.clean.argmax_agreement
+    return float(predicate.latency[name])
 
 
 REQUIREMENT, ALARM, STATE = "requirement", "alarm", "machine state"
@@ -196,7 +194,7 @@ class GateTerms:
 class GateJudgement:
     """A verified folder under some terms."""
 
-    stated: Mapping[str, Any]
+    stated: Statement
     terms: GateTerms
     outcomes: Sequence[Outcome]
     comparison: "Mapping[str, Any] | None"
@@ -229,21 +227,21 @@ class GateJudgement:
         """Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well."""
         required = any(outcome.requirement.name in ACCURACIES for outcome in self.outcomes)
         found = []
-        for alarm in self.stated["predicate"]["alarms"]:
-            passes = alarm["name"] in self.terms.allow
-            result = (FAILED if required and not passes else SKIPPED) if alarm["fired"] else PASSED
-            why = f"{alarm['meaning']}; allowed" if passes else alarm["meaning"]
-            found.append(GateCase(ALARM, f"{of}{alarm['name']}", result, why))
+        for alarm in self.stated.predicate.alarms:
+            passes = alarm.name in self.terms.allow
+            result = (FAILED if required and not passes else SKIPPED) if alarm.fired else PASSED
+            why = f"{alarm.meaning}; allowed" if passes else alarm.meaning
+            found.append(GateCase(ALARM, f"{of}{alarm.name}", result, why))
         return found
 
     def _states(self, of: str) -> list[GateCase]:
         """Warnings of the machine's state: failed under `strict` where not allowed."""
         found = []
-        for row in self.stated["predicate"].get("warnings", ()):
-            passes = row["name"] in self.terms.allow
-            why = f"{row['found']}; {'allowed' if passes else row['fix']}"
+        for row in self.stated.predicate.warnings or ():
+            passes = row.name in self.terms.allow
+            why = f"{row.found}; {'allowed' if passes else row.fix}"
             found.append(
-                GateCase(STATE, f"{of}{row['name']}", FAILED if self.terms.strict and not passes else SKIPPED, why)
+                GateCase(STATE, f"{of}{row.name}", FAILED if self.terms.strict and not passes else SKIPPED, why)
             )
         return found
 

@@ -3,77 +3,78 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edge.statement.statement import inconclusive
-
-Predicate = Mapping[str, Any]
+from edge.statement.statement import PREDICATE_TYPE, VERSION, Agreement, Figure, MachineWarning, Predicate, Statement
 
 
-def statement_text(statement: Mapping[str, Any]) -> str:
+def statement_text(stated: Statement) -> str:
     """The statement for a person at a terminal, in a few lines."""
-    p = statement["predicate"]
-    artifact, threat, latency = p["artifact"], p["threat"], p["latency"]
+    p = stated.predicate
+    artifact, threat, latency = p.artifact, p.threat, p.latency
     lines = [
-        f"{artifact['file']} {artifact['sha256'][:12]}  {artifact['precision']}, {artifact['bytes']:,} bytes",
-        f"threat      {threat['norm']}, eps {threat['eps']} ({threat['grid_radius']} grey levels), "
-        f"{p['data']['n']} test images of {p['data']['name']}",
-        f"clean       {figure_phrase(p['figures']['clean'])}",
+        f"{artifact.file} {artifact.sha256[:12]}  {artifact.precision}, {artifact.bytes:,} bytes",
+        f"threat      {threat.norm}, eps {threat.eps} ({threat.grid_radius} grey levels), "
+        f"{p.data.n} test images of {p.data.name}",
+        f"clean       {figure_phrase(p.figures.clean)}",
         f"robust      {_robust(p)}",
-        f"agreement   {_agreement(p['agreement'])}",
+        f"agreement   {_agreement(p.agreement)}",
         f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
         f"({latency['n']} samples)",
         *latency_lines(p),
+        *machine_lines(p.machine, p.warnings or []),
+        *(f"ALARM       {alarm.name}: {alarm.meaning}" for alarm in p.alarms if alarm.fired),
     ]
-    lines += machine_lines(p)
-    lines += [f"ALARM       {alarm['name']}: {alarm['meaning']}" for alarm in p["alarms"] if alarm["fired"]]
     return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
 
 
-def _robust(predicate: Mapping[str, Any]) -> str:
-    figures, open_ = predicate["figures"], inconclusive(predicate)
-    if figures["robust"]:
-        return f"{figure_phrase(figures['robust'])}, worst case over {len(predicate['attacks'])} attacks"
-    missing = ", ".join(part["part"] for part in predicate["protocol"] if not part["covered"])
-    bound = f"at most {figure_phrase(figures['upper_bound'])}: an upper bound, not covered: {missing}"
-    if open_ is None:
+def _robust(predicate: Predicate) -> str:
+    figures, left_open = predicate.figures, predicate.figures.inconclusive
+    if figures.robust:
+        return f"{figure_phrase(figures.robust)}, worst case over {len(predicate.attacks)} attacks"
+    missing = ", ".join(part.part for part in predicate.protocol if not part.covered)
+    bound = f"at most {figure_phrase(figures.worst)}: an upper bound, not covered: {missing}"
+    if left_open is None:
         return bound
-    undecided = f"{open_['undecided']} images undecided when the budget of {open_['budget_seconds']:g} s ended"
+    undecided = f"{left_open.undecided} images undecided when the budget of {left_open.budget_seconds:g} s ended"
     if missing:
         return f"{bound}; {undecided}"
     return (
-        f"inconclusive, {undecided}: {figure_phrase(open_['if_all_fall'])} if all of them fall, "
-        f"{figure_phrase(open_['if_all_stand'])} if all stand"
+        f"inconclusive, {undecided}: {figure_phrase(left_open.if_all_fall)} if all of them fall, "
+        f"{figure_phrase(left_open.if_all_stand)} if all stand"
     )
 
 
-def _agreement(found: "Mapping[str, Any] | None") -> str:
-    if found is None:
+def _agreement(agreement: "Agreement | None") -> str:
+    if agreement is None:
         return "not measured: the attack set does not hold the artifact's twin"
-    clean, adversarial = found["clean"]["argmax_agreement"], found["adversarial"]["argmax_agreement"]
+    clean, adversarial = agreement.clean.argmax_agreement, agreement.adversarial.argmax_agreement
     return f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
 
 
-def figure_phrase(entry: Mapping[str, Any]) -> str:
+def figure_phrase(figure: Figure) -> str:
     """A figure with its count and interval: `50.0% (100 of 200, 95% interval 43.0% to 57.0%)`."""
-    low, high = entry["interval"]
-    of = f"{entry['count']} of {entry['n']}"
-    return f"{entry['value']:.1%} ({of}, {entry['level']:.0%} interval {low:.1%} to {high:.1%})"
+    low, high = figure.interval
+    return f"{figure.value:.1%} ({figure.count} of {figure.n}, {figure.level:.0%} interval {low:.1%} to {high:.1%})"
 
 
-def statement_details(statement: Mapping[str, Any]) -> str:
+def statement_details(stated: Statement) -> str:
     """The summary, then attacks, protocol, alarms, float figures, machine, versions, lineage and bound files."""
-    predicate = statement["predicate"]
+    p = stated.predicate
     parts = {
-        f"statement   version {predicate['version']}, {statement['predicateType']}": [],
-        "attacks": _attacks(predicate),
-        "protocol": [_part(part) for part in predicate["protocol"]],
-        "alarms": [_alarm(alarm) for alarm in predicate["alarms"]],
-        "float figures, off the 8-bit grid": _float_figures(predicate),
-        "execution": _execution(predicate),
-        "state of the machine": machine_details(predicate),
-        "lineage": [f"{entry['stage']:<12} {entry['identity']}" for entry in predicate["lineage"]],
-        "bound files": _bound(statement),
+        f"statement   version {VERSION}, {PREDICATE_TYPE}": [],
+        "attacks": _attacks(p),
+        "protocol": [
+            f"({part.part}) {'covered    ' if part.covered else 'NOT covered'} {part.what}: "
+            f"{', '.join(part.attacks) or '–'}; {part.where}"
+            for part in p.protocol
+        ],
+        "alarms": [f"{'FIRED ' if alarm.fired else 'silent'} {alarm.name}: {alarm.meaning}" for alarm in p.alarms],
+        "float figures, off the 8-bit grid": _float_figures(p),
+        "execution": _execution(p),
+        "state of the machine": machine_details(p.machine),
+        "lineage": [f"{ancestor.stage:<12} {ancestor.identity}" for ancestor in p.lineage],
+        "bound files": _bound(p),
     }
-    lines = [statement_text(statement)]
+    lines = [statement_text(stated)]
     for title, rows in parts.items():
         if rows or title.startswith("statement"):
             lines += ["", title, *(f"  {row}" for row in rows)]
@@ -82,10 +83,10 @@ def statement_details(statement: Mapping[str, Any]) -> str:
 
 def _attacks(predicate: Predicate) -> list[str]:
     rows = [["", "kind", "accuracy", "broken", "alone", "parameters", "where"]]
-    for row in predicate["attacks"]:
-        given = ", ".join(f"{key} {_value(value)}" for key, value in row["parameters"].items())
-        counts = [f"{row['robust_accuracy']:.1%}", str(row["broken"]), str(row["alone"])]
-        rows.append([row["name"], row["kind"], *counts, given, row["where"]])
+    for row in predicate.attacks:
+        parameters = ", ".join(f"{key} {_value(value)}" for key, value in row.parameters.items())
+        counts = [f"{row.robust_accuracy:.1%}", str(row.broken), str(row.alone)]
+        rows.append([row.name, row.kind, *counts, parameters, row.where])
     return _columns(rows) if len(rows) > 1 else []
 
 
@@ -93,21 +94,12 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _part(part: Predicate) -> str:
-    said = "covered    " if part["covered"] else "NOT covered"
-    return f"({part['part']}) {said} {part['what']}: {', '.join(part['attacks']) or '–'}; {part['where']}"
-
-
-def _alarm(alarm: Predicate) -> str:
-    return f"{'FIRED ' if alarm['fired'] else 'silent'} {alarm['name']}: {alarm['meaning']}"
-
-
 def _float_figures(predicate: Predicate) -> list[str]:
-    found = predicate.get("float_figures", {})
-    return [f"{label}: {', '.join(_shares(figures))}" for label, figures in found.items()]
+    by_label = predicate.float_figures or {}
+    return [f"{label}: {', '.join(_shares(figures))}" for label, figures in by_label.items()]
 
 
-def _shares(figures: Predicate) -> list[str]:
+def _shares(figures: Mapping[str, Any]) -> list[str]:
     """Whatever the attack set says of a model: shares as they are, figures by their value."""
     said = []
     for name, value in figures.items():
@@ -117,21 +109,22 @@ def _shares(figures: Predicate) -> list[str]:
 
 
 def _execution(predicate: Predicate) -> list[str]:
-    runtime, before = predicate["runtime"], predicate["machine"]["before"]
-    versions = ", ".join(f"{name} {version}" for name, version in predicate["versions"].items())
+    runtime, before = predicate.runtime, predicate.machine["before"]
+    versions = ", ".join(f"{name} {version}" for name, version in predicate.versions.items())
     return [
         f"{runtime['name']} {runtime['version']}, {runtime['provider']}, {runtime['threads']} threads, "
-        f"batches of {predicate['batch_size']}, seed {predicate['seed']}",
+        f"batches of {predicate.batch_size}, seed {predicate.seed}",
         f"machine   {before.get('cpu') or 'unknown CPU'}, kernel {before.get('kernel') or 'unknown'}",
         f"versions  {versions or 'none recorded'}",
     ]
 
 
-def _bound(statement: Mapping[str, Any]) -> list[str]:
-    predicate = statement["predicate"]
-    files = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
-    files[predicate["verdicts"]["file"]] = predicate["verdicts"]["sha256"]
-    files |= predicate["attack_set"]["files"]
+def _bound(predicate: Predicate) -> list[str]:
+    files = {predicate.artifact.file: predicate.artifact.sha256}
+    if predicate.verdicts is not None:
+        files[predicate.verdicts.file] = predicate.verdicts.sha256
+    if predicate.attack_set is not None:
+        files |= predicate.attack_set.files
     width = max(map(len, files))
     return [f"{name:<{width}}  {sha256}" for name, sha256 in files.items()]
 
@@ -141,9 +134,9 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def latency_lines(predicate: Mapping[str, Any]) -> Iterator[str]:
+def latency_lines(predicate: Predicate) -> Iterator[str]:
     """Offline, camera, load and preprocessing, of what was measured."""
-    latency = predicate["latency"]
+    latency = predicate.latency
     if row := latency.get("offline"):
         size, seconds = row["batch_size"], row["seconds"]
         yield f"offline     {row['images_per_s']:,.0f} images/s at batch {size} over {seconds:.1f} s"
@@ -153,10 +146,10 @@ def latency_lines(predicate: Mapping[str, Any]) -> Iterator[str]:
         yield f"camera      {row['fps']:g} frames/s: {times}; of {row['frames']} frames {late}"
     if load := latency.get("conditions", {}).get("load"):
         yield f"load        {load_phrase(load)} beside all that was timed"
-    if pipeline := predicate.get("preprocess"):
-        taken, right = latency["preprocess_ms"]["p50_ms"], pipeline["clean"]["value"]
-        stay = f"{right:.1%} of clean images right, {pipeline['same_prediction']:.1%} of predictions stay"
-        yield f"preprocess  {pipeline['name']}: p50 {taken:.3f} ms, inside the latency; through it {stay}"
+    if pipeline := predicate.preprocess:
+        taken, right = latency["preprocess_ms"]["p50_ms"], pipeline.clean.value
+        stay = f"{right:.1%} of clean images right, {pipeline.same_prediction:.1%} of predictions stay"
+        yield f"preprocess  {pipeline.name}: p50 {taken:.3f} ms, inside the latency; through it {stay}"
 
 
 def load_phrase(load: Mapping[str, Any]) -> str:
@@ -167,29 +160,29 @@ def load_phrase(load: Mapping[str, Any]) -> str:
     return f"{count} busy process{'es' if count > 1 else ''}"
 
 
-def machine_lines(predicate: Predicate) -> list[str]:
+def machine_lines(machine: Mapping[str, Any], warnings: Sequence[MachineWarning]) -> list[str]:
     """For the summary: energy where it was measured, and each warning with what ends it."""
-    found = energy_phrase(predicate)
-    told = [f"energy      {found}"] if found else []
-    return told + [f"warning     {row['name']}: {row['found']}; {row['fix']}" for row in predicate.get("warnings", ())]
+    energy = energy_phrase(machine)
+    lines = [f"energy      {energy}"] if energy else []
+    return lines + [f"warning     {warning.name}: {warning.found}; {warning.fix}" for warning in warnings]
 
 
-def energy_phrase(predicate: Predicate) -> "str | None":
+def energy_phrase(machine: Mapping[str, Any]) -> "str | None":
     """`12.3 mJ an image on VDD_IN, 8.1 mJ above idle`; None where it was not measured."""
-    found = (predicate["machine"].get("during") or {}).get("energy") or {}
-    if found.get("gross_mj") is None:
+    energy = (machine.get("during") or {}).get("energy") or {}
+    if energy.get("gross_mj") is None:
         return None
-    net = "" if found["net_mj"] is None else f", {found['net_mj']:.3g} mJ above idle"
-    return f"{found['gross_mj']:.3g} mJ an image on {' + '.join(found['rails'])}{net}"
+    net = "" if energy["net_mj"] is None else f", {energy['net_mj']:.3g} mJ above idle"
+    return f"{energy['gross_mj']:.3g} mJ an image on {' + '.join(energy['rails'])}{net}"
 
 
-def machine_details(predicate: Predicate) -> list[str]:
+def machine_details(machine: Mapping[str, Any]) -> list[str]:
     """Everything that was read, a line a matter; nothing for a statement without evidence."""
-    before, during = predicate["machine"]["before"], predicate["machine"].get("during")
-    return [] if "kind" not in before else [f"{name:<9} {said}" for name, said in _matters(before, during or {})]
+    before, during = machine["before"], machine.get("during")
+    return [] if "kind" not in before else [f"{name:<9} {matter}" for name, matter in _matters(before, during or {})]
 
 
-def _matters(before: Predicate, during: Predicate) -> Iterator[tuple[str, str]]:
+def _matters(before: Mapping[str, Any], during: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     board, mode, gpu = before["board"], before["power_mode"], before["gpu"] or {}
     if board:
         yield "board", f"{board['model']}, JetPack {board['jetpack'] or '?'}, L4T {board['l4t'] or '?'}"

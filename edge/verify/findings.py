@@ -10,7 +10,22 @@ from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL, Runner
-from edge.statement import statement
+from edge.statement.statement import (
+    Agreed,
+    Agreement,
+    Ancestor,
+    AttackRow,
+    BoundSet,
+    Differential,
+    Figure,
+    Figures,
+    JudgedData,
+    Predicate,
+    ProtocolPart,
+    ShippedArtifact,
+    Threat,
+    Undecided,
+)
 from edge.verify import alarms
 from edge.verify.alarms import suspect
 from edge.verify.attack_set import AttackSet
@@ -19,13 +34,13 @@ from edge.verify.verdicts import FREE, Verdicts
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
 
 
-def predicate(
+def judge_artifact(
     exported: Stage, attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any], runner: Runner
-) -> dict[str, Any]:
-    """All of the statement's predicate but `latency` and `machine`."""
+) -> Predicate:
+    """All of the statement's predicate that follows from verdicts; what is timed and written comes later."""
     itself, twin = executed_in(exported, attacks, runner), twin_of(exported, attacks)
-    found = agreement(attacks, verdicts, twin)
-    parts = coverage(
+    agreed = agreement(attacks, verdicts, twin)
+    protocol = coverage(
         attacks.about["attacks"],
         itself=attacks.label(itself),
         twin=attacks.label(twin),
@@ -34,47 +49,41 @@ def predicate(
         is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat", "fp16", "bf16")),
         no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
     )
-    return {
-        "artifact": shipped(exported, runner),
-        "threat": {**attacks.about["threat"], "applied_to": APPLIED_TO},
-        "data": {**exported.data, "n": len(verdicts.labels)},
-        "figures": figures(verdicts, covered=all(part["covered"] for part in parts), budget=config.get("budget")),
-        "protocol": parts,
-        "attacks": attack_rows(attacks, verdicts, config),
-        "differential": differential(attacks, verdicts),
-        "agreement": found,
-        "alarms": alarms.raise_alarms(verdicts, found, functools.partial(_why, runner, attacks, twin)),
-        "runtime": runner.describe(),
-        "batch_size": runner.batch_size,
-        "seed": config["seed"],
-        "versions": artifact.versions(),
-        "lineage": lineage(exported),
-        "float_figures": {
-            model["label"]: model["float_figures"] for model in attacks.about["models"] if "float_figures" in model
-        },
-        "attack_set": {
-            "identity": attacks.stage.identity,
-            "files": {name: entry["sha256"] for name, entry in attacks.stage.manifest["payload"].items()},
-        },
-    }
+    models, payload = attacks.about["models"], attacks.stage.manifest["payload"]
+    return Predicate(
+        artifact=shipped(exported, runner),
+        threat=Threat(**attacks.about["threat"], applied_to=APPLIED_TO),
+        data=JudgedData(**exported.data, n=len(verdicts.labels)),
+        figures=figures(verdicts, covered=all(part.covered for part in protocol), budget=config.get("budget")),
+        protocol=protocol,
+        attacks=attack_rows(attacks, verdicts, config),
+        differential=differential(attacks, verdicts),
+        agreement=agreed,
+        alarms=alarms.raise_alarms(verdicts, agreed, functools.partial(_why, runner, attacks, twin)),
+        runtime=runner.describe(),
+        batch_size=runner.batch_size,
+        seed=config["seed"],
+        versions=artifact.versions(),
+        lineage=lineage(exported),
+        float_figures={model["label"]: model["float_figures"] for model in models if "float_figures" in model},
+        attack_set=BoundSet(attacks.stage.identity, {name: entry["sha256"] for name, entry in payload.items()}),
+    )
 
 
-def shipped(exported: Stage, runner: Runner) -> dict[str, Any]:
+def shipped(exported: Stage, runner: Runner) -> ShippedArtifact:
     """The bytes that were executed; of an engine also the graph that it was built from."""
-    entry = {
-        "identity": exported.identity,
-        "file": runner.file,
-        "sha256": runner.sha256,
-        "bytes": runner.size,
-        "target": exported.config["target"],
-        "precision": exported.metrics["precision"],
-        "executed": True,
-    }
     graph = exported.manifest["payload"].get(MODEL)
-    if runner.file != MODEL and graph is not None:
-        entry["onnx"] = {"file": MODEL, **graph}
-    origin = runner.origin()
-    return entry if origin is None else entry | {"origin": origin}
+    return ShippedArtifact(
+        identity=exported.identity,
+        file=runner.file,
+        sha256=runner.sha256,
+        bytes=runner.size,
+        target=exported.config["target"],
+        precision=exported.metrics["precision"],
+        executed=True,
+        onnx={"file": MODEL, **graph} if runner.file != MODEL and graph is not None else None,
+        origin=runner.origin(),
+    )
 
 
 def executed_in(exported: Stage, attacks: AttackSet, runner: Runner) -> "int | None":
@@ -97,25 +106,20 @@ def twin_of(exported: Stage, attacks: AttackSet) -> "int | None":
     return attacks.place(exported.manifest["plan"]["inputs"].get("model"))
 
 
-def figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> dict[str, Any]:
+def figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> Figures:
     """Clean accuracy, and the worst case over all attacks: `robust` when the protocol is covered, else a bound.
 
     A bound too where the `budget` ended before every image was decided; `inconclusive` then holds it from both sides.
     """
     n, right, undecided = len(verdicts.labels), verdicts.right, int(verdicts.undecided.sum())
     standing = int((right & ~verdicts.broken.any(0)).sum())
-    worst, decided = statement.figure(standing, n), covered and not undecided
-    fallen = statement.figure(standing - undecided, n)
-    open_ = {"budget_seconds": budget, "undecided": undecided, "if_all_fall": fallen, "if_all_stand": worst}
-    return {
-        "clean": statement.figure(int(right.sum()), n),
-        "robust": worst if decided else None,
-        "upper_bound": None if decided else worst,
-        "inconclusive": open_ if undecided else None,
-    }
+    worst, decided = Figure.of(standing, n), covered and not undecided
+    left_open = Undecided(budget, undecided, Figure.of(standing - undecided, n), worst) if undecided else None
+    clean = Figure.of(int(right.sum()), n)
+    return Figures(clean, worst if decided else None, None if decided else worst, left_open)
 
 
-def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any]) -> list[AttackRow]:
     """One row an attack; `alone` counts the images that no other attack breaks."""
     keys = ("name", "kind", "source", "parameters", "where")
     about = [{key: entry[key] for key in keys} for entry in attacks.about["attacks"]]
@@ -125,58 +129,52 @@ def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any
         about.append(dict(zip(keys, (name, kind, "artifact", parameters, "this device"), strict=True)))
     broken = verdicts.broken
     return [
-        {
+        AttackRow(
             **entry,
-            "n": len(row),
-            "broken": int(row.sum()),
-            "robust_accuracy": float((verdicts.right & ~row).mean()),
-            "alone": int((row & (broken.sum(0) == 1)).sum()),
-        }
+            n=len(row),
+            broken=int(row.sum()),
+            robust_accuracy=float((verdicts.right & ~row).mean()),
+            alone=int((row & (broken.sum(0) == 1)).sum()),
+        )
         for entry, row in zip(about, broken, strict=True)
     ]
 
 
-def differential(attacks: AttackSet, verdicts: Verdicts) -> dict[str, int]:
+def differential(attacks: AttackSet, verdicts: Verdicts) -> Differential:
     """Candidates that break the artifact and leave the float student right, of all; both right on the clean image.
 
     Of none where the set has no float student.
     """
     student = attacks.student
     if student is None:
-        return {"count": 0, "n": 0}
+        return Differential(0, 0)
     student_right = attacks.clean_logits[student].argmax(1) == attacks.labels
     stays = (attacks.predictions[:, student] == attacks.labels) & student_right
-    return {"count": int((verdicts.replayed & verdicts.right & stays).sum()), "n": int(verdicts.replayed.size)}
+    return Differential(int((verdicts.replayed & verdicts.right & stays).sum()), int(verdicts.replayed.size))
 
 
-def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "dict[str, Any] | None":
+def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "Agreement | None":
     """The artifact against its twin, on clean images and on every candidate; None where the set does not hold it."""
     if twin is None:
         return None
     want, got = attacks.clean_logits[twin], verdicts.clean_logits
-    return {
-        "clean": {
-            "n": len(got),
-            "argmax_agreement": float((want.argmax(1) == got.argmax(1)).mean()),
-            "max_abs": float(np.abs(want - got).max()),
-        },
-        "adversarial": {
-            "n": int(verdicts.predictions.size),
-            "argmax_agreement": float((attacks.predictions[:, twin] == verdicts.predictions).mean()),
-        },
-    }
+    same, replayed = want.argmax(1) == got.argmax(1), attacks.predictions[:, twin] == verdicts.predictions
+    return Agreement(
+        Agreed(len(got), float(same.mean()), float(np.abs(want - got).max())),
+        Agreed(int(verdicts.predictions.size), float(replayed.mean())),
+    )
 
 
-def lineage(stage: Stage) -> list[dict[str, str]]:
+def lineage(stage: Stage) -> list[Ancestor]:
     """The chain from the artifact back to the teacher, as far as its folders are found unchanged."""
-    chain = [{"stage": stage.kind, "identity": stage.identity}]
+    chain = [Ancestor(stage.kind, stage.identity)]
     for role in ("model", "student", "teacher"):
         identity = stage.manifest["plan"]["inputs"].get(role)
         if identity is None:
             continue
         above = _above(stage, role)
         if above is None or above.identity != identity:
-            return [*chain, {"stage": role, "identity": identity}]
+            return [*chain, Ancestor(role, identity)]
         return [*chain, *lineage(above)]
     return chain
 
@@ -214,7 +212,7 @@ def coverage(
     ran: Sequence[str],
     is_float: bool = False,
     no_twin: "str | None" = None,
-) -> list[dict[str, Any]]:
+) -> list[ProtocolPart]:
     """One record a part: covered or not, by which attacks, where; `where` says why not when it is not covered.
 
     `itself`, `twin` and `student` are labels of the attack set's models, None for one that is not there; `ran` names
@@ -244,8 +242,8 @@ def coverage(
             entries = [entry for _, entries in found for entry in entries]
             names, where = [str(entry["name"]) for entry in entries], _places(entries)
         covered = not lacking
-        record = {"part": part, "what": what, "covered": covered, "attacks": names if covered else []}
-        records.append(record | {"where": where if covered else "; ".join(dict.fromkeys(lacking))})
+        why = where if covered else "; ".join(dict.fromkeys(lacking))
+        records.append(ProtocolPart(part, what, covered, names if covered else [], why))
     return records
 
 

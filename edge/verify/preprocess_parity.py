@@ -13,7 +13,7 @@ from edge.core.errors import CompressError
 from edge.runtimes import preprocess
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner
-from edge.statement import statement
+from edge.statement.statement import Figure, PipelineParity
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def pipeline_parity(
     clean: "npt.NDArray[np.uint8]",
     labels: "npt.NDArray[Any]",
     clean_logits: "npt.NDArray[np.float32]",
-) -> dict[str, Any]:
+) -> PipelineParity:
     """Clean accuracy through the pipeline, share of predictions that stay, largest pixel change in grey levels.
 
     `clean` uint8 (N,C,H,W) and `clean_logits` (N,K) are the images themselves and what the artifact says of them.
@@ -84,11 +84,5 @@ def pipeline_parity(
         change = np.abs(grey.astype(np.float32) - clean[start : start + size].astype(np.float32))
         largest = max(largest, float(change.max()))
     same = predicted == clean_logits.argmax(1)
-    return {
-        "name": function.name,
-        "sha256": function.sha256,
-        "frames": pipeline.origin,
-        "clean": statement.figure(int((predicted == labels).sum()), len(clean)),
-        "same_prediction": float(same.mean()),
-        "largest_change": largest,
-    }
+    clean_right = Figure.of(int((predicted == labels).sum()), len(clean))
+    return PipelineParity(function.name, function.sha256, pipeline.origin, clean_right, float(same.mean()), largest)

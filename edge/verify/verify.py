@@ -4,7 +4,7 @@ Replay of the attack set, Square and a decision-based attack straight at the run
 latency. What needs gradients comes with the attack set (`compress.stages.attack`). numpy and one runtime, never torch.
 """
 
-import json
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,8 +21,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.evidence import Watch, samples
 from edge.runtimes.runner import Runner, executable, open_runner
-from edge.statement import statement
-from edge.statement.statement import STATEMENT, VERDICTS
+from edge.statement.statement import STATEMENT, VERDICTS, BoundFile, MachineWarning, Predicate, Statement
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
 from edge.verify.preprocess_parity import Pipeline
@@ -44,7 +43,7 @@ class VerifiedWork:
     """A verified folder before it is complete: what a record beside the statement, such as the page, is made of."""
 
     work: Work
-    statement: Mapping[str, Any]  # the whole of statement.json
+    statement: Statement
     samples_ns: "npt.NDArray[np.int64]"  # (n,) raw latencies
     evidence: Mapping[str, Any]  # the verdicts' table, with all images and predictions of all attacks
 
@@ -90,28 +89,36 @@ def run(
             _check_classes(runner, attacks)
             golden_evidence = _golden(exported, runner, attacks)
             verdicts = execute_attacks(runner, attacks, config)
-            predicate = findings.predicate(exported, attacks, verdicts, config, runner)
+            judged = findings.judge_artifact(exported, attacks, verdicts, config, runner)
             for name, content in runner.kept().items():
                 artifact.write_atomic(work.add_payload(name), content)
             if pipeline is not None:
                 clean = attacks.clean, attacks.labels, verdicts.clean_logits
-                predicate["preprocess"] = preprocess_parity.pipeline_parity(pipeline, runner, *clean)
-                predicate["threat"]["applied_to"] = pipeline.applied_to
-        predicate["golden"] = golden_evidence
+                parity = preprocess_parity.pipeline_parity(pipeline, runner, *clean)
+                threat = dataclasses.replace(judged.threat, applied_to=pipeline.applied_to)
+                judged = dataclasses.replace(judged, preprocess=parity, threat=threat)
         with watch.timing():
             (timed,) = measure_latency([timed_subject], ask)
-        predicate["latency"] = timed.latency
-        predicate["alarms"].append(timed.alarm)
-        predicate |= watch.found(timed.spans, timed.latency)
-        predicate["warnings"] = [*_elsewhere(device, predicate["machine"]["before"]), *predicate["warnings"]]
+        assert timed.alarm is not None  # a subject was timed
+        state = watch.found(timed.spans, timed.latency)
+        warnings = [MachineWarning(**row) for row in state["warnings"]]
         watch.samples.write(work.add_record(samples.FILE))
-        table = _table(attacks, verdicts, [row["name"] for row in predicate["attacks"]])
-        predicate["verdicts"] = _write_verdicts(work, table)
-        stated = statement.build_statement(predicate)
+        table = _table(attacks, verdicts, [row.name for row in judged.attacks])
+        stated = Statement(
+            dataclasses.replace(
+                judged,
+                alarms=[*judged.alarms, timed.alarm],
+                golden=golden_evidence,
+                latency=timed.latency,
+                machine=state["machine"],
+                warnings=[*_elsewhere(device, state["machine"]["before"]), *warnings],
+                verdicts=_write_verdicts(work, table),
+            )
+        )
         _write(work, stated, timed.samples)
         evidence = _evidence(attacks, verdicts, table)
         add_record(VerifiedWork(work, stated, timed.samples["samples_ns"], evidence))
-        work.metrics = metrics(stated)
+        work.metrics = metrics(stated.predicate)
 
     lineage = {"exported": exported.path, "attack-set": attack_stage.path}
     return artifact.build(out, _plan(config, exported, attack_stage), make, lineage=lineage, replace=replace)
@@ -129,12 +136,12 @@ def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:
     return Plan("verified", preprocess_parity.decided(config), int(config["seed"]), exported.data, inputs)
 
 
-def _elsewhere(device: str, state: Mapping[str, Any]) -> list[dict[str, str]]:
+def _elsewhere(device: str, state: Mapping[str, Any]) -> list[MachineWarning]:
     """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
     if device != "jetson" or state["kind"] == "jetson":
         return []
     found = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
-    return [{"name": "not-a-jetson", "found": found, "fix": "verify on the board that ships, by --host user@board"}]
+    return [MachineWarning("not-a-jetson", found, "verify on the board that ships, by --host user@board")]
 
 
 def _check_batches(exported: Stage, config: Mapping[str, Any]) -> None:
@@ -222,17 +229,16 @@ def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[s
     }
 
 
-def _write_verdicts(work: Work, table: Mapping[str, Any]) -> dict[str, str]:
+def _write_verdicts(work: Work, table: Mapping[str, Any]) -> BoundFile:
     """The table's file, and the hash by which the statement names it."""
     path = work.add_payload(VERDICTS)
     with open(path, "wb") as file:
         np.savez(file, **table)
-    return {"file": VERDICTS, "sha256": artifact.file_sha256(path)}
+    return BoundFile(VERDICTS, artifact.file_sha256(path))
 
 
-def _write(work: Work, stated: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
-    text = json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    artifact.write_atomic(work.add_record(STATEMENT), text)
+def _write(work: Work, stated: Statement, samples: Mapping[str, Any]) -> None:
+    artifact.write_atomic(work.add_record(STATEMENT), stated.text())
     with open(work.add_record(LATENCY), "wb") as file:
         np.savez(file, **samples)
 
@@ -247,17 +253,16 @@ def _evidence(attacks: AttackSet, verdicts: Verdicts, table: Mapping[str, Any]) 
     }
 
 
-def metrics(stated: Mapping[str, Any]) -> dict[str, Any]:
+def metrics(predicate: Predicate) -> dict[str, Any]:
     """The few figures that a summary shows."""
-    predicate = stated["predicate"]
-    figures, timing = predicate["figures"], predicate["latency"]
+    figures = predicate.figures
     return {
-        "n": predicate["data"]["n"],
-        "clean": figures["clean"]["value"],
-        "robust": figures["robust"]["value"] if figures["robust"] else None,
-        "upper_bound": figures["upper_bound"]["value"] if figures["upper_bound"] else None,
-        "p50_ms": timing["p50_ms"],
-        "p99_ms": timing["p99_ms"],
-        "bytes": predicate["artifact"]["bytes"],
-        "alarms": [alarm["name"] for alarm in predicate["alarms"] if alarm["fired"]],
+        "n": predicate.data.n,
+        "clean": figures.clean.value,
+        "robust": figures.robust.value if figures.robust else None,
+        "upper_bound": figures.upper_bound.value if figures.upper_bound else None,
+        "p50_ms": predicate.latency["p50_ms"],
+        "p99_ms": predicate.latency["p99_ms"],
+        "bytes": predicate.artifact.bytes,
+        "alarms": predicate.fired,
     }

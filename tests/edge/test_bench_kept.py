@@ -45,6 +45,6 @@ def test_logits_are_copied() -> None:
 
 
 def test_one_differing_answer_fires() -> None:
-    assert not timed_logits_alarm(32, 0)["fired"]
+    assert not timed_logits_alarm(32, 0).fired
     found = timed_logits_alarm(32, 1)
-    assert found["fired"] and found["count"] == 1 and found["meaning"].startswith("1 of 32")
+    assert found.fired and found.count == 1 and found.meaning.startswith("1 of 32")

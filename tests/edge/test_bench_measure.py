@@ -78,7 +78,7 @@ def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) ->
         len(timed.samples["camera_250_ns"]) == said["camera"][1]["answered"] == len(timed.samples["camera_250_frame"])
     )
     assert said["conditions"]["spin_wait"] is True and said["conditions"]["cuda_graph"] is False
-    assert said["asked_again"]["n"] > 32 and not timed.alarm["fired"]
+    assert said["asked_again"]["n"] > 32 and not timed.alarm.fired
     assert said["memory"]["peak_rss_bytes"] > 10**6 and timed.about["runtime"]["name"] == "onnxruntime"
     for began, ended, count in timed.spans.values():
         assert began < ended and count > 0
@@ -102,9 +102,9 @@ def test_offline_alone_is_at_the_largest_size_and_measures_no_single_queries(gra
 
 def test_answers_that_change_while_time_is_taken_are_found(tmp_path: Path) -> None:
     (timed,) = measure_latency([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
-    assert timed.alarm["fired"] and timed.alarm["name"] == "timed logits differ"
+    assert timed.alarm.fired and timed.alarm.name == "timed logits differ"
     again = timed.latency["asked_again"]
-    assert again["different"] == again["n"] == timed.alarm["count"] > 30
+    assert again["different"] == again["n"] == timed.alarm.count > 30
 
 
 def test_one_wrong_answer_among_many_is_found() -> None:
@@ -117,7 +117,7 @@ def test_one_wrong_answer_among_many_is_found() -> None:
     runner = Once(FakeClock())
     one = TimingSubject("x", lambda size: runner, lambda _: images(), None)
     (timed,) = measure_latency([one], ask(samples=30), runner.clock)
-    assert timed.latency["asked_again"] == {"n": 30, "different": 1} and timed.alarm["fired"]
+    assert timed.latency["asked_again"] == {"n": 30, "different": 1} and timed.alarm.fired
 
 
 def test_preprocessing_is_timed_in_every_scenario_and_apart(graph: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from compress.stages import verify
 from compress.statement_check import statement_schema
 from edge.statement import gate, statement
+from edge.statement.statement import Statement
 from tests.edge.stages import World, config
 
 
@@ -23,7 +24,7 @@ def run(world: World, out: str, **more: object) -> "tuple[dict, dict[str, np.nda
     attacks = world.attack_set({"onnx": world.twin})
     inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**more), inputs, world.root / out)
-    stated = statement.read_statement(stage.path)
+    stated = statement.read_statement(stage.path).as_json()
     jsonschema.Draft202012Validator(statement_schema()).validate(stated)
     return stated, dict(np.load(stage.file("verdicts.npz")))
 
@@ -42,7 +43,7 @@ def test_a_budget_that_ends_at_once_leaves_every_standing_image_open(world: Worl
     assert (cut["queries"] == 1).all()
     page = (world.root / "cut" / "report.html").read_text()
     assert f"{stands} images were undecided when the budget ended" in page and "Not covered" not in page
-    (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement("robust>=0.1")])
+    (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement("robust>=0.1")])
     assert not outcome.passed and f"inconclusive, {stands} images undecided when the budget of 1e-09 s" in outcome.why
 
 

@@ -12,7 +12,7 @@ import edge.statement.statement
 from compress.statement_check import statement_schema
 from edge.core.errors import CompressError
 from edge.statement import gate, gate_formats
-from edge.statement.statement import ALARMS
+from edge.statement.statement import ALARMS, Statement
 from tests.compress.fake_stages import statement
 
 LOW, HIGH = 0.45, 0.55  # of the fixture's robust figure, 0.5
@@ -84,7 +84,7 @@ def test_what_is_refused(text: str, message: str) -> None:
     ],
 )
 def test_the_cautious_end_decides(text: str, passed: bool) -> None:
-    (outcome,) = gate.judge_requirements(statement(), [gate.parse_requirement(text)])
+    (outcome,) = gate.judge_requirements(Statement.of(statement()), [gate.parse_requirement(text)])
     assert outcome.passed is passed
     assert outcome.line().startswith("passed" if passed else "FAILED") and str(outcome.requirement) in outcome.line()
     if text.startswith("robust"):
@@ -105,7 +105,7 @@ def bounded() -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", ["robust>=0", "robust>=0.3", "robust<=1"])
 def test_an_upper_bound_meets_no_requirement_and_says_why(text: str) -> None:
-    (outcome,) = gate.judge_requirements(bounded(), [gate.parse_requirement(text)])
+    (outcome,) = gate.judge_requirements(Statement.of(bounded()), [gate.parse_requirement(text)])
     assert not outcome.passed and outcome.got is None
     assert outcome.why == "only an upper bound of 0.5000, not covered: (c) nobody ran c; (e) nobody ran e"
 
@@ -114,13 +114,13 @@ def test_an_unmeasured_agreement_meets_no_requirement() -> None:
     stated = statement()
     stated["predicate"]["agreement"] = None
     for text in ("agreement>=0", "agreement<=1"):
-        (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement(text)])
+        (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement(text)])
         assert not outcome.passed and outcome.got is None and outcome.why.startswith("not measured")
 
 
 def test_junit_says_what_failed(tmp_path: Path) -> None:
     requirements = [gate.parse_requirement(text) for text in ("clean>=0.8", "robust>=0.9", "p50_ms<2")]
-    cases = gate.requirement_cases(gate.judge_requirements(statement(), requirements))
+    cases = gate.requirement_cases(gate.judge_requirements(Statement.of(statement()), requirements))
     gate_formats.junit(cases, tmp_path / "gate.xml")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
     assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", "3", "1")
@@ -142,15 +142,15 @@ def alarmed(*names: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ALARMS)
 @pytest.mark.parametrize("text", ["robust>=0", "clean>=0", "robust<=1"])
 def test_a_fired_alarm_fails_an_accuracy_unless_it_is_allowed(name: str, text: str) -> None:
-    (outcome,) = gate.judge_requirements(alarmed(name), [gate.parse_requirement(text)])
+    (outcome,) = gate.judge_requirements(Statement.of(alarmed(name)), [gate.parse_requirement(text)])
     assert not outcome.passed and f"alarm fired: {name};" in outcome.why
     (outcome,) = gate.judge_requirements(
-        alarmed(name), [gate.parse_requirement(text)], gate.allowed_names([name.replace(" ", "-")])
+        Statement.of(alarmed(name)), [gate.parse_requirement(text)], gate.allowed_names([name.replace(" ", "-")])
     )
     assert outcome.passed and "alarm" not in outcome.why
     other = next(one for one in ALARMS if one != name)
     (outcome,) = gate.judge_requirements(
-        alarmed(name, other), [gate.parse_requirement(text)], gate.allowed_names([name])
+        Statement.of(alarmed(name, other)), [gate.parse_requirement(text)], gate.allowed_names([name])
     )
     assert not outcome.passed and other in outcome.why and name not in outcome.why
 
@@ -159,14 +159,16 @@ def test_an_alarm_fails_no_other_requirement_and_a_silent_one_none() -> None:
     texts = ["agreement>=1", "p50_ms<=2", "size_bytes<=100000"]
     assert all(
         outcome.passed
-        for outcome in gate.judge_requirements(alarmed(*ALARMS), [gate.parse_requirement(text) for text in texts])
+        for outcome in gate.judge_requirements(
+            Statement.of(alarmed(*ALARMS)), [gate.parse_requirement(text) for text in texts]
+        )
     )
-    assert gate.judge_requirements(alarmed(), [gate.parse_requirement("robust>=0.3")])[0].passed
+    assert gate.judge_requirements(Statement.of(alarmed()), [gate.parse_requirement("robust>=0.3")])[0].passed
 
 
 def test_an_alarm_never_lifts_what_fails_anyway() -> None:
     (outcome,) = gate.judge_requirements(
-        alarmed("masking"), [gate.parse_requirement("robust>=0.9")], gate.allowed_names(["masking"])
+        Statement.of(alarmed("masking")), [gate.parse_requirement("robust>=0.9")], gate.allowed_names(["masking"])
     )
     assert not outcome.passed
 
@@ -192,7 +194,7 @@ def test_of_an_inconclusive_figure_the_pessimistic_bound_is_judged(text: str, pa
     jsonschema.Draft202012Validator(statement_schema()).validate(
         stated | {"predicate": {**stated["predicate"], **whole_machine(stated)}}
     )
-    (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement(text)])
+    (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement(text)])
     assert outcome.passed is passed
     bound = "if_all_stand" if "<" in text else "if_all_fall"
     end = 1 if "<" in text else 0
@@ -211,11 +213,11 @@ def whole_machine(stated: dict[str, Any]) -> dict[str, Any]:
 def test_what_is_not_covered_stays_a_bound_whatever_the_budget() -> None:
     stated = undecided()
     stated["predicate"]["protocol"][2] |= {"covered": False, "attacks": [], "where": "nobody"}
-    (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement("robust>=0")])
+    (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement("robust>=0")])
     assert not outcome.passed and outcome.why.startswith("only an upper bound of 0.5000, not covered: (c) nobody")
 
 
 def test_the_text_says_both_bounds() -> None:
-    said = edge.statement.wording.statement_text(undecided())
+    said = edge.statement.wording.statement_text(Statement.of(undecided()))
     assert "inconclusive, 40 images undecided when the budget of 60 s ended: 30.0% (60 of 200" in said
     assert "if all of them fall, 50.0% (100 of 200" in said

@@ -94,8 +94,8 @@ def test_a_folder_without_samples_has_none(tmp_path: Path) -> None:
 
 def test_the_text_of_a_statement(recorded: "tuple[dict[str, Any], Samples]") -> None:
     part, _ = recorded
-    assert energy_phrase(part) == "40 mJ an image on VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, 8 mJ above idle"
-    text = "\n".join(machine_details(part))
+    assert energy_phrase(part["machine"]) == "40 mJ an image on VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, 8 mJ above idle"
+    text = "\n".join(machine_details(part["machine"]))
     assert "board     NVIDIA Jetson AGX Orin Developer Kit, JetPack 6.2.2, L4T 36.5.0" in text
     assert "mode      MAXN (0), clocks held" in text and "heat      tj 55 (53 to 57) °C" in text
     assert "unread    temperature of cv0" in text

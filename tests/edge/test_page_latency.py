@@ -9,6 +9,7 @@ from compress.report import svg
 from compress.report.markup import join
 from compress.report.page_evidence import scenarios
 from edge.statement import statement, wording
+from edge.statement.statement import Statement
 from tests.compress.page_reader import Page
 from tests.compress.report_fixture import loose_statement
 
@@ -77,7 +78,7 @@ def test_everything_that_was_measured_is_on_the_page() -> None:
 
 def test_a_statement_of_single_queries_alone_has_none_of_it() -> None:
     assert list(scenarios([{"label": "a", "predicate": loose_statement()["predicate"]}])) == []
-    assert "camera" not in wording.statement_text(loose_statement())
+    assert "camera" not in wording.statement_text(Statement.of(loose_statement()))
 
 
 def test_bars_are_as_long_as_their_amounts() -> None:
@@ -90,7 +91,7 @@ def test_bars_are_as_long_as_their_amounts() -> None:
 
 
 def test_the_text_tells_a_line_each() -> None:
-    lines = wording.statement_text(measured()).splitlines()
+    lines = wording.statement_text(Statement.of(measured())).splitlines()
     from_arrival = "p50 4.500 ms, p99 4.500 ms from the scheduled arrival"
     through = "through it 80.0% of clean images right, 97.5% of predictions stay"
     for line in (

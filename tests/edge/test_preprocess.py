@@ -14,6 +14,7 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes import preprocess
 from edge.statement import statement, wording
+from edge.statement.statement import Statement
 from edge.verify import preprocess_parity, verify
 from tests.edge import linear
 from tests.edge.stages import World, config
@@ -179,7 +180,7 @@ def run(world: World, attacks: Stage, out: str = "verified", **more: Any) -> "tu
     free = {"square_queries": 0, "decision_queries": 0}
     inputs = verify.VerifyInputs(exported=world.stages["onnx"].path, attack_set=attacks.path)
     stage = verify.run(config(**free, **more), inputs, world.root / out)
-    stated = statement.read_statement(stage.path)
+    stated = statement.read_statement(stage.path).as_json()
     assert schema_fault(stated) is None
     return stage, stated
 
@@ -192,7 +193,7 @@ def test_a_pipeline_that_gives_the_images_back_changes_no_prediction(world: Worl
     assert "the model's own input" in said["threat"]["applied_to"]
     assert "camera_of_tests:unit" in said["threat"]["applied_to"]
     assert "camera_of_tests:unit" in said["latency"]["inside"] and said["latency"]["preprocess_ms"]["p50_ms"] > 0
-    text = wording.statement_text(stated)
+    text = wording.statement_text(Statement.of(stated))
     assert "preprocess  camera_of_tests:unit: p50" in text and "100.0% of predictions stay" in text
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from edge.statement.statement import as_json
 from edge.verify.findings import PARTS, coverage
 
 ATTACKS = [
@@ -23,7 +24,7 @@ ATTACKS = [
 
 def covered(attacks: list[dict[str, str]], **changed: Any) -> dict[str, dict[str, Any]]:
     given = {"itself": "onnx", "twin": "q", "student": "s", "ran": ["square", "rays"]} | changed
-    return {record["part"]: record for record in coverage(attacks, **given)}
+    return {part.part: as_json(part) for part in coverage(attacks, **given)}
 
 
 def test_everything_covered_and_by_what() -> None:

@@ -1,6 +1,7 @@
 """The statement: its form, what is refused when it is read, and what a person is told."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from scipy import stats
 
 import edge.statement.statement
 from edge.core.errors import CompressError
-from edge.statement.statement import build_statement, figure, read_statement
+from edge.statement.statement import Predicate, Statement, figure, read_statement
 from edge.statement.wording import statement_details, statement_text
 from tests.compress.fake_stages import statement
 
@@ -145,9 +146,52 @@ def test_an_upper_bound_is_for_a_protocol_with_gaps() -> None:
     VALIDATOR.validate(bound)
 
 
-def test_building_adds_subject_and_form() -> None:
-    predicate = {key: value for key, value in whole()["predicate"].items() if key not in ("version", "nature")}
-    assert build_statement(predicate) == whole()
+def everything() -> dict[str, Any]:
+    """A statement with all that may be absent, too."""
+    stated = whole()
+    added = {
+        "float_figures": {"student": {"clean": figure(180, 200), "robust": 0.25}},
+        "preprocess": {
+            "name": "camera:half",
+            "sha256": None,
+            "frames": "made by camera:frames",
+            "clean": figure(170, 200),
+            "same_prediction": 0.9,
+            "largest_change": 1.5,
+        },
+        "golden": None,
+        "warnings": [{"name": "unsteady", "found": "5 %", "fix": "wait"}],
+    }
+    order = [each.name for each in dataclasses.fields(Predicate)]
+    inner = {**stated["predicate"], **added}
+    names = ["version", "nature", *(name for name in order if name in inner)]
+    return {**stated, "predicate": {name: inner[name] for name in names}}
+
+
+@pytest.mark.parametrize("stated", [whole(), everything()])
+def test_classes_hold_the_whole_of_the_json_in_its_order(stated: dict[str, Any]) -> None:
+    VALIDATOR.validate(stated)
+    again = Statement.of(stated).as_json()
+    assert again == stated
+    if "golden" in stated["predicate"]:
+        assert json.dumps(again) == json.dumps(stated)
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("figures.clean", "predicate.figures lacks clean"),
+        ("attacks.0.n", "predicate.attacks.0 lacks n"),
+        ("artifact.sha256", "predicate.artifact lacks sha256"),
+    ],
+)
+def test_what_a_class_needs_and_the_json_lacks_is_one_line(path: str, fault: str) -> None:
+    with pytest.raises(CompressError, match=f"^somewhere: {fault}; verify the artifact again$"):
+        Statement.of(change(path, "del"), "somewhere")
+    broken = whole()
+    broken["predicate"]["figures"] = 3
+    with pytest.raises(CompressError, match=r"predicate\.figures is no object"):
+        Statement.of(broken)
 
 
 def test_a_figure_is_a_share_with_its_interval() -> None:
@@ -159,7 +203,7 @@ def test_a_figure_is_a_share_with_its_interval() -> None:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "statement.json"
     path.write_text(json.dumps(whole()))
-    assert read_statement(path) == whole()
+    assert read_statement(path) == Statement.of(whole())
 
 
 @pytest.mark.parametrize(
@@ -194,14 +238,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_text_tells_the_figures_and_the_alarms() -> None:
-    shown = statement_text(whole())
+    shown = statement_text(Statement.of(whole()))
     for part in ("96,300 bytes", "linf, eps 40/255", "50.0%", "100 of 200", "45.0% to 55.0%", "over 1 attack"):
         assert part in shown
     assert "100.0% of clean, 100.0% of adversarial predictions equal the twin's" in shown
     assert "p50 1.250 ms" in shown and "ALARM       masking: masked" in shown and "No certificate" in shown
     quiet = whole()
     quiet["predicate"]["alarms"][0]["fired"] = False
-    assert "ALARM" not in statement_text(quiet)
+    assert "ALARM" not in statement_text(Statement.of(quiet))
 
 
 def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
@@ -209,16 +253,18 @@ def test_the_text_of_an_upper_bound_names_what_is_missing() -> None:
     figures = stated["predicate"]["figures"]
     figures["upper_bound"], figures["robust"] = figures["robust"], None
     stated["predicate"]["agreement"] = None
-    assert "at most 50.0%" in statement_text(stated) and "not covered: c" in statement_text(stated)
-    assert "not measured: the attack set does not hold the artifact's twin" in statement_text(stated)
+    assert "at most 50.0%" in statement_text(Statement.of(stated)) and "not covered: c" in statement_text(
+        Statement.of(stated)
+    )
+    assert "not measured: the attack set does not hold the artifact's twin" in statement_text(Statement.of(stated))
 
 
 def test_the_details_hold_everything_that_the_statement_names() -> None:
     stated = whole()
     stated["predicate"]["float_figures"] = {"student": {"clean": figure(180, 200), "robust": 0.25}}
     VALIDATOR.validate(stated)
-    shown = statement_details(stated)
-    assert statement_text(stated) in shown
+    shown = statement_details(Statement.of(stated))
+    assert statement_text(Statement.of(stated)) in shown
     for part in ("pgd", "steps 20", "(f) covered", "FIRED  masking", "student: clean 90.0%, robust 25.0%", "seed 0"):
         assert part in shown
     for sha256 in ("a" * 64, "0" * 64, "e" * 64, "c" * 64):

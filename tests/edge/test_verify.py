@@ -16,6 +16,7 @@ from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import gate, statement, wording
+from edge.statement.statement import Statement
 from tests.compress.page_reader import Page
 from tests.edge import linear
 from tests.edge.stages import DATA, EPS, RADIUS, World, config, exported
@@ -32,7 +33,7 @@ def run(world: World, name: str, attacks: Stage, out: str = "verified", **more: 
     """The stage and its predicate, which the schema was asked about."""
     inputs = verify.VerifyInputs(exported=world.stages[name].path, attack_set=attacks.path)
     stage = verify.run(config(**more), inputs, world.root / out)
-    stated = statement.read_statement(stage.file("statement.json"))
+    stated = statement.read_statement(stage.file("statement.json")).as_json()
     jsonschema.Draft202012Validator(SCHEMA).validate(stated)
     return stage, stated["predicate"]
 
@@ -232,10 +233,10 @@ def test_without_its_twin_nothing_is_compared(world: World) -> None:
     uncovered = {part["part"]: part["where"] for part in said["protocol"] if not part["covered"]}
     assert set(uncovered) == {"a", "c", "e", "f"}
     assert uncovered["a"] == uncovered["e"] == "the attack set does not hold the twin of this artifact"
-    stated = statement.read_statement(stage.file("statement.json"))
-    (outcome,) = gate.judge_requirements(stated, [gate.parse_requirement("agreement>=0.5")])
+    stated = statement.read_statement(stage.file("statement.json")).as_json()
+    (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement("agreement>=0.5")])
     assert not outcome.passed and outcome.got is None and "does not hold the artifact's twin" in outcome.why
-    assert "agreement   not measured" in wording.statement_text(stated)
+    assert "agreement   not measured" in wording.statement_text(Statement.of(stated))
     assert "not measured: no twin in the attack set" in stage.file("report.html").read_text()
 
 

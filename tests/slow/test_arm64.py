@@ -82,7 +82,7 @@ def test_a_verdict_comes_back_from_it(run: Run, world: World, tmp_path: Path) ->
         )
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    predicate = statement.read_statement(tmp_path / "v")["predicate"]
+    predicate = statement.read_statement(tmp_path / "v").as_json()["predicate"]
     assert predicate["figures"]["robust"] is not None
     assert predicate["runtime"]["version"] == "1.23.2"
     assert "not-a-jetson" in [warning["name"] for warning in predicate["warnings"]]
@@ -103,5 +103,5 @@ def test_gradients_reach_it(run: Run, chain: SimpleNamespace, tmp_path: Path) ->
     assert {attack["where"] for attack in attacks if attack["kind"] == "bpda"} == {
         "forward by onnxruntime on board, backward by torch on the workstation"
     }
-    predicate = statement.read_statement(tmp_path / "v")["predicate"]
+    predicate = statement.read_statement(tmp_path / "v").as_json()["predicate"]
     assert predicate["figures"]["robust"] is not None and predicate["runtime"]["version"] == "1.23.2"

@@ -100,7 +100,7 @@ def test_a_verdict_from_the_board_is_whole_and_kept_there(board: Board, world: W
     assert "board: copying the bundle" in err and "board: square" in err
     made = artifact.read(tmp_path / "v", ("verified",))
     assert json.loads(out)["identity"] == made.identity
-    predicate = statement.read_statement(tmp_path / "v")["predicate"]
+    predicate = statement.read_statement(tmp_path / "v").as_json()["predicate"]
     assert "not-a-jetson" in [warning["name"] for warning in predicate["warnings"]]
     assert predicate["figures"]["robust"] is not None, "the whole protocol was covered, hybrid BPDA included"
     assert "torch" not in predicate["versions"] and "robust-compress" in predicate["versions"]
@@ -213,7 +213,7 @@ def test_the_attack_set_is_bit_for_bit_the_one_made_here(board: Board, chain: Si
         board, "verify", *stages, "--device", "jetson", "--host", "board", "--out", tmp_path / "v", "--samples", 20
     )
     assert finished(verified)[0] == 0
-    assert statement.read_statement(tmp_path / "v")["predicate"]["figures"]["robust"] is not None
+    assert statement.read_statement(tmp_path / "v").as_json()["predicate"]["figures"]["robust"] is not None
 
 
 # ------------------------------------------------------------------------------------------- faults

@@ -18,4 +18,4 @@ def show(where: Path, as_json: bool) -> None:
     from edge.statement.wording import statement_details
 
     stated = statement.read_statement(where)
-    click.echo(json.dumps(stated, ensure_ascii=False) if as_json else statement_details(stated))
+    click.echo(json.dumps(stated.as_json(), ensure_ascii=False) if as_json else statement_details(stated))

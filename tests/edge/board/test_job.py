@@ -43,7 +43,7 @@ def test_the_verdict_is_the_one_of_a_verification_here(
     assert there.manifest["payload"] == here.manifest["payload"]
     assert there.identity != here.identity  # where it ran is part of it
     assert set(os.listdir(there.path)) == set(os.listdir(here.path))
-    stated, local = (statement.read_statement(stage.path)["predicate"] for stage in (there, here))
+    stated, local = (statement.read_statement(stage.path).as_json()["predicate"] for stage in (there, here))
     for key in ("artifact", "figures", "protocol", "attacks", "agreement", "lineage", "attack_set", "verdicts"):
         assert stated[key] == local[key], key
     assert there.metrics["host"] == wire.HOST
@@ -157,7 +157,7 @@ def test_the_users_pipeline_is_sent_and_is_part_of_what_is_timed(
     np.save(camera / "recorded.npy", clean.transpose(0, 2, 3, 1))
     own = {"preprocess": "camera_of_a_board:unit", "frames": str(camera / "recorded.npy")}
     made = remote(world, {**asked, **own}).run(tmp_path / "there", add_record=stage.add_page)
-    stated = statement.read_statement(made.path)["predicate"]
+    stated = statement.read_statement(made.path).as_json()["predicate"]
     assert stated["preprocess"]["name"] == own["preprocess"]
     assert stated["preprocess"]["sha256"] == artifact.file_sha256(camera / "camera_of_a_board.py")
     assert stated["preprocess"]["clean"]["count"] == stated["figures"]["clean"]["count"]

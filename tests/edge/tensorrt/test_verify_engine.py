@@ -65,7 +65,7 @@ def test_a_deferred_engine_is_what_is_stated_kept_and_checked(world: World, monk
     sha256 = artifact.bytes_sha256(fake.plan())
     monkeypatch.setattr(world, "sha256", lambda name: sha256)  # of the engine that answered when the set was made
     made = verified(world, world.attack_set({"trt": world.twin}))
-    stated = statement.read_statement(made.path)
+    stated = statement.read_statement(made.path).as_json()
     jsonschema.Draft202012Validator(SCHEMA).validate(stated)
     said = stated["predicate"]
     assert stated["subject"] == [{"name": "engine.plan", "digest": {"sha256": sha256}}]
@@ -89,7 +89,7 @@ def test_a_deferred_engine_is_what_is_stated_kept_and_checked(world: World, monk
 def test_hybrid_images_of_another_engine_cover_nothing(world: World) -> None:
     """The set was made with another build of the same graph; no verdict carries over."""
     export(world)
-    said = statement.read_statement(verified(world, world.attack_set({"trt": world.twin})).path)["predicate"]
+    said = statement.read_statement(verified(world, world.attack_set({"trt": world.twin})).path).as_json()["predicate"]
     (part,) = (part for part in said["protocol"] if part["part"] == "c")
     assert not part["covered"] and part["where"] == "the attack set does not hold this artifact"
     assert said["figures"]["robust"] is None and said["figures"]["upper_bound"] is not None
@@ -101,7 +101,7 @@ def test_a_stages_own_engine_that_fits_is_executed_and_not_kept_twice(world: Wor
     export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library(), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
     assert "engine.plan" not in made.manifest["payload"] and not fake.BUILT
-    said = statement.read_statement(made.path)["predicate"]
+    said = statement.read_statement(made.path).as_json()["predicate"]
     assert not said["artifact"]["origin"]["here"] and said["artifact"]["file"] == "engine.plan"
     statement_check.check_verified(made.path)
 
@@ -112,7 +112,10 @@ def test_an_engine_of_another_version_is_built_anew_and_that_is_said(
     engine = fake.plan("10.9.0")
     export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library("10.9.0"), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
-    assert statement.read_statement(made.path)["predicate"]["artifact"]["origin"]["here"] and len(fake.BUILT) == 1
+    assert (
+        statement.read_statement(made.path).as_json()["predicate"]["artifact"]["origin"]["here"]
+        and len(fake.BUILT) == 1
+    )
     assert preflight.ANEW in capsys.readouterr().err
 
 
