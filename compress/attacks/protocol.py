@@ -394,8 +394,7 @@ def twin_agreement(artifact: AttackedModel, clean: np.ndarray, labels: np.ndarra
 
 def twin_alarm(label: str, twin: str, agreement: dict[str, Any]) -> "dict[str, Any] | None":
     """What is said of an artifact that differs from its twin on more than 1 % of a kind of image, and on 4 at least."""
-    side, share, count, n = disagreement(agreement)
-    side, share, count, n = disagreement(Agreement(Agreed(**found["clean"]), Agreed(**found["adversarial"])))
+    side, share, count, n = disagreement(Agreement(**{name: Agreed(**row) for name, row in agreement.items()}))
     if share >= MIN_AGREEMENT or count <= FEW:
         return None
     meaning = (
