@@ -1,4 +1,7 @@
-"""The verified stage of an artifact that a board executed: sent there, followed, fetched, checked, complete here."""
+"""The verified stage of an artifact that a board executed: sent there, followed, fetched, checked, complete here.
+
+The progress of the job there is shown as if it ran here.
+"""
 
 import contextlib
 import math

@@ -1,7 +1,9 @@
-"""A board's result, read as what it is: bytes from another machine.
+"""What goes to a board and what comes back from it.
 
-Only files that a verified folder has, no larger than this one can be, each of the hash that was announced, and as a
-whole what `statement_check` accepts for the very artifact and attack set that were sent.
+There: stage folders, each file once, by its hash, and the folder by its identity; a user's own preprocessing, the
+module's file and the frames beside each other. Back: a board's result, read as what it is, bytes from another machine:
+only files that a verified folder has, no larger than this one can be, each of the hash that was announced, and as a
+whole what `compress.statement_check` accepts for the very artifact and attack set that were sent.
 """
 
 import io
@@ -126,6 +128,9 @@ def _timed(path: Path) -> None:
     with np.load(path, allow_pickle=False) as timed:
         if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
             raise ValueError("its latencies are no list of nanoseconds")
+
+
+# -------------------------------------------------------------------------------------------------------- to the board
 
 
 STORED_IN_S = 600.0  # a slow card takes its time to hash and sync what it was sent

@@ -1,4 +1,4 @@
-"""Images: what the attacks made of some of them, and what the artifact said."""
+"""Images: what the attacks made of some of them, and what the artifact said; as PNG files that stand in the page."""
 
 import base64
 import struct

@@ -1,4 +1,7 @@
-"""The clock of all timing, and the quiet around a timed loop. Standard library only."""
+"""The clock of all timing, the quiet around a timed loop, and the most memory that this process held (Linux).
+
+Standard library only.
+"""
 
 import contextlib
 import gc

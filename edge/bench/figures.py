@@ -1,4 +1,4 @@
-"""Numbers made of raw samples."""
+"""Numbers made of raw samples; and of two artifacts timed in turns, how their medians stand to each other."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,8 @@
-"""Query after query, the next one when the one before is answered: single-stream, offline and the sweep."""
+"""Query after query, the next one when the one before is answered: single-stream, offline and the sweep.
+
+Some answers are kept, to be asked again afterwards: an answer that timing changes is no answer. Of runners that can
+tell, where a query's time goes: copy in, computation, copy out, and the host's rest.
+"""
 
 import math
 import random

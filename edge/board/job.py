@@ -183,6 +183,9 @@ def _alive(folder: Path) -> bool:
         os.close(handle)
 
 
+# ---------------------------------------------------------------------------------------------------- what a job needs
+
+
 def check_runtime(target: str) -> None:
     """CompressError where what executes that target's artifacts is missing, with the command that installs it."""
     doctor = targets.doctor(targets.get(target))

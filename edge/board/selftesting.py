@@ -1,7 +1,13 @@
 """`selftest`: whether this machine's runtime computes what it should, and what the machine tells of itself.
 
-The reference network of `edge.board.selftesting` through TensorRT where it is installed, else through ONNX Runtime; the
-answers beside those of numpy. One JSON object, to be sent around: it holds versions, clocks and figures, no names.
+A small reference network through TensorRT where it is installed, else through ONNX Runtime; the answers beside those of
+numpy. One JSON object, to be sent around: it holds versions, clocks and figures, no names.
+
+The network is quantized as TensorRT wants it, and computed here by numpy alone: images 3×8×8 in [0, 1] → S8 →
+convolution 3×3 → ReLU → S8 → convolution 3×3, added to what it began with → ReLU → S8 → mean over the image → S8 → 10
+logits. Weights are S8 per output channel, biases float, zero points 0. All of it follows from formulas, so that neither
+side copies from the other; `network.onnx` beside this file is the same network, written by
+`export/reference_network.py`.
 """
 
 import tempfile
@@ -168,6 +174,9 @@ def _watched() -> Row:
         return _row("sampling", False, sampler.samples.about.get("fault", "no samples"))
     hertz = (len(times) - 1) / (float(times[-1] - times[0]) / 1e9)
     return _row("sampling", hertz >= LEAST_HZ, {"hz": hertz, "channels": sampler.channels})
+
+
+# ----------------------------------------------------------------------------------------------- the reference network
 
 
 NETWORK = "network.onnx"

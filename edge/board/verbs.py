@@ -112,6 +112,9 @@ def _print(found: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
     print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
+# --------------------------------------------------------------------------------------------------------------- check
+
+
 FROZEN = 100
 #: Share of frozen images whose prediction may differ: between machines a rounding may go the other way.
 MOST_DIFFERENT = 0.01

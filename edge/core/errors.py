@@ -6,8 +6,6 @@
 Any other exception is our bug (exit 1, with its traceback); an interrupt exits 130.
 """
 
-from difflib import get_close_matches
-
 
 class CompressError(Exception):
     """The user's input is at fault. The message is one line: what, got, fix."""
@@ -23,6 +21,8 @@ class CheckFailed(CompressError):
 
 def nearest_name(name: str, names: "list[str] | tuple[str, ...] | dict[str, str]") -> str:
     """`; did you mean 'x'?` for a name close to a known one, else an empty string."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 

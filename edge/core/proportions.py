@@ -1,4 +1,6 @@
-"""The exact binomial interval, without scipy."""
+"""Shares and their differences, without scipy: the exact binomial interval, McNemar's exact test of two shares of the
+same images, and Tango's interval of their difference. Standard library only.
+"""
 
 import math
 from collections.abc import Callable

@@ -2,6 +2,11 @@
 
 Names are UNIT.WHAT: mhz.cpu0, celsius.tj, mw.VDD_IN, mj.package-0, state.COOLING-DEVICE, events.oc3, share.gpu,
 bits.gpu (NVML's reasons), and seconds of processor time: s.busy, s.steal, s.total, s.own (the process that measures).
+
+The process that samples is `python -m edge.evidence.channels --interval 0.05 --parent PID`. Numbers go to stdout: after
+the first sample a line of JSON that names the channels; then nothing until stdin ends, whoever closes it, or the parent
+is gone; then a line of JSON with the count and its own cost, and the samples: times int64 ns (n,), values float64 (n,
+channels). So a parent that is killed takes its sampler along: its end of the pipe closes with it.
 """
 
 import argparse

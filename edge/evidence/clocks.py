@@ -1,4 +1,6 @@
-"""Clocks of the cores, of a Jetson's GPU and of its memory: cpufreq, devfreq, BPMP's debug files."""
+"""Clocks of the cores, of a Jetson's GPU and of its memory (cpufreq, devfreq, BPMP's debug files); temperatures by
+zone, where they start to throttle, and what the kernel throttles now.
+"""
 
 import re
 from typing import Any
@@ -97,6 +99,9 @@ def _clock(tree: Tree, path: str, what: str, per_mhz: float) -> "dict[str, Any] 
         return None
     bounds = {f"{name}_mhz": tree.number(path.format(name)) for name in ("min", "max")}
     return {"mhz": now / per_mhz, **{key: None if value is None else value / per_mhz for key, value in bounds.items()}}
+
+
+# ---------------------------------------------------------------------------------------------------------------- heat
 
 
 ZONES = "sys/class/thermal/thermal_zone*"

@@ -1,4 +1,10 @@
-"""What a Jetson's own files and tools tell beyond every Linux: board, power mode, clocks of GPU and memory."""
+"""What a Jetson's own files and tools tell beyond every Linux: board, power mode, clocks of GPU and memory.
+
+Text of any kind goes into the parsers; what is not understood is left out. tegrastats: Jetson Linux Developer Guide,
+"Tegrastats Utility" (r36, r38, r39). The line differs by release: JetPack 6 has `GR3D_FREQ 0%@[305,305]` and two powers
+a rail (now/average), JetPack 7 on Thor may lack GR3D_FREQ, and prints a second value after the temperature and three
+powers (now/average/peak).
+"""
 
 import json
 import re
@@ -81,6 +87,9 @@ def all_held(found: clocks.Clocks) -> "bool | None":
     states = [clocks.held(clock) for name, clock in found.items() if name == "gpu" or name.startswith("cpu")]
     known = [state for state in states if state is not None]
     return all(known) if known else None
+
+
+# ------------------------------------------------------------------------------------- what the tools print, as values
 
 
 NOT_A_READING_C = -200.0  # a sensor of a part without power reads −256

@@ -1,4 +1,6 @@
-"""What a sampler brought home: numbers over time, cut to an interval, kept in a file."""
+"""What a sampler brought home: numbers over time, cut to an interval, kept in a file; the energy of what was timed,
+from power over time or from counters; and the figures of the timed part that a statement carries.
+"""
 
 import json
 from collections.abc import Mapping
@@ -64,6 +66,9 @@ class Samples:
         if times.dtype != np.int64 or times.ndim != 1 or not fit or not isinstance(about, dict):
             raise CompressError(f"{path}: samples of another form or unequal length; verify the artifact again")
         return cls(times, rows, about)
+
+
+# -------------------------------------------------------------------------------------------------------------- energy
 
 
 FEWEST = 10  # samples in an interval: fewer say little of its mean power
@@ -148,6 +153,9 @@ def _unwrapped(samples: Samples, name: str) -> Samples:
     steps = np.diff(kept, prepend=kept[:1])
     steps = np.where(steps < 0, steps + ranges.get(name, 0.0), steps)
     return Samples(samples.times_ns[there], {name: kept[0] + np.cumsum(steps)}, samples.about)
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
 
 
 LEVELS = ("mhz", "celsius", "mw")

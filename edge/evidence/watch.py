@@ -1,4 +1,7 @@
-"""Evidence around a measurement: the state before, samples while it runs, the state after, what is to be said of it."""
+"""Evidence around a measurement: the state before, samples while it runs, the state after, what is to be said of it.
+
+The samples are taken by a process of its own (`edge.evidence.channels`) that begins, watches and ends with this one.
+"""
 
 import contextlib
 import json
@@ -70,6 +73,9 @@ class Watch:
             "machine": {"before": self._before, "during": during, "after": after},
             "warnings": machine_warnings(self._before, during, after, latency),
         }
+
+
+# ------------------------------------------------------------------------------------- the sampling process, from here
 
 
 INTERVAL_S = 0.05

@@ -202,6 +202,9 @@ def _p50(one: JudgedArtifact) -> float:
     return float(one.predicate.latency["p50_ms"])
 
 
+# ---------------------------------------------------------------------------------------- for a person, and for a gate
+
+
 SHOWN = 5  # rows of attacks, classes and images
 
 Comparison = Mapping[str, Any]

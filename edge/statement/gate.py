@@ -1,4 +1,6 @@
-"""Requirements on a statement, as a release pipeline writes them: `robust>=0.3`, `p99_ms<=2`."""
+"""What a release pipeline asks of a verified folder: requirements on its statement (`robust>=0.3`, `p99_ms<=2`),
+alarms, a comparison with a baseline.
+"""
 
 import math
 import re
@@ -154,6 +156,9 @@ def _plain(predicate: Predicate, name: str) -> float:
     if name == "agreement" and predicate.agreement is not None:
         return predicate.agreement.clean.argmax_agreement
     return float(predicate.latency[name])
+
+
+# --------------------------------------------------------------------------------------------------- a whole judgement
 
 
 REQUIREMENT, ALARM, STATE = "requirement", "alarm", "machine state"

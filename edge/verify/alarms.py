@@ -1,4 +1,8 @@
-"""Signs that a figure is better than the artifact: gradients masked, another network attacked, answers that vary."""
+"""Signs that a figure is better than the artifact: gradients masked, another network attacked, answers that vary.
+
+Where the artifact differs from its twin, the usual faults of an export are tried on it. A fault is named when undoing
+it brings the predictions back: other pixels in, or other classes out. What is left is told by how the logits compare.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,6 +75,9 @@ def _unsteady(verdicts: Verdicts) -> Alarm:
         interval=clopper_pearson(verdicts.unsteady, n),
         meaning=f"two passes over the same {n} clean images gave {verdicts.unsteady} of them different logits",
     )
+
+
+# --------------------------------------------------------------------------------------- the fault behind a difference
 
 
 Infer = Callable[["npt.NDArray[np.float32]"], "npt.NDArray[np.float32]"]

@@ -1,4 +1,6 @@
-"""From verdicts to the statement's predicate: figures, rows of attacks, agreement with the twin, the lineage."""
+"""From verdicts to the statement's predicate: figures, rows of attacks, agreement with the twin, the lineage, and which
+parts of the attack protocol an attack set and this verification cover.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -186,6 +188,9 @@ def _above(stage: Stage, role: str) -> "Stage | None":
         return artifact.read(stage.input_path(role))
     except CompressError:
         return None
+
+
+# -------------------------------------------------------------------------------------------------------- the protocol
 
 
 GRADIENT_FREE = ("square", "rays")

@@ -141,7 +141,7 @@ def statement(
     state = {"cpu": "Example CPU 3000", "isa": ["avx2", "avx512_vnni"], "governor": None, "load": [0.4, 0.3, 0.2]}
     digest = file.manifest["payload"]["model.onnx"]
     predicate = {
-        "version": 1,
+        "version": 2,
         "nature": "empirical",
         "artifact": {
             "identity": file.identity,
@@ -217,11 +217,13 @@ def statement(
         "seed": 0,
         "versions": {"numpy": "2.1.0", "onnxruntime": "1.31.1"},
         "lineage": [{"stage": stage.kind, "identity": stage.identity} for stage in lineage],
+        "attack_set": {"identity": "d" * 64, "files": {"attack-set.npz": "e" * 64}},
+        "verdicts": {"file": "verdicts.npz", "sha256": "0" * 64},
     }
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "model.onnx", "digest": {"sha256": digest["sha256"]}}],
-        "predicateType": "urn:robust-compress:robustness-statement:1",
+        "predicateType": "urn:robust-compress:robustness-statement:2",
         "predicate": predicate,
     }
 

@@ -268,6 +268,25 @@ def test_nothing_is_written_into_a_stage(copied: Path, tmp_path: Path) -> None:
     artifact.read(copied / "student")
 
 
+def test_a_verified_folder_alone_is_enough(run: Path, tmp_path: Path) -> None:
+    """As it is copied from a board, which writes no page: without the stages that it was made from."""
+    alone = Path(shutil.copytree(run / "verified" / "onnx-cpu", tmp_path / "alone"))
+    page = Page(report.write(alone).read_text())
+    assert report.write(alone) == tmp_path / "alone-report.html" and page.headings[0] == "alone"
+    sections = [part["id"] for part in page.all("section")]
+    assert {"stages", "protocol", "latency", "provenance"} <= set(sections) and "images" not in sections
+    assert "onnx int8" in page.text
+
+
+def test_the_command_imports_no_torch_and_no_runtime(copied: Path) -> None:
+    code = (
+        f"import sys; from compress.cli.execute import execute; execute(['report', {str(copied)!r}])\n"
+        "print([name for name in ('torch', 'onnx', 'onnxruntime', 'pydantic', 'sklearn') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == [str(copied / "report.html"), "[]"], shown.stderr
+
+
 def test_no_heavy_import() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "pydantic", "yaml", "click", "sklearn", "scipy")
     code = f"import sys, compress.report; print([name for name in {heavy} if name in sys.modules])"
