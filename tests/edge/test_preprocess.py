@@ -250,4 +250,4 @@ def test_parity_goes_batch_by_batch_to_the_last_image(world: World) -> None:
     with open_runner(world.stages["onnx"].path, batch_size=8, threads=1) as runner:
         logits = runner.infer(world.clean)
         found = preprocess_parity.pipeline_parity(pipeline, runner, world.clean, world.labels, logits)
-    assert sizes == [8, 8, 8, 6] and found["same_prediction"] == 1 and found["clean"]["n"] == 30
+    assert sizes == [8, 8, 8, 6] and found.same_prediction == 1 and found.clean.n == 30
