@@ -74,9 +74,9 @@ def _load(path: Path, kind: str) -> Any:
     except OSError as fault:
         raise CompressError(f"{path}: cannot be read ({fault.strerror}); give a {kind} key in PEM") from None
     except (ValueError, TypeError) as fault:
-        said = "it is encrypted" if isinstance(fault, TypeError) else "no PEM of one"
+        why = "it is encrypted" if isinstance(fault, TypeError) else "no PEM of one"
         raise CompressError(
-            f"{path}: not readable as a {kind} key ({said}); `compress statement keygen` makes one"
+            f"{path}: not readable as a {kind} key ({why}); `compress statement keygen` makes one"
         ) from None
 
 
@@ -109,7 +109,7 @@ def unseal(file: Path, key: "Ed25519PublicKey | None") -> bytes:
         (signature,) = envelope["signatures"]
         if set(envelope) != {"payload", "payloadType", "signatures"} or set(signature) != {"keyid", "sig"}:
             raise ValueError
-        body, given = _bytes(envelope["payload"]), _bytes(signature["sig"])
+        body, signed = _bytes(envelope["payload"]), _bytes(signature["sig"])
         kind, signer = envelope["payloadType"], signature["keyid"]
     except FileNotFoundError:
         raise CheckFailed(
@@ -120,7 +120,7 @@ def unseal(file: Path, key: "Ed25519PublicKey | None") -> bytes:
     if kind != PAYLOAD_TYPE:
         raise CheckFailed(f"{file}: holds {kind!r}, not {PAYLOAD_TYPE}; sign the folder again")
     if key is not None:
-        _verify(file, key, signer, given, body)
+        _verify(file, key, signer, signed, body)
     return body
 
 

@@ -132,11 +132,11 @@ def _origin(path: Path, manifest: Mapping[str, Any], stated: Mapping[str, Any]) 
 
 
 def _subject(
-    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None"
+    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], shipped: "Path | None"
 ) -> CheckedPart:
     name, want = predicate["artifact"]["file"], predicate["artifact"]["sha256"]
     built_here = path / name if name in manifest["payload"] else None  # an engine that only the device could build
-    where = given or built_here or _lay(path, manifest, "exported")
+    where = shipped or built_here or _lay(path, manifest, "exported")
     file = where / name if where and where.is_dir() else where
     if file is None or not file.is_file():
         raise CompressError(f"{path}: the artifact {name} is not at {file}; give it by --artifact")
@@ -171,12 +171,12 @@ def _verdicts(path: Path, predicate: Mapping[str, Any]) -> CheckedPart:
 
 
 def _attack_set(
-    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], given: "Path | None"
+    path: Path, manifest: Mapping[str, Any], predicate: Mapping[str, Any], attack_set: "Path | None"
 ) -> CheckedPart:
-    where = given or _lay(path, manifest, "attack-set")
+    where = attack_set or _lay(path, manifest, "attack-set")
     if where is None or not where.is_dir():
-        if given:
-            raise CompressError(f"{given}: no folder; give the attack set's")
+        if attack_set:
+            raise CompressError(f"{attack_set}: no folder; give the attack set's")
         return CheckedPart("attack set", f"not at {where}; give it by --attack-set", skipped=True)
     for name, want in predicate["attack_set"]["files"].items():
         _same(where / name, artifact.bytes_sha256(_content(where / name)), want, "the statement")

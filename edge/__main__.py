@@ -38,8 +38,8 @@ def entry() -> None:
 def execute(args: Sequence[str]) -> int:
     """Run one verb; a user's fault is one line on stderr, with `--json` an object on stdout too."""
     try:
-        given = _parser().parse_args(args)
-        code: int = given.run(given)
+        options = _parser().parse_args(args)
+        code: int = options.run(options)
         sys.stdout.flush()
         return code
     except CompressError as fault:
@@ -61,8 +61,8 @@ def execute(args: Sequence[str]) -> int:
 def _verb(name: str) -> Callable[[argparse.Namespace], int]:
     """`edge.board.verbs.NAME`, imported when it is used."""
 
-    def run(given: argparse.Namespace) -> int:
-        code: int = getattr(importlib.import_module("edge.board.verbs"), name)(given)
+    def run(options: argparse.Namespace) -> int:
+        code: int = getattr(importlib.import_module("edge.board.verbs"), name)(options)
         return code
 
     return run
@@ -139,17 +139,17 @@ def _several(kind: Callable[[str], Any]) -> "Callable[[str], list[Any]]":
     return read
 
 
-def _serve(given: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace) -> int:
     from edge.board import agent
 
     agent.serve_stdio()
     return 0
 
 
-def _job(given: argparse.Namespace) -> int:
+def _job(options: argparse.Namespace) -> int:
     from edge.board import job
 
-    return job.carry_out_job(given.key)
+    return job.carry_out_job(options.key)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,11 @@ class BoardVerification:
 
         lineage = {"exported": self._exported.path, "attack-set": self._attacks.path}
         try:
-            made = artifact.build(out, self.plan(), make, lineage=lineage, replace=replace)
+            stage = artifact.build(out, self.plan(), make, lineage=lineage, replace=replace)
             if self._job is not None:
                 with contextlib.suppress(Lost, CompressError):
                     self._link.do(lambda connection: connection.ask("forget", job=self._job))
-            return made
+            return stage
         finally:
             self._job = None
 
@@ -169,13 +169,13 @@ class BoardVerification:
     def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:
         """Images and verdicts as the report takes them; predictions where the attack set knows the artifact."""
         with np.load(verdicts, allow_pickle=False) as table:
-            found: dict[str, Any] = {name: table[name] for name in table.files}
-        said = np.full(found["broken"].shape, -1, np.int16)
+            evidence: dict[str, Any] = {name: table[name] for name in table.files}
+        predicted = np.full(evidence["broken"].shape, -1, np.int16)
         place = attacks.place(self._exported.identity)
         if place is not None:
-            said[: len(attacks.adversarial)] = attacks.predictions[:, place]
-        images = np.concatenate([attacks.adversarial, found["adversarial"]])
-        return {**found, "clean": attacks.clean, "adversarial": images, "predictions": said}
+            predicted[: len(attacks.adversarial)] = attacks.predictions[:, place]
+        images = np.concatenate([attacks.adversarial, evidence["adversarial"]])
+        return {**evidence, "clean": attacks.clean, "adversarial": images, "predictions": predicted}
 
 
 TEXT_MOST = 500

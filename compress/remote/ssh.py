@@ -117,20 +117,20 @@ class SshProcess:
         except subprocess.TimeoutExpired:
             code = None
         self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
+        words = self._said.read().decode(errors="replace")
         if code == NO_COMMAND:
             return Unreachable(
                 f"{self.host}: no python3 there; there: sudo apt install python3 python3-numpy", lasting=True
             )
         for sign, fix in FAULTS:
-            if code == NO_CONNECTION and sign in said:
+            if code == NO_CONNECTION and sign in words:
                 name = self.host.rpartition("@")[2]
                 lasting = sign not in ("timed out", "No route to host", "Network is unreachable", "Connection refused")
                 return Unreachable(f"{self.host}: {fix.format(host=self.host, name=name)}", lasting)
-        own = [line.removeprefix("compress: ") for line in said.splitlines() if line.startswith("compress: ")]
+        own = [line.removeprefix("compress: ") for line in words.splitlines() if line.startswith("compress: ")]
         if own and code != NO_CONNECTION:  # the bundle's own program refused
             return Unreachable(f"{self.host}: {own[-1]}", lasting=True)
-        last = " ".join(said.split())[-TOLD:] or "no message"
+        last = " ".join(words.split())[-TOLD:] or "no message"
         return Unreachable(
             f"{self.host}: ssh ended with code {code} ({last}); does `ssh {self.host} python3 --version` work?",
             lasting=code is not None and 0 <= code != NO_CONNECTION,
@@ -139,7 +139,7 @@ class SshProcess:
 
 def _destination(host: str) -> list[str]:
     """Port and [USER@]NAME as ssh takes them, an address without its brackets; behind `--` nothing is an option."""
-    found = re.fullmatch(r"(.*?@)?(\[.*\]|[^:]*)(?::([0-9]+))?", host)
-    assert found is not None  # check_host has let it pass
-    user, name, port = found.groups(default="")
+    match = re.fullmatch(r"(.*?@)?(\[.*\]|[^:]*)(?::([0-9]+))?", host)
+    assert match is not None  # check_host has let it pass
+    user, name, port = match.groups(default="")
     return [*(["-p", port] if port else []), "--", user + name.strip("[]")]

@@ -65,21 +65,21 @@ def fetch_result(connection: Connection, job: str, exported: Stage, attacks: Att
 
 def _listed(connection: Connection, entries: Any, most: int) -> dict[str, tuple[int, str]]:
     """Name → size and hash, each plausible."""
-    found: dict[str, tuple[int, str]] = {}
+    files: dict[str, tuple[int, str]] = {}
     for entry in entries if isinstance(entries, list) else [None]:
         fields = entry if isinstance(entry, dict) else {}
         name, size, sha256 = (fields.get(key) for key in ("name", "bytes", "sha256"))
-        if name not in KNOWN or name in found or not isinstance(sha256, str) or not HEX.fullmatch(sha256):
+        if name not in KNOWN or name in files or not isinstance(sha256, str) or not HEX.fullmatch(sha256):
             raise CheckFailed(f"{connection.host}: offers {str(name)[:60]!r}, which no verified folder has")
         if not isinstance(size, int):
             raise CheckFailed(f"{connection.host}: {name} has no size")
         bound = ENGINE_MOST if name in ENGINE_FILES else most
         if not 0 <= size <= bound:
             raise CheckFailed(f"{connection.host}: {name} would be {size:,} bytes, at most {bound:,} are possible")
-        found[name] = size, sha256
-    if missing := [name for name in NEEDED if name not in found]:
+        files[name] = size, sha256
+    if missing := [name for name in NEEDED if name not in files]:
         raise CheckFailed(f"{connection.host}: its result lacks {', '.join(missing)}")
-    return found
+    return files
 
 
 def _get(connection: Connection, job: str, place: Path, size: int, sha256: str) -> None:
@@ -174,7 +174,7 @@ FRAMES = "frames.npy"
 
 def pipeline_files(config: Mapping[str, Any]) -> dict[str, Path]:
     """What `--preprocess` and `--frames` of a verification need there, name → file here."""
-    found = {}
+    files = {}
     if config.get("preprocess") is not None:
         module = config["preprocess"].partition(":")[0]
         file = preprocess.load(config["preprocess"]).file
@@ -183,10 +183,10 @@ def pipeline_files(config: Mapping[str, Any]) -> dict[str, Path]:
                 f"--preprocess {config['preprocess']}: {file or module} is not the file {module}.py, and only a module "
                 f"of one file is sent to a board; put the function into one"
             )
-        found[file.name] = file
+        files[file.name] = file
     if config.get("frames") is not None:
-        found[FRAMES] = Path(config["frames"])
-    return found
+        files[FRAMES] = Path(config["frames"])
+    return files
 
 
 def config_there(config: Mapping[str, Any]) -> dict[str, Any]:

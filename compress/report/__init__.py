@@ -35,7 +35,9 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
         "notes": [*_strangers(found, statements), *page_analysis.outdated(found)],
         "requirements": _judged(shipped, require),
         "teacher": _teacher(found),
-        "stages": sources.stage_rows(found, attack_set, {name: one["predicate"] for name, one in statements.items()}),
+        "stages": sources.stage_rows(
+            found, attack_set, {name: stated["predicate"] for name, stated in statements.items()}
+        ),
         "verified": [
             page.verified_entry(
                 name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path)
@@ -68,19 +70,19 @@ def write(folder: "Path | str", out: "Path | str | None" = None, *, require: Seq
     return path
 
 
-def _statements(found: Sources) -> dict[str, dict[str, Any]]:
+def _statements(sources: Sources) -> dict[str, dict[str, Any]]:
     """Each verified stage's statement under the name it has in the report: `onnx int8 on cpu`."""
     statements: dict[str, dict[str, Any]] = {}
-    for folder, stage in found.verified.items():
+    for folder, stage in sources.verified.items():
         statement = read_statement(stage.file("statement.json")).as_json()
         name = f"{page.artifact_name(statement)} on {stage.config['device']}"
         statements[name if name not in statements else f"{name} ({folder})"] = statement
     return statements
 
 
-def _strangers(found: Sources, statements: Mapping[str, Any]) -> list[str]:
+def _strangers(sources: Sources, statements: Mapping[str, Any]) -> list[str]:
     """A sentence for each stage in the folder that is not the one that a verified artifact was made from."""
-    held = {"teacher": found.teacher, "student": found.student, "quantized": found.quantized}
+    held = {"teacher": sources.teacher, "student": sources.student, "quantized": sources.quantized}
     return [
         f"{name} was made from another {entry['stage']} ({entry['identity']:.12}) than the one in this folder "
         f"({stage.identity:.12}); the figures below mix the two."
@@ -100,8 +102,8 @@ def _judged(shipped: "Mapping[str, Any] | None", require: Sequence[str]) -> list
     ]
 
 
-def _teacher(found: Sources) -> "dict[str, Any] | None":
-    weights = found.teacher.manifest["payload"].get("weights.safetensors") if found.teacher else None
+def _teacher(sources: Sources) -> "dict[str, Any] | None":
+    weights = sources.teacher.manifest["payload"].get("weights.safetensors") if sources.teacher else None
     return {"bytes": weights["bytes"]} if weights else None
 
 
@@ -119,9 +121,9 @@ def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any]
         if not np.array_equal(verdicts["index"], attack_set.index):
             return None
         identity = stage.manifest["plan"]["inputs"]["exported"]
-        said = np.full(verdicts["broken"].shape, -1)
+        predicted = np.full(verdicts["broken"].shape, -1)
         if identity in attack_set.identities and names[: len(attack_set.attacks)] == attack_set.attacks:
-            said[: len(attack_set.attacks)] = attack_set.predictions[:, attack_set.identities.index(identity)]
+            predicted[: len(attack_set.attacks)] = attack_set.predictions[:, attack_set.identities.index(identity)]
         pictures = dict(zip(attack_set.attacks, attack_set.adversarial, strict=True))
         pictures |= dict(zip((name for name in names if name not in pictures), verdicts["adversarial"], strict=True))
         return {
@@ -132,7 +134,7 @@ def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any]
             "attacks": names,
             "adversarial": np.stack([pictures[name] for name in names]),
             "broken": verdicts["broken"],
-            "predictions": said,
+            "predictions": predicted,
         }
 
 
@@ -166,7 +168,7 @@ def _origin(name: str, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _facts(found: Sources) -> dict[str, Any]:
+def _facts(sources: Sources) -> dict[str, Any]:
     """The data and the threat of a run in which nothing was verified yet."""
-    _, stage = next(found.stages())
+    _, stage = next(sources.stages())
     return {**stage.data, **stage.config.get("threat", {})}

@@ -55,8 +55,8 @@ SECTIONS = {
 
 def render(document: Mapping[str, Any]) -> str:
     """The document as one HTML page; everything in it that is not markup is escaped."""
-    made = {anchor: write(document) for anchor, (_, write) in SECTIONS.items()}
-    links = [element("a", SECTIONS[anchor][0], href=f"#{anchor}") for anchor, part in made.items() if part is not None]
+    parts = {anchor: write(document) for anchor, (_, write) in SECTIONS.items()}
+    links = [element("a", SECTIONS[anchor][0], href=f"#{anchor}") for anchor, part in parts.items() if part is not None]
     style = Html(resources.files("compress.report").joinpath("page.css").read_text(encoding="utf-8"))
     head = element(
         "head",
@@ -67,7 +67,7 @@ def render(document: Mapping[str, Any]) -> str:
         element("style", style),
     )
     body = element(
-        "body", headline(document), element("nav", *links, aria_label="Sections"), element("main", *made.values())
+        "body", headline(document), element("nav", *links, aria_label="Sections"), element("main", *parts.values())
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
@@ -83,8 +83,8 @@ def verified_entry(
 
     `watched`: what was sampled of the machine.
     """
-    told = {"label": label, "predicate": statement["predicate"], "samples_ns": samples_ns}
-    return {**told, "images": [] if evidence is None else choose_images(evidence), "watched": watched}
+    entry = {"label": label, "predicate": statement["predicate"], "samples_ns": samples_ns}
+    return {**entry, "images": [] if evidence is None else choose_images(evidence), "watched": watched}
 
 
 def watched(folder: Path) -> "Samples | None":

@@ -13,12 +13,12 @@ from edge.core.artifact import Stage
 
 def analysis(document: Mapping[str, Any]) -> "Html | None":
     """The figure, a row a model, and the predictors across models."""
-    found = document.get("analysis")
-    if found is None:
+    analysed = document.get("analysis")
+    if analysed is None:
         return None
     text = (
-        f"How far feature variance and softmax Gram matrices move under PGD-{found['steps']} of growing radius, on "
-        f"{found['n']} test images. r is Pearson's correlation with robust accuracy, its interval a bootstrap over "
+        f"How far feature variance and softmax Gram matrices move under PGD-{analysed['steps']} of growing radius, on "
+        f"{analysed['n']} test images. r is Pearson's correlation with robust accuracy, its interval a bootstrap over "
         "images within a model and over models across them. A correlation is no cause; where the interval contains 0, "
         "no relation is shown."
     )
@@ -26,20 +26,22 @@ def analysis(document: Mapping[str, Any]) -> "Html | None":
         "analysis",
         "Variance gap",
         element("p", text),
-        element("img", src=found["figure"], alt=_spoken(found), style="width: 100%; height: auto; background: #fff"),
-        _models(found),
-        _across(found),
+        element(
+            "img", src=analysed["figure"], alt=_spoken(analysed), style="width: 100%; height: auto; background: #fff"
+        ),
+        _models(analysed),
+        _across(analysed),
     )
 
 
-def _spoken(found: Mapping[str, Any]) -> str:
+def _spoken(analysed: Mapping[str, Any]) -> str:
     """The figure in words, for who cannot see it."""
-    each = "; ".join(f"{row['label']} {_r(row['variance'])}" for row in found["models"])
+    each = "; ".join(f"{row['label']} {_r(row['variance'])}" for row in analysed["models"])
     return f"Robust accuracy against variance gap and Gram gap over radii, and across models; r of the former: {each}"
 
 
-def _models(found: Mapping[str, Any]) -> Html:
-    titles = ("clean", f"robust at {found['eps']}", "variance gap", "r over radii", "Gram gap", "r over radii")
+def _models(analysed: Mapping[str, Any]) -> Html:
+    titles = ("clean", f"robust at {analysed['eps']}", "variance gap", "r over radii", "Gram gap", "r over radii")
     rows = [
         [
             row["label"],
@@ -50,7 +52,7 @@ def _models(found: Mapping[str, Any]) -> Html:
             readable.percent(row["image_gram_gap"]),
             _r(row["image_gram"]),
         ]
-        for row in found["models"]
+        for row in analysed["models"]
     ]
     return html_table(
         "Gaps relative to clean images",
@@ -59,14 +61,14 @@ def _models(found: Mapping[str, Any]) -> Html:
     )
 
 
-def _across(found: Mapping[str, Any]) -> Html:
-    across = found["across_models"]
+def _across(analysed: Mapping[str, Any]) -> Html:
+    across = analysed["across_models"]
     if "reason" in across:
         return element("p", f"Across models: {across['reason']}.", class_="quiet")
-    given = f"r given {' and '.join(across['given'])}"
+    controlled = f"r given {' and '.join(across['given'])}"
     columns = [
         TableColumn("predictor"),
-        *(TableColumn(title, "number") for title in ("r", "over models", "over images", given)),
+        *(TableColumn(title, "number") for title in ("r", "over models", "over images", controlled)),
     ]
     rows = [
         [
@@ -79,7 +81,7 @@ def _across(found: Mapping[str, Any]) -> Html:
         for row in across["predictors"]
     ]
     note = f" ({across['note']})" if across["note"] else ""
-    return html_table(f"Robust accuracy across {across['n']} models at eps {found['eps']}{note}", columns, rows)
+    return html_table(f"Robust accuracy across {across['n']} models at eps {analysed['eps']}{note}", columns, rows)
 
 
 def _r(entry: Mapping[str, Any], interval: str = "interval") -> str:
@@ -97,15 +99,15 @@ def analysis_part(stage: "Stage | None") -> "dict[str, Any] | None":
     """The document's `analysis`; checkpoints stand in the figure only."""
     if stage is None:
         return None
-    found = json.loads(stage.file("analysis.json").read_text())
+    content = json.loads(stage.file("analysis.json").read_text())
     picture = base64.b64encode(stage.file("figure.png").read_bytes()).decode()
-    shared = {key: found[key] for key in ("eps", "across_models")}
+    shared = {key: content[key] for key in ("eps", "across_models")}
     return {
         **shared,
-        "n": found["data"]["n"],
-        "steps": found["attack"]["steps"],
+        "n": content["data"]["n"],
+        "steps": content["attack"]["steps"],
         "figure": f"data:image/png;base64,{picture}",
-        "models": [_row(model, found["eps"]) for model in found["models"] if model["epoch"] is None],
+        "models": [_row(model, content["eps"]) for model in content["models"] if model["epoch"] is None],
     }
 
 
@@ -121,11 +123,11 @@ def _row(model: dict[str, Any], eps: str) -> dict[str, Any]:
     }
 
 
-def outdated(found: Sources) -> Iterator[str]:
+def outdated(sources: Sources) -> Iterator[str]:
     """A sentence when the analysis is about other networks than those in the folder."""
-    if found.analysis is None:
+    if sources.analysis is None:
         return
-    inputs = found.analysis.manifest["plan"]["inputs"]
+    inputs = sources.analysis.manifest["plan"]["inputs"]
     seen = {identity for role, identity in inputs.items() if role.startswith("model-")}
-    if seen - {stage.identity for _, stage in found.trained()}:
+    if seen - {stage.identity for _, stage in sources.trained()}:
         yield "The analysis is about networks that are not in this folder any more; run compress analyze again."

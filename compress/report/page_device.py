@@ -27,23 +27,23 @@ QUANTITIES = {"mw": ("Power", "mW"), "mhz": ("Clocks", "MHz"), "celsius": ("Temp
 
 def device(document: Mapping[str, Any]) -> "Html | None":
     """The section; None where no statement tells of a machine's state."""
-    told = [entry for entry in document.get("verified", ()) if "kind" in entry["predicate"]["machine"]["before"]]
-    if not told:
+    watched = [entry for entry in document.get("verified", ()) if "kind" in entry["predicate"]["machine"]["before"]]
+    if not watched:
         return None
     return section(
         "device",
         "The machine while it measured",
-        _warnings(told),
-        _states(told),
-        *(chart for entry in told for chart in _charts(entry)),
-        _unread(told),
+        _warnings(watched),
+        _states(watched),
+        *(chart for entry in watched for chart in _charts(entry)),
+        _unread(watched),
     )
 
 
-def _warnings(told: Sequence[Entry]) -> Html:
+def _warnings(watched: Sequence[Entry]) -> Html:
     rows = [
         [entry["label"], badge(row["name"], "warn"), row["found"], row["fix"]]
-        for entry in told
+        for entry in watched
         for row in entry["predicate"].get("warnings", ())
     ]
     if not rows:
@@ -57,11 +57,11 @@ def _warnings(told: Sequence[Entry]) -> Html:
     return html_table("Reasons not to trust latency and energy", columns, rows)
 
 
-def _states(told: Sequence[Entry]) -> Html:
-    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in told)]
-    found = [dict(_state(entry["predicate"])) for entry in told]
-    names = dict.fromkeys(name for one in found for name in one)
-    rows = [[name, *(one.get(name, readable.NONE) for one in found)] for name in names]
+def _states(watched: Sequence[Entry]) -> Html:
+    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in watched)]
+    states = [dict(_state(entry["predicate"])) for entry in watched]
+    names = dict.fromkeys(name for state in states for name in state)
+    rows = [[name, *(state.get(name, readable.NONE) for state in states)] for name in names]
     return html_table("State of the machine", columns, rows)
 
 
@@ -75,9 +75,9 @@ def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if before.get("gpu"):
         yield "GPU", readable.flat({key: value for key, value in before["gpu"].items() if value is not None})
     yield "energy of one image", _energy(during.get("energy") or {})
-    for what, found in (during.get("energy_of_others") or {}).items():
-        if found["gross_mj"] is not None:
-            yield f"energy of one image, {what}", _energy(found)
+    for what, energy in (during.get("energy_of_others") or {}).items():
+        if energy["gross_mj"] is not None:
+            yield f"energy of one image, {what}", _energy(energy)
     for key, (name, unit) in QUANTITIES.items():
         if during.get(key):
             yield name.lower(), _levels(during[key], unit)
@@ -157,10 +157,10 @@ def _timed(entry: Entry, samples: Samples) -> "tuple[float, float] | None":
     return None if span is None else ((span[0] - samples.times_ns[0]) / 1e9, (span[1] - samples.times_ns[0]) / 1e9)
 
 
-def _unread(told: Sequence[Entry]) -> Html:
+def _unread(watched: Sequence[Entry]) -> Html:
     rows = [
         [entry["label"], row["what"], row["why"], row["how"]]
-        for entry in told
+        for entry in watched
         for row in entry["predicate"]["machine"]["before"]["unreadable"]
     ]
     columns = [

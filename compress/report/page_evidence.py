@@ -143,17 +143,22 @@ def _distributions(timed: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
 
 def _latencies(timed: Sequence[Mapping[str, Any]]) -> Html:
     columns = [TableColumn("latency"), *(TableColumn(entry["label"], "number") for entry in timed)]
-    found = [_timing(entry) for entry in timed]
+    timings = [_timing(entry) for entry in timed]
     rows = [
-        [name.removesuffix("_ms").replace("p999", "p99.9"), *(readable.milliseconds(one.get(name)) for one in found)]
+        [
+            name.removesuffix("_ms").replace("p999", "p99.9"),
+            *(readable.milliseconds(timing.get(name)) for timing in timings),
+        ]
         for name in LATENCIES
-        if any(name in one for one in found)
+        if any(name in timing for timing in timings)
     ]
-    rows.append(["coefficient of variation", *(readable.percent(one["cv"]) for one in found)])
-    rows.append(["images a second", *(f"{one['images_per_s']:,.0f}" for one in found)])
-    rows.append(["cold start: opening the runtime", *(readable.milliseconds(one["cold_start_ms"]) for one in found)])
-    rows.append(["first inference", *(readable.milliseconds(one["first_inference_ms"]) for one in found)])
-    rows.append(["images a call", *(readable.number(one["batch_size"]) for one in found)])
+    rows.append(["coefficient of variation", *(readable.percent(timing["cv"]) for timing in timings)])
+    rows.append(["images a second", *(f"{timing['images_per_s']:,.0f}" for timing in timings)])
+    rows.append(
+        ["cold start: opening the runtime", *(readable.milliseconds(timing["cold_start_ms"]) for timing in timings)]
+    )
+    rows.append(["first inference", *(readable.milliseconds(timing["first_inference_ms"]) for timing in timings)])
+    rows.append(["images a call", *(readable.number(timing["batch_size"]) for timing in timings)])
     return html_table("Latency of one call", columns, rows)
 
 
@@ -186,17 +191,17 @@ PARTS = {"h2d_ms": "copy in", "compute_ms": "computation", "d2h_ms": "copy out",
 
 def scenarios(timed: Sequence[Entry]) -> Iterator[Html]:
     """A chart, table or sentence for each thing that any of the artifacts was asked for; nothing for the rest."""
-    found = [(str(entry["label"]), dict(entry["predicate"]["latency"])) for entry in timed]
-    yield from _sizes(found)
-    yield from _camera(found)
-    yield from _parts(found)
+    latencies = [(str(entry["label"]), dict(entry["predicate"]["latency"])) for entry in timed]
+    yield from _sizes(latencies)
+    yield from _camera(latencies)
+    yield from _parts(latencies)
     yield from _pipeline(timed)
-    yield from _conditions(found)
+    yield from _conditions(latencies)
 
 
-def _sizes(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+def _sizes(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     """Throughput by batch size: of the sweep, and offline's own size."""
-    rows = [(label, row) for label, latency in found for row in _by_size(latency)]
+    rows = [(label, row) for label, latency in latencies for row in _by_size(latency)]
     if not rows:
         return
     sizes = sorted({row["batch_size"] for _, row in rows})
@@ -246,8 +251,8 @@ def _rate(row: Entry, label: str) -> str:
     return f"{row['images_per_s']:,.0f} · {label}"
 
 
-def _camera(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
-    rows = [(label, row) for label, latency in found for row in latency.get("camera", [])]
+def _camera(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    rows = [(label, row) for label, latency in latencies for row in latency.get("camera", [])]
     if not rows:
         return
     titles = ("frames/s", "frames", "dropped", "late", "in time", "p50", "p90", "p99", "longest", "jitter")
@@ -269,8 +274,8 @@ def _camera(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
         yield element("p", f"Rule: {rule}.", class_="quiet")
 
 
-def _parts(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
-    rows = [(label, latency["parts"]) for label, latency in found if "parts" in latency]
+def _parts(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+    rows = [(label, latency["parts"]) for label, latency in latencies if "parts" in latency]
     if rows:
         yield html_table(
             "Where a query's time goes, medians",
@@ -295,9 +300,9 @@ def _pipeline(timed: Sequence[Entry]) -> Iterator[Html]:
         )
 
 
-def _conditions(found: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
+def _conditions(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     """How it was measured, one row a property, where that was recorded."""
-    known = [(label, latency) for label, latency in found if "conditions" in latency]
+    known = [(label, latency) for label, latency in latencies if "conditions" in latency]
     if not known:
         return
     properties = dict.fromkeys(key for _, latency in known for key in latency["conditions"])

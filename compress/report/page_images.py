@@ -31,15 +31,15 @@ def choose_images(evidence: Mapping[str, Any], broken: int = BROKEN, held: int =
 
 def _tile(evidence: Mapping[str, Any], i: int, attack: int) -> dict[str, Any]:
     is_broken = bool(evidence["broken"][attack, i])
-    label, said = int(evidence["labels"][i]), int(evidence["predictions"][attack, i])
+    label, predicted = int(evidence["labels"][i]), int(evidence["predictions"][attack, i])
     if not is_broken:
-        said = label  # an admissible candidate that breaks nothing is classified right
-    known = said >= 0 and is_broken == (said != label)
+        predicted = label  # an admissible candidate that breaks nothing is classified right
+    known = predicted >= 0 and is_broken == (predicted != label)
     return {
         "index": int(evidence["index"][i]),
         "label": label,
         "clean_prediction": int(evidence["clean_predictions"][i]),
-        "adversarial_prediction": said if known else None,
+        "adversarial_prediction": predicted if known else None,
         "broken": is_broken,
         "attack": str(evidence["attacks"][attack]),
         "clean": evidence["clean"][i],
@@ -66,8 +66,8 @@ def images(document: Mapping[str, Any]) -> "Html | None":
 
 def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
     for tile in tiles:
-        said = tile["adversarial_prediction"]
-        told = f"class {said}" if said is not None else "another class"
+        predicted = tile["adversarial_prediction"]
+        told = f"class {predicted}" if predicted is not None else "another class"
         moved = difference(tile["clean"], tile["adversarial"], gain)
         pictures = [
             _picture(tile["clean"], "clean", f"Clean image {tile['index']} of class {tile['label']}"),
@@ -78,7 +78,7 @@ def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
             "figcaption",
             badge("broken", "bad") if tile["broken"] else badge("held", "good"),
             f" image {tile['index']}, true class {tile['label']}: clean → {tile['clean_prediction']}, adversarial → "
-            f"{said if said is not None else 'another class'}",
+            f"{predicted if predicted is not None else 'another class'}",
             element(
                 "small", tile["attack"] if tile["broken"] else f"held against every attack; shown: {tile['attack']}"
             ),

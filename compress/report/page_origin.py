@@ -84,10 +84,10 @@ def _context(document: Mapping[str, Any]) -> list[Html]:
 
 def _spread(stages: Sequence[Mapping[str, Any]], name: str) -> str:
     """The version of a package; with the stages it made where there are several."""
-    found: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for stage in stages:
         if name in stage.get("versions", {}):
-            found.setdefault(str(stage["versions"][name]), []).append(stage["stage"])
-    if len(found) == 1:
-        return next(iter(found))
-    return "; ".join(f"{version} ({', '.join(where)})" for version, where in found.items())
+            places.setdefault(str(stage["versions"][name]), []).append(stage["stage"])
+    if len(places) == 1:
+        return next(iter(places))
+    return "; ".join(f"{version} ({', '.join(where)})" for version, where in places.items())

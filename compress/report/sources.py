@@ -58,10 +58,10 @@ def find_sources(folder: Path) -> Sources:
         return _lineage(artifact.read(folder, ("verified",)))
     if not folder.is_dir():
         raise CompressError(f"{folder}: no such folder; give the folder of a run or of a verified stage")
-    found = _run(folder)
-    if not any(True for _ in found.stages()):
+    sources = _run(folder)
+    if not any(True for _ in sources.stages()):
         raise CompressError(f"{folder}: holds no complete stage, nothing to report; give the folder of a run")
-    return found
+    return sources
 
 
 def _run(folder: Path) -> Sources:
@@ -96,24 +96,24 @@ def _each(folder: Path, *kinds: str) -> dict[str, Stage]:
 def _lineage(verified: Stage) -> Sources:
     """The stages behind `verified`, followed back as far as they still lie where they lay and are the same."""
     name = verified.path.resolve().name
-    found = Sources(name, verified={name: verified}, attack_set=_input(verified, "attack-set"))
+    sources = Sources(name, verified={name: verified}, attack_set=_input(verified, "attack-set"))
     exported = _input(verified, "exported")
     if exported is not None:
-        found.exported[exported.path.name] = exported
-        found.student = _input(exported, "model")
-        if found.student is not None and found.student.kind == "quantized":
-            found.quantized, found.student = found.student, _input(found.student, "student")
-    if found.student is not None:
-        found.teacher = _input(found.student, "teacher")
-    return found
+        sources.exported[exported.path.name] = exported
+        sources.student = _input(exported, "model")
+        if sources.student is not None and sources.student.kind == "quantized":
+            sources.quantized, sources.student = sources.student, _input(sources.student, "student")
+    if sources.student is not None:
+        sources.teacher = _input(sources.student, "teacher")
+    return sources
 
 
 def _input(stage: Stage, role: str) -> "Stage | None":
     """The input of that role, if a stage of the identity that was read still lies there."""
     if role not in stage.manifest["lineage"] or not (stage.input_path(role) / MANIFEST).is_file():
         return None
-    found = artifact.read(stage.input_path(role))
-    return found if found.identity == stage.manifest["plan"]["inputs"].get(role) else None
+    stage_there = artifact.read(stage.input_path(role))
+    return stage_there if stage_there.identity == stage.manifest["plan"]["inputs"].get(role) else None
 
 
 LEVEL = 0.95
@@ -189,11 +189,13 @@ def counted_figure(count: int, n: int) -> Figure:
     }
 
 
-def stage_rows(found: Sources, attack_set: "ReplayedSet | None", statements: Mapping[str, Any]) -> list[dict[str, Any]]:
+def stage_rows(
+    sources: Sources, attack_set: "ReplayedSet | None", statements: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """The document's `stages`: baselines without robustness, teacher, student, other baselines, twin, artifacts."""
-    rows = [(_rank(name, stage), _trained(name, stage, attack_set)) for name, stage in found.trained()]
+    rows = [(_rank(name, stage), _trained(name, stage, attack_set)) for name, stage in sources.trained()]
     rows.sort(key=lambda ranked: ranked[0])
-    return [*(row for _, row in rows), *_artifacts(found, attack_set, statements)]
+    return [*(row for _, row in rows), *_artifacts(sources, attack_set, statements)]
 
 
 def _rank(name: str, stage: Stage) -> int:
@@ -236,17 +238,17 @@ def _weights(stage: Stage) -> "int | None":
 
 
 def _artifacts(
-    found: Sources, attack_set: "ReplayedSet | None", statements: Mapping[str, Any]
+    sources: Sources, attack_set: "ReplayedSet | None", statements: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """A row for each verified artifact, then one for each exported file that was not verified."""
-    exported = {stage.identity: stage for stage in found.exported.values()}
+    exported = {stage.identity: stage for stage in sources.exported.values()}
     seen = set()
     for label, predicate in statements.items():
         identity = predicate["artifact"]["identity"]
         seen.add(identity)
         parameters = exported[identity].metrics.get("parameters") if identity in exported else None
         yield _verified(label, predicate, parameters)
-    for name, stage in found.exported.items():
+    for name, stage in sources.exported.items():
         if stage.identity not in seen:
             yield _unverified(name, stage, attack_set)
 

@@ -12,18 +12,18 @@ Result = Mapping[str, Any]
 TITLES = ["artifact", "scenario", "batch", "p50", "p90", "p99", "images/s", ""]
 
 
-def bench_lines(found: Result) -> list[str]:
+def bench_lines(result: Result) -> list[str]:
     """A row a scenario and size, then start-up, memory and parts of each artifact, then how they compare."""
-    names = [each["name"] for each in found["artifacts"]]
+    names = [each["name"] for each in result["artifacts"]]
     labels = dict(zip(names, _labels(names), strict=True))
-    rows = [[labels[each["name"]], *row] for each in found["artifacts"] for row in _rows(each["latency"])]
-    said = [*table(TITLES, rows), ""]
-    said += [f"{labels[each['name']]}: {line}" for each in found["artifacts"] for line in _about(each)]
-    said += [_compared(row, labels) for row in found["compared"]]
-    said += machine_lines(found["machine"], [MachineWarning(**row) for row in found["warnings"]])
-    load = found["artifacts"][0]["latency"]["conditions"]["load"]
+    rows = [[labels[each["name"]], *row] for each in result["artifacts"] for row in _rows(each["latency"])]
+    lines = [*table(TITLES, rows), ""]
+    lines += [f"{labels[each['name']]}: {line}" for each in result["artifacts"] for line in _about(each)]
+    lines += [_compared(row, labels) for row in result["compared"]]
+    lines += machine_lines(result["machine"], [MachineWarning(**row) for row in result["warnings"]])
+    load = result["artifacts"][0]["latency"]["conditions"]["load"]
     loaded = "" if load is None else f"; beside it: {load_phrase(load)}"
-    return [*said, f"queries: {found['queries']}{loaded}; {found['nature']}"]
+    return [*lines, f"queries: {result['queries']}{loaded}; {result['nature']}"]
 
 
 def _labels(names: Sequence[str]) -> list[str]:

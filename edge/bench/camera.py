@@ -52,9 +52,9 @@ def run_camera(stream: Stream, fps: float, seconds: float) -> CameraRun:
         if waited:
             clock.until(due[at])
         at = _newest(due, at, clock.now())
-        given = batches[at % len(batches)]
-        logits, began, ready, now = timed_query(stream.runner, stream.queries, given, clock)
-        stream.kept.offer(given, logits)
+        frame = batches[at % len(batches)]
+        logits, began, ready, now = timed_query(stream.runner, stream.queries, frame, clock)
+        stream.kept.offer(frame, logits)
         rows.append((at, now - due[at], now - began, ready - began))
         if waited:
             late.append(began - due[at])

@@ -14,10 +14,10 @@ BRIEF = (50, 99)
 def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = PERCENTILES) -> dict[str, float]:
     """`p50_ms`, … by linear interpolation; p99.9 only from 5,000 samples."""
     ms = samples_ns / 1e6
-    found = {f"p{p}_ms": float(np.percentile(ms, p)) for p in which}
+    times = {f"p{p}_ms": float(np.percentile(ms, p)) for p in which}
     if len(ms) >= P999_FROM and which == PERCENTILES:
-        found["p999_ms"] = float(np.percentile(ms, 99.9))
-    return found
+        times["p999_ms"] = float(np.percentile(ms, 99.9))
+    return times
 
 
 def latency_summary(

@@ -43,10 +43,10 @@ class TimingRequest:
     def read(cls, latency: Mapping[str, Any], seed: int = 0) -> "TimingRequest":
         """From a config's section; a key that it lacks has the default above."""
         known = {field.name for field in fields(cls)} - {"seed"}
-        given: dict[str, Any] = {
+        settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in latency.items() if key in known
         }
-        return cls(**given, seed=seed)
+        return cls(**settings, seed=seed)
 
     def with_single(self) -> "TimingRequest":
         """The same with single-stream among its scenarios."""
@@ -109,23 +109,23 @@ def measure_latency(subjects: Sequence[TimingSubject], ask: TimingRequest, clock
     """What is asked of every subject; several take turns, so that the machine's mood is shared out among them."""
     clock = clock or Clock()
     reset = reset_peak_memory()
-    found = [Timed(subject.name, {}) for subject in subjects]
+    timings = [Timed(subject.name, {}) for subject in subjects]
     with background.load_running(ask.load) as beside:
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
-            for timed, stream in zip(found, streams, strict=True):
+            for timed, stream in zip(timings, streams, strict=True):
                 timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}
                 timed.latency = _cold(stream, ask)
-            _single(found, streams, ask)
-            for timed, stream in zip(found, streams, strict=True):
+            _single(timings, streams, ask)
+            for timed, stream in zip(timings, streams, strict=True):
                 _camera(timed, stream, ask)
                 _after(timed, stream)
         for size in ask.further_sizes:
-            _sized(found, subjects, size, ask, clock)
-    for timed in found:
-        timed.latency["memory"] = peak_memory(reset) | {"artifacts": len(found)} | timed.latency.get("memory", {})
-        timed.latency["conditions"] |= {"load": beside, "turns": ROUNDS if len(found) > 1 else None}
+            _sized(timings, subjects, size, ask, clock)
+    for timed in timings:
+        timed.latency["memory"] = peak_memory(reset) | {"artifacts": len(timings)} | timed.latency.get("memory", {})
+        timed.latency["conditions"] |= {"load": beside, "turns": ROUNDS if len(timings) > 1 else None}
         timed.latency["scenarios"] = [name for name in (SINGLE, OFFLINE, CAMERA) if name in ask.scenarios]
-    return found
+    return timings
 
 
 # -------------------------------------------------------------------------------------------- one batch size
@@ -164,7 +164,7 @@ def _cold(stream: Stream, ask: TimingRequest) -> dict[str, Any]:
     }
 
 
-def _single(found: Sequence[Timed], streams: Sequence[Stream], ask: TimingRequest) -> None:
+def _single(timings: Sequence[Timed], streams: Sequence[Stream], ask: TimingRequest) -> None:
     """One query after another; several artifacts in turns, in the other order every second turn."""
     if SINGLE not in ask.scenarios:
         return
@@ -175,8 +175,8 @@ def _single(found: Sequence[Timed], streams: Sequence[Stream], ask: TimingReques
             if rounds > 1:
                 streams[place].warm(AGAIN)
             taken = streams[place].run(queries, ask.min_seconds / rounds, bar)
-            found[place].rounds.setdefault(SINGLE, []).append(float(np.median(taken)) / 1e6)
-    for timed, stream in zip(found, streams, strict=True):
+            timings[place].rounds.setdefault(SINGLE, []).append(float(np.median(taken)) / 1e6)
+    for timed, stream in zip(timings, streams, strict=True):
         _summarise(timed, stream)
 
 
@@ -232,7 +232,7 @@ def _after(timed: Timed, stream: Stream) -> None:
 
 
 def _sized(
-    found: Sequence[Timed], subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock
+    timings: Sequence[Timed], subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock
 ) -> None:
     """Throughput and latency at one further size: a row of the sweep, and offline at the largest."""
     rounds = ROUNDS if len(subjects) > 1 else 1
@@ -246,9 +246,9 @@ def _sized(
                 if rounds > 1:
                     streams[place].warm(AGAIN, BRIEF_WARM_UP_S / rounds)
                 taken = streams[place].run(1, ask.seconds / rounds)
-                found[place].rounds.setdefault(f"batch {size}", []).append(float(np.median(taken)) / 1e6)
+                timings[place].rounds.setdefault(f"batch {size}", []).append(float(np.median(taken)) / 1e6)
                 bar.step()
-        for timed, stream in zip(found, streams, strict=True):
+        for timed, stream in zip(timings, streams, strict=True):
             _row(timed, stream, size, ask)
 
 
@@ -286,12 +286,12 @@ def _span(stream: Stream) -> tuple[int, int, int]:
     return stream.runs[0][0], stream.runs[-1][1], images
 
 
-def compare_timings(found: Sequence[Timed], seed: int = 0) -> list[dict[str, Any]]:
+def compare_timings(timings: Sequence[Timed], seed: int = 0) -> list[dict[str, Any]]:
     """Every artifact but the first against it, by what was measured: ratio of medians with its interval."""
-    first = found[0]
+    first = timings[0]
 
     def row(other: Timed, what: str) -> dict[str, Any]:
         rounds = PairedTurns(other.rounds[what], first.rounds[what])
         return {"name": other.name, "to": first.name, "what": what, **rounds.ratio(seed)}
 
-    return [row(other, what) for other in found[1:] for what in first.rounds]
+    return [row(other, what) for other in timings[1:] for what in first.rounds]

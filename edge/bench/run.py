@@ -54,30 +54,30 @@ def run_bench(
     check_timing(subjects, ask)
     watch = Watch(gpu=config["device"] != "cpu")
     with watch.timing():
-        found = measure_latency(subjects, ask)
+        timings = measure_latency(subjects, ask)
     result = {
         "nature": UNOFFICIAL,
         "queries": shown,
         "preprocess": None if pipeline is None else {"name": pipeline.name, "sha256": pipeline.sha256},
         "artifacts": [
             {"name": timed.name, **timed.about, "latency": timed.latency, "alarms": [as_json(timed.alarm)]}
-            for timed in found
+            for timed in timings
         ],
-        "compared": compare_timings(found, ask.seed),
+        "compared": compare_timings(timings, ask.seed),
         "config": dict(config),
-        **watch.found(_spans(found), found[0].latency),
+        **watch.found(_spans(timings), timings[0].latency),
         "versions": artifact.versions(),
     }
     if folder is not None:
-        _write(folder, result, found, watch)
+        _write(folder, result, timings, watch)
     return result
 
 
-def _spans(found: Sequence[Timed]) -> "dict[str, tuple[int, int, int]]":
+def _spans(timings: Sequence[Timed]) -> "dict[str, tuple[int, int, int]]":
     """What evidence is told of: what was timed of one artifact; of several in turns all of it together."""
-    if len(found) == 1:
-        return found[0].spans
-    every = [span for timed in found for span in timed.spans.values()]
+    if len(timings) == 1:
+        return timings[0].spans
+    every = [span for timed in timings for span in timed.spans.values()]
     began, ended, images = zip(*every, strict=True)
     return {"all artifacts in turns": (min(began), max(ended), sum(images))}
 
@@ -94,7 +94,7 @@ def _frames(
 ) -> Callable[[Runner], Any]:
     """What a runner's queries are cut from."""
 
-    def given(runner: Runner) -> Any:
+    def frames_for(runner: Runner) -> Any:
         if frames is not None:
             return frames
         shown = images
@@ -103,7 +103,7 @@ def _frames(
             shown = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
         return shown if pipeline is None else pipeline.frames_of(shown)
 
-    return given
+    return frames_for
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -117,13 +117,13 @@ def _new(out: Path) -> Path:
     return out
 
 
-def _write(folder: Path, result: Mapping[str, Any], found: Sequence[Timed], watch: Watch) -> None:
+def _write(folder: Path, result: Mapping[str, Any], timings: Sequence[Timed], watch: Watch) -> None:
     """The whole folder at once, by its name."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        for place, timed in enumerate(found):
+        for place, timed in enumerate(timings):
             with open(partial / f"samples-{place}.npz", "wb") as file:
                 np.savez(file, **timed.samples)
         watch.samples.write(partial / samples.FILE)

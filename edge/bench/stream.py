@@ -182,9 +182,9 @@ def query_parts(stream: Stream) -> "dict[str, Any] | None":
         began = clock.now()
         images = stream.queries.images(batches[i % len(batches)])
         unit = images if images.dtype == np.float32 else images.astype(np.float32) / FULL_SCALE
-        _, found = call(unit)
+        _, parts = call(unit)
         total = (clock.now() - began) / 1e6
-        device = [float(found[name]) for name in DEVICE_PARTS]
+        device = [float(parts[name]) for name in DEVICE_PARTS]
         rows.append([*device, total - sum(device), total])
     medians = np.median(np.array(rows), 0)
     return {"n": len(rows), **dict(zip((*DEVICE_PARTS, "host_ms", "total_ms"), map(float, medians), strict=True))}

@@ -131,18 +131,18 @@ class Agent:
         """The job's progress as it comes, then its end; another request meanwhile is answered and ends this."""
         name, offset = ask["job"], int(ask["offset"])
         while True:
-            found = job.job_status(name)  # before its events: none can come after its end
+            status = job.job_status(name)  # before its events: none can come after its end
             for after, event in job.job_events(name, offset):
                 self._channel.send({"type": "event", "offset": after, "event": event})
                 offset = after
-            if found["state"] == job.ABSENT:
-                said = job.last_words(name)
+            if status["state"] == job.ABSENT:
+                words = job.last_words(name)
                 raise CompressError(
-                    f"the board's process ended without a word ({said or 'nothing in its log'}); was it killed, or is "
+                    f"the board's process ended without a word ({words or 'nothing in its log'}); was it killed, or is "
                     f"memory short there? run the command again"
                 )
-            if found["state"] != job.RUNNING:
-                return {"type": "end", **found}, b""
+            if status["state"] != job.RUNNING:
+                return {"type": "end", **status}, b""
             if self._channel.waiting(POLL_S):
                 next_, content = self._channel.receive(SILENCE_S)
                 if next_.get("type") != "ping":

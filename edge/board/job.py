@@ -57,9 +57,9 @@ def job_status(name: str) -> dict[str, Any]:
 def start_job(request: Request) -> dict[str, Any]:
     """The job that answers `request`, started unless it runs or is done: {"job", "state"}."""
     name = job_key(request)
-    found = job_status(name)["state"]
-    if found in (RUNNING, DONE):
-        return {"job": name, "state": found}
+    state = job_status(name)["state"]
+    if state in (RUNNING, DONE):
+        return {"job": name, "state": state}
     folder = store.job(name)
     check_runtime(artifact.read(store.stage(request["exported"]), ("exported",)).config["target"])
     artifact.read(store.stage(request["attack-set"]), ("attack-set",))
@@ -164,8 +164,8 @@ def job_files(name: str) -> list[dict[str, Any]]:
     manifest = artifact.read(folder, ("verified",)).manifest
     names = [artifact.MANIFEST, *manifest["payload"], *manifest["records"]]
     return [
-        {"name": one, "bytes": (folder / one).stat().st_size, "sha256": artifact.file_sha256(folder / one)}
-        for one in names
+        {"name": file, "bytes": (folder / file).stat().st_size, "sha256": artifact.file_sha256(folder / file)}
+        for file in names
     ]
 
 

@@ -114,9 +114,9 @@ def _computes_at(runner: Runner) -> Row:
     two = np.sort(want, 1)[:, -2:]
     clear = two[:, 1] - two[:, 0] > 2 * TOLERANCE * scale
     agree = want.argmax(1) == got.argmax(1)
-    found = {"max_abs": gap, "scale": scale, "tolerance": TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
+    evidence = {"max_abs": gap, "scale": scale, "tolerance": TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
     passed = gap <= TOLERANCE * scale and bool(agree[clear].all())
-    return _row(f"golden logits at batch {runner.batch_size}", passed, found)
+    return _row(f"golden logits at batch {runner.batch_size}", passed, evidence)
 
 
 def _pads(runner: Runner) -> Row:

@@ -191,7 +191,7 @@ class Busy:
 
 def owner(path: Path) -> str:
     try:
-        found = json.loads(path.read_text())
-        return f"process {int(found['pid'])} ({found['what']})"
+        record = json.loads(path.read_text())
+        return f"process {int(record['pid'])} ({record['what']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

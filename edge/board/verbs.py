@@ -22,33 +22,36 @@ from edge.verify.attack_set import AttackSet, about_of
 DEFAULTS = "defaults.json"  # of a verification; the bundle holds what `compress verify` would use
 
 
-def verify(given: argparse.Namespace) -> int:
+def verify(options: argparse.Namespace) -> int:
     """The verified stage, as `compress verify` makes it."""
-    terms = GateTerms.read(given.require)
-    exported = artifact.read(given.exported, ("exported",))
-    attacks = artifact.read(given.attack_set, ("attack-set",))
-    config = _config(exported, about_of(attacks)["threat"], given)
-    out = given.out or exported.path.with_name(f"{exported.path.resolve().name}-{given.device}-verified")
+    terms = GateTerms.read(options.require)
+    exported = artifact.read(options.exported, ("exported",))
+    attacks = artifact.read(options.attack_set, ("attack-set",))
+    config = _config(exported, about_of(attacks)["threat"], options)
+    out = options.out or exported.path.with_name(f"{exported.path.resolve().name}-{options.device}-verified")
     with store.Busy("verify", alone=True):
         stage = verification.run(config, verification.VerifyInputs(exported.path, attacks.path), out)
     say(f"no page is written here; `compress report {stage.path.name}` does it where that folder was copied to")
     judgement = GateJudgement.of(stage.path, terms)
-    judged = [{"requirement": str(one.requirement), "passed": one.passed, "why": one.why} for one in judgement.outcomes]
-    found = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}
-    _print(found, [f"verified  {stage.path}  {stage.identity:.12}", *judgement.lines()], given.json)
+    judged = [
+        {"requirement": str(outcome.requirement), "passed": outcome.passed, "why": outcome.why}
+        for outcome in judgement.outcomes
+    ]
+    result = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}
+    _print(result, [f"verified  {stage.path}  {stage.identity:.12}", *judgement.lines()], options.json)
     return 3 if any(case.failed for case in judgement.cases()) else 0
 
 
-def _config(exported: artifact.Stage, threat: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+def _config(exported: artifact.Stage, threat: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """`compress verify`'s own defaults, the artifact's data, the attack set's threat, and what was given."""
     own = json.loads(_defaults())
-    asked = {"batch_size": given.batch_size, "threads": given.threads, "square_queries": given.square_queries}
-    asked |= {"decision_queries": given.decision_queries, "seed": given.seed, "budget": given.budget}
+    asked = {"batch_size": options.batch_size, "threads": options.threads, "square_queries": options.square_queries}
+    asked |= {"decision_queries": options.decision_queries, "seed": options.seed, "budget": options.budget}
     known = {"data": exported.data["name"], "threat": {key: threat[key] for key in ("norm", "eps")}}
-    config = {**own, **known, "device": given.device}
+    config = {**own, **known, "device": options.device}
     config |= {key: value for key, value in asked.items() if value is not None}
-    if given.samples is not None:
-        config["latency"] = {**config["latency"], "samples": given.samples}
+    if options.samples is not None:
+        config["latency"] = {**config["latency"], "samples": options.samples}
     return config
 
 
@@ -59,57 +62,61 @@ def _defaults() -> str:
         raise CompressError("verify runs from a bundle here; write one by `compress bundle edge.pyz`") from None
 
 
-def bench(given: argparse.Namespace) -> int:
+def bench(options: argparse.Namespace) -> int:
     """Latency alone, on noise: the scenarios of `compress bench`."""
     from edge.bench import bench_text, run
 
-    asked = {"scenarios": given.scenario, "fps": given.fps, "samples": given.samples, "seconds": given.seconds}
-    asked |= {"batch_size": given.batch[0], "sweep": given.batch if len(given.batch) > 1 else None, "load": given.load}
-    asked |= {"preprocess": given.preprocess, "frames": given.frames}
+    asked = {"scenarios": options.scenario, "fps": options.fps, "samples": options.samples, "seconds": options.seconds}
+    asked |= {
+        "batch_size": options.batch[0],
+        "sweep": options.batch if len(options.batch) > 1 else None,
+        "load": options.load,
+    }
+    asked |= {"preprocess": options.preprocess, "frames": options.frames}
     config = {
         **json.loads(_defaults())["latency"],
-        "device": given.device,
-        "threads": given.threads,
-        "seed": given.seed,
+        "device": options.device,
+        "threads": options.threads,
+        "seed": options.seed,
     }
     config |= {"preprocess": None, "frames": None} | {key: value for key, value in asked.items() if value is not None}
     with store.Busy("bench", alone=True):
-        found = run.run_bench(given.exported, config, out=given.out)
-    _print(found, bench_text.bench_lines(found), given.json)
-    fired = any(alarm["fired"] for row in found["artifacts"] for alarm in row["alarms"])
+        result = run.run_bench(options.exported, config, out=options.out)
+    _print(result, bench_text.bench_lines(result), options.json)
+    fired = any(alarm["fired"] for row in result["artifacts"] for alarm in row["alarms"])
     return 3 if fired else 0
 
 
-def check(given: argparse.Namespace) -> int:
+def check(options: argparse.Namespace) -> int:
     """Whether an artifact still computes here what it computed when its attack set was made."""
-    found = check_artifact(given.exported, given.attack_set, given.device)
-    _print(found, check_lines(found), given.json)
-    return 0 if found["passed"] else 3
+    result = check_artifact(options.exported, options.attack_set, options.device)
+    _print(result, check_lines(result), options.json)
+    return 0 if result["passed"] else 3
 
 
-def selftest(given: argparse.Namespace) -> int:
+def selftest(options: argparse.Namespace) -> int:
     """One JSON on stdout; what failed stands in it."""
-    found = selftesting.run_selftest()
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    if given.out is not None:
-        artifact.write_atomic(Path(given.out), text + "\n")
+    result = selftesting.run_selftest()
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    if options.out is not None:
+        artifact.write_atomic(Path(options.out), text + "\n")
     print(text)
-    return 0 if found["passed"] else 3
+    return 0 if result["passed"] else 3
 
 
-def doctor(given: argparse.Namespace) -> int:
+def doctor(options: argparse.Namespace) -> int:
     """What is installed, what can be run, what does not go together; exit 3 with --strict when something is broken."""
     from edge.core import targets
     from edge.doctor import diagnose, examine
     from edge.doctor.text import lines
 
     result = diagnose(examine(), targets.on_board())
-    _print(result.as_object(), lines(result), given.json)
-    return 3 if given.strict and result.broken else 0
+    _print(result.as_object(), lines(result), options.json)
+    return 3 if options.strict and result.broken else 0
 
 
-def _print(found: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
-    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
+def _print(result: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
+    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -149,14 +156,16 @@ def check_artifact(exported: "Path | str", attack_set: "Path | str", device: str
     }
 
 
-def check_lines(found: "dict[str, Any]") -> list[str]:
+def check_lines(result: "dict[str, Any]") -> list[str]:
     """For a person: a line a check."""
-    frozen = found["frozen"]
+    frozen = result["frozen"]
     return [
-        f"hash    {found['sha256']:.12} is the manifest's",
-        f"golden  {golden.golden_line(found['golden'])}",
+        f"hash    {result['sha256']:.12} is the manifest's",
+        f"golden  {golden.golden_line(result['golden'])}",
         f"frozen  {frozen['different']} of {frozen['n']} predictions differ",
-        "passed" if found["passed"] else "FAILED: this device computes something else; verify the artifact again there",
+        "passed"
+        if result["passed"]
+        else "FAILED: this device computes something else; verify the artifact again there",
     ]
 
 
@@ -167,5 +176,5 @@ def _frozen(attacks: AttackSet, place: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.arange(min(n * a, FROZEN - len(clean)))
     which, image = rows % max(a, 1), rows // max(a, 1)
     images = np.concatenate([attacks.clean[clean], attacks.adversarial[which, image]])
-    said = [attacks.clean_logits[place, clean].argmax(1), attacks.predictions[which, place, image]]
-    return images, np.concatenate(said)
+    predicted = [attacks.clean_logits[place, clean].argmax(1), attacks.predictions[which, place, image]]
+    return images, np.concatenate(predicted)

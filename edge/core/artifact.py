@@ -156,11 +156,11 @@ def read(folder: "Path | str", kinds: Sequence[str] = ()) -> Stage:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
-        found = manifest["plan"]["format"]
+        written = manifest["plan"]["format"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
         raise CompressError(f"{path}: not readable as a manifest; delete its folder and make the stage again") from None
-    if found != FORMAT:
-        raise CompressError(f"{path}: format {found}, this version reads {FORMAT}; use the version that wrote it")
+    if written != FORMAT:
+        raise CompressError(f"{path}: format {written}, this version reads {FORMAT}; use the version that wrote it")
     return dict(manifest)
 
 
@@ -193,8 +193,8 @@ def status(out: "Path | str", plan: Plan) -> Status:
 
 def difference(old: Any, new: Any, at: str = "") -> str:
     """The first few places where two plans differ, for a person: `config.method: 'rslad' → 'vgap'`."""
-    found = list(_differences(old, new, at))
-    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    changes = list(_differences(old, new, at))
+    return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def _differences(old: Any, new: Any, at: str) -> Iterator[str]:
@@ -276,13 +276,13 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
     partial = _partial(path)
     while True:
         if (path / MANIFEST).exists() and not ANEW.get():
-            found = status(path, plan)
-            if found.state == "complete" and found.stage is not None:
-                yield found.stage
+            standing = status(path, plan)
+            if standing.state == "complete" and standing.stage is not None:
+                yield standing.stage
                 return
             if not replace:
                 raise CompressError(
-                    f"{path}: holds a stage made otherwise ({found.why}); choose another --out or delete it"
+                    f"{path}: holds a stage made otherwise ({standing.why}); choose another --out or delete it"
                 )
         try:
             partial.mkdir(parents=True, exist_ok=True)
@@ -414,11 +414,11 @@ def write_atomic(path: Path, content: "str | bytes") -> None:
 
 def versions() -> dict[str, str]:
     """The installed versions of the packages that a result can depend on."""
-    found = {}
+    installed = {}
     for name in PACKAGES.split():
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def command_line() -> str:

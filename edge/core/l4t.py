@@ -55,24 +55,24 @@ def jetpack(release: "str | None") -> "str | None":
 
 
 def _release(text: "str | None") -> "str | None":
-    found = RELEASE.search(text or "")
-    return f"{found[1]}.{found[2]}" if found else None
+    match = RELEASE.search(text or "")
+    return f"{match[1]}.{match[2]}" if match else None
 
 
 def _upstream(version: "str | None") -> "str | None":
     """The numbers that a Debian version begins with: `6.2+b77` → 6.2, `36.4.3-2025…` → 36.4.3."""
-    found = re.match(r"\d+(\.\d+)*", version or "")
-    return found[0] if found else None
+    match = re.match(r"\d+(\.\d+)*", version or "")
+    return match[0] if match else None
 
 
 def _installed(status: Path) -> dict[str, str]:
     """Versions of those of PACKAGES that dpkg's database calls installed."""
-    found = {}
+    packages = {}
     for entry in (_text(status) or "").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
         if fields.get("Package") in PACKAGES and fields.get("Status", "").endswith(" installed"):
-            found[fields["Package"]] = fields.get("Version", "")
-    return found
+            packages[fields["Package"]] = fields.get("Version", "")
+    return packages
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -126,8 +126,8 @@ def _mhz(sysroot: Path, cpuinfo: "str | None") -> "float | None":
 
 def _load(sysroot: Path) -> "list[float] | None":
     text = _text(sysroot / "proc/loadavg")
-    found = [number for part in (text or "").split()[:3] if (number := _number(part)) is not None]
-    return found if len(found) == 3 else None
+    averages = [number for part in (text or "").split()[:3] if (number := _number(part)) is not None]
+    return averages if len(averages) == 3 else None
 
 
 def _number(text: "str | None") -> "float | None":

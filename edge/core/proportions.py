@@ -109,9 +109,9 @@ def tango_interval(pairs: PairedShares, level: float = 0.95) -> tuple[float, flo
     images cannot tell a difference of less than about 3.84 / n from none.
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
-    found = pairs.difference
-    low = _where(lambda delta: score_statistic(pairs, delta) <= z, -1.0, found)
-    high = -_where(lambda delta: score_statistic(pairs, -delta) >= -z, -1.0, -found)
+    difference = pairs.difference
+    low = _where(lambda delta: score_statistic(pairs, delta) <= z, -1.0, difference)
+    high = -_where(lambda delta: score_statistic(pairs, -delta) >= -z, -1.0, -difference)
     return low, high
 
 

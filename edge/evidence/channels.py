@@ -131,14 +131,14 @@ class Channels:
 
         def read() -> dict[str, float]:
             ticks = processor.ticks(_text(stat))
-            found = {f"s.{name}": ticks.get(name, math.nan) * TICK_S for name in ("busy", "steal", "total")}
+            seconds = {f"s.{name}": ticks.get(name, math.nan) * TICK_S for name in ("busy", "steal", "total")}
             if own is not None:
                 mine = processor.process_ticks(_text(own))
-                found["s.own"] = math.nan if mine is None else mine * TICK_S
+                seconds["s.own"] = math.nan if mine is None else mine * TICK_S
             if limit is not None:
                 periods = processor.limited(_text(limit))
-                found["events.limited"] = math.nan if periods is None else float(periods)
-            return found
+                seconds["events.limited"] = math.nan if periods is None else float(periods)
+            return seconds
 
         if stat is not None:
             self._readers.append(read)
@@ -187,14 +187,14 @@ def record_samples(arguments: "list[str] | None" = None) -> None:
     parser.add_argument("--parent", type=int, required=True, help="the process whose time is told apart")
     parser.add_argument("--sysroot", default="/", help="a recorded tree instead of this machine")
     parser.add_argument("--gpu", action=argparse.BooleanOptionalAction, default=True, help="ask NVML")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
-    tree = Tree(given.sysroot)
+    tree = Tree(options.sysroot)
     with ExitStack() as stack:
-        channels = Channels(stack, tree, parent=given.parent, gpu=given.gpu)
+        channels = Channels(stack, tree, parent=options.parent, gpu=options.gpu)
         try:
             about = {"channels": channels.names, "ranges": channels.ranges, "unreadable": tree.unreadable}
-            times, values, cost = _sample(channels, given.interval, begun=lambda: _line(about))
+            times, values, cost = _sample(channels, options.interval, begun=lambda: _line(about))
             _line({"n": len(times), **cost})
             sys.stdout.buffer.write(times.tobytes() + values.tobytes())
             sys.stdout.buffer.flush()

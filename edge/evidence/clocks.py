@@ -18,7 +18,7 @@ Clocks = dict[str, dict[str, Any]]
 
 def core_clocks(tree: Tree) -> Clocks:
     """{"cpu0": {mhz, min_mhz, max_mhz, governor}}: now, and its bounds; {} without cpufreq."""
-    found: Clocks = {}
+    clocks: Clocks = {}
     for folder in tree.glob(f"{CPU}/cpu[0-9]*"):
         name = folder.rsplit("/", 1)[1]
         if not name[3:].isdigit() or tree.text(f"{folder}/online") == "0":
@@ -26,10 +26,10 @@ def core_clocks(tree: Tree) -> Clocks:
         governor = tree.text(f"{folder}/cpufreq/scaling_governor")
         clock = _clock(tree, f"{folder}/cpufreq/scaling_{{}}_freq", f"clock of {name}", 1e3)
         if clock is not None:
-            found[name] = clock | {"governor": governor}
-    if not found:
+            clocks[name] = clock | {"governor": governor}
+    if not clocks:
         tree.lacks("clocks of the cores", f"no cpufreq below /{CPU}", "nothing to do in a virtual machine")
-    return found
+    return clocks
 
 
 def gpu_clock(tree: Tree) -> "dict[str, Any] | None":
@@ -114,23 +114,23 @@ OFF_MC = -200_000  # a sensor of a part without power reads −256 °C
 
 def zones(tree: Tree) -> "dict[str, str]":
     """{zone: its folder}; a name that comes twice gets a number."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for folder in tree.glob(ZONES):
         kind = tree.text(f"{folder}/type", f"name of {folder.rsplit('/', 1)[1]}")
         if kind is not None:
-            found[_free(found, kind.removesuffix("-thermal"))] = folder
-    return found
+            folders[_free(folders, kind.removesuffix("-thermal"))] = folder
+    return folders
 
 
 def sensors(tree: Tree) -> "dict[str, str]":
     """{sensor: its file} of the processor's own chips, on machines without thermal zones for them."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for folder in tree.glob("sys/class/hwmon/hwmon*"):
         if tree.text(f"{folder}/name") in CHIPS:
             for path in tree.glob(f"{folder}/temp*_input"):
                 label = tree.text(path.replace("_input", "_label"))
-                found[_free(found, label or "cpu")] = path
-    return found
+                files[_free(files, label or "cpu")] = path
+    return files
 
 
 def temperatures(tree: Tree) -> dict[str, float]:
@@ -146,7 +146,7 @@ def temperatures(tree: Tree) -> dict[str, float]:
 
 def limits(tree: Tree) -> dict[str, float]:
     """°C from which on each zone throttles: its lowest passive trip point, else the hot, else the critical one."""
-    found = {}
+    degrees = {}
     for name, folder in zones(tree).items():
         trips: dict[str, list[int]] = {}
         for path in tree.glob(f"{folder}/trip_point_*_type"):
@@ -155,18 +155,18 @@ def limits(tree: Tree) -> dict[str, float]:
                 trips.setdefault(kind, []).append(value)
         lowest = next((min(trips[kind]) for kind in ("passive", "hot", "critical") if kind in trips), None)
         if lowest is not None:
-            found[name] = lowest / 1000
-    return found
+            degrees[name] = lowest / 1000
+    return degrees
 
 
 def coolers(tree: Tree) -> dict[str, str]:
     """{cooling device that throttles: its folder}."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for folder in tree.glob(COOLERS):
         kind = tree.text(f"{folder}/type")
         if kind is not None and THROTTLES.search(kind):
-            found[_free(found, kind)] = folder
-    return found
+            folders[_free(folders, kind)] = folder
+    return folders
 
 
 def throttles(tree: Tree) -> dict[str, int]:

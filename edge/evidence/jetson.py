@@ -27,52 +27,52 @@ def is_jetson(tree: Tree) -> bool:
 
 def board(tree: Tree) -> dict[str, Any]:
     """{model, soc, l4t, jetpack, packages, cuda}; the serial number stays where it is."""
-    found = l4t.read_release(tree.root) or {}
+    release = l4t.read_release(tree.root) or {}
     for key, what in (("model", "model of the board"), ("l4t", "version of Jetson Linux"), ("jetpack", "JetPack")):
-        if found.get(key) is None:
+        if release.get(key) is None:
             tree.lacks(what, f"/{MODEL} and /{RELEASE} do not tell", "name it beside the figures yourself")
     compatible = (tree.text("proc/device-tree/compatible") or "").split("\0")
     soc = next((part.partition(",")[2] for part in compatible if part.startswith("nvidia,tegra")), None)
-    return {**found, "soc": soc, "cuda": _cuda(tree)}
+    return {**release, "soc": soc, "cuda": _cuda(tree)}
 
 
 def _cuda(tree: Tree) -> "str | None":
     path = "usr/local/cuda/version.json"
     text = tree.text(path, "version of CUDA", "sudo apt install nvidia-jetpack, or use the runtime alone")
     try:
-        found = json.loads(text)["cuda"]["version"] if text else None
+        version = json.loads(text)["cuda"]["version"] if text else None
     except (ValueError, KeyError, TypeError):
         tree.lacks("version of CUDA", f"{path} has another form", "look into it")
         return None
-    return str(found)[:20] if found else None
+    return str(version)[:20] if version else None
 
 
 def power_mode(tree: Tree) -> "dict[str, Any] | None":
     """{id, name} of nvpmodel."""
     text = tree.command("nvpmodel-q", ["nvpmodel", "-q"])
-    found = None if text is None else parse_nvpmodel(text)
-    if text is not None and found is None:
+    mode = None if text is None else parse_nvpmodel(text)
+    if text is not None and mode is None:
         tree.lacks("nvpmodel", f"nvpmodel -q prints {text.strip()[:80]!r}, no power mode", "sudo nvpmodel -q")
-    return found
+    return mode
 
 
 def shown_clocks(tree: Tree) -> clocks.Clocks:
     """What `jetson_clocks --show` shows; to root alone, so it only fills what the kernel's files left open."""
     text = tree.command("jetson_clocks-show", ["jetson_clocks", "--show"])
-    found = {} if text is None else parse_jetson_clocks(text)
-    if text is not None and not found:
-        said = (text.strip().splitlines() or ["nothing"])[0]
-        tree.lacks("jetson_clocks", f"jetson_clocks --show prints {said[:80]!r}", "sudo jetson_clocks --show")
-    return found
+    shown = {} if text is None else parse_jetson_clocks(text)
+    if text is not None and not shown:
+        first = (text.strip().splitlines() or ["nothing"])[0]
+        tree.lacks("jetson_clocks", f"jetson_clocks --show prints {first[:80]!r}", "sudo jetson_clocks --show")
+    return shown
 
 
 def tegrastats(tree: Tree) -> dict[str, Any]:
     """One line of tegrastats as values."""
     text = tree.command("tegrastats", ["tegrastats", "--interval", "200"], seconds=TEGRASTATS_S, endless=True)
-    found = {} if text is None else parse_tegrastats(text)
-    if text is not None and not found:
+    values = {} if text is None else parse_tegrastats(text)
+    if text is not None and not values:
         tree.lacks("tegrastats", "prints no line that is understood", "tegrastats --interval 200")
-    return found
+    return values
 
 
 def gpu_load(tree: Tree) -> "str | None":
@@ -82,9 +82,9 @@ def gpu_load(tree: Tree) -> "str | None":
     return next((name for name in names if tree.has(name)), None)
 
 
-def all_held(found: clocks.Clocks) -> "bool | None":
+def all_held(known_clocks: clocks.Clocks) -> "bool | None":
     """What jetson_clocks does: every clock of cores and GPU at one value. None where neither is known."""
-    states = [clocks.held(clock) for name, clock in found.items() if name == "gpu" or name.startswith("cpu")]
+    states = [clocks.held(clock) for name, clock in known_clocks.items() if name == "gpu" or name.startswith("cpu")]
     known = [state for state in states if state is not None]
     return all(known) if known else None
 
@@ -112,29 +112,29 @@ def parse_tegrastats(text: str) -> dict[str, Any]:
     "gpu": {busy, mhz}, "temperatures_c": {}, "power_mw": {}}, each key where the line has it.
     """
     lines = [line for line in text.splitlines() if "RAM " in line]
-    line, found = lines[-1] if lines else "", dict[str, Any]()
+    line, values = lines[-1] if lines else "", dict[str, Any]()
     memory = {name: (int(used) << 20, int(total) << 20) for name, used, total in _RAM.findall(line)}
     if memory:
-        found["memory"] = {name: dict(zip(_SIZES, sizes, strict=True)) for name, sizes in memory.items()}
+        values["memory"] = {name: dict(zip(_SIZES, sizes, strict=True)) for name, sizes in memory.items()}
     if cpu := _CPU.search(line):
-        found["cores"] = [_core(part.strip(), cpu[2]) for part in cpu[1].split(",") if part.strip()]
+        values["cores"] = [_core(part.strip(), cpu[2]) for part in cpu[1].split(",") if part.strip()]
     if (emc := _EMC.search(line)) and any(emc.groups()):
-        found["emc"] = {"busy": _share(emc[1]), "mhz": _number(emc[2])}
+        values["emc"] = {"busy": _share(emc[1]), "mhz": _number(emc[2])}
     if (gpu := _GPU.search(line)) and any(gpu.groups()):
         # one clock a cluster (GPC) of the GPU; a cluster without power reads 0
         clocks = [int(part) for part in (gpu[2] or "").split(",") if part]
-        found["gpu"] = {"busy": _share(gpu[1]), "mhz": float(max(clocks)) if clocks else None}
+        values["gpu"] = {"busy": _share(gpu[1]), "mhz": float(max(clocks)) if clocks else None}
     temperatures = {name: float(value) for name, value in _CELSIUS.findall(line) if float(value) > NOT_A_READING_C}
     if temperatures:
-        found["temperatures_c"] = temperatures
+        values["temperatures_c"] = temperatures
     if rails := {name: float(value) for name, value in _POWER.findall(line)}:
-        found["power_mw"] = rails
-    return found
+        values["power_mw"] = rails
+    return values
 
 
 def _core(text: str, common_mhz: "str | None") -> "dict[str, Any] | None":
-    found = _CORE.fullmatch(text)
-    return {"busy": _share(found[1]), "mhz": _number(found[2] or common_mhz)} if found else None
+    match = _CORE.fullmatch(text)
+    return {"busy": _share(match[1]), "mhz": _number(match[2] or common_mhz)} if match else None
 
 
 def _share(percent: "str | None") -> "float | None":
@@ -158,7 +158,7 @@ def parse_jetson_clocks(text: str) -> dict[str, dict[str, Any]]:
 
     CPU clocks are printed in kHz, the others in Hz; a core that is off is left out.
     """
-    found = {}
+    shown = {}
     for line in text.splitlines():
         name = _CLOCK.match(line.strip())
         fields = dict(_FIELD.findall(name[2])) if name else {}
@@ -173,5 +173,5 @@ def parse_jetson_clocks(text: str) -> dict[str, dict[str, Any]]:
         }
         if len(clock) == len(keys):
             override = {"override": fields["FreqOverride"] == "1"} if "FreqOverride" in fields else {}
-            found[name[1].lower()] = clock | override
-    return found
+            shown[name[1].lower()] = clock | override
+    return shown

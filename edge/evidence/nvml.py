@@ -109,14 +109,14 @@ class NvmlDevice:
 
     def busy(self) -> int:
         """Per cent of the last sampling period of the driver (1/6 to 1 s) in which a kernel ran."""
-        found = _Utilization()
-        self.call("nvmlDeviceGetUtilizationRates", ctypes.byref(found))
-        return int(found.gpu)
+        utilization = _Utilization()
+        self.call("nvmlDeviceGetUtilizationRates", ctypes.byref(utilization))
+        return int(utilization.gpu)
 
     def memory(self) -> dict[str, int]:
-        found = _Memory()
-        self.call("nvmlDeviceGetMemoryInfo", ctypes.byref(found))
-        return {"total_bytes": int(found.total), "used_bytes": int(found.used)}
+        sizes = _Memory()
+        self.call("nvmlDeviceGetMemoryInfo", ctypes.byref(sizes))
+        return {"total_bytes": int(sizes.total), "used_bytes": int(sizes.used)}
 
     def persistence(self) -> bool:
         return bool(self.number("nvmlDeviceGetPersistenceMode"))

@@ -28,7 +28,7 @@ class Rail(NamedTuple):
 
 def rails(tree: Tree) -> dict[str, Rail]:
     """{rail: its files} of every INA power monitor; channels that no rail hangs on are left out."""
-    found = {}
+    files = {}
     for folder in tree.glob(HWMON):
         if not (tree.text(f"{folder}/name") or "").startswith("ina"):
             continue
@@ -37,8 +37,8 @@ def rails(tree: Tree) -> dict[str, Rail]:
             label = tree.text(f"{folder}/in{number}_label") or tree.text(f"{folder}/label")
             if label and not NOT_RAILS.fullmatch(label):
                 volts = f"{folder}/in{number}_input"
-                found[label] = Rail(whole.get(number), volts, parts.get(number, f"{folder}/curr{number}_input"))
-    return found
+                files[label] = Rail(whole.get(number), volts, parts.get(number, f"{folder}/curr{number}_input"))
+    return files
 
 
 def _channels(tree: Tree, pattern: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ def _channels(tree: Tree, pattern: str) -> dict[str, str]:
 
 def milliwatts(tree: Tree) -> dict[str, float]:
     """mW by rail, now."""
-    found = {}
+    powers = {}
     for name, rail in rails(tree).items():
         if rail.microwatts is not None:
             whole = tree.number(rail.microwatts, f"power of {name}")
@@ -57,8 +57,8 @@ def milliwatts(tree: Tree) -> dict[str, float]:
             volts, amperes = (tree.number(path, f"power of {name}") for path in (rail.millivolts, rail.milliamperes))
             value = None if volts is None or amperes is None else volts * amperes / 1000
         if value is not None:
-            found[name] = value
-    return found
+            powers[name] = value
+    return powers
 
 
 def summands(names: "list[str]") -> list[str]:
@@ -69,11 +69,11 @@ def summands(names: "list[str]") -> list[str]:
 
 def over_current(tree: Tree) -> dict[str, str]:
     """{event: its file} of soctherm's counters: oc1 is low voltage, oc2 average, oc3 instantaneous over-current."""
-    found = {}
+    files = {}
     for folder in tree.glob(HWMON):
         for path in tree.glob(f"{folder}/oc*_event_cnt"):
-            found[path.rsplit("/", 1)[1].removesuffix("_event_cnt")] = path
-    return found
+            files[path.rsplit("/", 1)[1].removesuffix("_event_cnt")] = path
+    return files
 
 
 def counters(tree: Tree) -> "dict[str, str]":
@@ -81,14 +81,14 @@ def counters(tree: Tree) -> "dict[str, str]":
 
     Cores are a part of their package, and psys, where there is one, holds everything again.
     """
-    found = {}
+    folders = {}
     for folder in tree.glob(f"{RAPL}/*-rapl:*"):
         name, place = tree.text(f"{folder}/name") or "", folder.rsplit("/", 1)[1].split(":")[1:]
         if len(place) == 1 and name != "psys":
-            found[name or f"package-{place[0]}"] = folder
+            folders[name or f"package-{place[0]}"] = folder
         elif name == "dram":
-            found[f"dram-{place[0]}"] = folder
-    return found
+            folders[f"dram-{place[0]}"] = folder
+    return folders
 
 
 def counted_energy(tree: Tree) -> dict[str, float]:
@@ -102,14 +102,14 @@ def counted_energy(tree: Tree) -> dict[str, float]:
 
 def fans(tree: Tree) -> dict[str, dict[str, "int | None"]]:
     """{hwmon's name: {pwm 0 to 255, rpm}}."""
-    found = {}
+    states = {}
     for folder in tree.glob(HWMON):
         pwm = next((path for path in [f"{folder}/pwm1"] if tree.has(path)), None)
         turns = next((path for path in [f"{folder}/fan1_input", f"{folder}/rpm"] if tree.has(path)), None)
         if pwm or turns:
             name = tree.text(f"{folder}/name") or "fan"
-            found[name] = {
+            states[name] = {
                 "pwm": None if pwm is None else tree.number(pwm),
                 "rpm": None if turns is None else tree.number(turns),
             }
-    return found
+    return states

@@ -14,9 +14,9 @@ def ticks(text: "str | None") -> dict[str, int]:
     fields = (text or "").partition("\n")[0].split()
     if len(fields) < 1 + len(TICKS) or fields[0] != "cpu" or not all(map(_whole, fields[1:9])):
         return {}
-    found = dict(zip(TICKS, map(int, fields[1:9]), strict=True))
-    busy = sum(value for name, value in found.items() if name not in (*IDLE, "steal"))
-    return {"busy": busy, "steal": found["steal"], "total": sum(found.values())}
+    counted = dict(zip(TICKS, map(int, fields[1:9]), strict=True))
+    busy = sum(value for name, value in counted.items() if name not in (*IDLE, "steal"))
+    return {"busy": busy, "steal": counted["steal"], "total": sum(counted.values())}
 
 
 def process_ticks(text: "str | None") -> "int | None":
@@ -48,21 +48,21 @@ def limited(text: "str | None") -> "int | None":
 
 def memory_sizes(tree: Tree) -> "dict[str, int] | None":
     """{total_bytes, available_bytes, swap_total_bytes, swap_used_bytes} of /proc/meminfo."""
-    found = {}
+    sizes = {}
     for line in (tree.text("proc/meminfo") or "").splitlines():
         name, _, rest = line.partition(":")
         fields = rest.split()
         if fields and _whole(fields[0]):
-            found[name] = int(fields[0]) * 1024
-    if "MemTotal" not in found:
+            sizes[name] = int(fields[0]) * 1024
+    if "MemTotal" not in sizes:
         tree.lacks("memory", "proc/meminfo has no MemTotal", "look whether /proc is mounted")
         return None
-    swap = found.get("SwapTotal", 0)
+    swap = sizes.get("SwapTotal", 0)
     return {
-        "total_bytes": found["MemTotal"],
-        "available_bytes": found.get("MemAvailable", 0),
+        "total_bytes": sizes["MemTotal"],
+        "available_bytes": sizes.get("MemAvailable", 0),
         "swap_total_bytes": swap,
-        "swap_used_bytes": swap - found.get("SwapFree", swap),
+        "swap_used_bytes": swap - sizes.get("SwapFree", swap),
     }
 
 

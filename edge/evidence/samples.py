@@ -57,8 +57,8 @@ class Samples:
     def read(cls, path: Path) -> "Samples":
         """From the file; one that is damaged or of another form: CompressError."""
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
-                rows = {name: found[name] for name in found.files}
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                rows = {name: archive[name] for name in archive.files}
             times, about = rows.pop(TIMES), json.loads(str(rows.pop(ABOUT)))
         except Exception as fault:  # zip, numpy and JSON each have their own
             raise CompressError(f"{path}: not readable as samples ({fault}); verify the artifact again") from None
@@ -86,28 +86,30 @@ def timed_energy(
     is one, is taken as it stands. Where there is no figure it is null and `why` says the reason.
     """
     seconds = (interval[1] - interval[0]) / 1e9
-    found: dict[str, Any] = dict.fromkeys(("gross_mj", "net_mj", "mean_mw", "idle_mw"))
-    found |= {"seconds": seconds, "rails": [], "source": None, "why": None}
+    energy: dict[str, Any] = dict.fromkeys(("gross_mj", "net_mj", "mean_mw", "idle_mw"))
+    energy |= {"seconds": seconds, "rails": [], "source": None, "why": None}
     sources = _sources(samples)
     if not sources:
-        return found | {"why": samples.about.get("fault") or "no power monitor or energy counter could be read"}
+        return energy | {"why": samples.about.get("fault") or "no power monitor or energy counter could be read"}
     inside = _inside(samples, interval)
     if inside < FEWEST or inferences < 1:
-        return found | {"why": f"{inside} samples of power in the {seconds:.2f} s that were timed, {FEWEST} are needed"}
+        return energy | {
+            "why": f"{inside} samples of power in the {seconds:.2f} s that were timed, {FEWEST} are needed"
+        }
     total = _total(samples, sources, interval)
-    found |= {
+    energy |= {
         "gross_mj": total / inferences,
         "mean_mw": total / seconds,
         "rails": [name.partition(".")[2] for name in sources],
         "source": "counter" if all(name.startswith("mj.") for name in sources) else "power over time",
     }
     if idle is None or _inside(samples, idle) < FEWEST:
-        return found | {"why": "idle power was not measured"}
-    found["idle_mw"] = idle_mw = _total(samples, sources, idle) / ((idle[1] - idle[0]) / 1e9)
+        return energy | {"why": "idle power was not measured"}
+    energy["idle_mw"] = idle_mw = _total(samples, sources, idle) / ((idle[1] - idle[0]) / 1e9)
     net = total - idle_mw * seconds
     if net < -ALIKE * total:
-        return found | {"why": f"idle took more, {idle_mw:.0f} mW, than the timed part: something else ran meanwhile"}
-    return found | {"net_mj": max(0.0, net) / inferences}
+        return energy | {"why": f"idle took more, {idle_mw:.0f} mW, than the timed part: something else ran meanwhile"}
+    return energy | {"net_mj": max(0.0, net) / inferences}
 
 
 def _inside(samples: Samples, interval: Interval) -> int:
@@ -179,7 +181,7 @@ def sample_summary(
     inside = samples.times_ns[(samples.times_ns >= interval[0]) & (samples.times_ns <= interval[1])]
     seconds = (interval[1] - interval[0]) / 1e9
     gaps = np.diff(cut.times_ns)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "n": len(inside),
         "seconds": seconds,
         "hz": len(inside) / seconds if seconds > 0 else 0.0,
@@ -194,7 +196,7 @@ def sample_summary(
         "energy": timed_energy(samples, interval, idle, inferences=inferences),
         "unreadable": list(samples.about.get("unreadable", ())),
     }
-    return found | {"fault": samples.about.get("fault")}
+    return figures | {"fault": samples.about.get("fault")}
 
 
 def _share(samples: Samples) -> "float | None":

@@ -44,7 +44,7 @@ def snapshot(
     """
     tree = Tree(sysroot, record)
     on_jetson = jetson.is_jetson(tree)
-    found: dict[str, Any] = {
+    state: dict[str, Any] = {
         **machine.state(tree.root),
         "kind": JETSON if on_jetson else CPU,
         "monotonic_ns": time.monotonic_ns(),
@@ -67,16 +67,16 @@ def snapshot(
         "ticks": processor.ticks(tree.text("proc/stat")),
     }
     if on_jetson:
-        _complete_jetson(tree, found)
-    elif found["gpu"] is not None:
-        found["kind"] = GPU
-    if found["gpu"] is not None:
-        _merge_gpu(found)
-    if not found["power_mw"] and not found["energy_mj"]:
+        _complete_jetson(tree, state)
+    elif state["gpu"] is not None:
+        state["kind"] = GPU
+    if state["gpu"] is not None:
+        _merge_gpu(state)
+    if not state["power_mw"] and not state["energy_mj"]:
         tree.lacks("power", "no power monitor or energy counter that can be read", "measure at the plug")
     if record is not None:
         _rest(tree)
-    return found | {"unreadable": tree.unreadable}
+    return state | {"unreadable": tree.unreadable}
 
 
 def _rest(tree: Tree) -> None:
@@ -99,26 +99,26 @@ def _limited(tree: Tree) -> "int | None":
     return None if path is None else processor.limited(tree.text(path))
 
 
-def _complete_jetson(tree: Tree, found: dict[str, Any]) -> None:
+def _complete_jetson(tree: Tree, state: dict[str, Any]) -> None:
     """Clocks of GPU and memory, and from the board's tools what the kernel's files did not give."""
     of_devices = {"gpu": clocks.gpu_clock(tree), "emc": clocks.memory_clock(tree)}
     shown, line = jetson.shown_clocks(tree), jetson.tegrastats(tree)
-    known: clocks.Clocks = {**found["clocks"], **{name: clock for name, clock in of_devices.items() if clock}}
+    known: clocks.Clocks = {**state["clocks"], **{name: clock for name, clock in of_devices.items() if clock}}
     known = {**shown, **known}
     for name in ("gpu", "emc"):
         mhz = line.get(name, {}).get("mhz")
         if name not in known and mhz is not None:
             known[name] = {"mhz": mhz}
-    found["clocks"] = known
-    found["jetson_clocks"] = jetson.all_held(known)
+    state["clocks"] = known
+    state["jetson_clocks"] = jetson.all_held(known)
     for key in ("temperatures_c", "power_mw"):
-        found[key] = {**line.get(key, {}), **found[key]} if not found[key] else found[key]
+        state[key] = {**line.get(key, {}), **state[key]} if not state[key] else state[key]
     path = jetson.gpu_load(tree)
     thousandths = None if path is None else tree.number(path, "utilisation of the GPU")
     busy = line.get("gpu", {}).get("busy") if thousandths is None else thousandths / 1000
-    told = found["gpu"] or {}
-    found["gpu"] = {**told, "busy": told.get("busy") if busy is None else busy}
-    if found["gpu"]["busy"] is None:
+    gpu = state["gpu"] or {}
+    state["gpu"] = {**gpu, "busy": gpu.get("busy") if busy is None else busy}
+    if state["gpu"]["busy"] is None:
         how = "read it live: NVML tells it" if not tree.live else "sudo tegrastats"
         tree.lacks("utilisation of the GPU", "neither devfreq, tegrastats nor NVML tells it", how)
 
@@ -134,17 +134,17 @@ def _gpu(tree: Tree, library: str, own: "tuple[int, ...]") -> "dict[str, Any] | 
         return None
 
 
-def _merge_gpu(found: dict[str, Any]) -> None:
+def _merge_gpu(state: dict[str, Any]) -> None:
     """What the GPU's library tells stands with what it is: clocks with clocks, power with power."""
-    told = found["gpu"]
-    for name, clock in told.pop("clocks", {}).items():
+    gpu = state["gpu"]
+    for name, clock in gpu.pop("clocks", {}).items():
         if clock["mhz"] is not None:
-            found["clocks"].setdefault(name, clock)
+            state["clocks"].setdefault(name, clock)
     for key, name, value in (
-        ("temperatures_c", "gpu", told.pop("temperature_c", None)),
-        ("limits_c", "gpu", told.pop("slowdown_c", None)),
-        ("power_mw", "GPU", told.pop("power_mw", None)),
-        ("energy_mj", "GPU", told.pop("energy_mj", None)),
+        ("temperatures_c", "gpu", gpu.pop("temperature_c", None)),
+        ("limits_c", "gpu", gpu.pop("slowdown_c", None)),
+        ("power_mw", "GPU", gpu.pop("power_mw", None)),
+        ("energy_mj", "GPU", gpu.pop("energy_mj", None)),
     ):
         if value is not None:
-            found[key].setdefault(name, value)
+            state[key].setdefault(name, value)

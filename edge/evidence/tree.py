@@ -32,7 +32,7 @@ class Tree:
         What is refused or faulty is always noted, what is absent only with `what`, its name for a person.
         """
         try:
-            found = (self.root / path).read_text(errors="replace")
+            content = (self.root / path).read_text(errors="replace")
         except FileNotFoundError:
             if what:
                 self.lacks(what, f"{path} is not there", how or "nothing to do: this machine has none")
@@ -43,8 +43,8 @@ class Tree:
             why = f"{path}: {fault.strerror or fault}"
             self.lacks(what or path, why, OFF if off else how or "look at what the kernel says: dmesg")
         else:
-            self.keep(path, found)
-            return found.strip("\n\0 \t") or None
+            self.keep(path, content)
+            return content.strip("\n\0 \t") or None
         return None
 
     def keep(self, path: str, text: str) -> None:
@@ -106,8 +106,8 @@ class Tree:
         else:
             if done.returncode == 0:
                 return done.stdout.decode(errors="replace")
-            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-            why = f"{' '.join(argv)} exits {done.returncode}: {said[-1][:120] if said else 'without a word'}"
+            printed = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+            why = f"{' '.join(argv)} exits {done.returncode}: {printed[-1][:120] if printed else 'without a word'}"
             self.lacks(argv[0], why, AS_ROOT)
         return None
 

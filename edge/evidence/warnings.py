@@ -72,9 +72,9 @@ def _clocks(before: MachineState, during: "MachineState | None") -> Iterator[Row
     if "gpu" in moved:
         level = moved["gpu"]
         top = before["clocks"].get("gpu", {}).get("max_mhz") or level["max"]
-        found = f"the GPU's clock went from {level['min']:.0f} to {level['max']:.0f} MHz"
+        reason = f"the GPU's clock went from {level['min']:.0f} to {level['max']:.0f} MHz"
         yield _row(
-            "clocks-unlocked", found, f"sudo nvidia-smi -lgc {top:.0f} (less where it throttles), afterwards -rgc"
+            "clocks-unlocked", reason, f"sudo nvidia-smi -lgc {top:.0f} (less where it throttles), afterwards -rgc"
         )
 
 
@@ -91,14 +91,14 @@ def _brief(names: "list[str]") -> list[str]:
 def _governor(before: MachineState) -> Iterator[Row]:
     if before["kind"] == "jetson":
         return  # with its bounds at one value any governor holds the clock
-    found = {
+    governors = {
         clock["governor"]
         for name, clock in before["clocks"].items()
         if name.startswith("cpu") and held(clock) is False and clock.get("governor") not in (None, "performance")
     }
-    if found:
+    if governors:
         fix = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        yield _row("governor", f"cores run under {', '.join(sorted(found))}", fix)
+        yield _row("governor", f"cores run under {', '.join(sorted(governors))}", fix)
 
 
 def _mode(before: MachineState, after: MachineState) -> Iterator[Row]:
@@ -113,15 +113,15 @@ def _throttled(before: MachineState, during: "MachineState | None", after: Machi
     names = sorted({name for state in states for name, value in state.items() if value > 0})
     if names:
         yield _row("throttled", f"cooled by slowing down: {', '.join(names)}", "cool it, or take a lower power mode")
-    told = [(state or {}).get("held_down_by") or [] for state in (before["gpu"], during, after["gpu"])]
-    reasons = list(dict.fromkeys(word for words in told for word in words))
+    held_down = [(state or {}).get("held_down_by") or [] for state in (before["gpu"], during, after["gpu"])]
+    reasons = list(dict.fromkeys(word for words in held_down for word in words))
     if reasons:
         fix = "cool it, raise its power limit (sudo nvidia-smi -pl WATTS), or lock a lower clock"
         yield _row("throttled", f"the GPU's clock was held down by {', '.join(reasons)}", fix)
     periods = _grown(before, during, after).get("limited", 0)
     if periods > 0:
-        found = f"the control group's time limit stopped the process in {periods:.0f} periods"
-        yield _row("throttled", found, "raise its limit (docker run --cpus), or give --threads")
+        reason = f"the control group's time limit stopped the process in {periods:.0f} periods"
+        yield _row("throttled", reason, "raise its limit (docker run --cpus), or give --threads")
 
 
 def _grown(before: MachineState, during: "MachineState | None", after: MachineState) -> dict[str, float]:
@@ -134,10 +134,10 @@ def _grown(before: MachineState, during: "MachineState | None", after: MachineSt
 
 def _over_current(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     grown = {name: count for name, count in _grown(before, during, after).items() if name.startswith("oc")}
-    told = [f"{name} {count:.0f}×" for name, count in grown.items() if count > 0]
-    if told:
+    events = [f"{name} {count:.0f}×" for name, count in grown.items() if count > 0]
+    if events:
         fix = "a stronger supply or cable, or a lower power mode: sudo nvpmodel -m ID"
-        yield _row("over-current", f"{', '.join(told)} (oc1: low voltage, oc2: average, oc3: peak current)", fix)
+        yield _row("over-current", f"{', '.join(events)} (oc1: low voltage, oc2: average, oc3: peak current)", fix)
 
 
 def _hot(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
@@ -151,8 +151,8 @@ def _hot(before: MachineState, during: "MachineState | None", after: MachineStat
             near.append((highest - limit, name, highest, limit))
     if near:
         _, name, highest, limit = max(near)
-        found = f"{name} reached {highest:.1f} °C, it throttles from {limit:.1f} °C"
-        yield _row("hot", found, "cool it, then verify again")
+        reason = f"{name} reached {highest:.1f} °C, it throttles from {limit:.1f} °C"
+        yield _row("hot", reason, "cool it, then verify again")
 
 
 def _shared(before: MachineState, after: MachineState) -> Iterator[Row]:
@@ -160,8 +160,10 @@ def _shared(before: MachineState, after: MachineState) -> Iterator[Row]:
     others = sorted({*(first.get("others") or []), *(last.get("others") or [])})
     hidden = max(first.get("hidden") or 0, (last.get("hidden") or 0) - 1)  # one of them is this process afterwards
     if others or hidden > 0:
-        told = f"process {', '.join(map(str, others))}" if others else f"{hidden} in another container"
-        yield _row("shared-gpu", f"computes on the GPU as well: {told}", "end it (nvidia-smi lists it), or another GPU")
+        processes = f"process {', '.join(map(str, others))}" if others else f"{hidden} in another container"
+        yield _row(
+            "shared-gpu", f"computes on the GPU as well: {processes}", "end it (nvidia-smi lists it), or another GPU"
+        )
 
 
 def _load(during: "MachineState | None", wanted: Any) -> Iterator[Row]:
@@ -172,15 +174,15 @@ def _load(during: "MachineState | None", wanted: Any) -> Iterator[Row]:
     if wanted is None and cores.get("others", 0.0) > OTHERS_CORES:
         yield _row("background-load", f"other processes kept {cores['others']:.2f} cores busy", "end them: top -o %CPU")
     if cores.get("steal", 0.0) > STEAL_CORES:
-        found = f"the host took {cores['steal']:.2f} cores' time from this virtual machine"
-        yield _row("steal", found, "measure on a machine of its own, or with dedicated cores")
+        reason = f"the host took {cores['steal']:.2f} cores' time from this virtual machine"
+        yield _row("steal", reason, "measure on a machine of its own, or with dedicated cores")
 
 
 def _unsteady(latency: MachineState) -> Iterator[Row]:
     cv = latency.get("cv")
     if cv is not None and cv > UNSTEADY_CV:
-        found = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
-        yield _row("unsteady", found, "lock the clocks, end what else runs, take more samples")
+        reason = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
+        yield _row("unsteady", reason, "lock the clocks, end what else runs, take more samples")
 
 
 def _watched(during: "MachineState | None") -> Iterator[Row]:
@@ -191,7 +193,7 @@ def _watched(during: "MachineState | None") -> Iterator[Row]:
             "few-samples", str(during["fault"]), "look why the process does not run: python3 -m edge.evidence.channels"
         )
     elif during["seconds"] < LEAST_S:
-        found = f"the timed part lasted {during['seconds']:.2f} s"
-        yield _row("few-samples", found, f"take more, for {LEAST_S:g} s at least: --samples")
+        reason = f"the timed part lasted {during['seconds']:.2f} s"
+        yield _row("few-samples", reason, f"take more, for {LEAST_S:g} s at least: --samples")
     elif during["hz"] < LEAST_HZ:
         yield _row("few-samples", f"{during['hz']:.1f} samples a second, {LEAST_HZ:g} are wanted", "end what else runs")

@@ -151,14 +151,14 @@ class Sampler:
         _close(process)
         line, _, rows = content.partition(b"\n")
         try:
-            told = json.loads(line)
-            shape = (int(told["n"]), len(self.channels))
+            counts = json.loads(line)
+            shape = (int(counts["n"]), len(self.channels))
             times, values = rows[: 8 * shape[0]], rows[8 * shape[0] :]
             table = np.frombuffer(values, np.float64).reshape(shape)
             stamps = np.frombuffer(times, np.int64)
         except (ValueError, KeyError, TypeError):
             return self._failed("the sampling process ended before its time")
-        about = {**told, "ranges": self.about["ranges"], "unreadable": self.about["unreadable"]}
+        about = {**counts, "ranges": self.about["ranges"], "unreadable": self.about["unreadable"]}
         return Samples(stamps, {name: table[:, i] for i, name in enumerate(self.channels)}, about)
 
     def _end(self) -> None:

@@ -71,10 +71,12 @@ class JudgedArtifact:
 
 def check_pairable(new: JudgedArtifact, old: JudgedArtifact) -> None:
     """Refuse what cannot be paired: another threat, other data, other images."""
-    threats = [(one.predicate.threat.norm, one.predicate.threat.eps) for one in (new, old)]
+    threats = [(side.predicate.threat.norm, side.predicate.threat.eps) for side in (new, old)]
     if threats[0] != threats[1]:
-        said = [f"{norm} eps {eps}" for norm, eps in threats]
-        _refuse(old, f"judged under {said[1]}, {new.name} under {said[0]}", "compare statements of one threat model")
+        phrases = [f"{norm} eps {eps}" for norm, eps in threats]
+        _refuse(
+            old, f"judged under {phrases[1]}, {new.name} under {phrases[0]}", "compare statements of one threat model"
+        )
     for key in ("name", "fingerprint", "split", "n"):
         a, b = getattr(new.predicate.data, key), getattr(old.predicate.data, key)
         if a != b:
@@ -84,8 +86,8 @@ def check_pairable(new: JudgedArtifact, old: JudgedArtifact) -> None:
         _refuse(old, f"other images or labels than {new.name}", "verify both with one attack set's images")
 
 
-def _refuse(old: JudgedArtifact, found: str, fix: str) -> None:
-    raise CompressError(f"{old.name}: {found}; {fix}")
+def _refuse(old: JudgedArtifact, why: str, fix: str) -> None:
+    raise CompressError(f"{old.name}: {why}; {fix}")
 
 
 def compare_verified(
@@ -103,7 +105,7 @@ def compare_verified(
     """
     check_pairable(new, old)
     same = new.predicate.artifact.sha256 == old.predicate.artifact.sha256
-    now, before = ((one.stands & ~one.undecided, one.stands) for one in (new, old))
+    now, before = ((side.stands & ~side.undecided, side.stands) for side in (new, old))
     clean = _judged((new.right, new.right), (old.right, old.right), margin_points / 100, same, [])
     robust = _judged(now, before, margin_points / 100, same, _doubts(new, old, allow))
     verdicts = {clean["verdict"], robust["verdict"]}
@@ -128,8 +130,8 @@ def compare_verified(
     }
 
 
-def _kind(one: JudgedArtifact) -> str:
-    figures = one.predicate.figures
+def _kind(side: JudgedArtifact) -> str:
+    figures = side.predicate.figures
     if figures.robust:
         return "robust"
     return "inconclusive" if figures.inconclusive else "upper_bound"
@@ -137,12 +139,12 @@ def _kind(one: JudgedArtifact) -> str:
 
 def _doubts(new: JudgedArtifact, old: JudgedArtifact, allow: "frozenset[str]") -> list[str]:
     """Why the new figure may be better than the artifact, so that it can not be called not worse."""
-    found = [f"alarm fired: {name}" for name in new.predicate.fired if name not in allow]
-    here, there = ({part.part for part in one.predicate.protocol if part.covered} for one in (new, old))
+    doubts = [f"alarm fired: {name}" for name in new.predicate.fired if name not in allow]
+    here, there = ({part.part for part in side.predicate.protocol if part.covered} for side in (new, old))
     lacking = sorted(there - here)
     if lacking:
-        found.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
-    return found
+        doubts.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
+    return doubts
 
 
 def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[str]") -> dict[str, Any]:
@@ -150,15 +152,15 @@ def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[s
 
     `same`: the two are the same bytes.
     """
-    found = _pairs(new[1], old[1]).as_dict()
+    difference = _pairs(new[1], old[1]).as_dict()
     worst, best = _pairs(new[0], old[1]).as_dict()["interval"][0], _pairs(new[1], old[0]).as_dict()["interval"][1]
-    found["interval"] = [worst, best]
+    difference["interval"] = [worst, best]
     held = worst >= -margin or (same and not (old[1] & ~new[0]).any())
     verdict = WORSE if best < -margin else NOT_WORSE if held and not doubts else INCONCLUSIVE
     return {
         "verdict": verdict,
         "shares": [float(new[1].mean()), float(old[1].mean())],
-        **found,
+        **difference,
         "doubts": doubts,
     }
 
@@ -198,8 +200,8 @@ def _fallen(new: JudgedArtifact, place: int) -> dict[str, Any]:
     return {"index": int(new.index[place]), "class": int(new.labels[place]), "by": by}
 
 
-def _p50(one: JudgedArtifact) -> float:
-    return float(one.predicate.latency["p50_ms"])
+def _p50(side: JudgedArtifact) -> float:
+    return float(side.predicate.latency["p50_ms"])
 
 
 # ---------------------------------------------------------------------------------------- for a person, and for a gate
@@ -210,16 +212,16 @@ SHOWN = 5  # rows of attacks, classes and images
 Comparison = Mapping[str, Any]
 
 
-def comparison_lines(found: Comparison) -> list[str]:
+def comparison_lines(compared: Comparison) -> list[str]:
     """Verdict, both shares, latency, and the first few of what got worse."""
-    p50 = found["latency"]["p50_ms"]
-    worse_attacks = [row for row in found["attacks"] if row["difference"] < 0]
-    worse_classes = [row for row in found["classes"] if row["robust"]["difference"] < 0]
-    fallen = found["images"]["fallen"]
+    p50 = compared["latency"]["p50_ms"]
+    worse_attacks = [row for row in compared["attacks"] if row["difference"] < 0]
+    worse_classes = [row for row in compared["classes"] if row["robust"]["difference"] < 0]
+    fallen = compared["images"]["fallen"]
     return [
-        f"against     {found['baseline']['name']}: {_bytes(found)}{_sets(found)}",
-        f"  verdict   {found['verdict']}, margin {found['margin_points']:g} points",
-        *(f"  {name:<9} {difference_phrase(found[name])}" for name in ("clean", "robust")),
+        f"against     {compared['baseline']['name']}: {_bytes(compared)}{_sets(compared)}",
+        f"  verdict   {compared['verdict']}, margin {compared['margin_points']:g} points",
+        *(f"  {name:<9} {difference_phrase(compared[name])}" for name in ("clean", "robust")),
         f"  latency   p50 {p50[0]:.3f} ms, was {p50[1]:.3f} ms (side by side, not tested)",
         *_few("attacks", worse_attacks, lambda row: f"{row['name']} {_points(row['difference'])}"),
         *_few("classes", worse_classes, lambda row: f"{row['class']} {_points(row['robust']['difference'])}"),
@@ -231,34 +233,34 @@ def difference_phrase(row: Comparison) -> str:
     """`73.5% was 75.2%: -1.7 points (95% interval -3.6 to 0.1; lost 8, gained 2, McNemar p 0.109): inconclusive`."""
     low, high = (100 * end for end in row["interval"])
     now, before = row["shares"]
-    said = (
+    phrase = (
         f"{now:.1%}, was {before:.1%}: {_points(row['difference'])} points ({row['level']:.0%} interval {low:+.2f} to "
         f"{high:+.2f}; lost {row['lost']}, gained {row['gained']}, McNemar p {row['p']:.3g}): {row['verdict']}"
     )
-    return "; ".join([said, *row["doubts"]])
+    return "; ".join([phrase, *row["doubts"]])
 
 
-def comparison_cases(found: Comparison, *, strict: bool, of: str = "") -> list[GateCase]:
+def comparison_cases(compared: Comparison, *, strict: bool, of: str = "") -> list[GateCase]:
     """Clean and robust accuracy as one case each, `of` before its name; inconclusive fails only where `strict`."""
     results = {WORSE: FAILED, INCONCLUSIVE: FAILED if strict else SKIPPED}
     return [
         GateCase(
             "comparison",
-            f"{of}{name} not worse than {found['baseline']['name']} by {found['margin_points']:g} points",
-            results.get(found[name]["verdict"], PASSED),
-            difference_phrase(found[name]),
+            f"{of}{name} not worse than {compared['baseline']['name']} by {compared['margin_points']:g} points",
+            results.get(compared[name]["verdict"], PASSED),
+            difference_phrase(compared[name]),
         )
         for name in ("clean", "robust")
     ]
 
 
-def _bytes(found: Comparison) -> str:
-    new, old = found["artifact"]["sha256"], found["baseline"]["sha256"]
-    return f"same bytes, {new[:12]}" if found["same_bytes"] else f"bytes differ, {new[:12]} was {old[:12]}"
+def _bytes(compared: Comparison) -> str:
+    new, old = compared["artifact"]["sha256"], compared["baseline"]["sha256"]
+    return f"same bytes, {new[:12]}" if compared["same_bytes"] else f"bytes differ, {new[:12]} was {old[:12]}"
 
 
-def _sets(found: Comparison) -> str:
-    return ", same attack set" if found["same_attack_set"] else ", another attack set of the same images"
+def _sets(compared: Comparison) -> str:
+    return ", same attack set" if compared["same_attack_set"] else ", another attack set of the same images"
 
 
 def _points(difference: float) -> str:
@@ -269,8 +271,8 @@ def _by(row: Comparison) -> str:
     return ", ".join(row["by"]) or "wrong when clean"
 
 
-def _few(what: str, rows: Sequence[Comparison], said: Any) -> list[str]:
+def _few(what: str, rows: Sequence[Comparison], phrase: Any) -> list[str]:
     if not rows:
         return []
     more = f"; and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return [f"  worse     {what}: {'; '.join(said(row) for row in rows[:SHOWN])}{more}"]
+    return [f"  worse     {what}: {'; '.join(phrase(row) for row in rows[:SHOWN])}{more}"]

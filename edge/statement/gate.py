@@ -66,10 +66,10 @@ class Outcome:
 
 def parse_requirement(text: str) -> Requirement:
     """`robust>=0.3` or `robust >= 30%`."""
-    found = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", text)
-    if not found:
+    match = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", text)
+    if not match:
         raise CompressError(f'requirement {text!r} is not understood; write it like "robust>=0.3"')
-    name, op, number, percent = found.groups()
+    name, op, number, percent = match.groups()
     if name not in KNOWN:
         raise CompressError(
             f"requirement {text!r}: unknown {name!r}{errors.nearest_name(name, KNOWN)} (known: {', '.join(KNOWN)})"
@@ -91,13 +91,13 @@ def _value(text: str, name: str, number: str, percent: bool) -> float:
     return value
 
 
-def allowed_names(given: Sequence[str]) -> frozenset[str]:
+def allowed_names(names: Sequence[str]) -> frozenset[str]:
     """Names of alarms and of warnings that a user lets pass; an unknown one is refused.
 
     Of an alarm `twin-disagrees` is `twin disagrees`.
     """
     return frozenset(
-        name if name in WARNINGS else errors.known_name("alarm", name.replace("-", " "), ALARMS) for name in given
+        name if name in WARNINGS else errors.known_name("alarm", name.replace("-", " "), ALARMS) for name in names
     )
 
 
@@ -206,13 +206,13 @@ class GateJudgement:
 
     @classmethod
     def of(cls, folder: Path, terms: GateTerms) -> "GateJudgement":
-        stated, found = statement.read_statement(folder), None
+        stated, compared = statement.read_statement(folder), None
         if terms.baseline is not None:
             here = JudgedArtifact.read(folder)
-            found = comparison.compare_verified(
+            compared = comparison.compare_verified(
                 here, terms.baseline, margin_points=terms.margin_points, allow=terms.allow
             )
-        return cls(stated, terms, judge_requirements(stated, terms.requirements, terms.allow), found)
+        return cls(stated, terms, judge_requirements(stated, terms.requirements, terms.allow), compared)
 
     def lines(self) -> list[str]:
         """For a person: the statement, the comparison, the outcomes."""
@@ -231,24 +231,24 @@ class GateJudgement:
     def _alarms(self, of: str) -> list[GateCase]:
         """Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well."""
         required = any(outcome.requirement.name in ACCURACIES for outcome in self.outcomes)
-        found = []
+        cases = []
         for alarm in self.stated.predicate.alarms:
             passes = alarm.name in self.terms.allow
             result = (FAILED if required and not passes else SKIPPED) if alarm.fired else PASSED
             why = f"{alarm.meaning}; allowed" if passes else alarm.meaning
-            found.append(GateCase(ALARM, f"{of}{alarm.name}", result, why))
-        return found
+            cases.append(GateCase(ALARM, f"{of}{alarm.name}", result, why))
+        return cases
 
     def _states(self, of: str) -> list[GateCase]:
         """Warnings of the machine's state: failed under `strict` where not allowed."""
-        found = []
+        cases = []
         for row in self.stated.predicate.warnings or ():
             passes = row.name in self.terms.allow
             why = f"{row.found}; {'allowed' if passes else row.fix}"
-            found.append(
+            cases.append(
                 GateCase(STATE, f"{of}{row.name}", FAILED if self.terms.strict and not passes else SKIPPED, why)
             )
-        return found
+        return cases
 
 
 def requirement_cases(outcomes: Iterable[Outcome], of: str = "") -> list[GateCase]:

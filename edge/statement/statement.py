@@ -350,13 +350,13 @@ def from_json(kind: "type[T]", value: Any, where: str, at: str) -> T:
     hints = typing.get_type_hints(kind)
     if not isinstance(value, Mapping):
         raise CompressError(f"{where}: {at} is no object; verify the artifact again")
-    given = {}
+    values = {}
     for each in fields(kind):  # type: ignore[arg-type]
         if each.name in value:
-            given[each.name] = _read_as(hints[each.name], value[each.name], where, f"{at}.{each.name}")
+            values[each.name] = _read_as(hints[each.name], value[each.name], where, f"{at}.{each.name}")
         elif each.default is MISSING and each.default_factory is MISSING:
             raise CompressError(f"{where}: {at} lacks {each.name}; verify the artifact again")
-    return kind(**given)
+    return kind(**values)
 
 
 def _read_as(hint: Any, value: Any, where: str, at: str) -> Any:

@@ -101,11 +101,11 @@ def _float_figures(predicate: Predicate) -> list[str]:
 
 def _shares(figures: Mapping[str, Any]) -> list[str]:
     """Whatever the attack set says of a model: shares as they are, figures by their value."""
-    said = []
+    phrases = []
     for name, value in figures.items():
         number = value.get("value") if isinstance(value, Mapping) else value
-        said.append(f"{name} {number:.1%}" if isinstance(number, float) else f"{name} {number}")
-    return said
+        phrases.append(f"{name} {number:.1%}" if isinstance(number, float) else f"{name} {number}")
+    return phrases
 
 
 def _execution(predicate: Predicate) -> list[str]:
@@ -201,21 +201,21 @@ def _matters(before: Mapping[str, Any], during: Mapping[str, Any]) -> Iterator[t
     if why:
         yield "energy", why
     if during.get("cores"):
-        told = ", ".join(f"{name} {value:.2f}" for name, value in during["cores"].items())
-        yield "cores", f"{told} (mean while timed)"
+        cores = ", ".join(f"{name} {value:.2f}" for name, value in during["cores"].items())
+        yield "cores", f"{cores} (mean while timed)"
     if during:
         yield "watched", f"{during['n']} samples in {during['seconds']:.2f} s of {during['what']}"
     for row in before["unreadable"]:
         yield "unread", f"{row['what']}: {row['why']}; {row['how']}"
 
 
-def _levels(found: Mapping[str, Mapping[str, float]], unit: str) -> str:
+def _levels(levels: Mapping[str, Mapping[str, float]], unit: str) -> str:
     """Means, with the range where there is one; cores that did the same together."""
     same: dict[str, list[str]] = {}
-    for name, level in found.items():
+    for name, level in levels.items():
         mean, low, high = (f"{level[key]:.0f}" for key in ("mean", "min", "max"))
         same.setdefault(mean if low == high else f"{mean} ({low} to {high})", []).append(name)
-    return ", ".join(f"{_names(names)} {said} {unit}" for said, names in same.items())
+    return ", ".join(f"{_names(names)} {phrase} {unit}" for phrase, names in same.items())
 
 
 def _names(names: "list[str]") -> str:

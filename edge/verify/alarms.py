@@ -99,12 +99,12 @@ def suspect(infer: Infer, images: "npt.NDArray[np.uint8]", want: "npt.NDArray[np
     x, wanted = images[:most].astype(np.float32) / np.float32(255), want[:most].argmax(1)
     got = infer(x)
     agreed = float((got.argmax(1) == wanted).mean())
-    found = [(_returned(infer, undo(x), wanted), what) for what, undo in _pixels(x.shape[1])]
+    faults = [(_returned(infer, undo(x), wanted), what) for what, undo in _pixels(x.shape[1])]
     order = _relabelled(wanted, got.argmax(1), want.shape[1])
     if order is not None:
         moved = ", ".join(f"{k} → {int(order[k])}" for k in np.flatnonzero(order != np.arange(len(order))))
-        found.append((float((order[wanted] == got.argmax(1)).mean()), f"its classes stand in another order ({moved})"))
-    back, what = max(found)
+        faults.append((float((order[wanted] == got.argmax(1)).mean()), f"its classes stand in another order ({moved})"))
+    back, what = max(faults)
     if back >= BACK and back > agreed + GAIN:
         return f"{what}: then {back:.1%} of {len(x)} predictions agree instead of {agreed:.1%}"
     spread = float(got.std() / max(float(want[:most].std()), 1e-12))

@@ -73,11 +73,11 @@ def arrays_of(
     stage: Stage, file: str, names: "tuple[str, ...]", hashes: Mapping[str, str]
 ) -> "dict[str, npt.NDArray[Any]]":
     """The arrays of those names in an npz of the stage, each checked against its sha256."""
-    with np.load(stage.file(file), allow_pickle=False) as found:
-        missing = [name for name in names if name not in found or name not in hashes]
+    with np.load(stage.file(file), allow_pickle=False) as held:
+        missing = [name for name in names if name not in held or name not in hashes]
         if missing:
             raise CompressError(f"{stage.path}: {file} lacks {', '.join(missing)}; run compress attack again")
-        arrays = {name: found[name] for name in names}
+        arrays = {name: held[name] for name in names}
     for name, array in arrays.items():
         got = array_sha256(array)
         if got != hashes[name]:

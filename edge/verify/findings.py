@@ -242,9 +242,9 @@ def coverage(
         elif part in OF_THE_STUDENT and student is None:
             names, lacking, where = [], ["the attack set was made without a float student"], ""
         else:
-            found = [(need, _of(attacks, *need)) for need in needs[part]]
-            lacking = [_lacking(part, *need, no_twin) for need, entries in found if not entries]
-            entries = [entry for _, entries in found for entry in entries]
+            by_need = [(need, _of(attacks, *need)) for need in needs[part]]
+            lacking = [_lacking(part, *need, no_twin) for need, entries in by_need if not entries]
+            entries = [entry for _, entries in by_need for entry in entries]
             names, where = [str(entry["name"]) for entry in entries], _places(entries)
         covered = not lacking
         why = where if covered else "; ".join(dict.fromkeys(lacking))

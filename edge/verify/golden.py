@@ -36,17 +36,17 @@ def choose_golden(labels: "npt.NDArray[Any]", broken: "npt.NDArray[np.bool_]") -
     classes = np.unique(labels)[: MOST // 2]
     clean = [(CLEAN, int(np.flatnonzero(labels == k)[0])) for k in classes]
     fooled = broken.sum(1)  # (A,N) models that a candidate breaks
-    found: list[tuple[int, int]] = []
+    candidates: list[tuple[int, int]] = []
     for turn in range(MOST):
         for k in classes:
             rows, columns = np.nonzero(fooled[:, labels == k])
             members = np.flatnonzero(labels == k)
             order = np.argsort(-fooled[rows, members[columns]], kind="stable")
             if turn < len(order):
-                found.append((int(rows[order[turn]]), int(members[columns[order[turn]]])))
-        if len(found) >= MOST - len(clean):
+                candidates.append((int(rows[order[turn]]), int(members[columns[order[turn]]])))
+        if len(candidates) >= MOST - len(clean):
             break
-    return [*clean, *found[: MOST - len(clean)]]
+    return [*clean, *candidates[: MOST - len(clean)]]
 
 
 def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "dict[str, Any] | None":
@@ -91,17 +91,19 @@ def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "d
     }
 
 
-def golden_line(found: Mapping[str, Any]) -> str:
+def golden_line(evidence: Mapping[str, Any]) -> str:
     """The evidence for a person: `golden check of 20 images: within tolerance (…)`."""
-    head = f"golden check of {found['n']} images: {found['verdict']}"
-    if found["different"]:
-        rows = [f"{row['index']} ({row['attack']}): {row['expected']} → {row['got']}" for row in found["different"][:3]]
-        more = len(found["different"]) - len(rows)
+    head = f"golden check of {evidence['n']} images: {evidence['verdict']}"
+    if evidence["different"]:
+        rows = [
+            f"{row['index']} ({row['attack']}): {row['expected']} → {row['got']}" for row in evidence["different"][:3]
+        ]
+        more = len(evidence["different"]) - len(rows)
         return f"{head}, image {'; '.join(rows)}{f'; and {more} more' if more else ''}"
-    if found["verdict"] == EQUAL:
+    if evidence["verdict"] == EQUAL:
         return head
-    of = "what its twin gives, nothing executed it then" if found["expected_from"] == "twin" else "what it gave then"
-    return f"{head} of {of}, by up to {found['max_abs']:.3g} of {found['scale']:.3g}"
+    of = "what its twin gives, nothing executed it then" if evidence["expected_from"] == "twin" else "what it gave then"
+    return f"{head} of {of}, by up to {evidence['max_abs']:.3g} of {evidence['scale']:.3g}"
 
 
 def _verdict(equal: bool, different: bool, near: bool) -> str:

@@ -53,18 +53,18 @@ class Verdicts:
     @property
     def broken(self) -> np.ndarray:
         """bool (attacks, images), clean errors not counted: replayed attacks first, then those without gradients."""
-        return np.array([*self.replayed, *(found.broken for found in self.free.values())], bool) & self.right
+        return np.array([*self.replayed, *(free.broken for free in self.free.values())], bool) & self.right
 
     @property
     def undecided(self) -> np.ndarray:
         """bool (N,): images that stand, and that an attack without gradients had no time to search to its end."""
-        unfinished = np.array([found.unfinished for found in self.free.values()], bool).reshape(-1, len(self.labels))
+        unfinished = np.array([free.unfinished for free in self.free.values()], bool).reshape(-1, len(self.labels))
         return self.right & ~self.broken.any(0) & unfinished.any(0)
 
     @property
     def all_predictions(self) -> np.ndarray:
         """int16 (attacks, images), in the order of `broken`."""
-        return np.array([*self.predictions, *(found.predictions for found in self.free.values())], np.int16)
+        return np.array([*self.predictions, *(free.predictions for free in self.free.values())], np.int16)
 
 
 def execute_attacks(runner: Runner, attacks: AttackSet, config: Mapping[str, Any]) -> Verdicts:
@@ -99,7 +99,7 @@ def _judge(runner: Runner, images: np.ndarray, attacks: AttackSet) -> tuple[np.n
 
 def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any], deadline: float) -> FreeVerdicts:
     _, attack, budget = FREE[name]
-    found = attack(
+    attacked = attack(
         runner.infer,
         attacks.clean,
         attacks.labels,
@@ -110,6 +110,6 @@ def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, 
         batch_size=runner.batch_size,
         deadline=deadline,
     )
-    predictions, broken = _judge(runner, found.adversarial, attacks)
-    unfinished = ~found.broken & (found.queries < config[budget])
-    return FreeVerdicts(found.adversarial, predictions, broken, found.queries, unfinished)
+    predictions, broken = _judge(runner, attacked.adversarial, attacks)
+    unfinished = ~attacked.broken & (attacked.queries < config[budget])
+    return FreeVerdicts(attacked.adversarial, predictions, broken, attacked.queries, unfinished)

@@ -140,8 +140,8 @@ def _elsewhere(device: str, state: Mapping[str, Any]) -> list[MachineWarning]:
     """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
     if device != "jetson" or state["kind"] == "jetson":
         return []
-    found = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
-    return [MachineWarning("not-a-jetson", found, "verify on the board that ships, by --host user@board")]
+    machine = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
+    return [MachineWarning("not-a-jetson", machine, "verify on the board that ships, by --host user@board")]
 
 
 def _check_batches(exported: Stage, config: Mapping[str, Any]) -> None:
@@ -171,11 +171,11 @@ def _check_compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, 
                 f"{attacks.stage.path}: an attack set of another {what} ({attacks.stage.data[key]:.12}) than "
                 f"{exported.path} ({exported.data[key]:.12}); make one from the same data"
             )
-    stated, given = attacks.about["threat"], config["threat"]
-    if (stated["norm"], attacks.eps) != (given["norm"], Fraction(given["eps"])):
+    made_for, asked = attacks.about["threat"], config["threat"]
+    if (made_for["norm"], attacks.eps) != (asked["norm"], Fraction(asked["eps"])):
         raise CompressError(
-            f"{attacks.stage.path}: made for {stated['norm']} eps {stated['eps']}, asked for {given['norm']} eps "
-            f"{given['eps']}; run compress attack with --eps {given['eps']}"
+            f"{attacks.stage.path}: made for {made_for['norm']} eps {made_for['eps']}, asked for {asked['norm']} eps "
+            f"{asked['eps']}; run compress attack with --eps {asked['eps']}"
         )
 
 
@@ -224,8 +224,8 @@ def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[s
         "attacks": np.array(names),
         "broken": verdicts.broken,
         "undecided": verdicts.undecided,
-        "adversarial": np.array([found.adversarial for found in free], np.uint8).reshape(len(free), *shape),
-        "queries": np.array([found.queries for found in free], np.int64).reshape(len(free), shape[0]),
+        "adversarial": np.array([attack.adversarial for attack in free], np.uint8).reshape(len(free), *shape),
+        "queries": np.array([attack.queries for attack in free], np.int64).reshape(len(free), shape[0]),
     }
 
 
