@@ -27,7 +27,6 @@ FOLDERS = {
 #: Words that are spelled as a target and are none.
 OTHERWISE = {
     ("compress/networks/network_files.py", "onnx"): "the architecture of a network that is nothing but a graph",
-    ("edge/verify/findings.py", "onnx"): "a key of the statement",
     ("edge/runtimes/tensorrt/engines.py", "onnx"): "what an engine was built from, in the plan that names its folder",
 }
 

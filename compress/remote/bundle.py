@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from edge import __version__
-from edge.core import artifact, plugins
+from edge.core import artifact, plugins, targets
 from edge.core.errors import CompressError
 
 SHEBANG = b"#!/usr/bin/env python3\n"
@@ -98,7 +98,7 @@ def _added() -> "dict[str, bytes]":
     files: dict[str, bytes] = {}
     points: dict[str, list[EntryPoint]] = {}
     for name, point in plugins.installed("targets").items():
-        package = plugins.load("targets", name, object).device_package  # type: ignore[attr-defined]
+        package = targets.get(name).device_package
         if package is None or point.dist is None:
             continue
         files |= _importable(package) | _importable(point.module)

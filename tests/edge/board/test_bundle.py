@@ -58,7 +58,11 @@ def test_it_is_the_folder_edge_which_imports_nothing_of_ours_and_nothing_heavy()
 
 ADDED = {
     "strange/__init__.py": "",
-    "strange/added.py": "class Added:\n    device_package = 'strange.device'\n\n\nTARGET = Added()\n",
+    "strange/added.py": (
+        "from edge.core.targets import Target\n"
+        "TARGET = Target('strange', 'odd', runtime='odd', emitter='strange.heavy:emit', doctor='strange.device:DOCTOR',"
+        " opener='strange.device.runner:opened', device_package='strange.device')\n"
+    ),
     "strange/heavy.py": "import torch\n",
     "strange/device/__init__.py": "",
     "strange/device/runner.py": "ANSWER = 42\n",
@@ -70,8 +74,8 @@ ADDED = {
 }
 ASKED = """
 from importlib.metadata import entry_points
-from edge.core import plugins
-print(plugins.load("targets", "strange", object).device_package, sorted(plugins.installed("methods")))
+from edge.core import plugins, targets
+print(targets.get("strange").device_package, sorted(plugins.installed("methods")))
 from strange.device.runner import ANSWER
 print(ANSWER)
 """
