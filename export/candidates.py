@@ -121,22 +121,22 @@ def tried() -> list[Candidate]:
     ]
 
 
-def _sources(given: Stage) -> dict[bool, Callable[[], Stage]]:
+def _sources(source: Stage) -> dict[bool, Callable[[], Stage]]:
     """What candidates are made from: INT8 (True) from the stage that was given, float from the one before it."""
 
     def student() -> Stage:
-        if given.kind != "quantized":
-            return given
-        path, wanted = given.input_path("student"), given.manifest["plan"]["inputs"]["student"]
-        found = artifact.read(path)
-        if found.identity != wanted:
+        if source.kind != "quantized":
+            return source
+        path, wanted = source.input_path("student"), source.manifest["plan"]["inputs"]["student"]
+        parent = artifact.read(path)
+        if parent.identity != wanted:
             raise CompressError(
-                f"{path}: is another stage than {given.path} was made from ({found.identity:.12}, not {wanted:.12}); "
+                f"{path}: is another stage than {source.path} was made from ({parent.identity:.12}, not {wanted:.12}); "
                 f"export the right one by itself"
             )
-        return found
+        return parent
 
-    return {True: lambda: given, False: student}
+    return {True: lambda: source, False: student}
 
 
 def _suited(config: ExportConfig, row: Candidate) -> ExportConfig:
@@ -185,15 +185,15 @@ def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
         if subjects
         else []
     )
-    for row, found in zip(running, timed, strict=True):
-        _note(row, found)
+    for row, timing in zip(running, timed, strict=True):
+        _note(row, timing)
 
 
-def _note(row: Candidate, found: Timed) -> None:
-    row.latency = found.latency
-    row.rounds = found.rounds[SINGLE]
-    if found.alarm is not None and found.alarm.fired:
-        row.why = found.alarm.meaning
+def _note(row: Candidate, timing: Timed) -> None:
+    row.latency = timing.latency
+    row.rounds = timing.rounds[SINGLE]
+    if timing.alarm is not None and timing.alarm.fired:
+        row.why = timing.alarm.meaning
 
 
 def _open(row: Candidate, size: int) -> Runner:
@@ -211,10 +211,10 @@ def _opener(row: Candidate) -> Callable[[int], Runner]:
 def verdicts(rows: Sequence[Candidate]) -> Iterator[str]:
     """Where INT8 is not worth its accuracy: against FP16 and, where that is made too, float32, a line each."""
     for target in targets.names():
-        made = {row.precision: row for row in rows if row.target == target and row.made}
-        for plain in (made.get("fp16"), made.get("float32")):
-            if "int8" in made and plain is not None:
-                yield from _verdict(made["int8"], plain)
+        by_precision = {row.precision: row for row in rows if row.target == target and row.made}
+        for plain in (by_precision.get("fp16"), by_precision.get("float32")):
+            if "int8" in by_precision and plain is not None:
+                yield from _verdict(by_precision["int8"], plain)
 
 
 def _verdict(int8: Candidate, plain: Candidate) -> Iterator[str]:

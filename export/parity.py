@@ -73,22 +73,24 @@ def measure_parity(graph: EmittedGraph, file: Path, dataset: Dataset, config: Ex
         say("bf16: ONNX Runtime has no kernels for it here; held against torch operator by operator, not executed")
     else:
         answers = as_written(file)
-    found = hold_parity(graph.twin, graph.precision, answers, images, config)
-    return {"executed": executed, "parity": found.as_metrics()}
+    held = hold_parity(graph.twin, graph.precision, answers, images, config)
+    return {"executed": executed, "parity": held.as_metrics()}
 
 
 def hold_parity(
     model: Classifier, precision: str, answers: Answers, images: np.ndarray, config: ExportConfig
 ) -> Parity:
     """What `compare` finds on uint8 `images`; CheckFailed where that does not do for an artifact of `precision`."""
-    found = compare_logits(model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision])
-    if not found:
+    compared = compare_logits(
+        model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision]
+    )
+    if not compared:
         raise CheckFailed(
             f"the exported {precision} file and the torch model disagree (predictions equal on "
-            f"{found.argmax_agreement:.1%} of {found.n} images, logits differ by up to {found.max_abs:.3g} "
-            f"of {found.scale:.3g}); nothing was kept"
+            f"{compared.argmax_agreement:.1%} of {compared.n} images, logits differ by up to {compared.max_abs:.3g} "
+            f"of {compared.scale:.3g}); nothing was kept"
         )
-    return found
+    return compared
 
 
 def compare_logits(
@@ -176,12 +178,12 @@ def check_overflow(graph: EmittedGraph, images: np.ndarray) -> None:
 
 def magnitudes(model: nn.Module, images: np.ndarray) -> dict[str, float]:
     """Module name → the largest magnitude among its outputs, in the order of execution, NaN where there is one."""
-    found: dict[str, float] = {}
+    largest: dict[str, float] = {}
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.is_floating_point():
-                found[name] = float(np.maximum(found.get(name, 0.0), float(output.abs().max())))
+                largest[name] = float(np.maximum(largest.get(name, 0.0), float(output.abs().max())))
 
         return hook
 
@@ -193,4 +195,4 @@ def magnitudes(model: nn.Module, images: np.ndarray) -> dict[str, float]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return largest

@@ -44,15 +44,15 @@ class _Graph:
         return name
 
     def on_grid(self, value: str, scale: str) -> str:
-        given = self.constant(f"{scale}.scale", np.float32(selftesting.SCALES[scale]))
+        step = self.constant(f"{scale}.scale", np.float32(selftesting.SCALES[scale]))
         zero = self.constant(f"{scale}.zero", np.int8(0))
-        return self.node("DequantizeLinear", self.node("QuantizeLinear", value, given, zero), given, zero)
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", value, step, zero), step, zero)
 
     def weight(self, name: str) -> str:
         kernel, scale, _ = selftesting.reference_weights(name)
         zero = self.constant(f"{name}.zeros", np.zeros(len(scale), np.int8))
-        given = self.constant(f"{name}.scales", scale)
-        return self.node("DequantizeLinear", self.constant(f"{name}.weight", kernel), given, zero, axis=0)
+        steps = self.constant(f"{name}.scales", scale)
+        return self.node("DequantizeLinear", self.constant(f"{name}.weight", kernel), steps, zero, axis=0)
 
     def convolution(self, value: str, name: str) -> str:
         _, _, bias = selftesting.reference_weights(name)

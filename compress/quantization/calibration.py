@@ -34,7 +34,7 @@ class Ranges:
 
 
 def set_activation_ranges(
-    model: Classifier, sites: dict[str, str], images: Iterable[Tensor], how: Ranges, *, exact: "set[str]"
+    model: Classifier, sites: dict[str, str], images: Iterable[Tensor], method: Ranges, *, exact: "set[str]"
 ) -> dict[str, bool]:
     """Set the range of every site (quantizer name → module), and whether it is never negative: site → unsigned.
 
@@ -52,18 +52,18 @@ def set_activation_ranges(
 
     _watch(model, sites, images, extremes)
     unsigned = {site: value >= 0 for site, value in low.items()}
-    found = {site: value or 1.0 for site, value in top.items()}
-    if how.activations != "max":
-        seen = {site: Histogram(value) for site, value in found.items()}
+    chosen = {site: value or 1.0 for site, value in top.items()}
+    if method.activations != "max":
+        seen = {site: Histogram(value) for site, value in chosen.items()}
         _watch(model, sites, images, lambda site, value: seen[site].add(value))
-        found = {site: _range(seen[site], how, unsigned[site]) if top[site] else 1.0 for site in sites}
+        chosen = {site: _range(seen[site], method, unsigned[site]) if top[site] else 1.0 for site in sites}
     for site in sites:
         quantizer: Any = model.get_submodule(site)
-        quantizer.amax.fill_(1.0 if site in exact and unsigned[site] else found[site])
+        quantizer.amax.fill_(1.0 if site in exact and unsigned[site] else chosen[site])
     return unsigned
 
 
-def set_weight_ranges(model: Classifier, how: Ranges) -> None:
+def set_weight_ranges(model: Classifier, method: Ranges) -> None:
     """Set the range of every layer's weights, per output channel."""
     for module in model.modules():
         if not isinstance(module, QuantConv2d | QuantLinear):
@@ -74,14 +74,14 @@ def set_weight_ranges(model: Classifier, how: Ranges) -> None:
             raise CompressError("INT8 without ranges: the student's weights are not finite; train it again")
         layer = float(top.max()) or 1.0
         top = top.clamp(min=LEAST_CHANNEL * layer)
-        quantizer.amax.copy_(ranges.mse_by_channel(weight, top, SIGNED[1]) if how.weights == "mse" else top)
+        quantizer.amax.copy_(ranges.mse_by_channel(weight, top, SIGNED[1]) if method.weights == "mse" else top)
 
 
-def _range(seen: Histogram, how: Ranges, unsigned: bool) -> float:
-    highest = grids.dialect(how.runtime).levels(unsigned)[1]
-    if how.activations == "percentile":
-        return ranges.percentile(seen, how.percent)
-    if how.activations == "entropy":
+def _range(seen: Histogram, method: Ranges, unsigned: bool) -> float:
+    highest = grids.dialect(method.runtime).levels(unsigned)[1]
+    if method.activations == "percentile":
+        return ranges.percentile(seen, method.percent)
+    if method.activations == "entropy":
         return ranges.entropy(seen, highest + 1)
     return ranges.mse(seen, highest)
 

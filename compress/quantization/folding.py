@@ -92,7 +92,7 @@ def fused_sites(model: Classifier) -> list[str]:
     """
     modules, graph = dict(model.named_modules()), trace(model)
     depth: dict[Any, int] = {}  # most convolutions on a way from the image
-    found = []
+    sites = []
     for node in graph.nodes:
         own = _module(modules, node, nn.Conv2d) is not None
         depth[node] = own + max((depth[before] for before in node.all_input_nodes), default=0)
@@ -103,10 +103,10 @@ def fused_sites(model: Classifier) -> list[str]:
                 if _fuses(modules, value)
             }
             if sides:
-                found.append(max(sides, key=lambda site: sides[site]))
+                sites.append(max(sides, key=lambda site: sides[site]))
         elif own and _ends_in_floats(modules, node):
-            found.append(f"{node.target}.output_quantizer")
-    return found
+            sites.append(f"{node.target}.output_quantizer")
+    return sites
 
 
 def site_layers(model: Classifier) -> dict[str, set[str]]:
@@ -117,16 +117,16 @@ def site_layers(model: Classifier) -> dict[str, set[str]]:
     """
     modules, graph = dict(model.named_modules()), trace(model)
     named = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
-    found = {}
+    serves = {}
     for site, target in quantizer_sites(model).items():
         node = named[target]
         if _module(modules, node, Activation) is not None:
-            found[site] = _readers(modules, node)
+            serves[site] = _readers(modules, node)
         elif _module(modules, node, Add) is not None:
-            found[site] = _adds(modules, node)
+            serves[site] = _adds(modules, node)
         else:
-            found[site] = {target}
-    return found
+            serves[site] = {target}
+    return serves
 
 
 def _adds(modules: dict[str, nn.Module], add: fx.Node) -> set[str]:
@@ -159,11 +159,11 @@ def _ends_in_floats(modules: dict[str, nn.Module], node: fx.Node) -> bool:
 
 def _users(modules: dict[str, nn.Module], node: fx.Node) -> list[fx.Node]:
     """What reads a tensor, identities passed over; none is the network's output."""
-    found = []
+    readers = []
     for user in node.users:
         if user.op != "output":
-            found += _users(modules, user) if _module(modules, user, nn.Identity) is not None else [user]
-    return found
+            readers += _users(modules, user) if _module(modules, user, nn.Identity) is not None else [user]
+    return readers
 
 
 def _fuses(modules: dict[str, nn.Module], value: Any) -> bool:

@@ -36,21 +36,21 @@ MAX = Ranges()
 Layout = dict[str, Any]
 
 
-def quantize(model: Classifier, images: Iterable[Tensor], how: Ranges = MAX) -> Layout:
+def quantize(model: Classifier, images: Iterable[Tensor], method: Ranges = MAX) -> Layout:
     """Fold and quantize `model` in place, all of it, ranges found on batches of `images` (B,C,H,W); the layout."""
     fold(model)
     sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
     _insert(model, sites)
-    calibration.set_weight_ranges(model, how)
+    calibration.set_weight_ranges(model, method)
     layout = {
         "bits": 8,
-        "unsigned": calibration.set_activation_ranges(model, sites, list(images), how, exact=exact),
+        "unsigned": calibration.set_activation_ranges(model, sites, list(images), method, exact=exact),
         "fused": fused,
         "float_layers": [],
-        "ranges": how.activations,
-        "runtime": how.runtime,
+        "ranges": method.activations,
+        "runtime": method.runtime,
     }
-    lay_out(model, grids.dialect(how.runtime).layout(layout))
+    lay_out(model, grids.dialect(method.runtime).layout(layout))
     return layout
 
 
@@ -117,9 +117,11 @@ def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
     }
     for site, target in sites.items():
         sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
-    for name, found in sides.items():
+    for name, quantized_sides in sides.items():
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, quantized.with_quantizers(model.get_submodule(name), found))
+        setattr(
+            model.get_submodule(parent), last, quantized.with_quantizers(model.get_submodule(name), quantized_sides)
+        )
     model.to(next(model.parameters()).device).eval()
 
 

@@ -30,8 +30,8 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._conv_forward(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
-        found: Tensor = self.output_quantizer(y)
-        return found
+        on_grid: Tensor = self.output_quantizer(y)
+        return on_grid
 
 
 class QuantLinear(nn.Linear):
@@ -55,8 +55,8 @@ class QuantActivation(Activation):
         self.output_quantizer = Quantizer()
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.output_quantizer(super().forward(x))
-        return found
+        on_grid: Tensor = self.output_quantizer(super().forward(x))
+        return on_grid
 
 
 class QuantAdd(Add):

@@ -44,8 +44,8 @@ class Quantizer(nn.Module):
         amax = self.amax if self._least is None else self._above_least()
         if not self.training:  # an attack, which asks for no gradient by ranges
             amax = amax.detach()
-        found: Tensor = FakeQuantize.apply(x, amax, *self.levels)
-        return found
+        on_grid: Tensor = FakeQuantize.apply(x, amax, *self.levels)
+        return on_grid
 
     def learn(self) -> None:
         """From now on `amax` is a parameter that training moves; its size counts, not below a share of its start."""
@@ -56,10 +56,10 @@ class Quantizer(nn.Module):
 
     def settle(self) -> None:
         """End of `learn`."""
-        found = self._above_least().detach()
+        learned = self._above_least().detach()
         self._least = None
         del self.amax
-        self.register_buffer("amax", found)
+        self.register_buffer("amax", learned)
 
     def _above_least(self) -> Tensor:
         """A step too long must not end at a scale of 0 or below; the gradient passes, so that one leads out again."""

@@ -50,7 +50,7 @@ class Diagnosis:
 def diagnose(facts: MachineFacts, known: Sequence[Target], shown: "Sequence[Target] | None" = None) -> Diagnosis:
     """What holds of a machine by the rules of the `known` targets, and what those that are `shown` can do on it."""
     doctors = {target.name: _doctor(target) for target in known}
-    findings = _findings(facts, [*dict.fromkeys(rule for one in doctors.values() for rule in one.rules), *RULES])
+    findings = _findings(facts, [*dict.fromkeys(rule for doctor in doctors.values() for rule in doctor.rules), *RULES])
     answers = {target.name: _answers(facts, doctors[target.name], findings) for target in shown or known}
     return Diagnosis(facts, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
 

@@ -71,8 +71,8 @@ def _this_python() -> dict[str, Any]:
 def _python(sysroot: Path) -> dict[str, Any]:
     """The python3 of a recorded tree, by its library folder."""
     folders = [folder for place in ("usr/lib", "usr/local/lib") for folder in sysroot.glob(f"{place}/python3.*")]
-    found = [folder.name.removeprefix("python") for folder in folders]
-    newest = max(found, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None)
+    releases = [folder.name.removeprefix("python") for folder in folders]
+    newest = max(releases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None)
     return {"version": newest, "executable": None, "environment": None, "pip": "python3 -m pip"}
 
 
@@ -99,23 +99,23 @@ def _arch(sysroot: Path) -> "str | None":
 
 
 def _memory(sysroot: Path) -> "int | None":
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _text(sysroot / "proc/meminfo"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    total = re.search(r"^MemTotal:\s+(\d+) kB", _text(sysroot / "proc/meminfo"), re.MULTILINE)
+    return int(total[1]) * 1024 if total else None
 
 
 def _driver(sysroot: Path, recorded: bool) -> "str | None":
     """The driver's version: the kernel module's own words, else nvidia-smi's where it may be asked."""
-    found = DRIVER.search(_text(sysroot / "proc/driver/nvidia/version"))
-    if found:
-        return found[1]
+    module = DRIVER.search(_text(sysroot / "proc/driver/nvidia/version"))
+    if module:
+        return module[1]
     if recorded or not shutil.which("nvidia-smi"):
         return None
     ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(ask, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True).stdout.split()
+        versions = subprocess.run(ask, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return told[0] if told else None
+    return versions[0] if versions else None
 
 
 def _toolkit(sysroot: Path) -> "str | None":
@@ -167,11 +167,11 @@ def installed_here() -> tuple[dict[str, str], dict[str, Module], dict[str, Any]]
     versions = _distributions(metadata.distributions())
     present = [name for name in MODULES if importlib.util.find_spec(name) is not None]
     answers = probe_imports([*(name for name in present if name not in UNTRIED), "cuda"])
-    told = {
+    listed = {
         name: _from_metadata(name, versions, None if name in present else "its files are missing") for name in MODULES
     }
-    tried = {name: _from_import(name, told[name], answers[name]) for name in present if name in answers}
-    modules = {name: tried.get(name) or told[name] for name in MODULES}
+    tried = {name: _from_import(name, listed[name], answers[name]) for name in present if name in answers}
+    modules = {name: tried.get(name) or listed[name] for name in MODULES}
     return versions, {name: module for name, module in modules.items() if module}, answers["cuda"]
 
 
@@ -180,35 +180,35 @@ def recorded_packages(sysroot: Path) -> tuple[dict[str, str], dict[str, Module]]
     paths = [folder for pattern in SITES for folder in sorted(sysroot.glob(pattern))]
     versions = _distributions(metadata.distributions(path=[str(path) for path in paths]))
     modules = {name: _from_metadata(name, versions, None) for name in MODULES}
-    found = {name: module for name, module in modules.items() if module}
-    if "torch" in found:
+    present = {name: module for name, module in modules.items() if module}
+    if "torch" in present:
         texts = [file.read_text(errors="replace") for path in paths for file in path.glob("torch/version.py")]
         cuda = next((match[1] for text in texts if (match := TORCH_CUDA.search(text))), None)
-        found["torch"] = Module(found["torch"].distribution, found["torch"].version, facts={"cuda": cuda})
-    return versions, found
+        present["torch"] = Module(present["torch"].distribution, present["torch"].version, facts={"cuda": cuda})
+    return versions, present
 
 
 def _distributions(listed: Iterable[metadata.Distribution]) -> dict[str, str]:
     """Those distributions that matter here, by their normalised names; of two the first on the path counts."""
     wanted = {*CUDA_RUNTIMES, *(name for names in MODULES.values() for name in names)}
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in listed:
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if name in wanted:
-            found.setdefault(name, distribution.version)
-    return found
+            versions.setdefault(name, distribution.version)
+    return versions
 
 
-def _from_import(name: str, told: "Module | None", answer: Mapping[str, Any]) -> Module:
+def _from_import(name: str, known: "Module | None", answer: Mapping[str, Any]) -> Module:
     """What the import says beside the metadata, or in its place where there is none."""
-    listed = told or Module(name, answer.get("version") or "of unknown version")
+    listed = known or Module(name, answer.get("version") or "of unknown version")
     fault = answer.get("fault")
     return Module(listed.distribution, listed.version, fault is None, fault, answer.get("facts", {}))
 
 
 def _from_metadata(name: str, versions: Mapping[str, str], fault: "str | None") -> "Module | None":
     """A module as its metadata alone tells of it."""
-    listed = next((one for one in MODULES[name] if one in versions), None)
+    listed = next((distribution for distribution in MODULES[name] if distribution in versions), None)
     return Module(listed, versions[listed], False if fault else None, fault) if listed else None
 
 

@@ -29,10 +29,10 @@ def package(name: str) -> dict[str, Any]:
 def torch() -> dict[str, Any]:
     """The same of torch, whose import takes seconds: its libraries are loaded instead, which is where it fails."""
     (folder,) = importlib.util.find_spec("torch").submodule_search_locations  # type: ignore[union-attr, misc]
-    said = runpy.run_path(f"{folder}/version.py")
+    variables = runpy.run_path(f"{folder}/version.py")
     ctypes.CDLL(f"{folder}/lib/libtorch_global_deps.so", mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(f"{folder}/lib/libtorch_python.so")
-    return {"version": said["__version__"], "facts": {"cuda": said["cuda"]}}
+    return {"version": variables["__version__"], "facts": {"cuda": variables["cuda"]}}
 
 
 def _onnxruntime(runtime: Any) -> dict[str, Any]:

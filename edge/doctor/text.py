@@ -44,7 +44,7 @@ def _machine(facts: MachineFacts) -> "Iterator[tuple[str, str]]":
 def _gpu(gpu: Gpu, recorded: bool) -> str:
     driver = f"driver {gpu.driver}" if gpu.driver else ""
     serves = f"CUDA {gpu.cuda} at most" if gpu.cuda else ""
-    devices = [f"{one['name']} (SM {one['sm']}, {_gb(one['memory_bytes'])})" for one in gpu.devices]
+    devices = [f"{device['name']} (SM {device['sm']}, {_gb(device['memory_bytes'])})" for device in gpu.devices]
     missing = "not recorded" if recorded else "none"
     runtime = f"CUDA runtime {gpu.runtime}" if gpu.runtime else ""
     return ", ".join(filter(None, [*(devices or [gpu.fault or missing]), driver, serves, runtime]))

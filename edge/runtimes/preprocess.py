@@ -102,11 +102,11 @@ def load(name: str) -> Preprocess:
             f"--preprocess {name}: {module_name} cannot be imported ({_said(fault)}); "
             "run where it can be, or set PYTHONPATH"
         ) from None
-    found, inverse = getattr(module, function, None), getattr(module, INVERSE, None)
-    if not callable(found):
+    pipeline, inverse = getattr(module, function, None), getattr(module, INVERSE, None)
+    if not callable(pipeline):
         known = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
         raise CompressError(f"--preprocess {name}: {module_name} has no function {function} (it has: {known})")
-    return Preprocess(name, found, inverse if callable(inverse) else None)
+    return Preprocess(name, pipeline, inverse if callable(inverse) else None)
 
 
 def read_frames(path: "Path | str") -> "npt.NDArray[np.uint8]":

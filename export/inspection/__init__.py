@@ -37,15 +37,15 @@ def inspect_artifact(where: "Path | str") -> dict[str, Any]:
 
 def _stage(stage: Stage) -> dict[str, Any]:
     target = stage.config.get("target")
-    found = engine.describe_engine(stage.path)
+    engine_facts = engine.describe_engine(stage.path)
     proto = onnx.load(stage.file(MODEL)) if stage.file(MODEL).is_file() else None
     source = lineage.nearest(stage, torch_stage.ARCHITECTURE)
     about = None if source is None else torch_stage.architecture(source)
     layered = None
     if proto is not None:
         layered = graph.describe_graph(proto, _as_executed(target or targets.DEFAULT.name, stage.file(MODEL)))
-        if found is not None:
-            layered["layers"] = engine.executed(layered["layers"], found)
+        if engine_facts is not None:
+            layered["layers"] = engine.executed(layered["layers"], engine_facts)
     elif stage is source:
         layered = torch_stage.describe_torch_stage(stage)
     entries = {**stage.manifest["payload"], **stage.manifest["records"]}
@@ -60,7 +60,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "files": [{"name": name, **entry, "verified": True} for name, entry in entries.items()],
         "bytes": sum(entry["bytes"] for entry in entries.values()),
         "graph": layered,
-        "engine": found,
+        "engine": engine_facts,
         "metrics": stage.metrics,
         "lineage": list(lineage.ancestors(stage)),
     }
@@ -99,29 +99,29 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
 
 def _loose_engine(folder: Path) -> dict[str, Any]:
     """An engine that was built on a device, outside of a stage: only its sidecar's hash vouches for it."""
-    found = engine.describe_engine(folder)
-    assert found is not None and found["about"] is not None
+    engine_facts = engine.describe_engine(folder)
+    assert engine_facts is not None and engine_facts["about"] is not None
     files = [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
     for entry in files:
         if entry["name"] == ENGINE:
-            entry["verified"] = entry["sha256"] == found["about"]["sha256"]
+            entry["verified"] = entry["sha256"] == engine_facts["about"]["sha256"]
             if not entry["verified"]:
                 raise CompressError(
                     f"{folder / ENGINE}: has sha256 {entry['sha256']:.12}, {SIDECAR} says "
-                    f"{found['about']['sha256']:.12}; delete the folder, the engine is built anew"
+                    f"{engine_facts['about']['sha256']:.12}; delete the folder, the engine is built anew"
                 )
     return {
         "path": str(folder),
         "kind": "engine",
-        "target": found["about"]["library"]["target"],
+        "target": engine_facts["about"]["library"]["target"],
         "identity": None,
         "model": None,
-        "precision": found["about"].get("precision"),
+        "precision": engine_facts["about"].get("precision"),
         "contract": contract.of_folder(folder),
         "files": files,
         "bytes": sum(entry["bytes"] for entry in files),
         "graph": None,
-        "engine": found,
+        "engine": engine_facts,
         "metrics": {},
         "lineage": [],
     }

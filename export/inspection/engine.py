@@ -15,24 +15,25 @@ def describe_engine(folder: Path) -> "dict[str, Any] | None":
 
     None where neither an engine nor a recipe for one lies. What of it is missing is null.
     """
-    about, recipe, told = (_json(folder / name) for name in (SIDECAR, RECIPE, LAYERS))
+    about, recipe, report = (_json(folder / name) for name in (SIDECAR, RECIPE, LAYERS))
     if about is None and recipe is None:
         return None
     return {
         "built": (folder / ENGINE).is_file(),
         "about": about,
         "recipe": recipe,
-        "layers": None if told is None else {key: value for key, value in told.items() if key != "layers"},
-        "rows": [] if told is None else [_row(row) for row in told["layers"]],
+        "layers": None if report is None else {key: value for key, value in report.items() if key != "layers"},
+        "rows": [] if report is None else [_row(row) for row in report["layers"]],
     }
 
 
-def executed(rows: Sequence[dict[str, Any]], found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def executed(rows: Sequence[dict[str, Any]], engine_facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Layers of the ONNX graph with the precision that the engine executes their weights in."""
-    weighted = (found["layers"] or {}).get("weighted", {})
-    told = found["layers"] is not None
+    weighted = (engine_facts["layers"] or {}).get("weighted", {})
+    is_reported = engine_facts["layers"] is not None
     return [
-        row | {"execution": weighted.get(row["node"], "unknown") if told and row["weight"] else None} for row in rows
+        row | {"execution": weighted.get(row["node"], "unknown") if is_reported and row["weight"] else None}
+        for row in rows
     ]
 
 

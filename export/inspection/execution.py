@@ -44,10 +44,10 @@ class Executed:
     def operator(self, node: onnx.NodeProto, weights: Iterable[str]) -> "str | None":
         """The operator that computes with one of `weights`, else the node of its name or output; None of neither."""
         reads = (self._by_input[name] for name in weights if name in self._by_input)
-        found = next(reads, None) or self._by_name.get(node.name) or self._by_output.get(node.output[0])
-        while found is not None and found.op_type in PASSED:
-            found = self._by_input.get(found.output[0])
-        return str(found.op_type) if found is not None else None
+        executing = next(reads, None) or self._by_name.get(node.name) or self._by_output.get(node.output[0])
+        while executing is not None and executing.op_type in PASSED:
+            executing = self._by_input.get(executing.output[0])
+        return str(executing.op_type) if executing is not None else None
 
 
 def arithmetic(operator: "str | None") -> str:

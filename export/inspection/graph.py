@@ -70,7 +70,7 @@ def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") 
     `optimised`: the graph as the runtime executes it; without it a layer's `execution` is null.
     """
     graph = GraphTensors(proto)
-    found = graph_layers(graph, None if optimised is None else Executed(optimised))
+    rows = graph_layers(graph, None if optimised is None else Executed(optimised))
     held: Counter[str] = Counter()
     for entry in graph.stored.values():
         held[dtype(entry)] += size(entry)
@@ -80,8 +80,8 @@ def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") 
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "operators": dict(Counter(node.op_type for node in graph.nodes).most_common()),
         "stored_bytes": dict(held.most_common()),
-        "layers": found,
-        "quantization": quantization(graph, found),
+        "layers": rows,
+        "quantization": quantization(graph, rows),
     }
 
 
@@ -154,8 +154,8 @@ def size(entry: onnx.TensorProto) -> int:
 
 def _name(node: onnx.NodeProto, path: Sequence[str]) -> str:
     """The torch module where the weight is called after it, else the node's own name."""
-    module, found, _ = path[-1].partition(".weight") if path else ("", "", "")
-    return module if found else node.name or (path[-1] if path else node.output[0])
+    module, is_weight, _ = path[-1].partition(".weight") if path else ("", "", "")
+    return module if is_weight else node.name or (path[-1] if path else node.output[0])
 
 
 def _sum(graph: GraphTensors, node: onnx.NodeProto) -> bool:
@@ -175,7 +175,7 @@ def _zero_point(graph: GraphTensors, node: onnx.NodeProto) -> tuple[str, "int | 
 
 def _scales(graph: GraphTensors, node: onnx.NodeProto) -> list[float]:
     value = graph.array(node.input[1])
-    return [] if value is None else [float(one) for one in value.astype(np.float64).reshape(-1)]
+    return [] if value is None else [float(scale) for scale in value.astype(np.float64).reshape(-1)]
 
 
 def spread(values: Sequence[float]) -> "dict[str, float] | None":

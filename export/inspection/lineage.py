@@ -9,21 +9,21 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 
 
-def ancestors(stage: Stage, depth: int = 1, told: "set[str] | None" = None) -> Iterator[dict[str, Any]]:
+def ancestors(stage: Stage, depth: int = 1, listed: "set[str] | None" = None) -> Iterator[dict[str, Any]]:
     """The stages that this one was made from, each followed by its own, which are told once; and the files of data.
 
     {"role", "depth", "path", "state": found, absent, changed or damaged, "kind", "identity", "what", "why"}. Hashes of
     every folder that is found are checked; `changed`: another stage stands there now.
     """
-    told = set() if told is None else told
+    listed = set() if listed is None else listed
     wanted = stage.manifest["plan"]["inputs"]
     for role in sorted(stage.manifest["lineage"], key=lambda role: role in wanted):
         path = stage.input_path(role)
         row: dict[str, Any] = {"role": role, "depth": depth, "path": str(path)}
         if role not in wanted:
-            if str(path) in told:
+            if str(path) in listed:
                 continue
-            told.add(str(path))
+            listed.add(str(path))
             yield {**row, "state": "found" if path.exists() else "absent", "kind": None, "identity": None, "what": ""}
             continue
         row["identity"] = wanted[role]
@@ -32,9 +32,9 @@ def ancestors(stage: Stage, depth: int = 1, told: "set[str] | None" = None) -> I
             row |= {"state": "changed", "why": f"holds {parent.identity:.12} now"}
             parent = None
         yield {**row, "kind": parent.kind if parent else None, "what": _what(parent) if parent else ""}
-        if parent is not None and parent.identity not in told:
-            told.add(parent.identity)
-            yield from ancestors(parent, depth + 1, told)
+        if parent is not None and parent.identity not in listed:
+            listed.add(parent.identity)
+            yield from ancestors(parent, depth + 1, listed)
 
 
 def nearest(stage: Stage, name: str) -> "Stage | None":
@@ -44,9 +44,9 @@ def nearest(stage: Stage, name: str) -> "Stage | None":
     for role in stage.manifest["plan"]["inputs"]:
         path = stage.input_path(role) if role in stage.manifest["lineage"] else None
         parent = None if path is None else _read(path, {})
-        found = None if parent is None else nearest(parent, name)
-        if found is not None:
-            return found
+        holder = None if parent is None else nearest(parent, name)
+        if holder is not None:
+            return holder
     return None
 
 

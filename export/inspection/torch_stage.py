@@ -38,7 +38,7 @@ def describe_torch_stage(stage: Stage) -> "dict[str, Any] | None":
     with safe_open(path, framework="np") as file:
         names = list(file.keys())
         slices = {name: file.get_slice(name) for name in names}
-        held = {name: (str(one.get_dtype()), list(one.get_shape())) for name, one in slices.items()}
+        held = {name: (str(tensor.get_dtype()), list(tensor.get_shape())) for name, tensor in slices.items()}
         ranges = {_module(name): file.get_tensor(name) for name in names if name.rpartition(".")[2] == RANGE}
     layout = _json(stage.file(QUANTIZER))
     return {"layers": _layers(held), "quantization": None if layout is None else _quantization(layout, ranges)}
@@ -58,7 +58,7 @@ def _layers(held: "Mapping[str, tuple[str, list[int]]]") -> list[dict[str, Any]]
                 "weight": shape,
                 "stored": TYPES.get(kind, (kind, 4))[0],
                 "parameters": math.prod(shape),
-                "bytes": sum(TYPES.get(one, (one, 4))[1] * math.prod(size) for one, size in own),
+                "bytes": sum(TYPES.get(stored, (stored, 4))[1] * math.prod(size) for stored, size in own),
             }
         )
     return rows

@@ -55,8 +55,8 @@ def _onnx_run(facts: MachineFacts) -> Capability:
         return Capability("no", f"onnxruntime is not installed; {facts.pip('install onnxruntime')}")
     if not facts.usable("onnxruntime"):
         return Capability("no", f"import onnxruntime fails ({facts.modules['onnxruntime'].fault})")
-    told = facts.fact("onnxruntime", "providers") or ()
-    where = "processor and GPU" if "CUDAExecutionProvider" in told and facts.has_gpu else "processor"
+    providers = facts.fact("onnxruntime", "providers") or ()
+    where = "processor and GPU" if "CUDAExecutionProvider" in providers and facts.has_gpu else "processor"
     return Capability("yes", f"{facts.written('onnxruntime')} on the {where}")
 
 

@@ -91,13 +91,13 @@ def _provider(runtime: Any, device: str) -> str:
     if device not in PROVIDERS:
         raise CompressError(f"ONNX Runtime runs on {' or '.join(PROVIDERS)} here, not on {device!r}")
     here = runtime.get_available_providers()
-    found = next((provider for provider in PROVIDERS[device] if provider in here), None)
-    if found is None:
+    chosen = next((provider for provider in PROVIDERS[device] if provider in here), None)
+    if chosen is None:
         raise CompressError(
             f"onnxruntime {runtime.__version__} has no {PROVIDERS[device][0]}; pip uninstall onnxruntime, then "
             f"pip install onnxruntime-gpu"
         )
-    return str(found)
+    return str(chosen)
 
 
 def _session(runtime: Any, content: bytes, where: str, threads: int, provider: str) -> Any:

@@ -143,9 +143,9 @@ class Cuda:
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Between two recorded events whose stream was synchronized."""
-        found = _c.c_float()
-        self._call("cudaEventElapsedTime", _c.byref(found), start, end)
-        return found.value
+        elapsed = _c.c_float()
+        self._call("cudaEventElapsedTime", _c.byref(elapsed), start, end)
+        return elapsed.value
 
     def capture(self, work: Callable[[], None], stream: int) -> int:
         """What `work` puts on the stream, as a graph for `launch`. Where `work` fails the stream stays usable."""
@@ -174,10 +174,10 @@ class Cuda:
             self._owned.pop()()
 
     def _own(self, make: str, release: str, *arguments: int) -> int:
-        found = _handle()
-        self._call(make, _c.byref(found), *arguments)
-        self._owned.append(partial(self._call, release, found))
-        return _address(found)
+        handle = _handle()
+        self._call(make, _c.byref(handle), *arguments)
+        self._owned.append(partial(self._call, release, handle))
+        return _address(handle)
 
     def _function(self, name: str) -> Any:
         try:
@@ -186,21 +186,21 @@ class Cuda:
             raise CompressError(f"libcudart has no {name}; CUDA 12 or newer is needed") from None
 
     def _attribute(self, which: int) -> int:
-        found = _number()
-        self._call("cudaDeviceGetAttribute", _c.byref(found), which, 0)
-        return found.value
+        value = _number()
+        self._call("cudaDeviceGetAttribute", _c.byref(value), which, 0)
+        return value.value
 
     def _whole(self, name: str) -> int:
-        found = _number()
-        self._call(name, _c.byref(found))
-        return found.value
+        value = _number()
+        self._call(name, _c.byref(value))
+        return value.value
 
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code == 0:
             return
-        said = self._library.cudaGetErrorString(code)
-        text = f"{name}: {said.decode(errors='replace') if said else 'error'} ({code})"
+        reason = self._library.cudaGetErrorString(code)
+        text = f"{name}: {reason.decode(errors='replace') if reason else 'error'} ({code})"
         if code in UNUSABLE:
             raise _no_device(text)
         if code == OUT_OF_MEMORY:

@@ -26,8 +26,8 @@ def _too_old_tensorrt(facts: MachineFacts) -> str:
 
 def _tensorrt_provider(facts: MachineFacts) -> bool:
     """Whether this ONNX Runtime is a build with the TensorRT provider."""
-    told = facts.fact("onnxruntime", "providers")
-    return facts.has("onnxruntime-gpu") if told is None else "TensorrtExecutionProvider" in told
+    providers = facts.fact("onnxruntime", "providers")
+    return facts.has("onnxruntime-gpu") if providers is None else "TensorrtExecutionProvider" in providers
 
 
 RULES = (

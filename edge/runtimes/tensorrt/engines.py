@@ -51,23 +51,25 @@ def engine_of_stage(stage: Stage, library: Library, device: Device) -> Engine:
 
 
 def ready_engine(
-    content: bytes, how: Recipe, library: Library, device: Device, *, where: str, cache: "Path | None" = None
+    content: bytes, build_recipe: Recipe, library: Library, device: Device, *, where: str, cache: "Path | None" = None
 ) -> Engine:
     """The engine of the graph in `content` for this device, from the cache or built into it."""
-    folder = (cache or cache_folder()) / key(content, how, library, device)
-    plan = _plan(content, how, library, device)
+    folder = (cache or cache_folder()) / key(content, build_recipe, library, device)
+    plan = _plan(content, build_recipe, library, device)
 
     def make(work: Work) -> None:
         say(f"{where}: building its engine on {device.name} with {library.name}; this is done once")
         timings = folder.parent / f"timings-{_safe(device, library)}.cache"
-        built = build_engine(content, how, library, device=device, timing_cache=read_timings(timings), where=where)
-        about = sidecar.of(built.engine, content, how, library, device)
+        built = build_engine(
+            content, build_recipe, library, device=device, timing_cache=read_timings(timings), where=where
+        )
+        about = sidecar.of(built.engine, content, build_recipe, library, device)
         artifact.write_atomic(work.add_payload(ENGINE), built.engine)
         artifact.write_atomic(work.add_payload(SIDECAR), sidecar.text(about))
         if built.layers is not None:
             text = json.dumps(built.layers, indent=2, ensure_ascii=False) + "\n"
             artifact.write_atomic(work.add_record(layers.LAYERS), text)
-            for line in layers.lines(built.layers, how.int8):
+            for line in layers.lines(built.layers, build_recipe.int8):
                 say(line)
         extend_timings(timings, built.timing_cache)
 
@@ -81,9 +83,9 @@ def cache_folder() -> Path:
     return base / "engines"
 
 
-def key(content: bytes, how: Recipe, library: Library, device: Device) -> str:
+def key(content: bytes, build_recipe: Recipe, library: Library, device: Device) -> str:
     """The folder's name: 16 hex digits of what decides the engine."""
-    return artifact.digest(_plan(content, how, library, device).as_dict())[:16]
+    return artifact.digest(_plan(content, build_recipe, library, device).as_dict())[:16]
 
 
 def read_timings(path: Path) -> bytes:
@@ -113,9 +115,9 @@ def _own(stage: Stage, library: Library, device: Device, *, here: bool) -> Engin
     return Engine(content, about, here)
 
 
-def _plan(content: bytes, how: Recipe, library: Library, device: Device) -> Plan:
+def _plan(content: bytes, build_recipe: Recipe, library: Library, device: Device) -> Plan:
     config: Mapping[str, Any] = {
-        "recipe": json.loads(how.text()),
+        "recipe": json.loads(build_recipe.text()),
         "library": {"target": library.target, "version": library.version},
         "device": device.about(),
     }

@@ -37,10 +37,10 @@ LISTED_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[([^\]]*)\].*?Datatype
 def of_inspector(text: str) -> list[Row]:
     """The rows of an engine inspector's JSON, of either major version; [] of what is none."""
     try:
-        found = json.loads(text)
+        inspected = json.loads(text)
     except ValueError:
         return []
-    layers = found.get("Layers", []) if isinstance(found, Mapping) else found
+    layers = inspected.get("Layers", []) if isinstance(inspected, Mapping) else inspected
     return [_row(layer) for layer in layers if isinstance(layer, Mapping)]
 
 
@@ -48,9 +48,9 @@ def of_listing(text: str) -> list[Row]:
     """The rows of the builder's listing; lines that hold no layer are passed over."""
     rows = []
     for line in text.splitlines():
-        found = LISTED.match(line)
-        if found is not None:
-            layer: Row = found.groupdict()
+        listed = LISTED.match(line)
+        if listed is not None:
+            layer: Row = listed.groupdict()
             layer |= {kind: list(_listed(layer[kind])) for kind in ("Inputs", "Constants", "Outputs")}
             rows.append(_row(layer))
     return rows
@@ -74,16 +74,16 @@ def report(rows: Sequence[Row], *, weighted: Sequence[str], int8: Sequence[str])
     }
 
 
-def lines(found: Mapping[str, Any], int8: Sequence[str]) -> list[str]:
+def lines(report: Mapping[str, Any], int8: Sequence[str]) -> list[str]:
     """What a person should know of a report, at most three lines."""
-    counted = ", ".join(f"{count} {name}" for name, count in found["precisions"].items())
-    said = [f"layers with weights: {counted or 'none'}; {len(found['apart'])} layers stand apart, unfused"]
-    if found["not_int8"]:
-        which = [f"{node} ({found['weighted'][node]})" for node in found["not_int8"]]
-        said.append(f"{len(which)} of {len(int8)} nodes meant for INT8 execute otherwise: {_few(which)}")
-    if found["unseen"]:
-        said.append(f"{len(found['unseen'])} nodes with weights are named by no layer: {_few(found['unseen'])}")
-    return said
+    counted = ", ".join(f"{count} {name}" for name, count in report["precisions"].items())
+    rows = [f"layers with weights: {counted or 'none'}; {len(report['apart'])} layers stand apart, unfused"]
+    if report["not_int8"]:
+        which = [f"{node} ({report['weighted'][node]})" for node in report["not_int8"]]
+        rows.append(f"{len(which)} of {len(int8)} nodes meant for INT8 execute otherwise: {_few(which)}")
+    if report["unseen"]:
+        rows.append(f"{len(report['unseen'])} nodes with weights are named by no layer: {_few(report['unseen'])}")
+    return rows
 
 
 def kind(text: str) -> str:
@@ -106,26 +106,26 @@ def _row(layer: Mapping[str, Any]) -> Row:
     }
 
 
-def _tensors(given: Any) -> list[dict[str, str]]:
+def _tensors(listed: Any) -> list[dict[str, str]]:
     """Name and type of each; 11 has the type apart, 10 has it inside the format."""
-    found = []
-    for tensor in given if isinstance(given, list) else []:
+    tensors = []
+    for tensor in listed if isinstance(listed, list) else []:
         text = tensor.get("Datatype", tensor.get("Format/Datatype", ""))
-        found.append({"name": str(tensor.get("Name", "")), "type": kind(str(text))})
-    return found
+        tensors.append({"name": str(tensor.get("Name", "")), "type": kind(str(text))})
+    return tensors
 
 
 def _nodes(layer: Mapping[str, Any]) -> list[str]:
     """The graph's nodes: from the metadata, or else from the layer's own name, `conv1 + relu1`."""
-    found = NODE.findall(str(layer.get("Metadata", "")))
-    return list(dict.fromkeys(found)) or [part for part in str(layer.get("Name", "")).split(" + ") if part]
+    names = NODE.findall(str(layer.get("Metadata", "")))
+    return list(dict.fromkeys(names)) or [part for part in str(layer.get("Name", "")).split(" + ") if part]
 
 
 def _weights(layer: Mapping[str, Any]) -> "str | None":
     """The type of the weights that a layer multiplies by; None where it has none."""
-    told = layer.get("Weights")
-    if isinstance(told, Mapping):
-        return kind(str(told.get("Type", "")))
+    weights = layer.get("Weights")
+    if isinstance(weights, Mapping):
+        return kind(str(weights.get("Type", "")))
     for constant in layer.get("Constants", []):
         if sum(int(size) > 1 for size in constant.get("Dimensions", [])) > 1:
             return kind(str(constant.get("Datatype", constant.get("Format/Datatype", ""))))
@@ -148,10 +148,10 @@ def _executed(node: str, rows: Sequence[Row]) -> "str | None":
 
 
 def _counted(values: Iterator[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for value in values:
-        found[value] = found.get(value, 0) + 1
-    return dict(sorted(found.items()))
+        counts[value] = counts.get(value, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 def _listed(text: str) -> Iterator[dict[str, Any]]:

@@ -184,12 +184,12 @@ def wrap_library(target: str, module: Any) -> Library:
 
 def numbers(version: str) -> tuple[int, ...]:
     """`11.4.0.106` → (11, 4, 0, 106); what is no number ends it."""
-    found = []
+    parts = []
     for part in version.split("."):
         if not part.isdigit():
             break
-        found.append(int(part))
-    return tuple(found) or (0,)
+        parts.append(int(part))
+    return tuple(parts) or (0,)
 
 
 def remedy(target: str, sysroot: Path = Path("/")) -> str:

@@ -60,13 +60,13 @@ def recipe_of(
 def read_recipe(content: "str | bytes", where: str) -> Recipe:
     """A recipe from its file. What is none, or of another version of this package: CompressError."""
     try:
-        found = dict(json.loads(content))
-        version = found.pop("format", None)
+        fields = dict(json.loads(content))
+        version = fields.pop("format", None)
         if version != FORMAT:
             raise CompressError(f"{where}: a recipe of format {version}, this version reads {FORMAT}; export it again")
         for name in ("batch", "compute_capabilities", "weighted", "int8"):
-            found[name] = tuple(found[name])
-        recipe = Recipe(**found)
+            fields[name] = tuple(fields[name])
+        recipe = Recipe(**fields)
         low, opt, high = recipe.batch
     except (ValueError, TypeError, KeyError):
         raise CompressError(f"{where}: not readable as a build recipe; export the model again") from None

@@ -214,13 +214,13 @@ def _context(engine: Any, trt: Library) -> Any:
 
 def _names(engine: Any, trt: Library, where: str) -> tuple[str, str]:
     """The one input and the one output, both float32."""
-    found: dict[Any, list[str]] = {trt.module.TensorIOMode.INPUT: [], trt.module.TensorIOMode.OUTPUT: []}
+    by_mode: dict[Any, list[str]] = {trt.module.TensorIOMode.INPUT: [], trt.module.TensorIOMode.OUTPUT: []}
     for place in range(engine.num_io_tensors):
         name = engine.get_tensor_name(place)
-        found[engine.get_tensor_mode(name)].append(name)
+        by_mode[engine.get_tensor_mode(name)].append(name)
         if engine.get_tensor_dtype(name) != trt.module.DataType.FLOAT:
             raise CompressError(f"{where}: its tensor {name} is not float32; export it again")
-    if [len(names) for names in found.values()] != [1, 1]:
-        raise CompressError(f"{where}: has inputs and outputs {list(found.values())}; a classifier has one of each")
-    (image,), (logits,) = found.values()
+    if [len(names) for names in by_mode.values()] != [1, 1]:
+        raise CompressError(f"{where}: has inputs and outputs {list(by_mode.values())}; a classifier has one of each")
+    (image,), (logits,) = by_mode.values()
     return image, logits

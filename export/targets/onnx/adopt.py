@@ -111,9 +111,9 @@ def _content(path: Path) -> bytes:
 
 
 def _plan(config: ExportConfig, sha256: str) -> Plan:
-    made = plan_of("exported", config, {})
-    kept = {key: value for key, value in made.config.items() if key not in DECIDES_NOTHING}
-    return Plan(made.stage, {**kept, "adopted": sha256}, made.seed, made.data, made.inputs)
+    plan = plan_of("exported", config, {})
+    kept = {key: value for key, value in plan.config.items() if key not in DECIDES_NOTHING}
+    return Plan(plan.stage, {**kept, "adopted": sha256}, plan.seed, plan.data, plan.inputs)
 
 
 def _fits(runner: Runner, dataset: Dataset, path: Path) -> None:

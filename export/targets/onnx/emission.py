@@ -40,7 +40,7 @@ def emit_onnx(target: Target, work: Work, source: Stage, dataset: Dataset, confi
 
 
 def _integer(file: Path) -> dict[str, Any]:
-    found = execution.executed_layers(file.read_bytes())
-    if found.floating:
-        say(f"{len(found.floating)} layers are executed in floating point: {', '.join(found.floating)}")
-    return {"integer_layers": len(found.integer), "floating_layers": found.floating}
+    layers = execution.executed_layers(file.read_bytes())
+    if layers.floating:
+        say(f"{len(layers.floating)} layers are executed in floating point: {', '.join(layers.floating)}")
+    return {"integer_layers": len(layers.integer), "floating_layers": layers.floating}

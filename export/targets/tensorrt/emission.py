@@ -66,19 +66,19 @@ def emit_engine(
     The graph is held against the torch model through ONNX Runtime, and so is an engine that a GPU here executes.
     `needs_gpu`: to build. `int8_status`: what is to be said of every INT8 engine that was built and not executed.
     """
-    made = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
-    content = made.proto.SerializeToString(deterministic=True)
-    how = _recipe(made, config)
-    recipe.check_recipe(how)
+    emitted = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
+    content = emitted.proto.SerializeToString(deterministic=True)
+    build_recipe = _recipe(emitted, config)
+    recipe.check_recipe(build_recipe)
     here = _here(config, needs_gpu)
     file = work.add_payload(MODEL)
     artifact.write_atomic(file, content)
-    artifact.write_atomic(work.add_payload(recipe.RECIPE), how.text())
-    held = parity.measure_parity(made, file, dataset, config)
+    artifact.write_atomic(work.add_payload(recipe.RECIPE), build_recipe.text())
+    held = parity.measure_parity(emitted, file, dataset, config)
     metrics = {
         "bytes": len(content),
-        "precision": made.precision,
-        "parameters": count_parameters(made.twin),
+        "precision": emitted.precision,
+        "parameters": count_parameters(emitted.twin),
         "parity": held["parity"],
         "graph_executed": held["executed"],
         "executed": False,
@@ -87,14 +87,20 @@ def emit_engine(
     if here.library is None:
         say(f"no engine is built here: {here.why_not}; it is deferred to the device, `compress verify` builds it there")
         return Emission(metrics, MODEL, target.runtime)
-    metrics |= _engine(work, made, content, how, here, dataset, config)
-    if int8_status is not None and how.precision == "int8":
+    metrics |= _engine(work, emitted, content, build_recipe, here, dataset, config)
+    if int8_status is not None and build_recipe.precision == "int8":
         metrics["status"] = int8_status
     return Emission(metrics, sidecar.ENGINE, target.runtime)
 
 
 def _engine(
-    work: Work, made: EmittedGraph, content: bytes, how: Recipe, here: Here, dataset: Dataset, config: ExportConfig
+    work: Work,
+    emitted: EmittedGraph,
+    content: bytes,
+    build_recipe: Recipe,
+    here: Here,
+    dataset: Dataset,
+    config: ExportConfig,
 ) -> dict[str, Any]:
     """Build it as often as asked, keep the first, compare the others with it; what is said of it."""
     assert here.library is not None
@@ -102,17 +108,23 @@ def _engine(
     known = b"" if timings is None else engines.read_timings(timings)
     builds = [
         build.build_engine(
-            content, how, here.library, device=here.device, timing_cache=known, origin=made.modules, where=MODEL
+            content,
+            build_recipe,
+            here.library,
+            device=here.device,
+            timing_cache=known,
+            origin=emitted.modules,
+            where=MODEL,
         )
-        for _ in range(how.rebuilds)
+        for _ in range(build_recipe.rebuilds)
     ]
     first = builds[0]
     if timings is not None:
         engines.extend_timings(timings, first.timing_cache)
-    about = sidecar.of(first.engine, content, how, here.library, here.device)
+    about = sidecar.of(first.engine, content, build_recipe, here.library, here.device)
     artifact.write_atomic(work.add_payload(sidecar.ENGINE), first.engine)
     artifact.write_atomic(work.add_payload(sidecar.SIDECAR), sidecar.text(about))
-    _say(first, how)
+    _say(first, build_recipe)
     if first.layers is not None:
         text = json.dumps(first.layers, indent=2, ensure_ascii=False) + "\n"
         artifact.write_atomic(work.add_record(layers.LAYERS), text)
@@ -126,19 +138,19 @@ def _engine(
         "layers": _summary(first),
     }
     images = dataset.part("val")[0][: config.parity_images]
-    said = _executed(builds, about, made, here, images, config)
-    if said:
-        metrics |= {"executed": True, "engine_parity": said[0]}
+    executed = _executed(builds, about, emitted, here, images, config)
+    if executed:
+        metrics |= {"executed": True, "engine_parity": executed[0]}
     if len(builds) > 1:
-        metrics["rebuilds"] = _spread(builds, said[1] if said else None)
+        metrics["rebuilds"] = _spread(builds, executed[1] if executed else None)
     return metrics
 
 
-def _recipe(made: EmittedGraph, config: ExportConfig) -> Recipe:
-    weighted, int8 = nodes(made.proto)
+def _recipe(emitted: EmittedGraph, config: ExportConfig) -> Recipe:
+    weighted, int8 = nodes(emitted.proto)
     section = config.model_dump(mode="json")
     return recipe.recipe_of(
-        config.target, made.precision, section["batch"], section["engine"], weighted=weighted, int8=int8
+        config.target, emitted.precision, section["batch"], section["engine"], weighted=weighted, int8=int8
     )
 
 
@@ -179,11 +191,11 @@ def nodes(proto: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(node.name for node in weighted), tuple(int8)
 
 
-def _say(built: Built, how: Recipe) -> None:
+def _say(built: Built, build_recipe: Recipe) -> None:
     if built.layers is None:
         say("the library told nothing of the engine's layers")
         return
-    for line in layers.lines(built.layers, how.int8):
+    for line in layers.lines(built.layers, build_recipe.int8):
         say(line)
 
 
@@ -191,17 +203,22 @@ def _summary(built: Built) -> "dict[str, Any] | None":
     """The counts of layers.json."""
     if built.layers is None:
         return None
-    found = built.layers
+    report = built.layers
     return {
-        "precisions": found["precisions"],
-        "not_int8": found["not_int8"],
-        "unseen": found["unseen"],
-        "apart": len(found["apart"]),
+        "precisions": report["precisions"],
+        "not_int8": report["not_int8"],
+        "unseen": report["unseen"],
+        "apart": len(report["apart"]),
     }
 
 
 def _executed(
-    builds: list[Built], about: dict[str, Any], made: EmittedGraph, here: Here, images: np.ndarray, config: ExportConfig
+    builds: list[Built],
+    about: dict[str, Any],
+    emitted: EmittedGraph,
+    here: Here,
+    images: np.ndarray,
+    config: ExportConfig,
 ) -> "tuple[dict[str, Any], list[np.ndarray]] | None":
     """The first engine's parity and every build's logits on `images`, where this machine's GPU executes them."""
     if here.library is None or here.device is None:
@@ -217,7 +234,7 @@ def _executed(
             return runner.infer(images)
 
     first = parity.hold_parity(
-        made.twin, made.precision, lambda part, size: answers(builds[0].engine, part, size), images, config
+        emitted.twin, emitted.precision, lambda part, size: answers(builds[0].engine, part, size), images, config
     )
     return first.as_metrics(), [answers(built.engine, images, config.batch.opt) for built in builds]
 
@@ -225,7 +242,7 @@ def _executed(
 def _spread(builds: list[Built], logits: "list[np.ndarray] | None") -> dict[str, Any]:
     """How far builds of one graph differ: in their bytes and, where they were executed, in their logits."""
     first = builds[0].engine
-    found: dict[str, Any] = {
+    spread: dict[str, Any] = {
         "n": len(builds),
         "identical_bytes": sum(built.engine == first for built in builds) / len(builds),
         "max_abs": None,
@@ -233,14 +250,15 @@ def _spread(builds: list[Built], logits: "list[np.ndarray] | None") -> dict[str,
     }
     if logits is not None:
         stacked = np.stack(logits)
-        found["max_abs"] = float((stacked.max(0) - stacked.min(0)).max())
-        found["argmax_agreement"] = float((stacked.argmax(2) == stacked[0].argmax(1)).all(0).mean())
+        spread["max_abs"] = float((stacked.max(0) - stacked.min(0)).max())
+        spread["argmax_agreement"] = float((stacked.argmax(2) == stacked[0].argmax(1)).all(0).mean())
     say(
-        f"{found['n']} builds: {found['identical_bytes']:.0%} have the first one's bytes; "
+        f"{spread['n']} builds: {spread['identical_bytes']:.0%} have the first one's bytes; "
         + (
             "their logits were not compared, no GPU executes them here"
             if logits is None
-            else f"logits differ by up to {found['max_abs']:.3g}, predictions agree on {found['argmax_agreement']:.1%}"
+            else f"logits differ by up to {spread['max_abs']:.3g}, "
+            f"predictions agree on {spread['argmax_agreement']:.1%}"
         )
     )
-    return found
+    return spread

@@ -45,15 +45,15 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
     library = package.load_torch_tensorrt(config.target)
     if graph.arithmetic(source, target, config.precision) == "int8":
         versions.check_int8(config.target)
-    made = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
+    emitted = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     images = dataset.part("val")[0][: config.parity_images]
-    parity.check_overflow(made, images)
-    artifact.write_atomic(work.add_payload(MODEL), made.proto.SerializeToString(deterministic=True))
+    parity.check_overflow(emitted, images)
+    artifact.write_atomic(work.add_payload(MODEL), emitted.proto.SerializeToString(deterministic=True))
 
     channels, height, width = images.shape[1:]
     image, batch = (channels, height, width), (config.batch.min, config.batch.max)
-    program = export_program(prepare_network(made.twin, made.floats).to(package.DEVICE), image, batch)
-    compiled = compiled_program(library, program, image, made.floats, config, work.file("timing.cache"))
+    program = export_program(prepare_network(emitted.twin, emitted.floats).to(package.DEVICE), image, batch)
+    compiled = compiled_program(library, program, image, emitted.floats, config, work.file("timing.cache"))
     left = in_torch(compiled, program)
     if left:
         say(f"{len(left)} operators stay in torch: {', '.join(left[:5])}{', …' if len(left) > 5 else ''}")
@@ -79,16 +79,16 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
         ) as runner:
             return runner.infer(x)
 
-    found = parity.hold_parity(made.twin, made.precision, answers, images, config)
+    held = parity.hold_parity(emitted.twin, emitted.precision, answers, images, config)
     metrics = {
         "bytes": file.stat().st_size,
-        "precision": made.precision,
-        "parameters": count_parameters(made.twin),
+        "precision": emitted.precision,
+        "parameters": count_parameters(emitted.twin),
         "program": config.engine.program,
         "in_torch": left,
         "device": torch.cuda.get_device_name(),
         "executed": True,
-        "parity": found.as_metrics() | {"batch_sizes": [within(size) for size in found.batch_sizes]},
+        "parity": held.as_metrics() | {"batch_sizes": [within(size) for size in held.batch_sizes]},
     }
     return Emission(metrics, name, target.runtime)
 
@@ -134,14 +134,14 @@ def compiled_program(
         options["optimization_level"] = engine.optimization_level
     if "use_explicit_typing" in inspect.signature(library.dynamo.compile).parameters:
         options["use_explicit_typing"] = True  # a choice until 2.12, the only way since
-    with package.complaints() as said:
+    with package.complaints() as faults:
         try:
             with kernels():
                 compiled: fx.GraphModule = library.dynamo.compile(program, arg_inputs=[entry], **options)
         except torch.OutOfMemoryError:
             raise CompressError(_no_memory(config)) from None
         except Exception as fault:  # converters and builder raise what they like
-            reason = package.first_line(said[0] if said else fault)
+            reason = package.first_line(faults[0] if faults else fault)
             raise CompressError(
                 f"{config.target} cannot build this network ({reason}); use --target tensorrt"
             ) from None

@@ -42,14 +42,14 @@ def load_torch_tensorrt(target: str) -> Any:
 @contextlib.contextmanager
 def complaints() -> Iterator[list[str]]:
     """The builder's faults inside, which its exceptions do not repeat."""
-    said: list[str] = []
+    faults: list[str] = []
     kept = logging.Handler(logging.ERROR)
-    kept.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    kept.emit = lambda record: faults.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger(BUILDER)
     logger.addHandler(kept)
     propagated, logger.propagate = logger.propagate, False
     try:
-        yield said
+        yield faults
     finally:
         logger.propagate = propagated
         logger.removeHandler(kept)

@@ -31,8 +31,8 @@ class QuantizeOperator(nn.Module):
         self.unsigned = unsigned
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = torch.ops.tensorrt.quantize_op(x, self.amax, 8, 0, self.unsigned, False)
-        return found
+        quantized: Tensor = torch.ops.tensorrt.quantize_op(x, self.amax, 8, 0, self.unsigned, False)
+        return quantized
 
 
 class Floats(nn.Module):

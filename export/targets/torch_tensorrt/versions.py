@@ -99,17 +99,17 @@ def check_int8(target: str) -> None:
         )
 
 
-def fault(target: str, found: InstalledVersions) -> "str | None":
+def fault(target: str, here: InstalledVersions) -> "str | None":
     """One line, `what is wrong; the command that mends it`. None where all of it belongs together."""
-    if found.jetpack in UNFIT_JETPACKS:
-        return UNFIT_JETPACKS[found.jetpack]
-    if found.torch is None:
+    if here.jetpack in UNFIT_JETPACKS:
+        return UNFIT_JETPACKS[here.jetpack]
+    if here.torch is None:
         return f"{target} needs torch, which is not installed; {_pip(target, PAIRS[-1].torch)}"
-    minor = _minor(found.torch)
-    if pair(found.torch) is None and _order(minor) <= _order(PAIRS[-1].torch):
-        return f"torch {found.torch} is older than any {target} known here; {_pip(target, PAIRS[-1].torch)}"
+    minor = _minor(here.torch)
+    if pair(here.torch) is None and _order(minor) <= _order(PAIRS[-1].torch):
+        return f"torch {here.torch} is older than any {target} known here; {_pip(target, PAIRS[-1].torch)}"
     for wrong in (_without_cuda, _wheel, _both, _library):
-        line = wrong(target, found)
+        line = wrong(target, here)
         if line is not None:
             return line
     return None
@@ -153,54 +153,54 @@ def jetpack(root: "Path | str" = "/") -> "int | None":
         text = (Path(root) / "etc" / "nv_tegra_release").read_text(errors="replace")
     except OSError:
         return None
-    found = re.search(r"R(\d+)", text)
-    return JETPACK.get(int(found.group(1))) if found else None
+    release = re.search(r"R(\d+)", text)
+    return JETPACK.get(int(release.group(1))) if release else None
 
 
-def _without_cuda(target: str, found: InstalledVersions) -> "str | None":
-    if found.cuda:
+def _without_cuda(target: str, here: InstalledVersions) -> "str | None":
+    if here.cuda:
         return None
-    wheel = f"{target} {found.wheel}" if found.wheel else f"{target}, which is not installed either,"
-    fix = _pip(target, _minor(found.torch or ""))
+    wheel = f"{target} {here.wheel}" if here.wheel else f"{target}, which is not installed either,"
+    fix = _pip(target, _minor(here.torch or ""))
     return (
-        f"torch {found.torch} is built without CUDA, {wheel} does not import beside it; pip uninstall -y torch && {fix}"
+        f"torch {here.torch} is built without CUDA, {wheel} does not import beside it; pip uninstall -y torch && {fix}"
     )
 
 
-def _wheel(target: str, found: InstalledVersions) -> "str | None":
-    wanted = _minor(found.torch or "")
-    row = pair(found.torch or "")
+def _wheel(target: str, here: InstalledVersions) -> "str | None":
+    wanted = _minor(here.torch or "")
+    row = pair(here.torch or "")
     if row is not None and row.library(target) is None:
-        return f"no {target} was released for torch {found.torch}; {_pip(target, PAIRS[-1].torch)}"
-    if found.wheel is None:
-        return f"{target} is not installed, torch is {found.torch}; {_pip(target, wanted)}"
-    if _minor(found.wheel) != wanted:
+        return f"no {target} was released for torch {here.torch}; {_pip(target, PAIRS[-1].torch)}"
+    if here.wheel is None:
+        return f"{target} is not installed, torch is {here.torch}; {_pip(target, wanted)}"
+    if _minor(here.wheel) != wanted:
         return (
-            f"{target} {found.wheel} beside torch {found.torch}: they share their minor release; {_pip(target, wanted)}"
+            f"{target} {here.wheel} beside torch {here.torch}: they share their minor release; {_pip(target, wanted)}"
         )
     return None
 
 
-def _both(target: str, found: InstalledVersions) -> "str | None":
+def _both(target: str, here: InstalledVersions) -> "str | None":
     other = OTHER[target]
-    if found.other_wheel is None:
+    if here.other_wheel is None:
         return None
-    fix = _pip(target, _minor(found.torch or ""))
+    fix = _pip(target, _minor(here.torch or ""))
     return (
-        f"{target} {found.wheel} and {other} {found.other_wheel} share one package folder; "
+        f"{target} {here.wheel} and {other} {here.other_wheel} share one package folder; "
         f"pip uninstall -y {other} {target} && {fix}"
     )
 
 
-def _library(target: str, found: InstalledVersions) -> "str | None":
-    row = pair(found.torch or "")
+def _library(target: str, here: InstalledVersions) -> "str | None":
+    row = pair(here.torch or "")
     wanted = row.library(target) if row else None
     name = "TensorRT" if target == TORCH_TENSORRT else "TensorRT-RTX"
-    if wanted is None or (found.library is not None and _minor(found.library) == wanted):
+    if wanted is None or (here.library is not None and _minor(here.library) == wanted):
         return None
-    have = f"{name} {found.library}" if found.library else f"no {name}"
-    fix = _pip(target, _minor(found.torch or ""))
-    return f"{have} beside {target} {found.wheel}, which is built for {wanted}; {fix}"
+    have = f"{name} {here.library}" if here.library else f"no {name}"
+    fix = _pip(target, _minor(here.torch or ""))
+    return f"{have} beside {target} {here.wheel}, which is built for {wanted}; {fix}"
 
 
 def _pip(target: str, minor: str) -> str:
