@@ -64,7 +64,7 @@ def written(name: str, side: int) -> dict[str, bytes]:
             network.train()(images)
     network.eval()
     found = {"float32": float32.emit_float32(network, images[0], OPSET)[0].SerializeToString()}
-    layout = int8.quantize(network, [images])
+    layout = int8.quantize_network(network, [images])
     plain = networks.build_network(name, channels=3, classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(network))

@@ -51,7 +51,7 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     x, y = torch.rand(given.batch_size, 3, 32, 32), torch.randint(0, 10, (given.batch_size,))
     kinds: dict[str, Callable[[Classifier, Tensor], None]] = {
         "float": lambda model, images: fold(model),
-        "ours": lambda model, images: int8.quantize(model, [images]) and None,
+        "ours": lambda model, images: int8.quantize_network(model, [images]) and None,
         "ours_learned": learned,
         "modelopt": modelopt,
     }
@@ -81,7 +81,7 @@ def network(name: str) -> Classifier:
 
 
 def learned(model: Classifier, images: Tensor) -> None:
-    int8.quantize(model, [images], Ranges("learned"))
+    int8.quantize_network(model, [images], Ranges("learned"))
     for _, quantizer in int8.quantizers(model):
         quantizer.learn()
 
@@ -109,7 +109,7 @@ def modelopt(model: Classifier, images: Tensor) -> None:
         if Activation not in QuantModuleRegistry:
             mtq.register(original_cls=Activation, quantized_cls=QuantActivation)
             mtq.register(original_cls=Add, quantized_cls=QuantAdd)
-        sites = int8.quantize(copy.deepcopy(model), [images])["unsigned"]
+        sites = int8.quantize_network(copy.deepcopy(model), [images])["unsigned"]
         recipe = [{"quantizer_name": "*", "enable": False}]
         recipe += [{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}}]
         recipe += [

@@ -122,7 +122,7 @@ def _deployed(run: config.Run, root: Path) -> Iterator[Step]:
 
     for label in twins:
         for device in run.devices:
-            if label.removesuffix("-float") in targets.executed(device):
+            if label.removesuffix("-float") in targets.executed_by(device):
                 executing = run.stage(config.VerifyConfig, run.verify, device=device).semantic()
                 judged = VerifyInputs(root / f"exported/{label}", root / "attack-set")
                 yield Step(f"verified/{label}-{device}", "verified", "compress.stages.verify", executing, judged, root)
@@ -132,7 +132,7 @@ def shipped(run: config.Run) -> str:
     """The verified step that a run's requirements are judged on: the first target that a device executes."""
     for target in run.targets:
         for device in run.devices:
-            if target in targets.executed(device):
+            if target in targets.executed_by(device):
                 return f"verified/{target}-{device}"
     raise CompressError(
         f"devices: {', '.join(run.devices)} executes none of the targets ({', '.join(run.targets)}), so nothing would "

@@ -1,16 +1,23 @@
-"""What a consumer in another language must know of an exported stage, in one file beside the model: contract.json."""
+"""What a consumer in another language must know of an exported stage, in one file beside the model: contract.json.
+
+Where a stage has none, what the graph or the network itself says.
+"""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from compress.config import ExportConfig
-from compress.data.dataset import Dataset
 from edge.core import artifact, targets
 from edge.core.artifact import Work
 from edge.runtimes.runner import MODEL
+
+if TYPE_CHECKING:
+    from compress.config import ExportConfig
+    from compress.data.dataset import Dataset
 
 CONTRACT = "contract.json"
 COLOURS = {1: "GRAY", 3: "RGB"}
@@ -25,13 +32,13 @@ class Emission:
     runtime: str
 
 
-def write_contract(work: Work, dataset: Dataset, config: ExportConfig, emission: Emission) -> None:
+def write_contract(work: Work, dataset: "Dataset", config: "ExportConfig", emission: Emission) -> None:
     """contract.json as payload, from what lies in `work` already."""
     content = contract_of(work, dataset, config, emission)
     artifact.write_atomic(work.add_payload(CONTRACT), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def contract_of(work: Work, dataset: Dataset, config: ExportConfig, emission: Emission) -> dict[str, Any]:
+def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission: Emission) -> dict[str, Any]:
     """Names, shapes and meaning of input and output, labels in the order of the logits, and the model file's hash."""
     proto = onnx.load(work.file(MODEL), load_external_data=False)
     constants = {entry.name for entry in proto.graph.initializer}
@@ -72,7 +79,7 @@ def contract_of(work: Work, dataset: Dataset, config: ExportConfig, emission: Em
     }
 
 
-def _batch(emission: Emission, config: ExportConfig) -> dict[str, "int | None"]:
+def _batch(emission: Emission, config: "ExportConfig") -> dict[str, "int | None"]:
     """Fewest, best and most images of one call; None: no bound, or none known."""
     fixed = emission.metrics.get("fixed_batch")
     if fixed:
@@ -80,3 +87,45 @@ def _batch(emission: Emission, config: ExportConfig) -> dict[str, "int | None"]:
     if targets.get(config.target).any_batch:
         return {"min": 1, "opt": None, "max": None}
     return {"min": config.batch.min, "opt": config.batch.opt, "max": config.batch.max}
+
+
+def contract_of_folder(folder: Path) -> "dict[str, Any] | None":
+    """contract.json, as it was written."""
+    path = folder / CONTRACT
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def contract_of_graph(proto: onnx.ModelProto, labels: "Sequence[str] | None") -> dict[str, Any]:
+    """Names, shapes and types; what stands for a pixel is not in a graph and stays null."""
+    constants = {entry.name for entry in proto.graph.initializer}
+    inputs = [_tensor(entry) for entry in proto.graph.input if entry.name not in constants]
+    outputs = [_tensor(entry) for entry in proto.graph.output]
+    return {
+        "input": {**(inputs[0] if inputs else {}), "range": None, "layout": None, "normalisation": None},
+        "output": {**(outputs[0] if outputs else {}), "meaning": None},
+        "further": {"inputs": inputs[1:], "outputs": outputs[1:]},
+        "labels": list(labels) if labels else None,
+    }
+
+
+def contract_of_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a network in torch: the contract that every one of this package keeps."""
+    return {
+        "input": {
+            "name": "x",
+            "shape": ["batch", *architecture["input"]],
+            "dtype": "float32",
+            "layout": "NCHW",
+            "range": [0.0, 1.0],
+            "normalisation": "none: inside the network",
+        },
+        "output": {"name": "logits", "shape": ["batch", len(architecture["classes"])], "dtype": "float32"},
+        "labels": list(architecture["classes"]),
+    }
+
+
+def _tensor(entry: onnx.ValueInfoProto) -> dict[str, Any]:
+    kind = entry.type.tensor_type
+    shape = [size.dim_value or size.dim_param or "?" for size in kind.shape.dim]
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    return {"name": entry.name, "shape": shape, "dtype": {"float": "float32", "double": "float64"}.get(name, name)}

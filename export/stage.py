@@ -20,8 +20,8 @@ class ExportInputs:
 
 def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:
     """What decides the result."""
-    if adopt.is_file(inputs.model):
-        return adopt.plan(config, inputs.model)
+    if adopt.is_onnx_file(inputs.model):
+        return adopt.plan_adopted(config, inputs.model)
     return plan_of("exported", config, {"model": _read(inputs)})
 
 
@@ -30,11 +30,11 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
     An `.onnx` file in its place is adopted as it is (`export.targets.onnx.adopt`).
     """
-    if adopt.is_file(inputs.model):
-        return adopt.run(config, inputs.model, out, replace=replace)
+    if adopt.is_onnx_file(inputs.model):
+        return adopt.adopt_file(config, inputs.model, out, replace=replace)
     source = _read(inputs)
     target = targets.get(config.target)
-    emit = targets.emitter(target)
+    emit = targets.emitter_of(target)
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, source)

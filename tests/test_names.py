@@ -17,9 +17,9 @@ def literals(annotation: Any) -> "tuple[Any, ...]":
 
 
 def test_every_target_names_code_that_is_there_and_a_device_that_executes_it() -> None:
-    assert {target for device in targets.DEVICES for target in targets.executed(device)} == {*targets.names()}
+    assert {target for device in targets.DEVICES for target in targets.executed_by(device)} == {*targets.names()}
     for target in targets.every():
-        assert callable(targets.emitter(target)) and callable(targets.opener(target))
+        assert callable(targets.emitter_of(target)) and callable(targets.opener_of(target))
         assert target.dialect is None or isinstance(grids.dialect(target.dialect), grids.Int8Dialect)
         assert {*target.devices} <= {*targets.DEVICES}
         assert {*target.candidates, target.auto, target.rest} <= {*target.precisions, "int8"} <= {*targets.PRECISIONS}

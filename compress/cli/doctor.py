@@ -24,7 +24,7 @@ def doctor(device: "str | None", sysroot: "Path | None", strict: bool, as_json: 
     """
     from edge.core.errors import CheckFailed, CompressError
     from edge.doctor import diagnose, examine
-    from edge.doctor.text import lines
+    from edge.doctor.text import diagnosis_lines
 
     facts = examine(sysroot or Path("/"))
     if device == "jetson" and facts.jetson is None:
@@ -34,7 +34,7 @@ def doctor(device: "str | None", sysroot: "Path | None", strict: bool, as_json: 
         )
     known = targets.every()
     result = diagnose(facts, known, [target for target in known if device is None or device in target.devices])
-    click.echo(json.dumps(result.as_object(), ensure_ascii=False) if as_json else "\n".join(lines(result)))
+    click.echo(json.dumps(result.as_object(), ensure_ascii=False) if as_json else "\n".join(diagnosis_lines(result)))
     if strict and result.broken:
         names_of = ", ".join(finding.name for finding in result.broken)
         click.echo(f"compress: known not to work here: {names_of}; the fix of each is listed above", err=True)

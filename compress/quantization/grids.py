@@ -77,7 +77,7 @@ TENSORRT = Int8Dialect(unsigned=False, integer_bias=False, half_scales=True, fus
 
 def dialect(name: str) -> Int8Dialect:
     """The dialect of that name; an unknown one, or one whose object is none: CompressError."""
-    known = targets.grid(name)
+    known = targets.grid_of(name)
     if not isinstance(known, Int8Dialect):
         raise CompressError(
             f"runtime {name!r}: its grid is a {type(known).__name__}; give a compress.quantization.grids.Int8Dialect"

@@ -36,7 +36,7 @@ MAX = Ranges()
 Layout = dict[str, Any]
 
 
-def quantize(model: Classifier, images: Iterable[Tensor], method: Ranges = MAX) -> Layout:
+def quantize_network(model: Classifier, images: Iterable[Tensor], method: Ranges = MAX) -> Layout:
     """Fold and quantize `model` in place, all of it, ranges found on batches of `images` (B,C,H,W); the layout."""
     fold(model)
     sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
@@ -104,7 +104,7 @@ def quantizers(model: nn.Module) -> Iterator[tuple[str, Quantizer]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, Quantizer))
 
 
-def layers(model: nn.Module) -> list[str]:
+def quantized_layers(model: nn.Module) -> list[str]:
     """The convolutions and linear layers of a quantized network, in its order."""
     ending = ".weight_quantizer"
     return [name.removesuffix(ending) for name, _ in quantizers(model) if name.endswith(ending)]

@@ -25,7 +25,7 @@ from edge.core.errors import CheckFailed, CompressError
 from edge.core.progress import Progress
 from edge.evidence import samples
 from edge.runtimes import preprocess
-from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.runtimes.tensorrt.recipe import ENGINE, SIDECAR
 from edge.statement.statement import STATEMENT, VERDICTS, Predicate, Statement
 from edge.verify.attack_set import AttackSet
 from edge.verify.verify import LATENCY

@@ -56,7 +56,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, re
         architecture = _architecture(stages["student"])
         student = load(stages["student"]).requires_grad_(True).to(training.device())
         how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
-        layout = int8.quantize(student, _calibration_images(student, dataset, config), how)
+        layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
         subject = CalibratedNetwork(student, layout, config.runtime)
         chosen, found = _float_layers(subject, dataset, config, work)
         layout = subject.leave_float(chosen)

@@ -89,7 +89,7 @@ class CalibratedNetwork:
 
     @property
     def layers(self) -> list[str]:
-        return int8.layers(self.model)
+        return int8.quantized_layers(self.model)
 
     def leave_float(self, names: Sequence[str]) -> Layout:
         """Those layers are in floating point from now on, in the network's order; the layout."""

@@ -188,7 +188,7 @@ def _alive(folder: Path) -> bool:
 
 def check_runtime(target: str) -> None:
     """CompressError where what executes that target's artifacts is missing, with the command that installs it."""
-    doctor = targets.doctor(targets.get(target))
+    doctor = targets.doctor_of(targets.get(target))
     if find_spec(doctor.module) is None:
         raise CompressError(
             f"Python {platform.python_version()} on {platform.node()} has no {doctor.module}, which executes {target} "

@@ -126,7 +126,7 @@ OURS = (
         "tensorrt-rtx",
         "a TensorRT-RTX engine for desktop RTX GPUs, built ahead of time on any x86-64 machine",
         devices=("cuda",),
-        emitter="export.targets.tensorrt_rtx.emission:emit_tensorrt_rtx",
+        emitter="export.targets.tensorrt_rtx:emit_tensorrt_rtx",
         doctor="edge.runtimes.tensorrt.doctor:TENSORRT_RTX",
         refuses=_ONE_GPU,
         **_ENGINE,
@@ -134,13 +134,13 @@ OURS = (
     Target(
         "torch-tensorrt",
         "a Torch-TensorRT program (.ep), for a process that has torch",
-        doctor="export.targets.torch_tensorrt.doctor:TORCH_TENSORRT",
+        doctor="export.targets.torch_tensorrt.versions:DOCTOR",
         **_PROGRAM,
     ),
     Target(
         "torch-tensorrt-rtx",
         "the same on TensorRT-RTX",
-        doctor="export.targets.torch_tensorrt.doctor:TORCH_TENSORRT_RTX",
+        doctor="export.targets.torch_tensorrt.versions:DOCTOR_RTX",
         **_PROGRAM,
     ),
 )
@@ -178,7 +178,7 @@ def on_board() -> "tuple[Target, ...]":
     return tuple(target for target in every() if target.device_package is not None)
 
 
-def executed(device: str) -> "tuple[str, ...]":
+def executed_by(device: str) -> "tuple[str, ...]":
     """Names of the targets that a device of `DEVICES` executes; an unknown device: CompressError."""
     known_name("device", device, DEVICES)
     return tuple(target.name for target in every() if device in target.devices)
@@ -192,12 +192,12 @@ def dialects() -> "tuple[str, ...]":
 # ------------------------------------------------------------------------------------------- what a target names
 
 
-def emitter(target: Target) -> "Callable[..., Any]":
+def emitter_of(target: Target) -> "Callable[..., Any]":
     """What writes the files of a stage for it."""
     return _function(target, "emitter", target.emitter, 5)
 
 
-def opener(target: Target) -> "Callable[..., Any]":
+def opener_of(target: Target) -> "Callable[..., Any]":
     """What opens a stage of it."""
     return _function(target, "opener", target.opener, 1, "batch_size", "threads", "device")
 
@@ -207,12 +207,12 @@ def optimiser(target: Target) -> "Callable[..., Any] | None":
     return None if target.optimised is None else _function(target, "optimised", target.optimised, 1)
 
 
-def doctor(target: Target) -> Any:
+def doctor_of(target: Target) -> Any:
     """Its `edge.doctor.TargetDoctor`."""
     return _resolved(target, "doctor", target.doctor)
 
 
-def grid(dialect: str) -> Any:
+def grid_of(dialect: str) -> Any:
     """The object behind the name of an INT8 dialect; an unknown one: CompressError."""
     name = known_name("runtime", dialect, dialects())
     target = next(target for target in every() if target.dialect == name)

@@ -6,8 +6,8 @@
 Standard library only, so that a board says the same of itself.
 """
 
-from edge.doctor.diagnosis import Diagnosis, diagnose
+from edge.doctor.diagnosis import MachineDiagnosis, diagnose
 from edge.doctor.examination import examine
 from edge.doctor.facts import Capability, MachineFacts, Rule, TargetDoctor
 
-__all__ = ["Capability", "Diagnosis", "MachineFacts", "Rule", "TargetDoctor", "diagnose", "examine"]
+__all__ = ["Capability", "MachineDiagnosis", "MachineFacts", "Rule", "TargetDoctor", "diagnose", "examine"]

@@ -25,7 +25,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class MachineDiagnosis:
     """`targets`: name → how it can be built and run here. Findings: what is broken before what is only a limit."""
 
     facts: MachineFacts
@@ -47,16 +47,16 @@ class Diagnosis:
         }
 
 
-def diagnose(facts: MachineFacts, known: Sequence[Target], shown: "Sequence[Target] | None" = None) -> Diagnosis:
+def diagnose(facts: MachineFacts, known: Sequence[Target], shown: "Sequence[Target] | None" = None) -> MachineDiagnosis:
     """What holds of a machine by the rules of the `known` targets, and what those that are `shown` can do on it."""
     doctors = {target.name: _doctor(target) for target in known}
     findings = _findings(facts, [*dict.fromkeys(rule for doctor in doctors.values() for rule in doctor.rules), *RULES])
     answers = {target.name: _answers(facts, doctors[target.name], findings) for target in shown or known}
-    return Diagnosis(facts, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
+    return MachineDiagnosis(facts, answers, tuple(sorted(findings, key=lambda finding: finding.severity)))
 
 
 def _doctor(target: Target) -> TargetDoctor:
-    doctor = targets.doctor(target)
+    doctor = targets.doctor_of(target)
     if not isinstance(doctor, TargetDoctor):
         raise CompressError(
             f"target {target.name!r}: its doctor {target.doctor} is no edge.doctor.TargetDoctor; mend it"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from edge.doctor.diagnosis import Diagnosis
+from edge.doctor.diagnosis import MachineDiagnosis
 from edge.doctor.facts import Gpu, MachineFacts, Module
 
 
-def lines(diagnosis: Diagnosis) -> list[str]:
+def diagnosis_lines(diagnosis: MachineDiagnosis) -> list[str]:
     """What is there, what can be built and run, what does not work and its fix."""
     facts = diagnosis.facts
     return [
@@ -67,7 +67,7 @@ def _facts(name: str, module: Module) -> str:
     return ""
 
 
-def _targets(diagnosis: Diagnosis) -> "Iterator[tuple[str, str]]":
+def _targets(diagnosis: MachineDiagnosis) -> "Iterator[tuple[str, str]]":
     for target, answers in diagnosis.targets.items():
         build, run = answers["build"], answers["run"]
         if build == run:
@@ -77,7 +77,7 @@ def _targets(diagnosis: Diagnosis) -> "Iterator[tuple[str, str]]":
         yield "", f"run    {run.can:<8}  {run.why}"
 
 
-def _findings(diagnosis: Diagnosis) -> "Iterator[tuple[str, str]]":
+def _findings(diagnosis: MachineDiagnosis) -> "Iterator[tuple[str, str]]":
     for finding in diagnosis.findings:
         yield finding.severity, f"{finding.name}: {finding.says}"
         yield "", f"fix: {finding.fix}"

@@ -146,7 +146,7 @@ def open_runner(
 def executable(exported: artifact.Stage, device: str) -> None:
     """Only what runs here is executed here: the verdict of other bytes would be another verdict."""
     target = exported.config["target"]
-    if target not in targets.executed(device):
+    if target not in targets.executed_by(device):
         raise CompressError(
             f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
         )
@@ -171,7 +171,7 @@ def _of_stage(stage: artifact.Stage, batch_size: int, threads: int, device: str)
     name = str(stage.config.get("target"))
     if name not in targets.names():
         raise CompressError(f"{stage.path}: exported for {name}; what can be opened here: {', '.join(targets.names())}")
-    runner = targets.opener(targets.get(name))(stage, batch_size=batch_size, threads=threads, device=device)
+    runner = targets.opener_of(targets.get(name))(stage, batch_size=batch_size, threads=threads, device=device)
     if not isinstance(runner, Runner):
         raise CompressError(f"{stage.path}: what opens {name} gives a {type(runner).__name__}, no edge Runner; mend it")
     return runner

@@ -1,5 +1,7 @@
 """What an artifact holds, without running it on images: contract, files, layers, quantization, engine, lineage."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
-from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
-from export.inspection import contract, engine, graph, lineage, torch_stage
+from edge.runtimes.tensorrt.layers import LAYERS
+from edge.runtimes.tensorrt.recipe import ENGINE, RECIPE, SIDECAR
+from export import contract
+from export.inspection import graph, stages
 
 
 def inspect_artifact(where: "Path | str") -> dict[str, Any]:
@@ -37,17 +41,17 @@ def inspect_artifact(where: "Path | str") -> dict[str, Any]:
 
 def _stage(stage: Stage) -> dict[str, Any]:
     target = stage.config.get("target")
-    engine_facts = engine.describe_engine(stage.path)
+    engine_facts = describe_engine(stage.path)
     proto = onnx.load(stage.file(MODEL)) if stage.file(MODEL).is_file() else None
-    source = lineage.nearest(stage, torch_stage.ARCHITECTURE)
-    about = None if source is None else torch_stage.architecture(source)
+    source = stages.nearest_holding(stage, stages.ARCHITECTURE)
+    about = None if source is None else stages.architecture(source)
     layered = None
     if proto is not None:
         layered = graph.describe_graph(proto, _as_executed(target or targets.DEFAULT.name, stage.file(MODEL)))
         if engine_facts is not None:
-            layered["layers"] = engine.executed(layered["layers"], engine_facts)
+            layered["layers"] = layers_in_engine(layered["layers"], engine_facts)
     elif stage is source:
-        layered = torch_stage.describe_torch_stage(stage)
+        layered = stages.describe_torch_stage(stage)
     entries = {**stage.manifest["payload"], **stage.manifest["records"]}
     return {
         "path": str(stage.path),
@@ -62,17 +66,17 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "graph": layered,
         "engine": engine_facts,
         "metrics": stage.metrics,
-        "lineage": list(lineage.ancestors(stage)),
+        "lineage": list(stages.ancestors(stage)),
     }
 
 
 def _contract(stage: Stage, proto: "onnx.ModelProto | None", about: "dict[str, Any] | None") -> "dict[str, Any] | None":
-    written = contract.of_folder(stage.path)
+    written = contract.contract_of_folder(stage.path)
     if written is not None:
         return written
     if proto is not None:
-        return contract.of_graph(proto, about["classes"] if about else None)
-    return contract.of_architecture(about) if about and stage.file(torch_stage.ARCHITECTURE).is_file() else None
+        return contract.contract_of_graph(proto, about["classes"] if about else None)
+    return contract.contract_of_architecture(about) if about and stage.file(stages.ARCHITECTURE).is_file() else None
 
 
 def _loose_onnx(path: Path) -> dict[str, Any]:
@@ -87,7 +91,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "identity": None,
         "model": None,
         "precision": None,
-        "contract": contract.of_folder(path.parent) or contract.of_graph(proto, None),
+        "contract": contract.contract_of_folder(path.parent) or contract.contract_of_graph(proto, None),
         "files": [_file(path)],
         "bytes": path.stat().st_size,
         "graph": graph.describe_graph(proto, _as_executed(targets.DEFAULT.name, path)),
@@ -99,7 +103,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
 
 def _loose_engine(folder: Path) -> dict[str, Any]:
     """An engine that was built on a device, outside of a stage: only its sidecar's hash vouches for it."""
-    engine_facts = engine.describe_engine(folder)
+    engine_facts = describe_engine(folder)
     assert engine_facts is not None and engine_facts["about"] is not None
     files = [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
     for entry in files:
@@ -117,7 +121,7 @@ def _loose_engine(folder: Path) -> dict[str, Any]:
         "identity": None,
         "model": None,
         "precision": engine_facts["about"].get("precision"),
-        "contract": contract.of_folder(folder),
+        "contract": contract.contract_of_folder(folder),
         "files": files,
         "bytes": sum(entry["bytes"] for entry in files),
         "graph": None,
@@ -136,3 +140,38 @@ def _as_executed(target: str, path: Path) -> "onnx.ModelProto | None":
     """The graph that the target's runtime makes of a file; None where that is not known."""
     optimised = targets.optimiser(targets.get(target))
     return None if optimised is None else optimised(path.read_bytes())
+
+
+def describe_engine(folder: Path) -> "dict[str, Any] | None":
+    """{"built", "about": engine.json, "recipe": recipe.json, "layers": layers.json without its rows, "rows"}.
+
+    None where neither an engine nor a recipe for one lies. What of it is missing is null.
+    """
+    about, recipe, report = (_json(folder / name) for name in (SIDECAR, RECIPE, LAYERS))
+    if about is None and recipe is None:
+        return None
+    return {
+        "built": (folder / ENGINE).is_file(),
+        "about": about,
+        "recipe": recipe,
+        "layers": None if report is None else {key: value for key, value in report.items() if key != "layers"},
+        "rows": [] if report is None else [_row(row) for row in report["layers"]],
+    }
+
+
+def layers_in_engine(rows: Sequence[dict[str, Any]], engine_facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Layers of the ONNX graph with the precision that the engine executes their weights in."""
+    weighted = (engine_facts["layers"] or {}).get("weighted", {})
+    is_reported = engine_facts["layers"] is not None
+    return [
+        row | {"execution": weighted.get(row["node"], "unknown") if is_reported and row["weight"] else None}
+        for row in rows
+    ]
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("name", "type", "precision", "weighted", "nodes")}
+
+
+def _json(path: Path) -> "dict[str, Any] | None":
+    return dict(json.loads(path.read_text())) if path.is_file() else None

@@ -1,16 +1,70 @@
-"""An ONNX graph layer by layer: what each stores, in which type, and what the graph quantizes."""
+"""An ONNX graph layer by layer: what each stores, in which type, what the graph quantizes, and what executes it.
+
+What executes a layer is read off the graph that ONNX Runtime optimised for itself.
+"""
 
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.inspection.execution import PASSED, Executed, arithmetic
+#: Operators that compute on 8-bit integers; everything else computes on floats.
+INTEGER = frozenset(
+    {
+        "ConvInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMatMul",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+    }
+)
+
+
+#: Operators that a weight passes on its way into a layer without being computed with.
+PASSED = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
+
+
+class Executed:
+    """Which node of an optimised graph a node of the original one became."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._by_name = {node.name: node for node in proto.graph.node}
+        self._by_input: dict[str, onnx.NodeProto] = {}
+        self._by_output: dict[str, onnx.NodeProto] = {}
+        for node in proto.graph.node:
+            for name in node.input:
+                self._by_input.setdefault(name, node)
+            for name in node.output:
+                self._by_output[name] = node
+
+    def operator(self, node: onnx.NodeProto, weights: Iterable[str]) -> "str | None":
+        """The operator that computes with one of `weights`, else the node of its name or output; None of neither."""
+        reads = (self._by_input[name] for name in weights if name in self._by_input)
+        executing = next(reads, None) or self._by_name.get(node.name) or self._by_output.get(node.output[0])
+        while executing is not None and executing.op_type in PASSED:
+            executing = self._by_input.get(executing.output[0])
+        return str(executing.op_type) if executing is not None else None
+
+
+def execution_kind(operator: "str | None") -> str:
+    """`integer`, `float`, or `unknown` for a node that was merged into something without a trace."""
+    return "unknown" if operator is None else "integer" if operator in INTEGER else "float"
+
 
 #: Operators that multiply by weights → the input that holds them.
 WEIGHTS = {
@@ -58,7 +112,7 @@ class GraphTensors:
         return set().union(*map(self.constants, node.input)) if node and node.op_type in PASSED else set()
 
     def bytes(self, names: "set[str]") -> int:
-        return sum(size(self.stored[name]) for name in names)
+        return sum(tensor_bytes(self.stored[name]) for name in names)
 
     def array(self, name: str) -> "np.ndarray[Any, Any] | None":
         return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
@@ -73,7 +127,7 @@ def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") 
     rows = graph_layers(graph, None if optimised is None else Executed(optimised))
     held: Counter[str] = Counter()
     for entry in graph.stored.values():
-        held[dtype(entry)] += size(entry)
+        held[dtype(entry)] += tensor_bytes(entry)
     return {
         "opset": max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=None),
         "ir_version": proto.ir_version,
@@ -111,7 +165,7 @@ def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[
                 "parameters": 0 if weight is None else math.prod(weight.dims),
                 "bytes": graph.bytes(own),
                 "executed_by": operator,
-                "execution": arithmetic(operator) if executed else None,
+                "execution": execution_kind(operator) if executed else None,
             }
         )
     return rows
@@ -147,7 +201,7 @@ def dtype(entry: onnx.TensorProto) -> str:
     return SHORT.get(name, name)
 
 
-def size(entry: onnx.TensorProto) -> int:
+def tensor_bytes(entry: onnx.TensorProto) -> int:
     """Bytes of the values; of types below 8 bits as if each had a byte."""
     return math.prod(entry.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
 

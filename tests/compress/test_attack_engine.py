@@ -26,7 +26,7 @@ def made(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tu
     """The deferred TensorRT stage of the chain's INT8 twin, and an attack set that names it."""
     root = tmp_path_factory.mktemp("engine")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "device", lambda: None)
+        patch.setattr(cuda, "cuda_device", lambda: None)
         patch.setattr(cuda, "SONAMES", ("libcudart.so.0",))
         patch.setattr(cuda, "_places", lambda: iter(()))
         wanted = parse(ExportConfig, {"data": "digits", "target": "tensorrt", "parity_images": 32}, "test")
@@ -88,7 +88,7 @@ def test_golden_logits_are_the_twins_and_say_so(made: tuple[Stage, Stage], chain
 def test_the_float_student_is_the_twin_of_its_own_engine(
     chain: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "device", lambda: None)
+    monkeypatch.setattr(cuda, "cuda_device", lambda: None)
     monkeypatch.setattr(cuda, "SONAMES", ("libcudart.so.0",))
     monkeypatch.setattr(cuda, "_places", lambda: iter(()))
     wanted = parse(ExportConfig, {"data": "digits", "target": "tensorrt", "parity_images": 32}, "test")

@@ -14,12 +14,12 @@ import tomllib
 from compress.cli.execute import execute
 from edge.core import l4t, targets
 from edge.doctor import examination, examine
-from edge.doctor.diagnosis import Diagnosis, diagnose
+from edge.doctor.diagnosis import MachineDiagnosis, diagnose
 from edge.doctor.examination import MODULES
 from edge.doctor.facts import Gpu, MachineFacts, Module, release
 from edge.doctor.rules import MINIMA
 from edge.doctor.rules import RULES as GENERAL
-from edge.doctor.text import lines
+from edge.doctor.text import diagnosis_lines
 
 ROOT = Path(__file__).parents[2]
 H100 = Gpu("580.65.06", "13.0", ({"name": "NVIDIA H100", "sm": "9.0", "memory_bytes": 80 << 30},))
@@ -29,7 +29,7 @@ ORIN = {"model": "NVIDIA Jetson Orin Nano", "l4t": "36.4.3", "jetpack": "6.2", "
 
 TARGETS = targets.every()
 NAMES = targets.names()
-RULES = (*(rule for target in TARGETS for rule in targets.doctor(target).rules), *GENERAL)
+RULES = (*(rule for target in TARGETS for rule in targets.doctor_of(target).rules), *GENERAL)
 
 
 def machine(
@@ -291,10 +291,10 @@ def test_an_older_gpu_than_turing_runs_no_rtx_engine() -> None:
 
 def test_the_text_holds_every_answer_and_every_fix() -> None:
     result = diagnose(machine(torch="2.13.0+cpu", torch_tensorrt="2.13.0", onnxscript="0.5.4"), TARGETS)
-    text = "\n".join(lines(result))
+    text = "\n".join(diagnosis_lines(result))
     assert all(name in text for name in NAMES) and all(one.fix in text for one in result.findings)
     assert len(result.broken) == 2
-    assert "nothing" in lines(diagnose(machine(), TARGETS))[-1]
+    assert "nothing" in diagnosis_lines(diagnose(machine(), TARGETS))[-1]
 
 
 # ---- recorded trees ----
@@ -351,14 +351,14 @@ def test_a_recorded_jetson(orin: Path) -> None:
     result = diagnose(found, TARGETS)
     assert [finding.name for finding in result.findings] == ["opset-20-at-most"]
     assert result.targets["tensorrt"]["run"].can == "yes" and result.targets["onnx"]["run"].can == "no"
-    assert "JetPack 6.2" in "\n".join(lines(result))
+    assert "JetPack 6.2" in "\n".join(diagnosis_lines(result))
 
 
 def test_an_empty_tree_is_no_jetson(tmp_path: Path) -> None:
     found = examine(tmp_path)
     assert found.jetson is None and not found.modules and found.host["arch"] is None
     assert {answer.can for verbs in diagnose(found, TARGETS).targets.values() for answer in verbs.values()} == {"no"}
-    assert lines(diagnose(found, TARGETS))
+    assert diagnosis_lines(diagnose(found, TARGETS))
 
 
 @pytest.mark.parametrize(
@@ -495,5 +495,5 @@ def test_strict_fails_on_a_broken_pair_alone(orin: Path, capsys: pytest.CaptureF
 
 
 def test_a_diagnosis_is_an_object() -> None:
-    told = Diagnosis(machine(), {}, ()).as_object()
+    told = MachineDiagnosis(machine(), {}, ()).as_object()
     assert json.loads(json.dumps(told))["gpu"]["devices"][0]["name"] == "NVIDIA H100"

@@ -233,11 +233,11 @@ def test_an_engine_beside_its_sidecars(tmp_path: Path) -> None:
 
 
 def test_layers_of_an_engine_by_the_graph_it_was_built_from(mixed: Path, tmp_path: Path) -> None:
-    from export.inspection import engine as engines
+    from export import inspection as engines
 
     found = engines.describe_engine(engine(tmp_path / "built"))
     assert found is not None
-    rows = engines.executed(describe_graph(onnx.load(mixed), None)["layers"], found)
+    rows = engines.layers_in_engine(describe_graph(onnx.load(mixed), None)["layers"], found)
     assert {row["name"]: row["execution"] for row in rows} == {"a": "int8", "b": "fp16", "sum": None}
 
 

@@ -26,7 +26,7 @@ def images(n: int = 32, seed: int = 1) -> torch.Tensor:
 
 def test_a_reloaded_twin_is_exact() -> None:
     twin = student()
-    layout = int8.quantize(twin, [images()])
+    layout = int8.quantize_network(twin, [images()])
     again = networks.build_network("resnet8", channels=1, classes=10)
     int8.restore(again, layout, twin.state_dict())
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
@@ -47,7 +47,7 @@ def test_a_state_without_ranges_or_of_another_network_is_one_line(
     name: str, value: "torch.Tensor | None", fault: str
 ) -> None:
     twin = student()
-    layout = int8.quantize(twin, [images()])
+    layout = int8.quantize_network(twin, [images()])
     weights = {**twin.state_dict(), name: value}
     if value is None:
         del weights[name]
@@ -58,7 +58,7 @@ def test_a_state_without_ranges_or_of_another_network_is_one_line(
 def test_a_state_of_another_version_is_one_line(tmp_path: Path) -> None:
     """Ranges by another name, and a layout that knows signs alone."""
     twin = student()
-    layout = int8.quantize(twin, [images()])
+    layout = int8.quantize_network(twin, [images()])
     old = {name.replace("quantizer.amax", "quantizer._amax"): value for name, value in twin.state_dict().items()}
     with pytest.raises(CompressError, match=r"do not fit the quantized network, .* quantize again"):
         int8.restore(networks.build_network("resnet8", channels=1, classes=10), layout, old)
@@ -74,7 +74,7 @@ def test_quantization_moves_logits_a_little_and_only_a_little(name: str) -> None
     model = student(name)
     x = images()
     want = model(x)
-    int8.quantize(model, [x])
+    int8.quantize_network(model, [x])
     got = model(x)
     error, scale = float((got - want).detach().abs().max()), float(want.detach().abs().max())
     assert 0 < error < 0.1 * scale
@@ -84,7 +84,7 @@ def test_the_image_is_kept_exactly_on_the_8_bit_grid() -> None:
     model = student()
     x = images()
     x[0, 0, 0, 0] = 1.0
-    layout = int8.quantize(model, [x])
+    layout = int8.quantize_network(model, [x])
     assert layout["unsigned"]["conv1.input_quantizer"] is True
     pixels = torch.arange(256, dtype=torch.float32).reshape(4, 1, 8, 8) / 255
     quantizer = model.get_submodule("conv1.input_quantizer")
@@ -95,7 +95,7 @@ def test_the_image_is_kept_exactly_on_the_8_bit_grid() -> None:
 
 def test_weights_and_signed_activations_against_naive_rounding() -> None:
     model = student()
-    layout = int8.quantize(model, [images()])
+    layout = int8.quantize_network(model, [images()])
     conv = model.get_submodule("layer1.0.conv1")
     weight = conv.weight.detach().numpy().astype(np.float64)
     scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
@@ -111,7 +111,7 @@ def test_weights_and_signed_activations_against_naive_rounding() -> None:
 
 def test_gradients_pass_the_rounding() -> None:
     model = student()
-    int8.quantize(model, [images()])
+    int8.quantize_network(model, [images()])
     x = images(4).requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
     assert float(gradient.abs().max()) > 0
@@ -142,14 +142,14 @@ def family(name: str) -> tuple[Classifier, torch.Tensor]:
 def test_every_runtimes_twin_follows_from_one_state(name: str) -> None:
     model, x = family(name)
     want = model(x)
-    layout = int8.quantize(model, [x])
+    layout = int8.quantize_network(model, [x])
     state = model.state_dict()
     for runtime in ("onnx", "tensorrt"):
         again, laid = family(name)[0], grids.dialect(runtime).layout(layout)
         int8.restore(again, laid, state)
         assert float((again(x) - want).detach().abs().max()) < 0.25 * float(want.detach().abs().max()), runtime
         on = {site for site, quantizer in int8.quantizers(again) if quantizer.is_enabled}
-        assert on == {*laid["unsigned"], *(f"{layer}.weight_quantizer" for layer in int8.layers(again))}
+        assert on == {*laid["unsigned"], *(f"{layer}.weight_quantizer" for layer in int8.quantized_layers(again))}
     assert grids.dialect("onnx").layout(layout) == layout
     signed = grids.dialect("tensorrt").layout(layout)["unsigned"]
     assert not any(signed.values()) and {*signed} == {*layout["unsigned"]} - {*layout["fused"]}
@@ -162,7 +162,7 @@ def test_an_unknown_runtime_is_named() -> None:
 
 def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
     twin = student()
-    layout = int8.quantize(twin, [images()])
+    layout = int8.quantize_network(twin, [images()])
     spread = torch.linspace(-1, 2, 5000) * float(twin.relu.output_quantizer.amax)
     counts = {}
     for runtime in ("onnx", "tensorrt"):
@@ -215,8 +215,8 @@ def test_a_network_left_float_layer_by_layer_ends_as_the_float_one(name: str) ->
     model, x = family(name)
     folding.fold(model)
     want = model(x)
-    layout = int8.quantize(model, [x])
-    names = int8.layers(model)
+    layout = int8.quantize_network(model, [x])
+    names = int8.quantized_layers(model)
     assert len(names) == sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.modules())
     for some in ([], names[:1], names[-1:], names[:-1], names):
         left = int8.leave_float(model, layout, some)
@@ -235,11 +235,11 @@ def test_the_weights_are_shared_and_keep_their_names() -> None:
     model = student()
     folding.fold(model)
     before = {name: value.data_ptr() for name, value in model.state_dict().items()}
-    int8.quantize(model, [images()])
+    int8.quantize_network(model, [images()])
     after = {name: value.data_ptr() for name, value in model.state_dict().items() if "_quantizer." not in name}
     assert after == before and all(isinstance(model.get_submodule(name), Activation) for name in ("relu",))
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    int8.quantize(student(), [images()])
+    int8.quantize_network(student(), [images()])
     assert capsys.readouterr().out == ""

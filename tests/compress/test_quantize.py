@@ -160,7 +160,7 @@ def test_a_run_hands_the_teachers_of_its_fine_tuning_on() -> None:
 def subject(chain: SimpleNamespace) -> CalibratedNetwork:
     model = load(chain.student)
     digits = load_dataset("digits")
-    found = int8.quantize(model, [x for x, _ in Split.of(digits, "train", torch.device("cpu")).batches(64)][:2])
+    found = int8.quantize_network(model, [x for x, _ in Split.of(digits, "train", torch.device("cpu")).batches(64)][:2])
     return CalibratedNetwork(model, found, "onnx")
 
 
@@ -184,7 +184,9 @@ class Planned:
 
     def __call__(self, model: Classifier) -> RobustVerdict:
         self.asked += 1
-        on = [name for name in int8.layers(model) if model.get_submodule(f"{name}.weight_quantizer").is_enabled]
+        on = [
+            name for name in int8.quantized_layers(model) if model.get_submodule(f"{name}.weight_quantizer").is_enabled
+        ]
         return RobustVerdict(100, 90 - sum(self.cost.get(name, 0) for name in on), -1.0)
 
 
@@ -256,7 +258,7 @@ def test_a_layer_that_int8_ruins_goes_back_to_floating_point(
     assert "fallback: layer2.0.conv2 in floating point" in err
     # the table of what each layer costs, the most sensitive first
     table = out[out.index("robust validation accuracy of the float network") :].splitlines()
-    assert table[2].split()[0] == "layer2.0.conv2" and len(table) == 2 + len(int8.layers(load(made)))
+    assert table[2].split()[0] == "layer2.0.conv2" and len(table) == 2 + len(int8.quantized_layers(load(made)))
     assert json.loads((made.path / sensitivity.RECORD).read_text())["most_sensitive_first"][0] == "layer2.0.conv2"
     assert made.metrics["test"]["robust"] > artifact.read(tmp_path / "plain").metrics["test"]["robust"] + 0.05
     code, out, _ = call(f"{line} --max-robust-drop 5 --json --out {tmp_path / 'q'}", capsys)

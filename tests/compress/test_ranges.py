@@ -148,7 +148,7 @@ def test_ranges_of_a_network_are_those_of_what_passes_each_place(how: str) -> No
     int8.fold(model)
     model.layer1[0].relu1.register_forward_hook(lambda m, a, out: passed.append(out.detach()))
     model(images())
-    layout = int8.quantize(model, images().split(13), Ranges(how, 99.0))
+    layout = int8.quantize_network(model, images().split(13), Ranges(how, 99.0))
     got = float(model.get_submodule("layer1.0.relu1.output_quantizer").amax)
     assert got == pytest.approx(WANTED[how](passed[0]), rel=1e-3)
     assert layout["ranges"] == how and float(model.get_submodule("conv1.input_quantizer").amax) == 1.0
@@ -158,7 +158,7 @@ def test_the_grid_of_a_signed_runtime_is_what_its_ranges_are_found_for() -> None
     found = {}
     for runtime in ("onnx", "tensorrt"):
         model = network()
-        layout = int8.quantize(model, [images()], Ranges("mse", runtime=runtime))
+        layout = int8.quantize_network(model, [images()], Ranges("mse", runtime=runtime))
         found[runtime] = float(model.get_submodule("relu.output_quantizer").amax)
         assert layout["runtime"] == runtime
     assert found["tensorrt"] < found["onnx"]  # of half as many levels clipping pays earlier
@@ -169,7 +169,7 @@ def test_what_is_always_zero_gets_a_range_that_holds_it() -> None:
     model.conv1.weight.data[3] = 0.0  # a channel that BatchNorm has switched off
     model.linear.weight.data.zero_()
     model.layer2[0].bn1.bias.data.fill_(-1e3)
-    layout = int8.quantize(model, [images()])
+    layout = int8.quantize_network(model, [images()])
     int8.check_ranges(model)
     assert float(model.get_submodule("layer2.0.relu1.output_quantizer").amax) == 1.0
     assert layout["unsigned"]["layer2.0.relu1.output_quantizer"]
@@ -183,4 +183,4 @@ def test_what_is_not_finite_is_refused(where: str) -> None:
     model = network()
     (model.conv1.weight if where == "weights" else model.layer2[0].bn1.bias).data[0] = math.nan
     with pytest.raises(CompressError, match=r"INT8 without ranges: .* not finite; train .* again"):
-        int8.quantize(model, [images()])
+        int8.quantize_network(model, [images()])

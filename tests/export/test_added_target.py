@@ -57,7 +57,7 @@ def exported(source: Stage, out: Path, **config: Any) -> Stage:
 
 def test_it_is_named_beside_ours() -> None:
     assert targets.names()[-2:] == ("madeup", "plain")
-    assert "madeup" in targets.dialects() and "madeup" in targets.executed("cpu")
+    assert "madeup" in targets.dialects() and "madeup" in targets.executed_by("cpu")
     assert madeup.TARGET in targets.on_board() and madeup.PLAIN not in targets.on_board()
     assert parse(QuantizeConfig, {"data": "digits", "runtime": "madeup"}, "test").runtime == "madeup"
     assert [row.name for row in candidates.tried()][-3:] == ["madeup-float32", "madeup-int8", "plain-float32"]

@@ -21,7 +21,7 @@ from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.targets import Target
-from edge.runtimes.tensorrt import cuda, library, preflight, recipe, sidecar
+from edge.runtimes.tensorrt import cuda, library, preflight, recipe
 from export.targets.onnx import graph
 from export.targets.tensorrt import emission
 from tests.edge.tensorrt import fake, graphs, parts
@@ -60,7 +60,7 @@ def graphs_made_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine that has one: what is built for it there would not be what is expected here."""
-    monkeypatch.setattr(cuda, "device", lambda: None)
+    monkeypatch.setattr(cuda, "cuda_device", lambda: None)
 
 
 def exported(source: Stage, out: Path, target: str = "tensorrt-rtx", **config: Any) -> Stage:
@@ -81,7 +81,7 @@ def test_an_rtx_engine_lies_beside_its_graph_recipe_and_what_it_was_built_for(qu
     assert {"model.onnx", "recipe.json", "engine.plan", "engine.json"} <= set(made.manifest["payload"])
     assert "layers.json" in made.manifest["records"]
     content = made.file("engine.plan").read_bytes()
-    about = sidecar.read(made.file("engine.json").read_bytes(), "e")
+    about = recipe.read_sidecar(made.file("engine.json").read_bytes(), "e")
     assert about["sha256"] == made.metrics["engine_sha256"] == artifact.bytes_sha256(content)
     assert about["compute_capabilities"] == ["8.6"] and about["batch"] == [1, 4, 8] and about["device"] is None
     assert about["onnx_sha256"] == made.manifest["payload"]["model.onnx"]["sha256"]
@@ -168,7 +168,7 @@ def test_with_a_gpu_the_engine_is_executed_compared_and_its_builds_spread(
 ) -> None:
     """The flow there, its library and GPU stood in for: what is real in it has tests of its own."""
     found = fake.library()
-    monkeypatch.setattr(cuda, "device", lambda: replace(parts.ORIN, name="A GPU"))
+    monkeypatch.setattr(cuda, "cuda_device", lambda: replace(parts.ORIN, name="A GPU"))
     monkeypatch.setattr(library, "load_library", lambda target: found)
     answered: list[tuple[str, int]] = []
     model = load(student)

@@ -29,7 +29,7 @@ def made(name: str) -> tuple[Classifier, onnx.ModelProto]:
     twin = networks.build_network(name, channels=1, classes=10)
     for _ in range(3):
         twin.train()(images(64))
-    layout = int8.quantize(twin, [images(64)])
+    layout = int8.quantize_network(twin, [images(64)])
     return twin, emit(name, twin, layout)
 
 
@@ -80,13 +80,13 @@ def test_every_layer_runs_in_integers(name: str) -> None:
     assert after["Conv"] == after["FusedConv"] == after["Gemm"] == 0
     assert before["Add"] == 3 and (after["QLinearAdd"], after["Add"]) == ((3, 0) if name == "resnet8" else (0, 3))
     found = execution.executed_layers(content)
-    assert sorted(found.integer) == sorted(int8.layers(twin)) and found.floating == []
+    assert sorted(found.integer) == sorted(int8.quantized_layers(twin)) and found.floating == []
 
 
 def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_reads() -> None:
     torch.manual_seed(0)
     twin = networks.build_network("resnet8", channels=1, classes=10)
-    layout = int8.leave_float(twin, int8.quantize(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
+    layout = int8.leave_float(twin, int8.quantize_network(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
     found = execution.executed_layers(content)
@@ -126,7 +126,7 @@ def test_equal_weights_give_equal_bytes() -> None:
     def once() -> bytes:
         torch.manual_seed(0)
         twin = networks.build_network("resnet8", channels=1, classes=10)
-        layout = int8.quantize(twin, [images(32)])
+        layout = int8.quantize_network(twin, [images(32)])
         return emit("resnet8", twin, layout).SerializeToString(deterministic=True)
 
     assert once() == once()

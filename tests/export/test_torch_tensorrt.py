@@ -49,7 +49,7 @@ def network(name: str = "resnet8") -> Classifier:
 def quantized(name: str = "resnet8") -> Classifier:
     """The twin of the runtime tensorrt."""
     twin = copy.deepcopy(network(name))
-    layout = int8.quantize(twin, [images(64)])
+    layout = int8.quantize_network(twin, [images(64)])
     int8.lay_out(twin, TENSORRT.layout(layout))
     return twin.eval().requires_grad_(False)
 
@@ -207,7 +207,7 @@ def test_every_operator_of_a_program_is_told_with_its_layer() -> None:
 def test_the_command_refuses_in_one_line_and_leaves_nothing(
     chain: SimpleNamespace, tmp_path: Path, target: str
 ) -> None:
-    wrong = versions.fault(target, versions.installed(target))
+    wrong = versions.version_fault(target, versions.installed_versions(target))
     if wrong is None:
         pytest.skip(f"{target} is installed and fits this torch")
     out = tmp_path / "out"
@@ -270,7 +270,7 @@ def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
     def load(target: str) -> Any:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", load)
+    monkeypatch.setattr(program_runner, "load_torch_tensorrt", load)
     made = stage(tmp_path / "e", b"program")
     (tmp_path / "e" / "program.ep").write_bytes(b"another")
     with pytest.raises(CompressError, match=r"program\.ep has sha256 .* the manifest says"):
@@ -279,7 +279,7 @@ def test_bytes_that_the_manifest_does_not_name_are_never_loaded(
 
 @pytest.mark.parametrize("program", ["ep", "aoti"])
 def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", lambda target: None)
+    monkeypatch.setattr(program_runner, "load_torch_tensorrt", lambda target: None)
     with pytest.raises(CompressError, match=r"e: the program does not load here .* export it again") as caught:
         program_runner.TorchTensorRTRunner(
             np.random.default_rng(0).bytes(500),
@@ -296,8 +296,8 @@ def test_bytes_that_are_no_program_are_one_line(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_runner_takes_any_number_of_images_in_calls_of_its_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program without engines, on the processor: loading, padding, types and shapes are those of any program."""
-    monkeypatch.setattr(program_runner.package, "load_torch_tensorrt", lambda target: None)
-    monkeypatch.setattr(program_runner.package, "DEVICE", "cpu")
+    monkeypatch.setattr(program_runner, "load_torch_tensorrt", lambda target: None)
+    monkeypatch.setattr(program_runner, "DEVICE", "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     model, stored = network(), io.BytesIO()
     torch.export.save(export_program(prepare_network(model, "fp16"), IMAGE, (8, 8)), stored)

@@ -20,7 +20,7 @@ GOOD = {
 
 @pytest.mark.parametrize("target", GOOD)
 def test_what_belongs_together_passes(target: str) -> None:
-    assert versions.fault(target, GOOD[target]) is None
+    assert versions.version_fault(target, GOOD[target]) is None
 
 
 @pytest.mark.parametrize("row", PAIRS, ids=lambda row: row.torch)
@@ -30,10 +30,10 @@ def test_every_row_passes_as_it_stands_and_fails_with_another_rows_library(row: 
         if wanted is None:
             continue
         fits = InstalledVersions(f"{row.torch}.1", True, f"{row.torch}.0", None, f"{wanted}.3.9")
-        assert versions.fault(target, fits) is None
+        assert versions.version_fault(target, fits) is None
         for other in PAIRS:
             if other is not row and other.library(target):
-                line = versions.fault(target, replace(fits, library=f"{other.library(target)}.0"))
+                line = versions.version_fault(target, replace(fits, library=f"{other.library(target)}.0"))
                 assert line and f"built for {wanted}" in line and f"{target}~={row.torch}.0" in line
 
 
@@ -61,7 +61,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_one_line_with_its_command(name: str) -> None:
     changes, words = WRONG[name]
-    line = versions.fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], **changes))
+    line = versions.version_fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], **changes))
     assert line is not None and "\n" not in line
     assert line.count("; ") == 1  # the doctor shows what is wrong and what mends it apart
     for word in words:
@@ -69,19 +69,19 @@ def test_what_does_not_fit_is_one_line_with_its_command(name: str) -> None:
 
 
 def test_a_release_without_an_rtx_variant_is_named() -> None:
-    line = versions.fault(TORCH_TENSORRT_RTX, InstalledVersions("2.10.0", True, None, None, None))
+    line = versions.version_fault(TORCH_TENSORRT_RTX, InstalledVersions("2.10.0", True, None, None, None))
     assert line is not None and "no torch-tensorrt-rtx was released for torch 2.10.0" in line
 
 
 def test_a_release_newer_than_the_table_is_held_to_its_own_minor_only() -> None:
     newer = InstalledVersions("2.15.0", True, "2.15.0", None, "11.6.0")
-    assert versions.fault(TORCH_TENSORRT, newer) is None
-    line = versions.fault(TORCH_TENSORRT, replace(newer, wheel="2.14.0"))
+    assert versions.version_fault(TORCH_TENSORRT, newer) is None
+    line = versions.version_fault(TORCH_TENSORRT, replace(newer, wheel="2.14.0"))
     assert line is not None and "torch-tensorrt~=2.15.0" in line
 
 
 def test_a_board_with_jetpack_7_follows_the_table() -> None:
-    assert versions.fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], jetpack=7)) is None
+    assert versions.version_fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], jetpack=7)) is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_board_with_jetpack_7_follows_the_table() -> None:
 def test_jetpack_is_read_from_the_boards_release_file(tmp_path: Path, text: str, major: "int | None") -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nv_tegra_release").write_text(text + "\n")
-    assert versions.jetpack(tmp_path) == major
+    assert versions.jetpack_major(tmp_path) == major
 
 
 def test_this_machines_torch_is_read_right_without_importing_it() -> None:
@@ -108,7 +108,7 @@ def test_this_machines_torch_is_read_right_without_importing_it() -> None:
 def test_int8_is_refused_where_the_builder_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for library, refused in (("1.5.0.114", True), ("1.6.1.120", True), ("1.7.1.116", False), ("1.10.0", False)):
         found = replace(GOOD[TORCH_TENSORRT_RTX], library=library)
-        monkeypatch.setattr(versions, "installed", lambda target, found=found: found)
+        monkeypatch.setattr(versions, "installed_versions", lambda target, found=found: found)
         versions.check_int8(TORCH_TENSORRT)
         if refused:
             with pytest.raises(CompressError, match=f"TensorRT-RTX {library} builds no INT8 .* --target tensorrt-rtx"):

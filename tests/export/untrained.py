@@ -67,7 +67,7 @@ def quantized(
     model = network_files.load_network(architecture, of.path)
 
     def make(work: Work) -> None:
-        layout = int8.leave_float(model, int8.quantize(model, [images()]), float_layers)
+        layout = int8.leave_float(model, int8.quantize_network(model, [images()]), float_layers)
         network_files.write_network(work, architecture, model)
         int8.write_layout(work, {**layout, "runtime": runtime})
 

@@ -62,7 +62,7 @@ def test_float(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8(name: str) -> None:
     twin = built(name)
-    layout = int8.quantize(twin, [images(FAMILIES[name])])
+    layout = int8.quantize_network(twin, [images(FAMILIES[name])])
     plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))

@@ -45,7 +45,7 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     with torch.no_grad():
         for _ in range(3):
             twin.train()(images(shape))
-    layout = int8.quantize(twin.eval(), [images(shape)])
+    layout = int8.quantize_network(twin.eval(), [images(shape)])
     plain = networks.build_network(name, channels=shape[0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
@@ -55,7 +55,7 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     found = execution.executed_layers(content)
     operators = Counter(node.op_type for node in execution.optimised(content).graph.node)
     print(f"{name}: {dict(operators)}")
-    assert found.floating == [] and sorted(found.integer) == sorted(int8.layers(twin))
+    assert found.floating == [] and sorted(found.integer) == sorted(int8.quantized_layers(twin))
     assert {*operators} - EVERYWHERE - SHAPES <= floats, "what is not integer is listed"
     x = images(shape, seed=2)
     with OnnxRunner(content, where=name, batch_size=16, threads=1) as runner, torch.no_grad():

@@ -173,7 +173,7 @@ def build_engine(
     rows = rows or layers.of_listing(journal.listing)
     return Built(
         engine=engine,
-        layers=layers.report(rows, weighted=recipe.weighted, int8=recipe.int8) if rows else None,
+        layers=layers.layer_report(rows, weighted=recipe.weighted, int8=recipe.int8) if rows else None,
         timing_cache=b"" if timings is None else bytes(timings.serialize()),
         log=(*journal.errors, *journal.warnings),
         seconds=time.monotonic() - started,

@@ -210,7 +210,7 @@ class Cuda:
         raise CompressError(f"CUDA failed in {text}; look at nvidia-smi, then run it again")
 
 
-def device() -> "Device | None":
+def cuda_device() -> "Device | None":
     """The GPU of this machine, None where there is none or no CUDA."""
     try:
         cuda = Cuda()

@@ -17,16 +17,15 @@ from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL, pinned
-from edge.runtimes.tensorrt import layers, preflight, recipe, sidecar
+from edge.runtimes.tensorrt import layers, preflight, recipe
 from edge.runtimes.tensorrt.build import build_engine
 from edge.runtimes.tensorrt.cuda import Device
 from edge.runtimes.tensorrt.library import Library
-from edge.runtimes.tensorrt.recipe import Recipe
-from edge.runtimes.tensorrt.sidecar import ENGINE, SIDECAR
+from edge.runtimes.tensorrt.recipe import ENGINE, SIDECAR, Recipe
 
 
 @dataclass(frozen=True)
-class Engine:
+class BuiltEngine:
     """An engine that fits this machine, and its sidecar; `here` where this machine built it and the stage has none."""
 
     content: bytes
@@ -34,7 +33,7 @@ class Engine:
     here: bool
 
 
-def engine_of_stage(stage: Stage, library: Library, device: Device) -> Engine:
+def engine_of_stage(stage: Stage, library: Library, device: Device) -> BuiltEngine:
     """The engine that an exported stage stands for on this device.
 
     The stage's own where it has one that fits; else one built here from its model.onnx and its recipe, or built before.
@@ -52,7 +51,7 @@ def engine_of_stage(stage: Stage, library: Library, device: Device) -> Engine:
 
 def ready_engine(
     content: bytes, build_recipe: Recipe, library: Library, device: Device, *, where: str, cache: "Path | None" = None
-) -> Engine:
+) -> BuiltEngine:
     """The engine of the graph in `content` for this device, from the cache or built into it."""
     folder = (cache or cache_folder()) / key(content, build_recipe, library, device)
     plan = _plan(content, build_recipe, library, device)
@@ -63,13 +62,13 @@ def ready_engine(
         built = build_engine(
             content, build_recipe, library, device=device, timing_cache=read_timings(timings), where=where
         )
-        about = sidecar.of(built.engine, content, build_recipe, library, device)
+        about = recipe.sidecar_of(built.engine, content, build_recipe, library, device)
         artifact.write_atomic(work.add_payload(ENGINE), built.engine)
-        artifact.write_atomic(work.add_payload(SIDECAR), sidecar.text(about))
+        artifact.write_atomic(work.add_payload(SIDECAR), recipe.sidecar_text(about))
         if built.layers is not None:
             text = json.dumps(built.layers, indent=2, ensure_ascii=False) + "\n"
             artifact.write_atomic(work.add_record(layers.LAYERS), text)
-            for line in layers.lines(built.layers, build_recipe.int8):
+            for line in layers.layer_lines(built.layers, build_recipe.int8):
                 say(line)
         extend_timings(timings, built.timing_cache)
 
@@ -108,11 +107,11 @@ def extend_timings(path: Path, content: bytes) -> None:
         artifact.write_atomic(path, content)
 
 
-def _own(stage: Stage, library: Library, device: Device, *, here: bool) -> Engine:
+def _own(stage: Stage, library: Library, device: Device, *, here: bool) -> BuiltEngine:
     where = str(stage.file(ENGINE))
-    content, about = pinned(stage, ENGINE), sidecar.read(pinned(stage, SIDECAR), str(stage.file(SIDECAR)))
+    content, about = pinned(stage, ENGINE), recipe.read_sidecar(pinned(stage, SIDECAR), str(stage.file(SIDECAR)))
     preflight.check_fits(content, about, library, device, where)
-    return Engine(content, about, here)
+    return BuiltEngine(content, about, here)
 
 
 def _plan(content: bytes, build_recipe: Recipe, library: Library, device: Device) -> Plan:

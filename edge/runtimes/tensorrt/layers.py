@@ -56,7 +56,7 @@ def of_listing(text: str) -> list[Row]:
     return rows
 
 
-def report(rows: Sequence[Row], *, weighted: Sequence[str], int8: Sequence[str]) -> dict[str, Any]:
+def layer_report(rows: Sequence[Row], *, weighted: Sequence[str], int8: Sequence[str]) -> dict[str, Any]:
     """The rows with what they come to, for the nodes that a recipe names.
 
     `weighted`: precision by node; `not_int8`: nodes meant for 8 bits that execute otherwise; `apart`: layers that
@@ -74,7 +74,7 @@ def report(rows: Sequence[Row], *, weighted: Sequence[str], int8: Sequence[str])
     }
 
 
-def lines(report: Mapping[str, Any], int8: Sequence[str]) -> list[str]:
+def layer_lines(report: Mapping[str, Any], int8: Sequence[str]) -> list[str]:
     """What a person should know of a report, at most three lines."""
     counted = ", ".join(f"{count} {name}" for name, count in report["precisions"].items())
     rows = [f"layers with weights: {counted or 'none'}; {len(report['apart'])} layers stand apart, unfused"]

@@ -13,9 +13,9 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import Runner
-from edge.runtimes.tensorrt import engines, library, preflight, sidecar
+from edge.runtimes.tensorrt import engines, library, preflight, recipe
 from edge.runtimes.tensorrt.cuda import Cuda
-from edge.runtimes.tensorrt.engines import Engine
+from edge.runtimes.tensorrt.engines import BuiltEngine
 from edge.runtimes.tensorrt.library import Library
 
 FLOAT_BYTES = 4
@@ -26,7 +26,7 @@ class TensorRTRunner(Runner):
     """An engine that was held against this machine already (`preflight.check`), executed on its GPU."""
 
     def __init__(
-        self, built: Engine, trt: Library, cuda: Cuda, *, where: str, batch_size: int, cuda_graph: bool = True
+        self, built: BuiltEngine, trt: Library, cuda: Cuda, *, where: str, batch_size: int, cuda_graph: bool = True
     ) -> None:
         self._where, self._built, self._trt, self._cuda = where, built, trt, cuda
         content, about = built.content, built.about
@@ -42,7 +42,7 @@ class TensorRTRunner(Runner):
         self.file, self.size, self.sha256 = str(about["file"]), len(content), str(about["sha256"])
         self._input, self._output = _names(self._engine, trt, where)
         low, _, high = (next(iter(shape)) for shape in self._engine.get_tensor_profile_shape(self._input, 0))
-        self.batch_size = within(batch_size, low, high, where)
+        self.batch_size = batch_within(batch_size, low, high, where)
         self._prepare(cuda_graph)
 
     def describe(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class TensorRTRunner(Runner):
     def kept(self) -> dict[str, bytes]:
         if not self._built.here:
             return {}
-        return {sidecar.ENGINE: self._built.content, sidecar.SIDECAR: sidecar.text(self._built.about).encode()}
+        return {recipe.ENGINE: self._built.content, recipe.SIDECAR: recipe.sidecar_text(self._built.about).encode()}
 
     def again(self, batch_size: int) -> "TensorRTRunner":
         return _opened(self._built, self._trt, Cuda(), self._where, batch_size)
@@ -157,20 +157,20 @@ def open_stage(stage: Stage, *, batch_size: int, threads: int = 0, device: str =
 def open_file(path: Path, *, batch_size: int) -> TensorRTRunner:
     """An engine file that lies beside its `engine.json`."""
     try:
-        content, beside = path.read_bytes(), path.with_name(sidecar.SIDECAR).read_bytes()
+        content, beside = path.read_bytes(), path.with_name(recipe.SIDECAR).read_bytes()
     except OSError as fault:
         raise CompressError(
-            f"{path}: cannot be read with the {sidecar.SIDECAR} beside it ({fault.strerror}); give the folder of an "
+            f"{path}: cannot be read with the {recipe.SIDECAR} beside it ({fault.strerror}); give the folder of an "
             f"exported stage"
         ) from None
-    about = sidecar.read(beside, str(path.with_name(sidecar.SIDECAR)))
+    about = recipe.read_sidecar(beside, str(path.with_name(recipe.SIDECAR)))
     cuda = Cuda()
     trt = library.load_library(str(about["library"]["target"]))
     preflight.check_fits(content, about, trt, cuda.device(), str(path))
-    return _opened(Engine(content, about, here=False), trt, cuda, str(path), batch_size)
+    return _opened(BuiltEngine(content, about, here=False), trt, cuda, str(path), batch_size)
 
 
-def _opened(engine: Engine, trt: Library, cuda: Cuda, where: str, batch_size: int) -> TensorRTRunner:
+def _opened(engine: BuiltEngine, trt: Library, cuda: Cuda, where: str, batch_size: int) -> TensorRTRunner:
     try:
         return TensorRTRunner(engine, trt, cuda, where=where, batch_size=batch_size)
     except BaseException:
@@ -178,7 +178,7 @@ def _opened(engine: Engine, trt: Library, cuda: Cuda, where: str, batch_size: in
         raise
 
 
-def within(wanted: int, low: int, high: int, where: str) -> int:
+def batch_within(wanted: int, low: int, high: int, where: str) -> int:
     """The batch size that the engine's range allows; one line where it is not the one asked for."""
     size = min(max(wanted, low), high)
     if size != wanted:

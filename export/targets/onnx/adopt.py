@@ -35,17 +35,17 @@ FLOATS = {
 }
 
 
-def is_file(model: "Path | str | Stage") -> bool:
+def is_onnx_file(model: "Path | str | Stage") -> bool:
     """Whether it is an ONNX file and no stage."""
     return not isinstance(model, Stage) and Path(model).suffix == ".onnx" and not Path(model).is_dir()
 
 
-def plan(config: ExportConfig, file: "Path | str") -> Plan:
+def plan_adopted(config: ExportConfig, file: "Path | str") -> Plan:
     """What decides the result: the bytes, in the place of a model that they were made from."""
     return _plan(config, artifact.bytes_sha256(_content(Path(file))))
 
 
-def run(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
+def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
     """Adopt `file` into `out`: classes and input shape held against the dataset, accuracy on test images measured."""
     path = Path(file)
     _as_it_is(config, path)

@@ -39,7 +39,7 @@ def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> 
     Input `image` float32 (batch,C,H,W) in [0, 1], output `logits` float32 (batch,K), any batch. BF16 needs opset 22
     and has it whatever is asked for.
     """
-    chosen = arithmetic(source, target, precision)
+    chosen = chosen_precision(source, target, precision)
     architecture = network_files.read_architecture(source.path)
     if architecture["model"] == network_files.ONNX:
         raise CompressError(
@@ -66,7 +66,7 @@ def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> 
     return EmittedGraph(proto, twin, target, chosen, floats, modules)
 
 
-def arithmetic(source: Stage, target: Target, precision: str) -> str:
+def chosen_precision(source: Stage, target: Target, precision: str) -> str:
     """The precision that `precision`, one of `targets.PRECISIONS`, means for this stage; what it lacks is refused."""
     quantized = source.kind == "quantized"
     if quantized and precision in ("auto", "int8") and target.dialect is None:

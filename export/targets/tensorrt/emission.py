@@ -21,10 +21,10 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
-from edge.runtimes.tensorrt import build, cuda, engines, layers, library, preflight, recipe, sidecar
+from edge.runtimes.tensorrt import build, cuda, engines, layers, library, preflight, recipe
 from edge.runtimes.tensorrt.build import Built
 from edge.runtimes.tensorrt.cuda import Cuda, Device
-from edge.runtimes.tensorrt.engines import Engine
+from edge.runtimes.tensorrt.engines import BuiltEngine
 from edge.runtimes.tensorrt.library import Library
 from edge.runtimes.tensorrt.recipe import Recipe
 from edge.runtimes.tensorrt.runner import TensorRTRunner
@@ -90,7 +90,7 @@ def emit_engine(
     metrics |= _engine(work, emitted, content, build_recipe, here, dataset, config)
     if int8_status is not None and build_recipe.precision == "int8":
         metrics["status"] = int8_status
-    return Emission(metrics, sidecar.ENGINE, target.runtime)
+    return Emission(metrics, recipe.ENGINE, target.runtime)
 
 
 def _engine(
@@ -121,9 +121,9 @@ def _engine(
     first = builds[0]
     if timings is not None:
         engines.extend_timings(timings, first.timing_cache)
-    about = sidecar.of(first.engine, content, build_recipe, here.library, here.device)
-    artifact.write_atomic(work.add_payload(sidecar.ENGINE), first.engine)
-    artifact.write_atomic(work.add_payload(sidecar.SIDECAR), sidecar.text(about))
+    about = recipe.sidecar_of(first.engine, content, build_recipe, here.library, here.device)
+    artifact.write_atomic(work.add_payload(recipe.ENGINE), first.engine)
+    artifact.write_atomic(work.add_payload(recipe.SIDECAR), recipe.sidecar_text(about))
     _say(first, build_recipe)
     if first.layers is not None:
         text = json.dumps(first.layers, indent=2, ensure_ascii=False) + "\n"
@@ -158,7 +158,7 @@ def _here(config: ExportConfig, needs_gpu: bool) -> Here:
     """The library and the GPU."""
     if config.engine.deferred:
         return Here(None, None, "deferred was asked for")
-    device = cuda.device()
+    device = cuda.cuda_device()
     if needs_gpu and device is None:
         return Here(None, None, "TensorRT builds for the GPU that it finds, and there is none")
     try:
@@ -195,7 +195,7 @@ def _say(built: Built, build_recipe: Recipe) -> None:
     if built.layers is None:
         say("the library told nothing of the engine's layers")
         return
-    for line in layers.lines(built.layers, build_recipe.int8):
+    for line in layers.layer_lines(built.layers, build_recipe.int8):
         say(line)
 
 
@@ -229,8 +229,8 @@ def _executed(
 
     def answers(engine: bytes, images: np.ndarray, batch_size: int) -> np.ndarray:
         own = about | {"sha256": artifact.bytes_sha256(engine), "bytes": len(engine)}
-        opened = Engine(engine, own, here=False)
-        with TensorRTRunner(opened, trt, Cuda(), where=sidecar.ENGINE, batch_size=batch_size) as runner:
+        opened = BuiltEngine(engine, own, here=False)
+        with TensorRTRunner(opened, trt, Cuda(), where=recipe.ENGINE, batch_size=batch_size) as runner:
             return runner.infer(images)
 
     first = parity.hold_parity(

@@ -21,7 +21,7 @@ from edge.runtimes.runner import MODEL
 from export import parity
 from export.contract import Emission
 from export.targets.onnx import graph
-from export.targets.torch_tensorrt import package, versions
+from export.targets.torch_tensorrt import program_runner, versions
 from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network, quiet
 from export.targets.torch_tensorrt.program_runner import TorchTensorRTRunner
 
@@ -42,8 +42,8 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
     `model.onnx` beside it is the same network in TensorRT's dialect, from which twins are made.
     """
     _known(config)
-    library = package.load_torch_tensorrt(config.target)
-    if graph.arithmetic(source, target, config.precision) == "int8":
+    library = program_runner.load_torch_tensorrt(config.target)
+    if graph.chosen_precision(source, target, config.precision) == "int8":
         versions.check_int8(config.target)
     emitted = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     images = dataset.part("val")[0][: config.parity_images]
@@ -52,14 +52,14 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
 
     channels, height, width = images.shape[1:]
     image, batch = (channels, height, width), (config.batch.min, config.batch.max)
-    program = export_program(prepare_network(emitted.twin, emitted.floats).to(package.DEVICE), image, batch)
+    program = export_program(prepare_network(emitted.twin, emitted.floats).to(program_runner.DEVICE), image, batch)
     compiled = compiled_program(library, program, image, emitted.floats, config, work.file("timing.cache"))
     left = in_torch(compiled, program)
     if left:
         say(f"{len(left)} operators stay in torch: {', '.join(left[:5])}{', …' if len(left) > 5 else ''}")
     name, form = PROGRAMS[config.engine.program]
     file = work.add_payload(name)
-    save(library, compiled, file, form, image, batch)
+    save_program(library, compiled, file, form, image, batch)
     del compiled, program
     torch.cuda.empty_cache()
 
@@ -134,14 +134,14 @@ def compiled_program(
         options["optimization_level"] = engine.optimization_level
     if "use_explicit_typing" in inspect.signature(library.dynamo.compile).parameters:
         options["use_explicit_typing"] = True  # a choice until 2.12, the only way since
-    with package.complaints() as faults:
+    with program_runner.complaints() as faults:
         try:
             with kernels():
                 compiled: fx.GraphModule = library.dynamo.compile(program, arg_inputs=[entry], **options)
         except torch.OutOfMemoryError:
             raise CompressError(_no_memory(config)) from None
         except Exception as fault:  # converters and builder raise what they like
-            reason = package.first_line(faults[0] if faults else fault)
+            reason = program_runner.first_line(faults[0] if faults else fault)
             raise CompressError(
                 f"{config.target} cannot build this network ({reason}); use --target tensorrt"
             ) from None
@@ -192,19 +192,19 @@ def _operator(node: fx.Node) -> str:
     return node.target._schema.name.removeprefix("aten::")
 
 
-def save(
+def save_program(
     library: Any, compiled: fx.GraphModule, file: Path, form: str, image: tuple[int, ...], batch: tuple[int, int]
 ) -> None:
     """Write the program, any batch within `batch`, in one of Torch-TensorRT's formats."""
     least, most = batch
-    example = torch.zeros(max(least, min(2, most)), *image, device=package.DEVICE)
+    example = torch.zeros(max(least, min(2, most)), *image, device=program_runner.DEVICE)
     shapes = None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
     stored = file.with_suffix(".pt2")  # the only ending that both formats take without a warning
     try:
         with quiet():
             library.save(compiled, str(stored), output_format=form, arg_inputs=[example], dynamic_shapes=shapes)
     except Exception as fault:  # the exporter and the compiler behind it raise what they like
-        reason = package.first_line(fault)
+        reason = program_runner.first_line(fault)
         raise CompressError(
             f"{file.name}: the program cannot be stored ({reason}); give the other kind by --set engine.program=ep|aoti"
         ) from None

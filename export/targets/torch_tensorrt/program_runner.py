@@ -1,9 +1,15 @@
-"""A Torch-TensorRT program on the GPU. The one runner that needs torch, so it stands here and not in `edge`."""
+"""A Torch-TensorRT program on the GPU. The one runner that needs torch, so it stands here and not in `edge`.
 
+The library is imported only where it can work; what cannot is one line, and what it logs stays off the terminal.
+"""
+
+import contextlib
+import importlib
 import io
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +23,57 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import Runner
 from export.contract import CONTRACT
-from export.targets.torch_tensorrt import package
+from export.targets.torch_tensorrt import versions
 from export.targets.torch_tensorrt.preparation import quiet
+
+#: Where programs are built and run: the first GPU.
+DEVICE = "cuda"
+
+
+#: The loggers of the package and of the builder that it drives.
+LOGGER, BUILDER = "torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"
+
+
+def load_torch_tensorrt(target: str) -> Any:
+    """The module `torch_tensorrt` for torch-tensorrt or torch-tensorrt-rtx, versions and GPU checked before it."""
+    versions.check_versions(target)
+    if not torch.cuda.is_available():
+        raise CompressError(
+            f"{target} builds and runs programs on an NVIDIA GPU, torch {torch.__version__} finds none here; check "
+            f"nvidia-smi, or use --target tensorrt, whose engine can be built later"
+        )
+    logging.getLogger(LOGGER).setLevel(logging.CRITICAL)
+    try:
+        with quiet():
+            library = importlib.import_module("torch_tensorrt")
+    except Exception as fault:  # its own import raises bare exceptions
+        raise CompressError(
+            f"{target} {versions.version(target)} does not import ({first_line(fault)}); install it anew: "
+            f"{versions.command(target)}"
+        ) from None
+    logging.captureWarnings(False)  # importing it turns every warning of the process into a line of its log
+    return library
+
+
+@contextlib.contextmanager
+def complaints() -> Iterator[list[str]]:
+    """The builder's faults inside, which its exceptions do not repeat."""
+    faults: list[str] = []
+    kept = logging.Handler(logging.ERROR)
+    kept.emit = lambda record: faults.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(BUILDER)
+    logger.addHandler(kept)
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        yield faults
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(kept)
+
+
+def first_line(fault: "BaseException | str") -> str:
+    """What a foreign exception says, short enough for one line."""
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
 
 
 def open_stage(stage: Stage, *, batch_size: int, threads: int, device: str) -> "TorchTensorRTRunner":
@@ -79,7 +134,7 @@ class TorchTensorRTRunner(Runner):
         again: "Callable[[int], TorchTensorRTRunner] | None" = None,
     ) -> None:
         self._again = again
-        self._library = package.load_torch_tensorrt(target)
+        self._library = load_torch_tensorrt(target)
         self._where, self._target = where, target
         self.file, self.size = file, len(content)
         self.batch_size, self.input_shape, self.classes = batch_size, input_shape, classes
@@ -115,19 +170,18 @@ class TorchTensorRTRunner(Runner):
                 return torch.export.load(io.BytesIO(content)).module()
         except Exception as fault:  # unpickling, engines and extensions raise what they like
             raise CompressError(
-                f"{self._where}: the program does not load here ({package.first_line(fault)}); it was "
+                f"{self._where}: the program does not load here ({first_line(fault)}); it was "
                 f"built for one GPU and one version of TensorRT: export it again on this machine"
             ) from None
 
     def _call(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         try:
             with torch.no_grad():
-                answer: Tensor = self._program(torch.from_numpy(batch).to(package.DEVICE))
+                answer: Tensor = self._program(torch.from_numpy(batch).to(DEVICE))
                 logits: npt.NDArray[np.float32] = answer.float().cpu().numpy()
         except Exception as fault:  # likewise
             raise CompressError(
-                f"{self._where}: fails on {len(batch)} images ({package.first_line(fault)}); "
-                f"export it again on this machine"
+                f"{self._where}: fails on {len(batch)} images ({first_line(fault)}); export it again on this machine"
             ) from None
         if logits.shape != (len(batch), self.classes):
             raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")

@@ -10,6 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edge.core.errors import CompressError
+from edge.doctor.facts import Capability, MachineFacts, Rule, TargetDoctor
 
 TORCH_TENSORRT, TORCH_TENSORRT_RTX = "torch-tensorrt", "torch-tensorrt-rtx"
 OTHER = {TORCH_TENSORRT: TORCH_TENSORRT_RTX, TORCH_TENSORRT_RTX: TORCH_TENSORRT}
@@ -70,7 +71,7 @@ class InstalledVersions:
     jetpack: "int | None" = None
 
 
-def installed(target: str, root: "Path | str" = "/") -> InstalledVersions:
+def installed_versions(target: str, root: "Path | str" = "/") -> InstalledVersions:
     """What is installed for a target, read from package metadata and from the files under `root`."""
     return InstalledVersions(
         torch=version("torch"),
@@ -78,20 +79,20 @@ def installed(target: str, root: "Path | str" = "/") -> InstalledVersions:
         wheel=version(target),
         other_wheel=version(OTHER[target]),
         library=next(filter(None, map(version, LIBRARIES[target])), None),
-        jetpack=jetpack(root),
+        jetpack=jetpack_major(root),
     )
 
 
 def check_versions(target: str) -> None:
     """Refuse, in one line, what cannot work together; `target` is torch-tensorrt or torch-tensorrt-rtx."""
-    wrong = fault(target, installed(target))
+    wrong = version_fault(target, installed_versions(target))
     if wrong is not None:
         raise CompressError(wrong)
 
 
 def check_int8(target: str) -> None:
     """Refuse, in one line, INT8 where the installed library cannot build it."""
-    library = installed(target).library or ""
+    library = installed_versions(target).library or ""
     if target == TORCH_TENSORRT_RTX and _order(library) < _order(RTX_WITH_INT8):
         raise CompressError(
             f"TensorRT-RTX {library} builds no INT8 convolutions; {RTX_WITH_INT8} does, which no {target} up to "
@@ -99,7 +100,7 @@ def check_int8(target: str) -> None:
         )
 
 
-def fault(target: str, here: InstalledVersions) -> "str | None":
+def version_fault(target: str, here: InstalledVersions) -> "str | None":
     """One line, `what is wrong; the command that mends it`. None where all of it belongs together."""
     if here.jetpack in UNFIT_JETPACKS:
         return UNFIT_JETPACKS[here.jetpack]
@@ -147,7 +148,7 @@ def names_cuda(version_py: str) -> bool:
     return re.search(r"^cuda\b[^=\n]*=\s*['\"]", version_py, re.MULTILINE) is not None
 
 
-def jetpack(root: "Path | str" = "/") -> "int | None":
+def jetpack_major(root: "Path | str" = "/") -> "int | None":
     """The major release of JetPack of this board; None on any other machine."""
     try:
         text = (Path(root) / "etc" / "nv_tegra_release").read_text(errors="replace")
@@ -214,3 +215,51 @@ def _minor(text: str) -> str:
 
 def _order(minor: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", minor))
+
+
+def _fault_on(facts: MachineFacts, target: str) -> "str | None":
+    """What keeps the versions from working together, by the table that `compress export` goes by."""
+    libraries = (facts.distributions[name] for name in LIBRARIES[target] if name in facts.distributions)
+    return version_fault(
+        target,
+        InstalledVersions(
+            torch=facts.modules["torch"].version if "torch" in facts.modules else None,
+            cuda=facts.fact("torch", "cuda") is not None,
+            wheel=facts.distributions.get(target),
+            other_wheel=facts.distributions.get(OTHER[target]),
+            library=next(libraries, None),
+            jetpack=next(iter(facts.jetpack), None),
+        ),
+    )
+
+
+def _rule(target: str) -> Rule:
+    """A wheel that is installed beside what it does not work with. A fault reads `what; fix`."""
+    return Rule(
+        f"{target}-pair",
+        when=lambda facts: target in facts.distributions and _fault_on(facts, target) is not None,
+        says=lambda facts: (_fault_on(facts, target) or "").partition("; ")[0],
+        fix=lambda facts: (_fault_on(facts, target) or "").partition("; ")[2],
+        explains=("torch_tensorrt",),
+    )
+
+
+def _doctor(target: str) -> TargetDoctor:
+    def answer(facts: MachineFacts) -> Capability:
+        lacks = _fault_on(facts, target) or facts.gpu_lacks
+        if not lacks and not facts.usable("torch_tensorrt"):
+            lacks = f"import torch_tensorrt fails ({facts.modules['torch_tensorrt'].fault})"
+        return Capability("no", lacks) if lacks else Capability("yes", f"{facts.written('torch_tensorrt')} on this GPU")
+
+    return TargetDoctor(
+        answer,
+        answer,
+        module="torch_tensorrt",
+        remedy=lambda: command(target),
+        rules=(_rule(target),),
+        blocked_by=("driver-behind-torch",),
+    )
+
+
+DOCTOR = _doctor(TORCH_TENSORRT)
+DOCTOR_RTX = _doctor(TORCH_TENSORRT_RTX)

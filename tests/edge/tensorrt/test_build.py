@@ -38,7 +38,7 @@ def test_every_precision_builds_and_the_layers_execute_in_it(rtx: Library, kind:
 def test_a_layer_that_should_be_int8_and_is_not_is_named(rtx: Library) -> None:
     made = build_engine(graph("fp16"), recipe_of(precision="int8", compute_capabilities=SM), rtx)
     assert made.layers is not None and made.layers["not_int8"] == list(CONVS)
-    (_, said) = building.layers.lines(made.layers, CONVS)
+    (_, said) = building.layers.layer_lines(made.layers, CONVS)
     assert said == "3 of 3 nodes meant for INT8 execute otherwise: conv1 (fp16), conv2 (fp16), fc (fp16)"
 
 

@@ -121,7 +121,7 @@ def test_absence_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_places", lambda: iter(()))
     with pytest.raises(CompressError, match=r"libcudart\.so\.0 not found; pip install nvidia-cuda-runtime"):
         Cuda()
-    assert module.device() is None
+    assert module.cuda_device() is None
 
 
 def _everything(cuda: Cuda) -> None:

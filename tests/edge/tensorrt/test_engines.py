@@ -11,7 +11,7 @@ import pytest
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
-from edge.runtimes.tensorrt import engines, recipe, sidecar
+from edge.runtimes.tensorrt import engines, recipe
 from edge.runtimes.tensorrt.engines import engine_of_stage, ready_engine
 from tests.edge.tensorrt import fake
 from tests.edge.tensorrt.parts import ORIN, RTX_3090, recipe_of
@@ -33,8 +33,8 @@ def stage(folder: Path, engine: "bytes | None" = None, about: "dict[str, Any] | 
         work.add_payload("model.onnx").write_bytes(CONTENT)
         work.add_payload(recipe.RECIPE).write_text(recipe_of("tensorrt").text())
         if engine is not None and about is not None:
-            work.add_payload(sidecar.ENGINE).write_bytes(engine)
-            work.add_payload(sidecar.SIDECAR).write_text(sidecar.text(about))
+            work.add_payload(recipe.ENGINE).write_bytes(engine)
+            work.add_payload(recipe.SIDECAR).write_text(recipe.sidecar_text(about))
 
     return artifact.build(folder, Plan("exported", {"target": "tensorrt"}, 0, {}, {}), make)
 
@@ -112,7 +112,7 @@ def test_a_stages_own_engine_is_taken_where_it_fits_and_else_built_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library, engine = fake.library(), fake.plan()
-    built = stage(tmp_path / "e", engine, sidecar.of(engine, CONTENT, recipe_of("tensorrt"), library, ORIN))
+    built = stage(tmp_path / "e", engine, recipe.sidecar_of(engine, CONTENT, recipe_of("tensorrt"), library, ORIN))
     own = engine_of_stage(built, library, ORIN)
     assert own.content == engine and not own.here and not fake.BUILT
     other = engine_of_stage(built, library, RTX_3090)

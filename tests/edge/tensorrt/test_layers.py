@@ -98,11 +98,11 @@ def test_of_tensorrt_10() -> None:
         ("fp16", True, ["conv2"]),
         ("fp16", False, ["PWN(add)"]),
     ]
-    found = layers.report(rows, weighted=("conv1", "conv2", "fc"), int8=("conv1", "conv2"))
+    found = layers.layer_report(rows, weighted=("conv1", "conv2", "fc"), int8=("conv1", "conv2"))
     assert found["weighted"] == {"conv1": "int8", "conv2": "fp16"} and found["unseen"] == ["fc"]
     assert found["precisions"] == {"fp16": 1, "int8": 1} and found["not_int8"] == ["conv2"]
     assert found["apart"] == ["image_quantize", "PWN(add)"]
-    assert layers.lines(found, ("conv1", "conv2")) == [
+    assert layers.layer_lines(found, ("conv1", "conv2")) == [
         "layers with weights: 1 fp16, 1 int8; 2 layers stand apart, unfused",
         "1 of 2 nodes meant for INT8 execute otherwise: conv2 (fp16)",
         "1 nodes with weights are named by no layer: fc",
@@ -111,7 +111,7 @@ def test_of_tensorrt_10() -> None:
 
 def test_of_tensorrt_11() -> None:
     rows = layers.of_inspector(TENSORRT_11)
-    found = layers.report(rows, weighted=("conv1", "fc"), int8=("conv1",))
+    found = layers.layer_report(rows, weighted=("conv1", "fc"), int8=("conv1",))
     assert found["weighted"] == {"conv1": "int8", "fc": "bf16"} and found["not_int8"] == [] == found["apart"]
 
 
@@ -124,14 +124,14 @@ def test_of_the_builders_listing() -> None:
         True,
     )
     assert conv["nodes"] == ["conv1", "x_dequantize"] and conv["outputs"] == [{"name": "k_8", "type": "float32"}]
-    assert not shape["weighted"] and layers.report([conv, shape], weighted=(), int8=())["apart"] == []
+    assert not shape["weighted"] and layers.layer_report([conv, shape], weighted=(), int8=())["apart"] == []
 
 
 def test_weights_of_another_type_than_what_they_multiply_are_told() -> None:
     layer = _ten("fc", "CaskGemm", "Row major linear FP16 format", "Half", Weights={"Type": "Int8"})
     (row,) = layers.of_inspector(json.dumps({"Layers": [layer]}))
     assert row["precision"] == "fp16×int8"
-    assert layers.report([row], weighted=("fc",), int8=("fc",))["not_int8"] == ["fc"]
+    assert layers.layer_report([row], weighted=("fc",), int8=("fc",))["not_int8"] == ["fc"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.core.errors import CompressError
-from edge.runtimes.tensorrt import preflight, sidecar
+from edge.runtimes.tensorrt import preflight, recipe
 from edge.runtimes.tensorrt.cuda import Device
 from edge.runtimes.tensorrt.preflight import Unfit, check_fits, written_by
 from tests.edge.tensorrt import fake, parts
@@ -19,12 +19,12 @@ FULL, ANEW = fake.plan(), "`compress verify` builds it anew from model.onnx, whe
 def about(
     content: bytes = FULL, version: str = "10.3.0", device: "Device | None" = ORIN, **recipe: Any
 ) -> dict[str, Any]:
-    return sidecar.of(content, b"onnx", recipe_of("tensorrt", **recipe), fake.library(version), device)
+    return recipe.sidecar_of(content, b"onnx", recipe_of("tensorrt", **recipe), fake.library(version), device)
 
 
 def test_an_engine_runs_where_it_was_built() -> None:
     check_fits(FULL, about(), fake.library(), ORIN, "e")
-    assert sidecar.read(sidecar.text(about()), "e") == about()
+    assert recipe.read_sidecar(recipe.sidecar_text(about()), "e") == about()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_is_no_plan_is_refused(content: bytes, line: str) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "sha256": ""}'])
 def test_what_is_no_sidecar_is_refused(content: str) -> None:
     with pytest.raises(CompressError, match="not readable as what an engine was built for; export the model again"):
-        sidecar.read(content, "engine.json")
+        recipe.read_sidecar(content, "engine.json")
 
 
 def test_an_engine_of_tensorrt_rtx_is_for_the_capabilities_that_it_names() -> None:
@@ -116,7 +116,7 @@ def test_an_engine_of_tensorrt_rtx_is_for_the_capabilities_that_it_names() -> No
     rtx = parts.rtx()
     how = recipe_of(compute_capabilities=("8.9",))
     content = build_engine(graph("float32"), how, rtx).engine
-    stated = sidecar.of(content, b"onnx", how, rtx, None)
+    stated = recipe.sidecar_of(content, b"onnx", how, rtx, None)
     with pytest.raises(
         Unfit, match=r"built for SM 8\.9 by TensorRT-RTX .*; here is NVIDIA GeForce RTX 3090 \(SM 8\.6\)"
     ):

@@ -10,10 +10,10 @@ import pytest
 
 from edge.core import artifact
 from edge.core.errors import CompressError
-from edge.runtimes.tensorrt import sidecar
+from edge.runtimes.tensorrt import recipe
 from edge.runtimes.tensorrt.cuda import Cuda
-from edge.runtimes.tensorrt.engines import Engine
-from edge.runtimes.tensorrt.runner import TensorRTRunner, _context, _opened, within
+from edge.runtimes.tensorrt.engines import BuiltEngine
+from edge.runtimes.tensorrt.runner import TensorRTRunner, _context, _opened, batch_within
 from tests.edge.tensorrt import fake
 from tests.edge.tensorrt.parts import ORIN, recipe_of
 
@@ -28,9 +28,9 @@ def opened(
 ) -> TensorRTRunner:
     library = fake.library()
     content = fake.plan(batch=batch)
-    about = sidecar.of(content, b"onnx", recipe_of("tensorrt", batch=batch), library, ORIN)
+    about = recipe.sidecar_of(content, b"onnx", recipe_of("tensorrt", batch=batch), library, ORIN)
     fake.ENQUEUED.clear()
-    engine = Engine(content, about, here=False)
+    engine = BuiltEngine(content, about, here=False)
     runner = TensorRTRunner(engine, library, Cuda(cudart), where="e", batch_size=batch_size, **more)  # type: ignore[arg-type]
     runner.replay = REPLAY(runner._context.compute)  # type: ignore[attr-defined]
     cudart.stub_replay(runner.replay)  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def test_a_batch_outside_the_engines_range_is_brought_into_it_and_said(
     with opened(cudart, 64, (2, 4, 8)) as runner:
         assert runner.batch_size == 8
     assert capsys.readouterr().err == "e: built for 2 to 8 images a call, 64 asked for; taking 8\n"
-    assert within(1, 2, 8, "e") == 2 and within(5, 2, 8, "e") == 5
+    assert batch_within(1, 2, 8, "e") == 2 and batch_within(5, 2, 8, "e") == 5
 
 
 def test_the_captured_graph_is_launched_and_without_one_it_is_enqueued(cudart: ctypes.CDLL) -> None:
@@ -108,12 +108,12 @@ def test_it_says_what_executes(cudart: ctypes.CDLL) -> None:
 
 def test_what_was_allocated_goes_when_the_runner_cannot_be_made(cudart: ctypes.CDLL) -> None:
     library, content = fake.library("10.4.0"), fake.plan("10.3.0")
-    about = sidecar.of(content, b"onnx", recipe_of("tensorrt"), library, ORIN)
+    about = recipe.sidecar_of(content, b"onnx", recipe_of("tensorrt"), library, ORIN)
     with pytest.raises(CompressError, match=r"e: TensorRT 10.4.0 does not load it .*; built for Orin \(SM 8.7\)"):
-        _opened(Engine(content, about, here=False), library, Cuda(cudart), "e", 8)
+        _opened(BuiltEngine(content, about, here=False), library, Cuda(cudart), "e", 8)
     cudart.stub_fail(b"cudaMalloc", 2)
     with pytest.raises(CompressError, match="the GPU's memory does not suffice"):
-        _opened(Engine(fake.plan(), about, here=False), fake.library(), Cuda(cudart), "e", 8)
+        _opened(BuiltEngine(fake.plan(), about, here=False), fake.library(), Cuda(cudart), "e", 8)
 
 
 def test_kernels_are_final_at_the_first_call_where_the_library_would_swap_them() -> None:

@@ -11,7 +11,7 @@ from compress import statement_check
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
-from edge.runtimes.tensorrt import library, preflight, recipe, runner, sidecar
+from edge.runtimes.tensorrt import library, preflight, recipe, runner
 from edge.runtimes.tensorrt.cuda import Cuda
 from edge.statement import statement
 from edge.verify import verify
@@ -46,8 +46,8 @@ def export(world: World, engine: "bytes | None" = None, about: "dict[str, Any] |
         linear.linear(work.add_payload("model.onnx"), world.twin)
         work.add_payload(recipe.RECIPE).write_text(recipe_of("tensorrt").text())
         if engine is not None and about is not None:
-            work.add_payload(sidecar.ENGINE).write_bytes(engine)
-            work.add_payload(sidecar.SIDECAR).write_text(sidecar.text(about))
+            work.add_payload(recipe.ENGINE).write_bytes(engine)
+            work.add_payload(recipe.SIDECAR).write_text(recipe.sidecar_text(about))
         work.metrics = {"bytes": 1, "precision": "int8", "parameters": 1}
 
     plan = Plan("exported", planned, 0, DATA, {"model": model.identity})
@@ -98,7 +98,7 @@ def test_hybrid_images_of_another_engine_cover_nothing(world: World) -> None:
 
 def test_a_stages_own_engine_that_fits_is_executed_and_not_kept_twice(world: World) -> None:
     engine = fake.plan()
-    export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library(), ORIN))
+    export(world, engine, recipe.sidecar_of(engine, b"onnx", recipe_of("tensorrt"), fake.library(), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
     assert "engine.plan" not in made.manifest["payload"] and not fake.BUILT
     said = statement.read_statement(made.path).as_json()["predicate"]
@@ -110,7 +110,7 @@ def test_an_engine_of_another_version_is_built_anew_and_that_is_said(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = fake.plan("10.9.0")
-    export(world, engine, sidecar.of(engine, b"onnx", recipe_of("tensorrt"), fake.library("10.9.0"), ORIN))
+    export(world, engine, recipe.sidecar_of(engine, b"onnx", recipe_of("tensorrt"), fake.library("10.9.0"), ORIN))
     made = verified(world, world.attack_set({"trt": world.twin}))
     assert (
         statement.read_statement(made.path).as_json()["predicate"]["artifact"]["origin"]["here"]
