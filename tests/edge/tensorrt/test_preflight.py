@@ -17,9 +17,9 @@ FULL, ANEW = fake.plan(), "`compress verify` builds it anew from model.onnx, whe
 
 
 def about(
-    content: bytes = FULL, version: str = "10.3.0", device: "Device | None" = ORIN, **recipe: Any
+    content: bytes = FULL, version: str = "10.3.0", device: "Device | None" = ORIN, **changes: Any
 ) -> dict[str, Any]:
-    return recipe.sidecar_of(content, b"onnx", recipe_of("tensorrt", **recipe), fake.library(version), device)
+    return recipe.sidecar_of(content, b"onnx", recipe_of("tensorrt", **changes), fake.library(version), device)
 
 
 def test_an_engine_runs_where_it_was_built() -> None:
