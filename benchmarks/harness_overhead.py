@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.machine import where
 from edge.bench.camera import run_camera
-from edge.bench.clock import Clock, quiet_harness
+from edge.bench.clock import TimingClock, quiet_harness
 from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.runner import Runner
 
@@ -86,7 +86,7 @@ def main(given: argparse.Namespace) -> None:
 
 def warm(runner: Null, images: np.ndarray) -> Stream:
     """A stream after its warm-up."""
-    stream = Stream(runner, Queries(images, 1), KeptAnswers(), Clock())
+    stream = Stream(runner, Queries(images, 1), KeptAnswers(), TimingClock())
     stream.warm(100)
     runner.calls.clear()
     return stream

@@ -150,7 +150,7 @@ class BoardVerification:
     def _keep(self, work: Work, stated: Statement, attacks: AttackSet) -> VerifiedWork:
         """What was fetched and checked becomes the stage."""
         folder = work.file(FETCHED)
-        lineage = findings.lineage(self._exported)  # of which a board knows the beginning alone
+        lineage = findings.lineage_of(self._exported)  # of which a board knows the beginning alone
         stated = Statement(replace(stated.predicate, lineage=lineage))
         shutil.move(folder / statement.VERDICTS, work.add_payload(statement.VERDICTS))
         for name in transfer.ENGINE_FILES:

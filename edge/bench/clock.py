@@ -18,7 +18,7 @@ NAME = "perf_counter_ns"
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimingClock:
     """Monotonic nanoseconds, and how to wait for them."""
 
     now: Callable[[], int] = time.perf_counter_ns

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge.bench import background, camera, figures
-from edge.bench.clock import Clock, peak_memory, quiet_harness, reset_peak_memory, timing_conditions
+from edge.bench.clock import TimingClock, peak_memory, quiet_harness, reset_peak_memory, timing_conditions
 from edge.bench.figures import PairedTurns
 from edge.bench.stream import KeptAnswers, Queries, Stream, query_parts, timed_logits_alarm
 from edge.core.errors import CompressError
@@ -105,9 +105,11 @@ def check_timing(subjects: Sequence[TimingSubject], ask: TimingRequest) -> None:
                 _same_size(subject, runner, size)
 
 
-def measure_latency(subjects: Sequence[TimingSubject], ask: TimingRequest, clock: "Clock | None" = None) -> list[Timed]:
+def measure_latency(
+    subjects: Sequence[TimingSubject], ask: TimingRequest, clock: "TimingClock | None" = None
+) -> list[Timed]:
     """What is asked of every subject; several take turns, so that the machine's mood is shared out among them."""
-    clock = clock or Clock()
+    clock = clock or TimingClock()
     reset = reset_peak_memory()
     timings = [Timed(subject.name, {}) for subject in subjects]
     with background.load_running(ask.load) as beside:
@@ -132,7 +134,9 @@ def measure_latency(subjects: Sequence[TimingSubject], ask: TimingRequest, clock
 
 
 @contextlib.contextmanager
-def _opened(subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock) -> "Iterator[list[Stream]]":
+def _opened(
+    subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: TimingClock
+) -> "Iterator[list[Stream]]":
     """A stream of every subject, its runner open."""
     with contextlib.ExitStack() as stack:
         streams = []
@@ -232,7 +236,7 @@ def _after(timed: Timed, stream: Stream) -> None:
 
 
 def _sized(
-    timings: Sequence[Timed], subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: Clock
+    timings: Sequence[Timed], subjects: Sequence[TimingSubject], size: int, ask: TimingRequest, clock: TimingClock
 ) -> None:
     """Throughput and latency at one further size: a row of the sweep, and offline at the largest."""
     rounds = ROUNDS if len(subjects) > 1 else 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.bench.clock import Clock
+from edge.bench.clock import TimingClock
 from edge.core.progress import Progress
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner
@@ -90,7 +90,7 @@ def _batch(frames: Any, start: int, size: int) -> Any:
     return part[places] if isinstance(frames, np.ndarray) else [part[i] for i in places]
 
 
-def timed_query(runner: Runner, queries: Queries, frames: Any, clock: Clock) -> "tuple[Any, int, int, int]":
+def timed_query(runner: Runner, queries: Queries, frames: Any, clock: TimingClock) -> "tuple[Any, int, int, int]":
     """Logits of one query, and the ns at which it began, was preprocessed and was answered."""
     began = clock.now()
     images = queries.images(frames)
@@ -102,7 +102,7 @@ def timed_query(runner: Runner, queries: Queries, frames: Any, clock: Clock) -> 
 class Stream:
     """One runner and its queries; every `run` takes more samples."""
 
-    def __init__(self, runner: Runner, queries: Queries, kept: KeptAnswers, clock: Clock) -> None:
+    def __init__(self, runner: Runner, queries: Queries, kept: KeptAnswers, clock: TimingClock) -> None:
         self.runner, self.queries, self.kept, self.clock = runner, queries, kept, clock
         self._asked = 0
         self._taken, self._before = array("q"), array("q")

@@ -69,7 +69,7 @@ class ShippedArtifact:
 
 
 @dataclass(frozen=True)
-class Threat:
+class StatedThreat:
     """How far an adversary may go: `grid_radius` in grey levels."""
 
     norm: str
@@ -227,7 +227,7 @@ class Predicate:
     """Everything that is stated of one artifact. `latency` as `edge.bench` makes it, `machine` as `edge.evidence`."""
 
     artifact: ShippedArtifact
-    threat: Threat
+    threat: StatedThreat
     data: JudgedData
     figures: Figures
     protocol: "list[ProtocolPart]"

@@ -25,7 +25,7 @@ from edge.statement.statement import (
     Predicate,
     ProtocolPart,
     ShippedArtifact,
-    Threat,
+    StatedThreat,
     Undecided,
 )
 from edge.verify import alarms
@@ -53,10 +53,10 @@ def judge_artifact(
     )
     models, payload = attacks.about["models"], attacks.stage.manifest["payload"]
     return Predicate(
-        artifact=shipped(exported, runner),
-        threat=Threat(**attacks.about["threat"], applied_to=APPLIED_TO),
+        artifact=shipped_artifact(exported, runner),
+        threat=StatedThreat(**attacks.about["threat"], applied_to=APPLIED_TO),
         data=JudgedData(**exported.data, n=len(verdicts.labels)),
-        figures=figures(verdicts, covered=all(part.covered for part in protocol), budget=config.get("budget")),
+        figures=judged_figures(verdicts, covered=all(part.covered for part in protocol), budget=config.get("budget")),
         protocol=protocol,
         attacks=attack_rows(attacks, verdicts, config),
         differential=differential(attacks, verdicts),
@@ -66,13 +66,13 @@ def judge_artifact(
         batch_size=runner.batch_size,
         seed=config["seed"],
         versions=artifact.versions(),
-        lineage=lineage(exported),
+        lineage=lineage_of(exported),
         float_figures={model["label"]: model["float_figures"] for model in models if "float_figures" in model},
         attack_set=BoundSet(attacks.stage.identity, {name: entry["sha256"] for name, entry in payload.items()}),
     )
 
 
-def shipped(exported: Stage, runner: Runner) -> ShippedArtifact:
+def shipped_artifact(exported: Stage, runner: Runner) -> ShippedArtifact:
     """The bytes that were executed; of an engine also the graph that it was built from."""
     graph = exported.manifest["payload"].get(MODEL)
     return ShippedArtifact(
@@ -108,7 +108,7 @@ def twin_of(exported: Stage, attacks: AttackSet) -> "int | None":
     return attacks.place(exported.manifest["plan"]["inputs"].get("model"))
 
 
-def figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> Figures:
+def judged_figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" = None) -> Figures:
     """Clean accuracy, and the worst case over all attacks: `robust` when the protocol is covered, else a bound.
 
     A bound too where the `budget` ended before every image was decided; `inconclusive` then holds it from both sides.
@@ -167,7 +167,7 @@ def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "Ag
     )
 
 
-def lineage(stage: Stage) -> list[Ancestor]:
+def lineage_of(stage: Stage) -> list[Ancestor]:
     """The chain from the artifact back to the teacher, as far as its folders are found unchanged."""
     chain = [Ancestor(stage.kind, stage.identity)]
     for role in ("model", "student", "teacher"):
@@ -177,7 +177,7 @@ def lineage(stage: Stage) -> list[Ancestor]:
         above = _above(stage, role)
         if above is None or above.identity != identity:
             return [*chain, Ancestor(role, identity)]
-        return [*chain, *lineage(above)]
+        return [*chain, *lineage_of(above)]
     return chain
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.bench import figures
-from edge.bench.clock import Clock, quiet_harness, timing_conditions
+from edge.bench.clock import TimingClock, quiet_harness, timing_conditions
 from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.preprocess import Preprocess
 from tests.edge.scripted import FakeClock, Scripted, images
@@ -140,7 +140,7 @@ def test_the_last_percentile_needs_samples(n: int, there: bool) -> None:
 
 @pytest.mark.parametrize("ahead_ms", [-1, 0, 0.2, 3])
 def test_waiting_never_ends_before_its_moment(ahead_ms: float) -> None:
-    clock = Clock()
+    clock = TimingClock()
     moment = time.perf_counter_ns() + int(ahead_ms * 1e6)
     clock.until(moment)
     assert time.perf_counter_ns() >= moment
@@ -148,7 +148,7 @@ def test_waiting_never_ends_before_its_moment(ahead_ms: float) -> None:
 
 def test_waiting_sleeps_first_and_spins_at_the_end() -> None:
     moments, slept = iter([0, *range(2_000_000, 3_100_000, 100_000)]), list[float]()
-    Clock(lambda: next(moments), slept.append).until(3_000_000)
+    TimingClock(lambda: next(moments), slept.append).until(3_000_000)
     assert slept == [0.002] and list(moments) == [], "looked at the clock until the moment came"
 
 

@@ -260,7 +260,7 @@ def _alive(group: int) -> list[int]:
 
 
 def _cpu(pid: int) -> int:
-    """Clock ticks that a process has had."""
+    """TimingClock ticks that a process has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
