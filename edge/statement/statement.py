@@ -82,8 +82,8 @@ class StatedThreat:
 class JudgedData:
     """The images, `n` of a dataset, by the fingerprints of both."""
 
-    name: str
     fingerprint: str
+    name: str
     split: str
     n: int
 

@@ -108,7 +108,7 @@ def statement() -> dict[str, Any]:
                 "executed": True,
             },
             "threat": {"norm": "linf", "eps": "40/255", "grid_radius": 40, "applied_to": "pixels in [0, 1]"},
-            "data": {"name": "digits", "fingerprint": "f" * 8, "split": "s" * 8, "n": N},
+            "data": {"fingerprint": "f" * 8, "name": "digits", "split": "s" * 8, "n": N},
             "figures": {"clean": figure(CLEAN), "robust": figure(ROBUST), "upper_bound": None, "inconclusive": None},
             "protocol": [
                 {"part": part, "what": "attack", "covered": True, "attacks": ["pgd"], "where": "here"}
