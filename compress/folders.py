@@ -3,10 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from compress import data
-from compress.config import Common
 from compress.data import extra, split_name
 from compress.data.dataset import Dataset
 from compress.networks import network_files
@@ -21,6 +20,20 @@ TORCH_STAGES = ("teacher", "student", "quantized")
 
 #: One folder, or those of several stages that stand in one role.
 Folders: TypeAlias = "Path | str | Sequence[Path | str]"
+
+
+class ReadsData(Protocol):
+    """The configuration of a stage that reads a dataset."""
+
+    @property
+    def data(self) -> str:
+        """KIND or KIND:PATH."""
+
+    @property
+    def seed(self) -> int: ...
+
+    def semantic(self) -> dict[str, Any]:
+        """What decides the result."""
 
 
 def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> Classifier:
@@ -44,7 +57,7 @@ def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> Classif
     return model.eval().requires_grad_(False)
 
 
-def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
+def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
     """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
     added = _extra(config)
     return Plan(
@@ -57,7 +70,7 @@ def plan_of(kind: str, config: Common, inputs: Mapping[str, Stage]) -> Plan:
     )
 
 
-def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
+def lineage(config: ReadsData, stages: Mapping[str, Stage]) -> dict[str, Path]:
     """Where a stage's inputs lie, by role, and where its dataset and extra images do if they have a path."""
     named = {"data": config.data, "extra": _extra(config)}
     paths = {role: split_name(name)[1] for role, name in named.items() if name}
@@ -66,7 +79,7 @@ def lineage(config: Common, stages: Mapping[str, Stage]) -> dict[str, Path]:
     }
 
 
-def _extra(config: Common) -> "str | None":
+def _extra(config: ReadsData) -> "str | None":
     """Where the extra images of a stage that trains on some come from, KIND:PATH."""
     section = getattr(config, "extra", None)
     return None if section is None else section.path

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features
-from compress.networks.graph.node import Node
+from compress.networks.graph import Node
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
 from edge.core.errors import CompressError

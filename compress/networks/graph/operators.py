@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.networks.graph import windows
-from compress.networks.graph.node import Node
+from compress.networks.graph import Node, windows
 from compress.networks.graph.rounding import dequantize
 
 #: ONNX's numbers of element types; half precision is carried in float32 (`rounding`)

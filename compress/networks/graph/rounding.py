@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.networks.graph.node import Node
+from compress.networks.graph import Node
 
 #: ONNX's numbers of element types
 HALF = {10: torch.float16, 16: torch.bfloat16}
