@@ -85,6 +85,9 @@ def test_a_student_is_trained_by_all_three(install: Any, tmp_path: Path, capsys:
     slopes = [row[key] for row in rows for key in row if key.endswith("slope")]
     assert len(slopes) == 3 and all(slope > 0 for slope in slopes)
     assert stage.metrics["test"]["clean"] > 0.9
+    quantized = ["quantize", str(tmp_path / "s"), "--data", "stripes:240", "--out", str(tmp_path / "q")]
+    assert execute([*quantized, "--epochs", "1", "--set", "attack.steps=2", "--set", "calibration_images=64"]) == 0
+    assert artifact.read(tmp_path / "q").metrics["test"]["clean"] > 0.9  # fine-tuned by the same method
     capsys.readouterr()
     assert execute(["teacher", "train", "--help"]) == 0 and "input-gradients" in capsys.readouterr().out
     assert execute(["distill", "--help"]) == 0
