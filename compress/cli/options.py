@@ -50,7 +50,7 @@ class Written(click.ParamType[str]):
         return [CompletionItem(name) for name in self.offered() if name.startswith(incomplete)]
 
 
-class Method(click.ParamType["str | list[str]"]):
+class MethodName(click.ParamType["str | list[str]"]):
     """One of the methods, or one and what is added to it, with commas between them."""
 
     name = "method"
@@ -71,10 +71,10 @@ class Method(click.ParamType["str | list[str]"]):
         return [CompletionItem(f"{head}{comma}{name}") for name in names.method_names() if name.startswith(last)]
 
 
-METHOD = Method()
+METHOD = MethodName()
 
 
-def teacher_methods() -> "tuple[str, ...]":
+def teacher_method_names() -> "tuple[str, ...]":
     """The methods that a teacher is trained by; those of installed packages are imported to be asked."""
     if not plugins.installed("methods"):
         return names.TEACHER_METHODS

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress.config.values import Count, FromZero, Positive, Radius, Strict, Time, enumerated, known_name, seconds
+from compress.config.values import Count, FromZero, Positive, Radius, Strict, Time, enumerated, one_of, seconds
 from edge.core import targets
 
 
@@ -47,7 +47,7 @@ class Export(Strict):
     """The file that is shipped."""
 
     opset: int = Field(20, ge=19, le=23, description="ONNX opset; TensorRT 10.0 to 10.8 stops at 20")
-    precision: Annotated[str, known_name("precision", targets.PRECISIONS), enumerated(targets.PRECISIONS)] = Field(
+    precision: Annotated[str, one_of("precision", targets.PRECISIONS), enumerated(targets.PRECISIONS)] = Field(
         "auto", description="arithmetic of the file"
     )
     batch: Batch = Field(Batch(), description="images of one call; of engines, not of ONNX")

@@ -13,7 +13,7 @@ Tags = Mapping[str, type[BaseModel]]
 NONE: Tags = MappingProxyType({})
 
 
-def faults(error: ValidationError, kind: type[BaseModel], tags: Tags = NONE) -> list[str]:
+def fault_lines(error: ValidationError, kind: type[BaseModel], tags: Tags = NONE) -> list[str]:
     """One line a fault: where, what, got, and the nearest known key. `tags`: which model a union's tag stands for."""
     details = error.errors()
     if any(detail["loc"] == ("data",) for detail in details):  # the radius would have come with the dataset

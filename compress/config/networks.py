@@ -15,7 +15,7 @@ from compress.config.values import (
     Strict,
     TeacherMethod,
     enumerated,
-    known_name,
+    one_of,
 )
 
 
@@ -80,7 +80,7 @@ class Quantize(Training):
     epochs: Count = Field(3, description="passes over the training split; not used by ptq")
     lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
-    ranges: Annotated[str, known_name("ranges", names.RANGES), enumerated(names.RANGES)] = Field(
+    ranges: Annotated[str, one_of("ranges", names.RANGES), enumerated(names.RANGES)] = Field(
         "max", description="how the activations' ranges are found"
     )
     percentile: float = Field(99.99, gt=0, le=100, description="share of values inside the range, of ranges percentile")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compress.config.faults import faults
+from compress.config.faults import fault_lines
 from compress.config.run import OBTAINED, Run
 from compress.data import find_source, source_names
 from edge.core.errors import CompressError
@@ -88,7 +88,7 @@ def parse(kind: type[Settled], content: Mapping[str, Any], where: str) -> Settle
     try:
         return kind(**content)
     except ValidationError as fault:
-        lines = faults(fault, kind, OBTAINED)
+        lines = fault_lines(fault, kind, OBTAINED)
         head = f"{where}: {len(lines)} fault{'s' if len(lines) > 1 else ''}"
         raise CompressError("\n  ".join([head, *lines]) if len(lines) > 1 else f"{where}: {lines[0]}") from None
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from compress import names
-from compress.config.faults import faults
+from compress.config.faults import fault_lines
 from compress.config.values import (
     Count,
     Data,
@@ -16,7 +16,7 @@ from compress.config.values import (
     Strict,
     Time,
     enumerated,
-    known_name,
+    one_of,
     seconds,
 )
 from compress.methods import registry
@@ -61,7 +61,7 @@ class Training(Strict):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
-    augment: Annotated[str, known_name("augmentation", names.AUGMENTATIONS), enumerated(names.AUGMENTATIONS)] = Field(
+    augment: Annotated[str, one_of("augmentation", names.AUGMENTATIONS), enumerated(names.AUGMENTATIONS)] = Field(
         "auto", description="how training images are varied; auto: crop-flip, but none for digits, idx and npz"
     )
     attack: TrainAttack = Field(TrainAttack(), description="the attack that training images are changed by")
@@ -118,6 +118,6 @@ def in_full(method: "str | list[str]", options: dict[str, Any]) -> dict[str, Any
     except ValidationError as fault:
         kinds = [registry.options_of(name) for name in ([method] if isinstance(method, str) else method)]
         kind = next(kind for kind in kinds if kind.__name__ == fault.title)
-        raise ValueError("\n".join(faults(fault, kind))) from None
+        raise ValueError("\n".join(fault_lines(fault, kind))) from None
     except CompressError as fault:
         raise ValueError(str(fault)) from None

@@ -45,7 +45,7 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
     return validate
 
 
-def known_name(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tuple[str, ...]]") -> AfterValidator:
+def one_of(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tuple[str, ...]]") -> AfterValidator:
     """A validator of names out of those known, which are asked for at each check where they are a function."""
     return AfterValidator(
         _written(lambda name: errors.known_name(kind, name, tuple(known() if callable(known) else known)))
@@ -121,12 +121,12 @@ Method = Annotated[
 ]
 TeacherMethod = Annotated[
     str,
-    known_name("method", registry.teacher_methods),
+    one_of("method", registry.teacher_methods),
     names.SchemaOnDemand(lambda: _enum(registry.teacher_methods())),
 ]
 Target = Annotated[str, AfterValidator(_written(targets.get)), names.SchemaOnDemand(lambda: _enum(targets.names()))]
 Dialect = Annotated[str, AfterValidator(_written(_dialect)), names.SchemaOnDemand(lambda: _enum(targets.dialects()))]
-Device = Annotated[str, known_name("device", targets.DEVICES), enumerated(targets.DEVICES)]
+Device = Annotated[str, one_of("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -20,7 +20,7 @@ from compress.data import split_name
 from compress.data.cache import remembered_fingerprint
 from compress.data.dataset import Dataset, integers
 from compress.data.files import existing_path, read_safely
-from compress.data.npz import channels_first, on_grid
+from compress.data.npz import as_levels, channels_first
 from edge.core.errors import CompressError
 
 #: The arrays of an npz: images, labels.
@@ -87,7 +87,7 @@ def _npz(name: str, path: str) -> ExtraImages:
                 f"{where}: has {', '.join(held) or 'nothing'}; name the images image, images or x_train, their labels "
                 f"label, labels or y_train"
             )
-        images = channels_first(on_grid(_array(file, keys[0]), where), where)
+        images = channels_first(as_levels(_array(file, keys[0]), where), where)
         labels = integers(where, _array(file, keys[1]), len(images)) if keys[1] in held else None
     if len(images) == 0:
         raise CompressError(f"{where}: holds no image; leave extra out")

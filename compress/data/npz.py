@@ -56,11 +56,11 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
                 raise CompressError(f"{where}: y_{part} has {numbers} labels for {count} images; give one an image")
             official[part] = np.arange(end - count, end)
     classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
-    images = np.ascontiguousarray(channels_first(on_grid(images, where), where))
+    images = np.ascontiguousarray(channels_first(as_levels(images, where), where))
     return assemble_dataset(KIND, where, images, labels, official, classes)
 
 
-def on_grid(images: np.ndarray, where: str) -> np.ndarray:
+def as_levels(images: np.ndarray, where: str) -> np.ndarray:
     """uint8 images; floats only when each is exactly k/255 in its own type, so that nothing is rounded."""
     if images.dtype == np.uint8:
         return images

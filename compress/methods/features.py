@@ -18,7 +18,7 @@ def covariance(f: Tensor) -> Tensor:
     return centred.T @ centred / (len(f) - 1)
 
 
-def within(f: Tensor, y: Tensor) -> Tensor:
+def covariance_within(f: Tensor, y: Tensor) -> Tensor:
     """The part of `covariance` within classes: of features less the mean of their class in the batch; (D,D)."""
     same = (y[:, None] == y[None]).to(f.dtype)
     centred = f - (same / same.sum(1, keepdim=True)) @ f
@@ -29,7 +29,7 @@ def scatters(f: Tensor, y: Tensor, kind: str) -> list[Tensor]:
     """`total`: [covariance]; `within`, `between`: [that part of it]; `both`: the two parts, whose sum is the total."""
     if kind == "total":
         return [covariance(f)]
-    inside = within(f, y)
+    inside = covariance_within(f, y)
     if kind == "within":
         return [inside]
     between = covariance(f) - inside

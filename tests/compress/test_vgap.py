@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.methods import registry
-from compress.methods.features import ENOUGH, covariance, gap, gram, misfit, principal_directions, within
+from compress.methods.features import ENOUGH, covariance, covariance_within, gap, gram, misfit, principal_directions
 from compress.methods.vgap import VarianceGap
 from compress.networks.base import Features
 from compress.numerics.seeds import generator
@@ -58,11 +58,11 @@ def naive_within(f: Tensor, y: Tensor) -> list[list[float]]:
 def test_within_and_between_add_up_to_the_whole_and_agree_with_loops() -> None:
     g = torch.Generator().manual_seed(3)
     f, y = torch.randn(20, 4, generator=g, dtype=torch.float64), torch.randint(0, 3, (20,), generator=g)
-    torch.testing.assert_close(within(f, y), torch.tensor(naive_within(f, y), dtype=torch.float64))
+    torch.testing.assert_close(covariance_within(f, y), torch.tensor(naive_within(f, y), dtype=torch.float64))
     one = torch.zeros(20, dtype=torch.int64)  # a single class has all its variance within
-    torch.testing.assert_close(within(f, one), covariance(f))
+    torch.testing.assert_close(covariance_within(f, one), covariance(f))
     alone = torch.arange(20)  # classes of one image have none
-    assert float(within(f, alone).abs().max()) == 0
+    assert float(covariance_within(f, alone).abs().max()) == 0
 
 
 @pytest.mark.parametrize("scatter", ["within", "between", "both"])

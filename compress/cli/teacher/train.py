@@ -12,7 +12,7 @@ from compress.cli.options import (
     extra_option,
     pace_options,
     stage_options,
-    teacher_methods,
+    teacher_method_names,
     training_options,
 )
 
@@ -27,7 +27,7 @@ from compress.cli.options import (
     ],
 )
 @click.option("--model", type=MODEL, help="Architecture.")
-@click.option("--method", type=Name("method", teacher_methods()), help="Objective it is trained with.")
+@click.option("--method", type=Name("method", teacher_method_names()), help="Objective it is trained with.")
 @extra_option
 @training_options
 @pace_options
