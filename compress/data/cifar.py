@@ -87,7 +87,11 @@ def cifar(release: Release, path: "str | None") -> Dataset:
 
 
 def _read(release: Release, root: Path, where: str) -> Dataset:
-    members = {Path(name).name: name for name in file_names(root) if _is_part(release, root, name)}
+    members = {
+        path.name: name
+        for name, path in ((name, Path(name)) for name in file_names(root))
+        if path.name in release.files and (root.is_dir() or path.parent.name == release.folder)
+    }
     _all_there(release, list(members), where)
     objects = {
         Path(name).name: loads_data_only(content, f"{where}: {Path(name).name}")
@@ -101,11 +105,6 @@ def _read(release: Release, root: Path, where: str) -> Dataset:
     return assemble_dataset(
         release.kind, where, images, labels, official, _classes(objects[release.meta], release, where)
     )
-
-
-def _is_part(release: Release, root: Path, name: str) -> bool:
-    """Whether the file is one of the release's: in an archive, inside the release's folder."""
-    return Path(name).name in release.files and (root.is_dir() or Path(name).parent.name == release.folder)
 
 
 def _all_there(release: Release, present: "list[str]", where: str) -> None:

@@ -68,8 +68,18 @@ def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_s
             f"extra {extra.name}: its classes stand in another order than those of {dataset.name} "
             f"({', '.join(dataset.classes[:3])}, …); bring them into that order"
         )
-    _refuse_labels(extra, dataset)
-    _refuse_share(extra, fraction, batch_size)
+    if extra.labels is not None and (outside := (extra.labels < 0) | (extra.labels >= classes)).any():
+        at = int(np.flatnonzero(outside)[0])
+        raise CompressError(
+            f"extra {extra.name}: image {at} has label {extra.labels[at]}, {dataset.name} has classes 0…{classes - 1}; "
+            f"give images of these classes, or no labels"
+        )
+    count = round(fraction * batch_size)
+    if not 0 < count < batch_size:
+        raise CompressError(
+            f"extra.fraction {fraction}: of batches of {batch_size} that is {count} images, where each needs extra and "
+            f"training images; give between {1 / batch_size:.3g} and {1 - 1 / batch_size:.3g}"
+        )
     _refuse_held_out(extra, dataset)
     return replace(extra, fraction=fraction)
 
@@ -132,27 +142,6 @@ def _fingerprint(images: np.ndarray, labels: "np.ndarray | None") -> str:
     if labels is not None:
         h.update(labels.astype("<i8").tobytes())
     return h.hexdigest()
-
-
-def _refuse_labels(extra: ExtraImages, dataset: Dataset) -> None:
-    if extra.labels is None:
-        return
-    outside = np.flatnonzero((extra.labels < 0) | (extra.labels >= len(dataset.classes)))
-    if len(outside):
-        at = int(outside[0])
-        raise CompressError(
-            f"extra {extra.name}: image {at} has label {extra.labels[at]}, {dataset.name} has classes "
-            f"0…{len(dataset.classes) - 1}; give images of these classes, or no labels"
-        )
-
-
-def _refuse_share(extra: ExtraImages, fraction: float, batch_size: int) -> None:
-    count = round(fraction * batch_size)
-    if not 0 < count < batch_size:
-        raise CompressError(
-            f"extra.fraction {fraction}: of batches of {batch_size} that is {count} images, where each needs extra and "
-            f"training images; give between {1 / batch_size:.3g} and {1 - 1 / batch_size:.3g}"
-        )
 
 
 def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> None:

@@ -137,13 +137,10 @@ class Ensemble(Classifier):
         self.has_features = all(member.has_features for member in members)
 
     def forward_features(self, x: Tensor) -> Features:
-        members = [member.forward_features(x) for member in self._members()]
+        members: list[Features] = [member.forward_features(x) for member in self.members]  # type: ignore[operator]
         scores = torch.stack([_single(each.logits).log_softmax(1) for each in members])
         pooled = torch.cat([_single(each.pooled) for each in members], 1)
         return Features(scores.logsumexp(0) - math.log(len(members)), pooled, members[0].stages)
-
-    def _members(self) -> list[Classifier]:
-        return list(self.members)  # type: ignore[arg-type]
 
 
 def _single(values: Tensor) -> Tensor:

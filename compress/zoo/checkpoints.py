@@ -45,7 +45,7 @@ def read_checkpoint(path: Path) -> Any:
     """
     head = _head(path)
     _refuse_other_kinds(path, head)
-    if path.suffix == ".safetensors" or _is_safetensors(head):
+    if path.suffix == ".safetensors" or (head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27):
         return _read_safetensors(path)
     return _read_torch(path, zipped=head.startswith(b"PK"), pickled=head.startswith(b"\x80"))
 
@@ -92,10 +92,6 @@ def _members(path: Path) -> str:
     except tarfile.TarError:
         return ", damaged"
     return f" holding {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else ", empty"
-
-
-def _is_safetensors(head: bytes) -> bool:
-    return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -45,8 +45,8 @@ def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None)
     networks = {network.model: network for network in _candidates(state)}
     if not networks:
         raise CompressError(
-            f"{path}: {_summary(state)} fit no architecture known here; name one with --arch, or give a factory "
-            f"module:function as the source and this file as --weights"
+            f"{path}: its {len(state.weights)} tensors ({_few(list(state.weights))}) fit no architecture known here; "
+            f"name one with --arch, or give a factory module:function as the source and this file as --weights"
         )
     if len(networks) > 1:
         raise CompressError(
@@ -190,8 +190,3 @@ def _matched(
 
 def _few(names: "list[str] | tuple[str, ...]") -> str:
     return ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
-
-
-def _summary(state: ForeignWeights) -> str:
-    """The weights in a few words: how many tensors, beginning with which."""
-    return f"its {len(state.weights)} tensors ({_few(list(state.weights))})"

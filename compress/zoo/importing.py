@@ -45,21 +45,15 @@ def import_network(
     model = arch or (entry.model if entry else None)
     if weights.mean is not None and model is not None and "+normalize" not in model:
         model += "+normalize"
-    network = (
-        detect.detect_network(weights, path)
-        if model is None
-        else _fit(weights, path, model, published=entry is not None)
-    )
+    if model is not None and entry is not None:  # published files may hold more, which their own loader ignores too
+        network = detect.fit_architecture(weights, path, model)
+    else:
+        network = detect.detect_network(weights, path, model)
     if entry is not None and network.classes != entry.classes:
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
         )
     return _normalized(network, weights, normalize, entry.normalization if entry else "")
-
-
-def _fit(weights: ForeignWeights, path: Path, model: str, *, published: bool) -> detect.DetectedNetwork:
-    """Published files may carry more than the network, which their own loader ignores too."""
-    return detect.fit_architecture(weights, path, model) if published else detect.detect_network(weights, path, model)
 
 
 def _state(path: Path, key: "str | None") -> ForeignWeights:

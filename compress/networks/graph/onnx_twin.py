@@ -52,17 +52,18 @@ class GraphTwin(Classifier):
                 self.quantizers[_key(node)] = _quantizer(node, constants)
 
     def forward_features(self, x: Tensor) -> Features:
-        logits = torch.cat([self._padded(part) for part in x.split(self.batch)]) if self.batch else self._run(x)
+        if self.batch:
+            blank = x.new_zeros((-len(x) % self.batch, *x.shape[1:]))
+            parts = torch.cat([x, blank]).split(self.batch) if len(blank) else x.split(self.batch)
+            logits = torch.cat([self._run(part) for part in parts])[: len(x)]
+        else:
+            logits = self._run(x)
         return Features(logits, logits.new_zeros((len(logits), 0)), ())
 
     def output(self, x: Tensor) -> Tensor:
         """What the file gives for images (B,C,H,W): logits (B,K), or probabilities."""
         logits: Tensor = self(x)
         return logits.softmax(1) if self.probabilities else logits
-
-    def _padded(self, x: Tensor) -> Tensor:
-        missing = self.batch - len(x)
-        return self._run(torch.cat([x, x.new_zeros((missing, *x.shape[1:]))]) if missing else x)[: len(x)]
 
     def _run(self, x: Tensor) -> Tensor:
         values = {self.entry: x}
@@ -91,7 +92,17 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     proto = _parsed(content, where)
     graph = proto.graph
     opset = next(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
-    nodes = [_node(entry, opset) for entry in graph.node]
+    nodes = [
+        Node(
+            entry.name,
+            entry.op_type,
+            tuple(entry.input),
+            tuple(entry.output),
+            {attribute.name: helper.get_attribute_value(attribute) for attribute in entry.attribute},
+            opset,
+        )
+        for entry in graph.node
+    ]
     _check(graph.node, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
     halves = half_types(nodes, _half_constants(graph))
@@ -120,11 +131,6 @@ def _parsed(content: bytes, where: str) -> onnx.ModelProto:
         return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
     except Exception as fault:  # protobuf's exceptions share no base class
         raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
-
-
-def _node(entry: Any, opset: int) -> Node:
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in entry.attribute}
-    return Node(entry.name, entry.op_type, tuple(entry.input), tuple(entry.output), attributes, opset)
 
 
 def _check(entries: Sequence[Any], where: str) -> None:
