@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from compress import names
+from compress.methods.lazy import Classifier, Tensor
 from edge.core import errors
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from compress.methods.objective import Addition, Objective
-    from compress.networks.base import Classifier
 
 
 class MethodOptions(BaseModel):

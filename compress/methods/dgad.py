@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Method, Taught, Weight
-from compress.methods.lazy import torch
+from compress.methods.lazy import Tensor, torch
 from compress.methods.objective import stateless
 from compress.methods.scores import divergences, from_teacher_there
 from compress.methods.views import Terms, Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Dgad(Taught):

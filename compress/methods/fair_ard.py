@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Added, Host, Method, Weight
-from compress.methods.lazy import torch
+from compress.methods.lazy import Tensor, torch
 from compress.methods.objective import Addition
 from compress.methods.views import Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HOST = "ard"
 

@@ -20,19 +20,14 @@ the student anchors).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from compress.methods.base import Added, Host, Method, Positive, Preparation, Weight
-from compress.methods.lazy import functional, torch
+from compress.methods.lazy import Classifier, Tensor, functional, torch
 from compress.methods.objective import Addition
 from compress.methods.views import Terms, Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 HOST = "rslad"
 

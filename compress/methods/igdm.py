@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Added, Host, Method, Weight
+from compress.methods.lazy import Tensor
 from compress.methods.objective import Addition
 from compress.methods.scores import divergences
 from compress.methods.views import Terms, Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HOST = "adaad"
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Method, Share, Taught
-from compress.methods.lazy import torch
+from compress.methods.lazy import Classifier, Tensor, torch
 from compress.methods.objective import Objective, Search
 from compress.methods.scores import divergences, from_labels
 from compress.methods.views import Terms, TrainingBatch, Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 
 class Mtard(Taught):

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Method, Positive, Supervised, Weight
+from compress.methods.lazy import Classifier, Tensor, torch
 from compress.methods.objective import InnerAttack, Objective, Search
 from compress.methods.scores import from_labels, smoothed_cross_entropy
 from compress.methods.views import Terms, TrainingBatch, Views
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 
 class NFgsm(Supervised):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from compress.methods.base import Method, Supervised
+from compress.methods.lazy import Classifier
 from compress.methods.objective import Objective, Search
 from compress.methods.scores import from_labels, smoothed_cross_entropy
 from compress.methods.views import Terms, TrainingBatch, Views
-
-if TYPE_CHECKING:
-    from compress.networks.base import Classifier
 
 
 class Normal(Supervised):

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from compress.methods.base import Preparation
-from compress.methods.lazy import torch
+from compress.methods.lazy import Classifier, Features, Tensor, torch
 from compress.methods.views import Terms, TrainingBatch, Views
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from compress.attacks.contract import Model
     from compress.attacks.losses import ImageLoss
-    from compress.networks.base import Classifier, Features
 
 Own = TypeVar("Own", bound="Stateful")
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress import names
 from compress.methods.base import Method, MethodOptions, Preparation
+from compress.methods.lazy import Classifier, Tensor
 from compress.methods.objective import Combined, Objective
 from edge.core import errors, plugins
 from edge.core.errors import CompressError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 
 def find_method(name: str) -> Method:

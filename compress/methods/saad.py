@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from compress.methods.base import Method, Preparation, Taught, Weight
 from compress.methods.igdm import gradient_misfit
-from compress.methods.lazy import functional, torch
+from compress.methods.lazy import Classifier, Tensor, functional, torch
 from compress.methods.objective import Objective, Search, StatelessObjective
 from compress.methods.scores import divergence_of_halves, divergences, followed
 from compress.methods.views import Terms, TrainingBatch, Views
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 
 class Saad(Taught):

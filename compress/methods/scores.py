@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from compress.methods.lazy import functional, torch
+from compress.methods.lazy import Classifier, Tensor, functional, torch
 from compress.methods.objective import Search
 from compress.methods.views import TrainingBatch
 from edge.core.errors import CompressError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier
 
 
 def divergences(teacher: Tensor, student: Tensor) -> Tensor:

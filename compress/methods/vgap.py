@@ -18,21 +18,16 @@ averaged.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from compress.methods.base import Added, Host, Method, Preparation, Weight
-from compress.methods.lazy import torch
+from compress.methods.lazy import Classifier, Features, Tensor, torch
 from compress.methods.objective import Addition
 from compress.methods.views import Terms, Views
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier, Features
-
-    Pair = tuple[Features, Features]
+Pair = tuple[Features, Features]
 
 HOST = "rslad"
 

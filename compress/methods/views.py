@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from compress.methods.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.networks.base import Classifier, Features
+from compress.methods.lazy import Classifier, Features, Tensor, torch
 
 #: A loss by named terms: (B,) has one value an image, averaged over the batch; () is a statistic of the whole batch.
 Terms = dict[str, "Tensor"]
