@@ -80,7 +80,9 @@ def test_a_method_takes_an_ensemble_for_its_teacher() -> None:
     student, members = Tiny(4, 9), [Tiny(3, 1), Tiny(5, 2)]
     given, x_adv = batch(Ensemble(members))
     options = {"projection": "learned"}
-    method = registry.build_objective("vgap", options, student, Ensemble(members), [given.x], images=7).double()
+    method = registry.build_objective("vgap", options, student, Ensemble(members), [given.x], images=7).to(
+        torch.float64
+    )
     parts = method.parts(student, given, x_adv)
     mean = torch.stack([member(given.x).softmax(1) for member in members]).mean(0)
     kl = (mean * (mean.log() - student(given.x).log_softmax(1))).sum(1).mean()
