@@ -3,18 +3,18 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from compress import data
 from compress.data import extra, split_name
-from compress.data.dataset import Dataset
-from compress.networks import network_files
-from compress.networks.base import Classifier, Ensemble
-from compress.networks.graph.onnx_twin import OnnxClassifier
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
+
+if TYPE_CHECKING:  # torch enters when a network is loaded, not when one is planned
+    from compress.data.dataset import Dataset
+    from compress.networks.base import Classifier
 
 TORCH_STAGES = ("teacher", "student", "quantized")
 
@@ -36,12 +36,15 @@ class ReadsData(Protocol):
         """What decides the result."""
 
 
-def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> Classifier:
+def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> "Classifier":
     """The torch module of a teacher, student or quantized stage, in evaluation mode, gradients by weights off.
 
     float32 NCHW in [0, 1] → logits. A quantized stage gives the fake-quantized twin of that
     INT8 dialect (`targets.dialects()`).
     """
+    from compress.networks import network_files
+    from compress.networks.graph.onnx_twin import OnnxClassifier
+
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
     architecture = network_files.read_architecture(stage.path)
     if architecture["model"] == network_files.ONNX:
@@ -104,11 +107,13 @@ def read_role(role: str, given: Folders, kinds: Sequence[str]) -> dict[str, Stag
 
 def load_role(role: str, stages: Mapping[str, Stage]) -> "Classifier | None":
     """The network of that role, the ensemble of several, None where there is none."""
+    from compress.networks.base import Ensemble
+
     members = [load(stages[one]) for one in numbered(role, stages)]
     return Ensemble(members).eval() if len(members) > 1 else next(iter(members), None)
 
 
-def load_data(name: str, *stages: Stage) -> Dataset:
+def load_data(name: str, *stages: Stage) -> "Dataset":
     """The dataset of that name, once every stage was found to be made from the same images and split."""
     dataset = data.load_dataset(name)
     want = dataset.as_plan()
@@ -126,8 +131,10 @@ def load_data(name: str, *stages: Stage) -> Dataset:
     return dataset
 
 
-def _fits(teacher: Stage, dataset: Dataset) -> None:
+def _fits(teacher: Stage, dataset: "Dataset") -> None:
     """Whether an imported network takes these images and tells these classes apart."""
+    from compress.networks import network_files
+
     about = network_files.read_architecture(teacher.path)
     known, here = about["classes"], list(dataset.classes)
     if len(known) != len(here):

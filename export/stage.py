@@ -7,8 +7,6 @@ from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
-from export import contract
-from export.targets.onnx import adopt
 
 
 @dataclass(frozen=True)
@@ -18,9 +16,16 @@ class ExportInputs:
     model: "Path | str"
 
 
+def is_onnx_file(model: "Path | str") -> bool:
+    """Whether it is an ONNX file and no stage."""
+    return Path(model).suffix == ".onnx" and not Path(model).is_dir()
+
+
 def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:
     """What decides the result."""
-    if adopt.is_onnx_file(inputs.model):
+    if is_onnx_file(inputs.model):
+        from export.targets.onnx import adopt
+
         return adopt.plan_adopted(config, inputs.model)
     return plan_of("exported", config, {"model": _read(inputs)})
 
@@ -30,13 +35,17 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
     An `.onnx` file in its place is adopted as it is (`export.targets.onnx.adopt`).
     """
-    if adopt.is_onnx_file(inputs.model):
+    if is_onnx_file(inputs.model):
+        from export.targets.onnx import adopt
+
         return adopt.adopt_file(config, inputs.model, out, replace=replace)
     source = _read(inputs)
     target = targets.get(config.target)
     emit = targets.emitter_of(target)
 
     def make(work: Work) -> None:
+        from export import contract
+
         dataset = load_data(config.data, source)
         emission = emit(target, work, source, dataset, config)
         work.metrics = emission.metrics

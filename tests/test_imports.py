@@ -46,6 +46,17 @@ def test_the_recorder_sees_what_is_imported():
     assert not {"torch", "numpy", "onnx", "onnxruntime"} & tops
 
 
+@pytest.mark.parametrize("which", ["tiny", "quickstart", "cifar10-quick"])
+def test_a_run_is_surveyed_without_torch(which: str, tmp_path: Path):
+    config = Path(__file__).parent.parent / "configs" / f"{which}.yaml"
+    code, tops, modules, text = imported(
+        ["run", str(config), "--data", "digits", "--dry-run", "--out", str(tmp_path / "r")]
+    )
+    assert code == 0 and "verified/onnx-cpu" in text and not list(tmp_path.iterdir())
+    assert not {"torch", "onnx", "onnxruntime", "safetensors"} & tops
+    assert "compress.stages.distill" in modules and "compress.training" not in modules
+
+
 def test_the_entry_point_takes_interrupts_over_before_it_imports_anything():
     script = "import sys, compress.__main__; print(*(set(sys.modules) & {'click', 'json', 'compress.cli', 'pathlib'}))"
     without_site = [sys.executable, "-S", "-c", script]

@@ -42,9 +42,9 @@ def attack(
     Without a STUDENT, an artifact's twin is made from its own graph. With --host every forward pass of an artifact is
     the board's, every backward pass this machine's.
     """
-    from compress.cli.stage import inherited, make, settle
+    from compress.cli.stage import inherited, place, settle, show
     from compress.config import AttackConfig
-    from compress.stages.attack import AttackInputs
+    from compress.stages import attack as stage
     from edge.core.errors import CompressError
 
     if student is None and not exported:
@@ -55,4 +55,5 @@ def attack(
     settled = settle(AttackConfig, "attack", shared, flags, base)
     if host:
         boards.check_device("jetson", [host])
-    make("compress.stages.attack", settled, AttackInputs(student, quantized, exported, host, python), shared)
+    out, complete = place(shared)
+    show(stage.run(settled, stage.AttackInputs(student, quantized, exported, host, python), out), complete, shared)

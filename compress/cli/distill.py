@@ -58,12 +58,13 @@ def distill(
 
     Dataset and radius are the teacher's where neither a flag nor --config gives them.
     """
-    from compress.cli.stage import inherited, make, settle
+    from compress.cli.stage import inherited, place, settle, show
     from compress.config import StudentConfig
-    from compress.stages.distill import StudentInputs
+    from compress.stages import distill as stage
 
     if allow_non_robust:
         flags["teacher_floor"] = 0.0
     base = inherited(teachers[0], ["teacher", "student"], ["data", "threat"]) if teachers else {}
     settled = settle(StudentConfig, "student", shared, flags, base)
-    make("compress.stages.distill", settled, StudentInputs(teachers, clean_teacher), shared)
+    out, complete = place(shared)
+    show(stage.run(settled, stage.StudentInputs(teachers, clean_teacher), out), complete, shared)

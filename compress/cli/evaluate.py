@@ -64,17 +64,17 @@ def evaluate(
     from compress.config import EvaluateConfig
     from compress.folders import TORCH_STAGES
     from compress.numerics import ranks
-    from compress.stages.evaluate import EvaluateInputs, read_evaluation
+    from compress.stages import evaluate as evaluating
 
     flags["attack"] = list(attack) or None
     flags["curve"] = [eps.strip() for eps in curve.split(",")] if curve else None
     base = stage.inherited(model, TORCH_STAGES, ["data", "threat"])
     settled = stage.settle(EvaluateConfig, "evaluate", shared, flags, base)
-    assert shared.out is not None  # click requires it
-    made, complete = stage.run("compress.stages.evaluate", settled, EvaluateInputs(model, others), shared.out)
+    out, complete = stage.place(shared)
+    made = evaluating.run(settled, evaluating.EvaluateInputs(model, others), out)
     if ranks.rank() > 0:  # the folder is rank 0's, and so is the word
         return
-    figures = read_evaluation(made)
+    figures = evaluating.read_evaluation(made)
     if shared.as_json:
         click.echo(stage.as_json(made, complete, evaluation=figures))
     else:

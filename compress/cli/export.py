@@ -39,9 +39,9 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
 
     An ONNX file that was made elsewhere is adopted: its very bytes, held against the dataset and its labels.
     """
-    from compress.cli.stage import inherited, make, settle
+    from compress.cli.stage import inherited, place, settle, show
     from compress.config import ExportConfig
-    from export.stage import ExportInputs
+    from export import stage
 
     base = (
         {} if model.suffix == ".onnx" and not model.is_dir() else inherited(model, ["teacher", "student", "quantized"])
@@ -50,7 +50,8 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     if every:
         _every(settled, shared, model, [name for name in ("target", "precision") if flags[name] is not None])
     else:
-        make("export.stage", settled, ExportInputs(model), shared)
+        out, complete = place(shared)
+        show(stage.run(settled, stage.ExportInputs(model), out), complete, shared)
 
 
 def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[str]") -> None:

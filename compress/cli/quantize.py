@@ -59,14 +59,13 @@ def quantize(
     from compress.cli import stage
     from compress.cli.show import head, metric_lines, sensitivity_lines
     from compress.config import QuantizeConfig
+    from compress.stages import quantize as quantizing
     from compress.stages import sensitivity as record
-    from compress.stages.quantize import QuantizeInputs
 
     flags |= {"float_layers": list(float_layers) or None, "sensitivity": sensitivity or None}
     settled = stage.settle(QuantizeConfig, "quantize", shared, flags, stage.inherited(student, ["student", "teacher"]))
-    assert shared.out is not None  # click requires it
-    inputs = QuantizeInputs(student, teachers, clean_teacher)
-    made, complete = stage.run("compress.stages.quantize", settled, inputs, shared.out)
+    out, complete = stage.place(shared)
+    made = quantizing.run(settled, quantizing.QuantizeInputs(student, teachers, clean_teacher), out)
     measured = record.read_sensitivity(made)
     if shared.as_json:
         click.echo(stage.as_json(made, complete, **({"sensitivity": measured} if measured else {})))

@@ -1,6 +1,5 @@
 """One stage from the command line: its config from flags, file and input folder; then its run, then its result."""
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,17 +71,15 @@ def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def make(module: str, settled: Any, inputs: Any, shared: Shared) -> None:
-    """Run the stage of `module` into `--out` and print what came of it."""
-    assert shared.out is not None  # click requires it
-    stage, complete = run(module, settled, inputs, shared.out)
+def place(shared: Shared) -> tuple[Path, bool]:
+    """The folder of the stage, which click requires, and whether a complete one stands there already."""
+    assert shared.out is not None
+    return shared.out, (shared.out / artifact.MANIFEST).is_file()
+
+
+def show(stage: artifact.Stage, complete: bool, shared: Shared) -> None:
+    """Print what came of a stage."""
     click.echo(as_json(stage, complete) if shared.as_json else "\n".join([head(stage, complete), *metric_lines(stage)]))
-
-
-def run(module: str, settled: Any, inputs: Any, out: Path) -> tuple[artifact.Stage, bool]:
-    """The stage of `module` in `out`, and whether it was complete already."""
-    complete = (out / artifact.MANIFEST).is_file()
-    return importlib.import_module(module).run(settled, inputs, out), complete
 
 
 def as_object(stage: artifact.Stage, complete: bool, **more: Any) -> dict[str, Any]:

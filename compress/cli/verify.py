@@ -10,6 +10,7 @@ from compress.cli import boards, latency
 from compress.cli.lazy import Verb
 from compress.cli.options import FOLDER, Name, Shared, require_options, stage_options
 from edge.core import targets
+from edge.core.artifact import MANIFEST
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def verify(
     from compress.cli.show import head
     from compress.cli.show_verified import side_by_side
     from compress.config import VerifyConfig
+    from compress.stages import verify as verification
     from edge.statement.gate import GateJudgement, GateTerms
-    from edge.verify.verify import VerifyInputs
 
     terms = GateTerms.read(require, allow, against, margin, strict)
     timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
@@ -94,10 +95,11 @@ def verify(
         ]
         verified = boards.verify(there, attack_set, python)
     else:
-        verified = [
-            stage.run("compress.stages.verify", config.semantic(), VerifyInputs(folder, attack_set), out)
-            for (_, folder, config), out in zip(asked, places, strict=True)
-        ]
+        verified = []
+        for (_, folder, config), out in zip(asked, places, strict=True):
+            complete = (out / MANIFEST).is_file()
+            made = verification.run(config.semantic(), verification.VerifyInputs(folder, attack_set), out)
+            verified.append((made, complete))
     found = [(made, complete, GateJudgement.of(made.path, terms)) for made, complete in verified]
 
     several = len(found) > 1

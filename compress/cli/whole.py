@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from compress import chain, layout
+from compress import chain
 from compress.cli import boards, gates
 from compress.cli.show import figures
 from compress.config import Run
@@ -16,8 +16,8 @@ from edge.statement.gate import requirement_cases
 
 def preview(settled: Run, root: Path, start: "str | None", as_json: bool) -> None:
     """Print how every stage stands; nothing is made, not even folders."""
-    steps = layout.steps(settled, root)
-    states = chain.survey(steps, layout.downstream(steps, start) if start else chain.NONE)
+    steps = chain.steps(settled, root)
+    states = chain.survey(steps, chain.downstream(steps, start) if start else chain.NONE)
     if not as_json:
         click.echo("\n".join(chain.lines(states)))
         return

@@ -1,13 +1,13 @@
 """The student stage: a lightweight network trained against a frozen teacher."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress import names
 from compress.config import StudentConfig
-from compress.folders import Folders, plan_of, read_role
+from compress.folders import Folders, lineage, plan_of, read_role
 from compress.methods import registry
-from compress.training.train import train
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
@@ -32,7 +32,16 @@ def plan(config: StudentConfig, inputs: StudentInputs) -> Plan:
 
 def run(config: StudentConfig, inputs: StudentInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Train a student into `out`."""
-    return train("student", config, _read(config, inputs), out, replace=replace)
+    from compress import training
+    from compress.numerics import ranks
+    from compress.stages.network_training import train_network
+
+    stages = _read(config, inputs)
+    make = functools.partial(train_network, "student", config, stages)
+    keep = training.kept(config)
+    return ranks.build(
+        out, plan_of("student", config, stages), make, lineage=lineage(config, stages), keep=keep, replace=replace
+    )
 
 
 def _read(config: StudentConfig, inputs: StudentInputs) -> dict[str, Stage]:

@@ -1,11 +1,11 @@
 """The teacher stage: a network trained without a teacher of its own."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.config import TeacherConfig
-from compress.folders import plan_of
-from compress.training.train import train
+from compress.folders import lineage, plan_of
 from edge.core.artifact import Plan, Stage
 
 
@@ -21,4 +21,12 @@ def plan(config: TeacherConfig, inputs: TeacherInputs) -> Plan:
 
 def run(config: TeacherConfig, inputs: TeacherInputs, out: "Path | str", *, replace: bool = False) -> Stage:
     """Train a robust teacher from scratch into `out`."""
-    return train("teacher", config, {}, out, replace=replace)
+    from compress import training
+    from compress.numerics import ranks
+    from compress.stages.network_training import train_network
+
+    make = functools.partial(train_network, "teacher", config, {})
+    keep = training.kept(config)
+    return ranks.build(
+        out, plan_of("teacher", config, {}), make, lineage=lineage(config, {}), keep=keep, replace=replace
+    )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -58,7 +58,14 @@ def fit(
     teachers = (teacher, clean_teacher)
     loop = _Loop(student, objective, teachers, data, config, eps=eps, seed=seed, work=work, label=label, extra=extra)
     with interrupt.deferred():
-        loop.run()
+        loop.begin()
+        with Progress(label, config.epochs * loop.update.supply.steps) as loop.bar:
+            loop.bar.step(loop.steps_done())
+            while not loop.done():
+                loop.train_epoch()
+                loop.validate()
+        if loop.events is not None:
+            loop.events.close()
     return loop.finish(measure)
 
 
@@ -122,11 +129,12 @@ class _Loop:
         }
         self.compiled = False
         self.step_seconds: list[float] = []  # of this process
+        self.bar: Progress
 
     # ------------------------------------------------------------------------------------------ from start to end
 
-    def run(self) -> None:
-        """Until the last epoch, the end of the budget, a collapse or a signal."""
+    def begin(self) -> None:
+        """Where a killed attempt has stopped, in the arithmetic of its beginning; or afresh."""
         self.state = checkpoint.resume(self.work, self.parts, self.where)
         if self.state.changed:
             changed = ", ".join(f"{name} {change}" for name, change in self.state.changed.items())
@@ -136,13 +144,6 @@ class _Loop:
         self.clock.reserve = self.state.validation_seconds
         self.saved = time.monotonic()
         self.events = watch.opened(self.config.tensorboard and ranks.rank() == 0, self.work, self.label)
-        with Progress(self.label, self.config.epochs * self.update.supply.steps) as self.bar:
-            self.bar.step(self.state.epoch * self.update.supply.steps + self.state.step)
-            while not self._done():
-                self._pass()
-                self._validate()
-        if self.events is not None:
-            self.events.close()
 
     def finish(self, measure: "Callable[[], dict[str, Any]] | None") -> dict[str, Any]:
         """Leave the student at its best epoch; what the manifest says of the training."""
@@ -210,7 +211,8 @@ class _Loop:
         steps = 1 if self.objective.single_step(self.config.attack) else self.config.attack.steps
         return passes.fastest(self.update.passes, search, x, steps * self.objective.attacks)
 
-    def _done(self) -> bool:
+    def done(self) -> bool:
+        """The last epoch is over, or the budget, or robustness has collapsed."""
         state = self.state
         if state.collapse or state.epoch >= self.config.epochs:
             return True
@@ -218,16 +220,24 @@ class _Loop:
 
     # ------------------------------------------------------------------------------------------ one epoch
 
-    def _pass(self) -> None:
+    def train_epoch(self) -> None:
         """What is left of an epoch over the training images, or as much of it as the budget allows."""
         update, state, steps = self.update, self.state, self.update.supply.steps
         all_steps = self.config.epochs * steps
         while state.step < steps:
             began = time.monotonic()
             chosen = update.supply.chosen(state.epoch, state.step)
-            position = self.clock.position(self._steps_done(), all_steps)
+            position = self.clock.position(self.steps_done(), all_steps)
             lr = self.config.lr * schedule.share(self.config, position, all_steps)
-            self._add(self._step(chosen, lr, position / all_steps))
+            parts: dict[str, Tensor] | None = None
+            try:
+                parts = update(chosen, state.epoch, state.step, lr, position / all_steps)
+            except RuntimeError as fault:
+                if not watch.exhausted(fault):
+                    raise
+            if parts is None:  # out of the handler, whose traceback would keep the batch that did not fit
+                self._refuse_batch(chosen, lr, position / all_steps)
+            self._add(parts)
             self._look()
             state.step += 1
             self.step_seconds.append(time.monotonic() - began)
@@ -239,19 +249,13 @@ class _Loop:
                 break
         update.finite.check(state.epoch, self.config.lr)
 
-    def _step(self, chosen: Tensor, lr: float, progress: float) -> dict[str, Tensor]:
-        """One update; a batch that memory cannot hold is answered with the size that it can."""
-        epoch, step = self.state.epoch, self.state.step
-        try:
-            return self.update(chosen, epoch, step, lr, progress)
-        except RuntimeError as fault:
-            if not watch.exhausted(fault):
-                raise
+    def _refuse_batch(self, chosen: Tensor, lr: float, progress: float) -> NoReturn:
+        """A batch that memory cannot hold is answered with the size that it can."""
         if ranks.world() > 1:  # the others are in an exchange that this one does not come to
             raise CompressError(f"batch_size {len(chosen)}: out of memory on rank {ranks.rank()}; give less")
-        # out of the handler, whose traceback would keep the batch that did not fit
-        found = watch.largest(lambda size: self.update(chosen[:size], epoch, step, lr, progress), len(chosen))
-        raise CompressError(watch.message(len(chosen), found))
+        epoch, step = self.state.epoch, self.state.step
+        fits = watch.largest(lambda size: self.update(chosen[:size], epoch, step, lr, progress), len(chosen))
+        raise CompressError(watch.message(len(chosen), fits))
 
     def _add(self, parts: dict[str, Tensor]) -> None:
         totals = self.state.totals
@@ -273,7 +277,7 @@ class _Loop:
         found = self.state.last_validation
         return "  ".join(f"validation {name} {value:.1%}" for name, value in found.items())
 
-    def _steps_done(self) -> int:
+    def steps_done(self) -> int:
         return self.state.epoch * self.update.supply.steps + self.state.step
 
     def _look(self) -> None:
@@ -299,7 +303,7 @@ class _Loop:
     def _judge_budget(self) -> None:
         """Once the first steps of all are timed, or time is up before that: whether the budget lasts for an epoch."""
         done, timed = len(self.step_seconds), min(TIMED_STEPS, self.update.supply.steps)
-        if self.clock.budget is None or done != self._steps_done() or done > timed:
+        if self.clock.budget is None or done != self.steps_done() or done > timed:
             return
         if done < timed and not self.clock.over():
             return
@@ -312,12 +316,12 @@ class _Loop:
 
     # ------------------------------------------------------------------------------------------ after an epoch
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         """Validate, select, write the row and the checkpoint."""
         state, average = self.state, self.update.average
         began = time.monotonic()
         all_steps = self.config.epochs * self.update.supply.steps
-        if self.clock.position(self._steps_done(), all_steps) > self.config.swa_start * all_steps:
+        if self.clock.position(self.steps_done(), all_steps) > self.config.swa_start * all_steps:
             average.after_epoch(self.student, self._clean_batches)
         with average.worn(self.student):
             found = self._accuracies(self.validation)

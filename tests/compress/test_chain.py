@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compress import chain, config, layout
+from compress import chain, config
 from compress.stages.attack import AttackInputs
 from compress.stages.distill import StudentInputs
 from compress.stages.quantize import QuantizeInputs
@@ -50,8 +50,8 @@ def settled(**overrides: Any) -> config.Run:
 
 
 def states(run: config.Run, root: Path, start: "str | None" = None) -> dict[str, str]:
-    steps = layout.steps(run, root)
-    found = chain.survey(steps, layout.downstream(steps, start) if start else chain.NONE)
+    steps = chain.steps(run, root)
+    found = chain.survey(steps, chain.downstream(steps, start) if start else chain.NONE)
     return {state.step.name: f"{state.state} ({state.why})" if state.why else state.state for state in found}
 
 
@@ -63,7 +63,7 @@ def last(names: list[str]) -> list[str]:
 
 
 def test_the_layout_of_a_run():
-    steps = {step.name: step for step in layout.steps(settled(), RUN)}
+    steps = {step.name: step for step in chain.steps(settled(), RUN)}
     assert list(steps) == ALL
     assert steps["student"].inputs == StudentInputs(teacher=RUN / "teacher")
     assert steps["baselines/normal"].inputs == StudentInputs()
@@ -73,16 +73,16 @@ def test_the_layout_of_a_run():
     exported = (RUN / "exported/onnx", RUN / "exported/onnx-float")
     assert steps["attack-set"].inputs == AttackInputs(RUN / "student", RUN / "quantized", exported)
     assert steps["verified/onnx-float-cpu"].inputs == VerifyInputs(RUN / "exported/onnx-float", RUN / "attack-set")
-    assert layout.shipped(settled()) == "verified/onnx-cpu"
+    assert chain.shipped(settled()) == "verified/onnx-cpu"
     assert steps["attack-set"].needs == ["student", "quantized", "exported/onnx", "exported/onnx-float"]
     assert steps["exported/onnx"].folder == RUN / "exported/onnx"
 
 
 def test_a_target_is_verified_where_it_executes():
     run = settled(targets=["tensorrt", "onnx"], devices=["cpu", "jetson"])
-    verified = [step.name for step in layout.steps(run, RUN) if step.kind == "verified" and "float" not in step.name]
+    verified = [step.name for step in chain.steps(run, RUN) if step.kind == "verified" and "float" not in step.name]
     assert verified == ["verified/tensorrt-jetson", "verified/onnx-cpu", "verified/onnx-jetson"]
-    assert layout.shipped(run) == "verified/tensorrt-jetson"
+    assert chain.shipped(run) == "verified/tensorrt-jetson"
 
 
 def test_a_run_that_executes_nothing_is_refused(fakes: Fakes, root: Path):
@@ -95,18 +95,18 @@ def test_a_run_that_executes_nothing_is_refused(fakes: Fakes, root: Path):
     ("asked", "shipped", "beside"), [("int8", "int8", "auto"), ("fp16", "auto", "fp16"), ("auto", "auto", "auto")]
 )
 def test_a_precision_is_asked_of_the_file_that_can_have_it(asked: str, shipped: str, beside: str):
-    steps = {step.name: step for step in layout.steps(settled(export__precision=asked), RUN)}
+    steps = {step.name: step for step in chain.steps(settled(export__precision=asked), RUN)}
     assert steps["exported/onnx"].config.precision == shipped
     assert steps["exported/onnx-float"].config.precision == beside
 
 
 def test_without_quantization_the_student_has_the_precision_that_was_asked():
-    steps = {step.name: step for step in layout.steps(settled(quantize=None, export__precision="int8"), RUN)}
+    steps = {step.name: step for step in chain.steps(settled(quantize=None, export__precision="int8"), RUN)}
     assert steps["exported/onnx"].config.precision == "int8"  # refused by the stage, which says what to do
 
 
 def test_a_float_run_ships_the_student_once():
-    steps = {step.name: step for step in layout.steps(settled(quantize=None), RUN)}
+    steps = {step.name: step for step in chain.steps(settled(quantize=None), RUN)}
     assert list(steps)[-4:] == ["student", "exported/onnx", "attack-set", "verified/onnx-cpu"]
     assert steps["exported/onnx"].inputs == ExportInputs(RUN / "student")
     assert steps["attack-set"].inputs == AttackInputs(RUN / "student", exported=(RUN / "exported/onnx",))
@@ -114,14 +114,14 @@ def test_a_float_run_ships_the_student_once():
 
 def test_no_teacher_is_trained_that_nobody_learns_from():
     alone = {"data": "digits", "student": {"method": "pgd-at"}}
-    steps = {step.name: step for step in layout.steps(config.parse(config.Run, alone, "x"), RUN)}
+    steps = {step.name: step for step in chain.steps(config.parse(config.Run, alone, "x"), RUN)}
     assert "teacher" not in steps
     assert steps["quantized"].inputs == QuantizeInputs(RUN / "student")
 
 
 def test_every_section_reaches_its_stage():
     run = settled(teacher__epochs=2, baselines__rslad__lr=0.5, verify__threads=3, export__opset=19, threat__eps="1/255")
-    steps = {step.name: step for step in layout.steps(run, RUN)}
+    steps = {step.name: step for step in chain.steps(run, RUN)}
     assert steps["teacher"].config.epochs == 2
     assert (steps["baselines/rslad"].config.lr, steps["student"].config.lr) == (0.5, 0.1)
     assert (steps["exported/onnx-float"].config.target, steps["exported/onnx-float"].config.opset) == ("onnx", 19)
@@ -142,12 +142,12 @@ def test_every_section_reaches_its_stage():
     ],
 )
 def test_what_lies_downstream(start: str, reached: list[str]):
-    assert layout.downstream(layout.steps(settled(), RUN), start) == {*reached}
+    assert chain.downstream(chain.steps(settled(), RUN), start) == {*reached}
 
 
 def test_an_unknown_stage_is_answered_with_the_nearest():
     with pytest.raises(CompressError, match=r"no stage 'quantised'.*did you mean 'quantized'"):
-        layout.downstream(layout.steps(settled(), RUN), "quantised")
+        chain.downstream(chain.steps(settled(), RUN), "quantised")
 
 
 # ------------------------------------------------------------------------------------------------ states
@@ -206,7 +206,7 @@ def test_a_stage_cut_off_resumes_and_what_follows_is_to_do(fakes: Fakes, root: P
 
 def test_lines_say_where_or_why(fakes: Fakes, root: Path):
     chain.run(settled(), root)
-    lines = chain.lines(chain.survey(layout.steps(settled(student__lr=0.05), root)))
+    lines = chain.lines(chain.survey(chain.steps(settled(student__lr=0.05), root)))
     assert lines[0] == f"{'teacher':<23}  complete  {root}/teacher"
     assert lines[3] == f"{'student':<23}  stale (config.lr: 0.1 → 0.05)"
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from compress import config, layout, names
+from compress import chain, config, names
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig, parse
 from compress.config.starter import starter
-from compress.stages import distill, quantize, teacher
-from compress.training import train
+from compress.stages import distill, network_training, quantize, teacher
 from edge.core import artifact
 from edge.core.errors import CompressError
 from tests.conftest import BRIEF
@@ -37,13 +36,13 @@ def test_student_and_its_int8_twin_learn_from_both_teachers(
     chain: SimpleNamespace, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = train.training.fit
+    real = network_training.training.fit
 
     def watched(*args: Any, **given: Any) -> Any:
         asked.append((args[2], given["clean_teacher"]))
         return real(*args, **given)
 
-    monkeypatch.setattr(train.training, "fit", watched)
+    monkeypatch.setattr(network_training.training, "fit", watched)
     made = distill.run(
         student("mtard"), distill.StudentInputs(teacher=chain.teacher, clean_teacher=natural), tmp_path / "s"
     )
@@ -118,10 +117,8 @@ def test_the_flag_reaches_the_stage(
 RUN = Path("r")
 
 
-def steps(**sections: Any) -> dict[str, layout.Step]:
-    return {
-        step.name: step for step in layout.steps(config.parse(config.Run, {"data": "digits", **sections}, "x"), RUN)
-    }
+def steps(**sections: Any) -> dict[str, chain.Step]:
+    return {step.name: step for step in chain.steps(config.parse(config.Run, {"data": "digits", **sections}, "x"), RUN)}
 
 
 def test_a_run_makes_a_second_teacher_when_a_student_has_one() -> None:
@@ -134,7 +131,7 @@ def test_a_run_makes_a_second_teacher_when_a_student_has_one() -> None:
     shipped = steps(student={"method": ["akd2", "vgap"]})
     asked = quantize.QuantizeInputs(RUN / "student", RUN / "teacher", RUN / "clean-teacher")
     assert shipped["quantized"].inputs == asked
-    assert layout.downstream(list(shipped.values()), "clean-teacher") >= {"student", "quantized"}
+    assert chain.downstream(list(shipped.values()), "clean-teacher") >= {"student", "quantized"}
 
 
 def test_its_section_is_trained_or_imported() -> None:

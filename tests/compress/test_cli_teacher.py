@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from compress import config, layout, networks
+from compress import chain, config, networks
 from edge.core import artifact
 from tests.compress.fake_stages import Call, caller
 
@@ -83,7 +83,7 @@ def test_a_run_may_import_its_teacher(call: Call) -> None:
     assert code == 0, err
     assert out.splitlines()[0].split() == ["teacher", "to", "do"]
     settled = config.load_run("quickstart", {"teacher": {"source": "net.pt", "images": 40}})
-    first = layout.steps(settled, Path("r"))[0]
+    first = chain.steps(settled, Path("r"))[0]
     assert first.module == "compress.stages.teacher_import" and first.config.images == 40
     assert (first.config.data, first.config.threat.eps) == ("digits", "40/255")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from compress import config, layout
+from compress import chain, config
 from compress.attacks.accuracy import accuracy, robust_accuracy
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, parse
@@ -144,7 +144,7 @@ def test_an_imported_network_says_how_it_can_be_quantized(chain: SimpleNamespace
 def test_a_run_hands_the_teachers_of_its_fine_tuning_on() -> None:
     def inputs(**section: Any) -> Any:
         run = config.parse(config.Run, {"data": "digits", "quantize": section, "student": {"method": "pgd-at"}}, "run")
-        steps = {step.name: step for step in layout.steps(run, Path("r"))}
+        steps = {step.name: step for step in chain.steps(run, Path("r"))}
         return steps["quantized"].inputs, "teacher" in steps
 
     student, teacher = Path("r/student"), Path("r/teacher")

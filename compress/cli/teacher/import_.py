@@ -36,7 +36,9 @@ def import_(shared: Shared, **flags: Any) -> None:
     Nothing in a file is executed. Architecture and input normalisation are read off the weights where they show;
     the check compares with the published figures and names what explains a gap. Without --data nothing is checked.
     """
-    from compress.cli.stage import make, settle_import
-    from compress.stages.teacher_import import ImportInputs
+    from compress.cli.stage import place, settle_import, show
+    from compress.stages import teacher_import
 
-    make("compress.stages.teacher_import", settle_import(shared, flags), ImportInputs(), shared)
+    settled = settle_import(shared, flags)
+    out, complete = place(shared)
+    show(teacher_import.run(settled, teacher_import.ImportInputs(), out), complete, shared)

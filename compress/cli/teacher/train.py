@@ -37,9 +37,10 @@ def train(shared: Shared, **flags: Any) -> None:
 
     What is not given comes from --config, else from the defaults; `compress init` lists all keys.
     """
-    from compress.cli.stage import make, settle
+    from compress.cli.stage import place, settle, show
     from compress.config import TeacherConfig
-    from compress.stages.teacher import TeacherInputs
+    from compress.stages import teacher
 
     settled = settle(TeacherConfig, "teacher", shared, flags)
-    make("compress.stages.teacher", settled, TeacherInputs(), shared)
+    out, complete = place(shared)
+    show(teacher.run(settled, teacher.TeacherInputs(), out), complete, shared)

@@ -1,0 +1,115 @@
+"""A network that others trained brought in: recognised, written, opened again, checked."""
+
+from typing import Any
+
+import torch
+
+from compress import data, training
+from compress.config import ImportConfig
+from compress.data.dataset import Dataset
+from compress.data.split import Split
+from compress.networks import network_files
+from compress.networks.base import Classifier, count_parameters
+from compress.networks.graph.onnx_twin import OnnxClassifier
+from compress.stages.attack import test_images
+from compress.zoo import check, importing
+from compress.zoo.check import TeacherCheck
+from compress.zoo.checkpoints import ONNX_SUFFIX
+from compress.zoo.importing import ImportedNetwork
+from compress.zoo.sources import Source
+from edge.core import artifact
+from edge.core.artifact import Work
+from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.runtimes.runner import MODEL
+
+
+def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
+    """The network of `source` written into `work`, and what was measured of it."""
+    dataset = data.load_dataset(config.data) if config.data else None
+    if source.kind == "file" and source.files[0].suffix == ONNX_SUFFIX:
+        model, architecture = _onnx(source, dataset, work)
+        note = ""
+    else:
+        classes = len(dataset.classes) if dataset else None
+        found = importing.import_network(
+            source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes
+        )
+        model, architecture = _torch(found, source, dataset, config, work)
+        note = found.note
+    work.metrics = {"model": architecture["model"], "parameters": count_parameters(model)}
+    if note:
+        work.metrics["note"] = note
+    if dataset is not None and config.check:
+        work.metrics |= _checked(model, dataset, source, config)
+
+
+def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Classifier, dict[str, Any]]":
+    """A graph as it is: copied, opened by ONNX Runtime."""
+    (path,) = source.files
+    model = OnnxClassifier(path)
+    runner = model.runner
+    if dataset is not None:
+        found = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
+        check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
+    classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
+    architecture = network_files.describe_network(network_files.ONNX, runner.input_shape, classes)
+    artifact.write_atomic(work.add_payload(MODEL), path.read_bytes())
+    network_files.write_architecture(work, architecture)
+    return model, architecture
+
+
+def _torch(
+    found: ImportedNetwork, source: Source, dataset: "Dataset | None", config: ImportConfig, work: Work
+) -> "tuple[Classifier, dict[str, Any]]":
+    """Architecture and weights written, then opened again as every later stage will."""
+    if dataset is not None:
+        check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
+    shape = dataset.images.shape[1:] if dataset else (found.channels, config.image_size, config.image_size)
+    classes = dataset.classes if dataset else tuple(map(str, range(found.classes)))
+    architecture = network_files.describe_network(found.model, shape, classes)
+    network_files.write_weights(work.add_payload(network_files.WEIGHTS), found.weights)
+    network_files.write_architecture(work, architecture)
+    found.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
+    model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
+    _try(model, shape, found.classes, source)
+    return model, architecture
+
+
+def _try(model: Classifier, shape: "tuple[int, ...]", classes: int, source: Source) -> None:
+    """One image through the network: logits of the right shape, finite."""
+    with torch.no_grad():
+        logits = model(torch.full((1, *shape), 0.5))
+    if logits.shape != (1, classes):
+        raise CompressError(
+            f"{source.text}: gives logits {tuple(logits.shape)} for one image; (1, {classes}) are needed"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise CompressError(
+            f"{source.text}: its logits are not finite on a grey image; other weights, or another --arch"
+        )
+
+
+def _checked(model: Classifier, dataset: Dataset, source: Source, config: ImportConfig) -> dict[str, Any]:
+    """The check's metrics; a gap to the published figures is told on stderr as well."""
+    index = test_images(dataset, min(config.images, len(dataset.splits["test"])))
+    where = training.device()
+    split = Split(torch.from_numpy(dataset.images[index]).to(where), torch.from_numpy(dataset.labels[index]).to(where))
+    model.to(where)
+    how = TeacherCheck(
+        config.attack,
+        config.threat.eps,
+        config.threat.radius,
+        config.steps,
+        config.queries,
+        config.batch_size,
+        config.seed,
+    )
+    say(f"checking {source.text} on {len(index)} test images of {dataset.name}, eps {config.threat.eps}")
+    measured = check.measure_teacher(model, split, how)
+    found: dict[str, Any] = {"test": measured}
+    if source.entry is not None and dataset.name in (source.entry.dataset, "imagefolder", "npz", "parquet"):
+        found["published"] = check.compare_published(model, split, measured, source.entry, how)
+        if found["published"]["explained"]:
+            say(f"{source.text}: {found['published']['explained']}")
+    return found

@@ -1,0 +1,166 @@
+"""A network quantized: calibrated, layers left in floating point where asked, fine-tuned through its quantizers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from compress import names, training
+from compress.attacks import losses as attack_losses
+from compress.attacks.accuracy import accuracy, on_test_split, robust_accuracy
+from compress.attacks.pgd import batch_random_start, pgd
+from compress.config import QuantizeConfig
+from compress.data.dataset import Dataset
+from compress.data.split import Split, to_float
+from compress.folders import load, load_data, load_role
+from compress.methods import registry
+from compress.networks import network_files
+from compress.networks.base import Classifier, count_parameters
+from compress.numerics.seeds import generator
+from compress.quantization import folding, int8
+from compress.quantization.calibration import Ranges
+from compress.stages import sensitivity
+from compress.stages.network_training import measurement_on_test, refuse_without_features
+from compress.stages.quantize import fine_tuning_method
+from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
+from edge.core import artifact, errors
+from edge.core.artifact import Stage, Work
+from edge.core.errors import CompressError
+
+
+def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: Work) -> None:
+    """The student among `stages` quantized and written into `work`, its teachers there asked where it is fine-tuned."""
+    dataset = load_data(config.data, *stages.values())
+    architecture = _architecture(stages["student"])
+    student = load(stages["student"]).requires_grad_(True).to(training.device())
+    how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
+    layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
+    subject = CalibratedNetwork(student, layout, config.runtime)
+    chosen, found = _float_layers(subject, dataset, config, work)
+    layout = subject.leave_float(chosen)
+    described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
+    if config.mode == "qat":
+        _fine_tune(student, stages, dataset, config, work)
+    else:
+        work.metrics = _measure(student, dataset, config)
+    work.metrics = {**described, **found, **work.metrics}
+    int8.check_ranges(student)
+    network_files.write_network(work, architecture, student)
+    int8.write_layout(work, layout)
+
+
+def _architecture(student: Stage) -> dict[str, Any]:
+    found = network_files.read_architecture(student.path)
+    if found["model"] == network_files.ONNX:
+        raise CompressError(
+            f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
+            f"graph that is quantized already"
+        )
+    return found
+
+
+def _float_layers(
+    subject: CalibratedNetwork, dataset: Dataset, config: QuantizeConfig, work: Work
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """Which layers stay in floating point, and what was measured for that."""
+    for name in config.float_layers:
+        errors.known_name("layer", name, tuple(subject.layers))
+    if not config.sensitivity and config.max_robust_drop is None:
+        return config.float_layers, {}
+    subject.model.eval()
+    judge = RobustJudge(dataset, config, next(subject.model.parameters()).device)
+
+    def measured() -> Sensitivity:
+        found = sensitivity.measure_sensitivity(subject, judge, config.float_layers)
+        text = json.dumps({**judge.described, "runtime": config.runtime, **found.as_dict()}, indent=2) + "\n"
+        artifact.write_atomic(work.add_record(sensitivity.RECORD), text)
+        return found
+
+    known = measured() if config.sensitivity else None
+    if config.max_robust_drop is None:
+        return config.float_layers, {}
+    chosen, found = fall_back(
+        subject, judge, config.max_robust_drop, config.float_layers, lambda: known if known is not None else measured()
+    )
+    return chosen, {"fallback": found}
+
+
+def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> list[torch.Tensor]:
+    """Training images, clean and attacked on the float student: both kinds pass the quantizers later."""
+    split = Split.of(dataset, "train", next(student.parameters()).device)
+    order = torch.randperm(len(split.labels), generator=generator(config.seed, "calibrate"))
+    chosen = order[: config.calibration_images].to(split.labels.device)
+    eps = config.threat.radius
+    batches = []
+    for index, part in enumerate(chosen.split(config.batch_size)):
+        x, y = to_float(split.images[part]), split.labels[part]
+        start = batch_random_start(x, eps, generator(config.seed, "calibrate", index))
+        steps = config.validate_steps
+        loss = attack_losses.cross_entropy(y)
+        batches += [x, pgd(student, x, loss, start=start, eps=eps, step_size=2.5 * eps / steps, steps=steps)]
+    return batches
+
+
+def _fine_tune(
+    student: Classifier, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
+) -> None:
+    """Train through the quantizers; ranges that are learned are among the weights meanwhile."""
+    where = next(student.parameters()).device
+    teacher, clean_teacher = (
+        None if network is None else training.Guide(network.to(where))
+        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+    )
+    method, options = fine_tuning_method(config, stages["student"])
+    refuse_without_features(method, teacher, stages)
+    learned = _learned(student) if config.ranges == "learned" else []
+    split = Split.of(dataset, "train", where)
+    objective = registry.build_objective(
+        method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
+    ).to(where)
+    name = network_files.read_architecture(stages["student"].path)["model"]
+    fitted = training.fit(
+        student,
+        objective,
+        teacher,
+        dataset,
+        config,
+        eps=config.threat.radius,
+        seed=config.seed,
+        work=work,
+        label=f"quantized {name} by {names.written(method)}, QAT",
+        measure=measurement_on_test(student, dataset, config),
+        clean_teacher=clean_teacher,
+    )
+    for quantizer in learned:
+        quantizer.settle()
+    work.metrics = {"method": names.written(method), **fitted, "parameters": count_parameters(student)}
+
+
+def _learned(student: Classifier) -> "list[int8.Quantizer]":
+    """The quantizers that are on, learning their ranges from now on, but for that of the image."""
+    exact = folding.image_sites(student)
+    found = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
+    for quantizer in found:
+        quantizer.learn()
+    return found
+
+
+def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> dict[str, Any]:
+    """The manifest's metrics of a network that was only calibrated."""
+    eps, size = config.threat.radius, config.batch_size
+    validation = Split.of(dataset, "val", next(student.parameters()).device)
+    robust = robust_accuracy(student, validation, size, eps=eps, steps=config.validate_steps, seed=config.seed)
+    return {
+        "parameters": count_parameters(student),
+        "epochs": 0,
+        "best_epoch": 0,
+        "validation": {
+            "n": len(validation.labels),
+            "clean": accuracy(student, validation, size),
+            "robust": robust,
+        },
+        "test": on_test_split(
+            student, dataset, eps=config.threat.eps, steps=config.test_steps, batch_size=config.batch_size
+        ),
+    }

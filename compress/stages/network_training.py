@@ -1,0 +1,100 @@
+"""A network in training, as teachers, students and quantized networks share it: built, fitted, measured, written."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from compress import names, training
+from compress.attacks.accuracy import on_test_split
+from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
+from compress.data import extra
+from compress.data.dataset import Dataset
+from compress.data.extra import ExtraImages
+from compress.data.split import Split
+from compress.folders import load_data, load_role, numbered
+from compress.methods import registry
+from compress.networks import network_files
+from compress.networks.base import Classifier, count_parameters
+from compress.networks.distributed import sharded
+from compress.numerics import precision
+from edge.core.artifact import Stage, Work
+from edge.core.errors import CompressError
+
+
+def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Mapping[str, Stage], work: Work) -> None:
+    """A network trained by `config.method`, its teachers among `stages` where it has any, written into `work`."""
+    dataset = load_data(config.data, *stages.values())
+    where = training.device()
+    teacher, clean_teacher = (
+        None if network is None else training.Guide(sharded(network.to(where)))
+        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+    )
+    refuse_without_features(config.method, teacher, stages)
+    added = _extra(config, dataset, teacher is not None)
+    architecture = network_files.describe_network(config.model, dataset.images.shape[1:], dataset.classes)
+    torch.manual_seed(config.seed)
+    student = network_files.build_described(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train_split = Split.of(dataset, "train", where)
+    objective = registry.build_objective(
+        config.method,
+        config.options,
+        student,
+        teacher,
+        train_split.clean(config.batch_size),
+        images=len(train_split.labels) + (0 if added is None else len(added.images)),
+    ).to(where)
+    fitted = training.fit(
+        student,
+        objective,
+        teacher,
+        dataset,
+        config,
+        eps=config.threat.radius,
+        seed=config.seed,
+        work=work,
+        label=f"{kind} {config.model} by {names.written(config.method)}",
+        measure=measurement_on_test(student, dataset, config),
+        clean_teacher=clean_teacher,
+        extra=added,
+    )
+    work.metrics = {"parameters": count_parameters(student), **fitted}
+    network_files.write_network(work, architecture, student)
+
+
+def refuse_without_features(
+    method: "str | Sequence[str]", teacher: "Classifier | None", inputs: Mapping[str, Stage]
+) -> None:
+    """A method that compares features needs a teacher that gives some."""
+    if registry.reads_features(method) and teacher is not None and not teacher.has_features:
+        folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
+        raise CompressError(
+            f"{folders}: gives nothing but logits, method {names.written(method)} compares features; choose another "
+            f"--method, e.g. rslad"
+        )
+
+
+def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "ExtraImages | None":
+    """The extra images of a stage that is given some, checked against its dataset."""
+    if config.extra is None:
+        return None
+    found = extra.checked_extra(extra.load_extra(config.extra.path), dataset, config.extra.fraction, config.batch_size)
+    if found.labels is None and not taught:
+        raise CompressError(
+            f"extra {found.name}: holds no labels, and method {names.written(config.method)} has no teacher to give "
+            f"some; add an array label, or choose a method with a teacher"
+        )
+    return found
+
+
+def measurement_on_test(
+    network: Classifier, dataset: Dataset, config: "TeacherConfig | StudentConfig | QuantizeConfig"
+) -> "Callable[[], dict[str, object]]":
+    """What measures the network as it then is on the test split, in float32."""
+
+    def measure() -> dict[str, object]:
+        with precision.full():
+            return on_test_split(
+                sharded(network), dataset, eps=config.threat.eps, steps=config.test_steps, batch_size=config.batch_size
+            )
+
+    return measure
