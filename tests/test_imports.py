@@ -46,7 +46,7 @@ def test_the_recorder_sees_what_is_imported():
     assert not {"torch", "numpy", "onnx", "onnxruntime"} & tops
 
 
-@pytest.mark.parametrize("which", ["tiny", "quickstart", "cifar10-quick"])
+@pytest.mark.parametrize("which", ["tiny", "quickstart"])
 def test_a_run_is_surveyed_without_torch(which: str, tmp_path: Path):
     config = Path(__file__).parent.parent / "configs" / f"{which}.yaml"
     code, tops, modules, text = imported(
