@@ -11,9 +11,8 @@ import torch
 
 from compress import data
 from compress.config import AttackConfig, QuantizeConfig, StudentConfig, TeacherConfig, parse
-from compress.folders import load
 from compress.networks.base import count_parameters
-from compress.stages import attack, distill, quantize, teacher
+from compress.stages import attack, distill, load, quantize, teacher
 from edge import open_runner
 from edge.attacks import checks
 from edge.core import artifact
