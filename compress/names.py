@@ -84,11 +84,21 @@ def with_installed(group: str, own: "Iterable[str]") -> "tuple[str, ...]":
 
 
 def resolved(place: "str | Callable[..., Any]") -> "Callable[..., Any]":
-    """The function at "module:function", imported now; a function is itself."""
+    """The function at "module:function", imported now; a function is itself.
+
+    CompressError where an installed package's cannot be imported; a fault of ours stays one.
+    """
     if not isinstance(place, str):
         return place
     module, _, function = place.partition(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    try:
+        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except Exception as fault:  # whatever another package raises while it is imported
+        if module.partition(".")[0] == "compress":
+            raise
+        raise CompressError(
+            f"{place} cannot be imported ({type(fault).__name__}: {fault}); uninstall the package that names it"
+        ) from None
     return loaded
 
 

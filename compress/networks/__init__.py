@@ -120,8 +120,9 @@ FAMILIES = (
 
 def families() -> Iterator[Network]:
     """Ours, then those of installed packages, which are imported no sooner than they are asked for."""
+    named = with_installed("networks", (family.name for family in FAMILIES))
     yield from FAMILIES
-    for name in with_installed("networks", (family.name for family in FAMILIES))[len(FAMILIES) :]:
+    for name in named[len(FAMILIES) :]:
         yield plugins.load("networks", name, Network)
 
 

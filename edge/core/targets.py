@@ -247,9 +247,10 @@ def _resolved(target: Target, role: str, dotted: str) -> Any:
     module, _, attribute = dotted.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as fault:
+    except Exception as fault:  # whatever another package raises while it is imported
         if target in OURS and not isinstance(fault, ModuleNotFoundError):
             raise  # our own fault
         raise CompressError(
-            f"target {target.name!r}: its {role} {dotted} cannot be had here ({fault}); install what it needs"
+            f"target {target.name!r}: its {role} {dotted} cannot be had here ({type(fault).__name__}: {fault}); "
+            f"install what it needs"
         ) from None

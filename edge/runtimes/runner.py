@@ -18,7 +18,7 @@ ENGINE_SUFFIXES = (".plan", ".engine")
 
 
 class Runner:
-    """An opened classifier. A subclass opens its runtime, sets the attributes and supplies `_call`.
+    """An opened classifier. A subclass opens its runtime, sets the attributes, supplies `describe`, `again`, `_call`.
 
     Every call of the runtime holds exactly `batch_size` images, the last one padded, because kernels may compute the
     same image differently in batches of different size: logits belong to one batch size.
