@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.machine import where
 
 RESULTS = Path(__file__).parent / "results" / "import_teacher.jsonl"
-BASELINE = ["-c", "import torch, compress.cli.teacher.import_, compress.cli.stage, compress.stages.teacher_import"]
+BASELINE = ["-c", "import torch, compress.cli.teacher, compress.cli.stage, compress.stages.teacher_import"]
 MAKE = """
 import sys, torch
 from compress import networks

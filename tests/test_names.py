@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from compress.cli import engine, latency
+from compress.cli import options
 from compress.config import Engine, Latency
 from compress.quantization import grids
 from edge.bench import measure
@@ -32,6 +32,6 @@ def test_the_standing_of_every_target_can_be_asked() -> None:
 
 
 def test_the_command_line_offers_what_the_configuration_takes() -> None:
-    assert literals(Engine.model_fields["hardware_compatibility"].annotation) == engine.LEVELS
-    assert literals(Latency.model_fields["scenarios"].annotation) == latency.SCENARIOS
-    assert latency.SCENARIOS == (measure.SINGLE, measure.OFFLINE, measure.CAMERA)
+    assert literals(Engine.model_fields["hardware_compatibility"].annotation) == options.LEVELS
+    assert literals(Latency.model_fields["scenarios"].annotation) == options.SCENARIOS
+    assert options.SCENARIOS == (measure.SINGLE, measure.OFFLINE, measure.CAMERA)

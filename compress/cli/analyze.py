@@ -1,13 +1,14 @@
 """`compress analyze`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, Shared, stage_options
+from edge.core.readable import table
 
 
 @click.command(
@@ -36,7 +37,6 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
     from compress.analysis import measurement
     from compress.cli import stage
     from compress.cli.show import head
-    from compress.cli.show_analysis import lines
     from compress.config import AnalyzeConfig
     from compress.stages.analyze import AnalyzeInputs, plan, read, run
     from edge.core import artifact
@@ -62,4 +62,101 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
         more = {"report": str(written)} if written else {}
         click.echo(stage.as_json(made, complete, analysis=read(made), figure=str(made.file("figure.png")), **more))
     else:
-        click.echo("\n".join([head(made, complete), *lines(read(made), made.path / "figure.png", written)]))
+        click.echo("\n".join([head(made, complete), *analysis_lines(read(made), made.path / "figure.png", written)]))
+
+
+def analysis_lines(found: Mapping[str, Any], picture: Path, report: "Path | None") -> list[str]:
+    """The whole text below a stage's head line."""
+    data = found["data"]
+    head = f"  n {data['n']} test images, PGD-{found['attack']['steps']}, linf eps {found['eps']}, "
+    head += f"{len(found['radii'])} radii up to {found['radii'][-1]}; intervals 95 %, {found['bootstrap']:,} resamples"
+    titles = ["model", "clean", "robust", "variance gap", "r over radii", "Gram gap", "r over radii"]
+    rows = [_row(model, found["eps"]) for model in found["models"]]
+    why = dict.fromkeys(f"  {line}" for model in found["models"] for line in _doubts(model))
+    across = list(_across(found["across_models"], found["eps"]))
+    written = [f"  figure  {picture}", *([f"  report  {report}"] if report else [])]
+    return [head, *(f"  {line}" for line in table(titles, rows)), *why, *across, *written]
+
+
+def _row(model: Mapping[str, Any], eps: str) -> list[str]:
+    at = next(row for row in model["radii"] if row["eps"] == eps)
+    cells = [model["name"], f"{100 * model['radii'][0]['robust']:.1f} %", f"{100 * at['robust']:.1f} %"]
+    for gap in ("variance", "image_gram"):
+        cells += [_share(at[f"relative_{gap}_gap"]), correlation(model["over_radii"][gap]["pearson"])]
+    return cells
+
+
+def _doubts(model: Mapping[str, Any]) -> Iterator[str]:
+    """What the table's correlations over radii do not show."""
+    for gap, title in (("variance", "variance"), ("image_gram", "Gram")):
+        entry = model["over_radii"][gap]["pearson"]
+        if entry["r"] is None:
+            yield f"{model['name']}: r undefined, {entry['reason']}"
+        elif entry["interval"] and entry["interval"][0] <= 0 <= entry["interval"][1]:
+            yield f"{model['name']}: the interval of the {title} gap's r contains 0, no relation is shown"
+
+
+def _share(value: "float | None") -> str:
+    return "undefined" if value is None else f"{100 * value:+.1f} %"
+
+
+def correlation(entry: Mapping[str, Any], interval: str = "interval") -> str:
+    """`-0.981 (-0.990 to -0.962)`."""
+    if entry["r"] is None:
+        return "undefined"
+    bounds = entry[interval]
+    return f"{entry['r']:+.3f}" + (f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if bounds else " (no interval)")
+
+
+def _across(across: Mapping[str, Any], eps: str) -> Iterator[str]:
+    """Predictors by |r|, and a sentence for what the intervals allow to say."""
+    yield ""
+    if "reason" in across:
+        yield f"  across models: {across['reason']}"
+        return
+    yield f"  across {across['n']} models at eps {eps}" + (f": {across['note']}" if across["note"] else "")
+    given = " and ".join(across["given"])
+    titles = ["predictor of robust accuracy", "r", "over models", "over images", f"r given {given}"]
+    rows = [
+        [row["label"] + (" (rival)" if row["kind"] == "rival" else ""), *_cells(row)] for row in across["predictors"]
+    ]
+    yield from (f"  {line}" for line in table(titles, rows))
+    yield from (f"  {line}" for line in verdict(across))
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if row["r"] is None:
+        return ["undefined", "", "", row["reason"]]
+    partial = row.get("partial")
+    if partial is None:
+        given = ""
+    elif partial["r"] is None:
+        given = partial["reason"]
+    else:
+        given = correlation(partial, "over_models")
+    return [f"{row['r']:+.3f}", _bounds(row["over_models"]), _bounds(row["over_images"]), given]
+
+
+def _bounds(bounds: "list[float] | None") -> str:
+    return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else "none"
+
+
+def verdict(across: Mapping[str, Any]) -> Iterator[str]:
+    """What may be said of the law, of the strongest gap measure and the strongest rival, by intervals over models."""
+    rows = across["predictors"]  # the strongest first
+    law = next(row for row in rows if row["name"] == "relative_variance_gap")
+    yield f"the law's own, {_said(law)}"
+    for kind, title in (("gap", "gap measures"), ("rival", "rivals")):
+        tried = [row for row in rows if row["kind"] == kind]
+        yield f"strongest of {len(tried)} {title}, {_said(tried[0])}"
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["r"] is None:
+        return f"{row['label']}: undefined, {row['reason']}"
+    bounds = row["over_models"]
+    if bounds is None:
+        return f"{row['label']}: no interval over so few models, nothing is shown"
+    if bounds[0] <= 0 <= bounds[1]:
+        return f"{row['label']}: its interval contains 0, no relation is shown"
+    return f"{row['label']}: r {row['r']:+.3f}, its interval is without 0"

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from compress.cli import boards
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, Shared, stage_options
 
 

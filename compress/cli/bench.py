@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli import latency
-from compress.cli.lazy import Verb
+from compress.cli import options
+from compress.cli.main import Verb
 from compress.cli.options import DATA, FOLDER, Name, json_option, settings_option
 from compress.data import split_name
 from edge.core import targets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--batch", metavar="N,N", help="Images a query; several: each is measured, the first is single-stream's.")
 @click.option("--warmup", type=int, help="Untimed queries first; default 50.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: all cores.")
-@latency.latency_options
+@options.latency_options
 @click.option("--data", type=DATA, help="Test images of this dataset as queries; default seeded noise.")
 @click.option("--seed", type=int, help="Seed of noise and of what is asked again.")
 @settings_option("the measurement")
@@ -59,7 +59,11 @@ def bench(
     from edge.bench.bench_text import bench_lines
     from edge.core.errors import CheckFailed
 
-    given = {**latency.settings(scenario, samples, seconds, fps, load), **latency.batches(batch), **flags}
+    given = {
+        **options.latency_settings(scenario, samples, seconds, fps, load),
+        **options.batch_settings(batch),
+        **flags,
+    }
     content = config.merged(
         {key: value for key, value in given.items() if value is not None}, parsed_settings(settings)
     )

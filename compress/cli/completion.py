@@ -2,7 +2,7 @@
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 
 
 @click.command(

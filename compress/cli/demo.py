@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, json_option
 
 CONFIG = "quickstart"
@@ -15,7 +15,7 @@ CONFIG = "quickstart"
 @json_option()
 def demo(out: Path, as_json: bool) -> None:
     """Run the built-in quickstart: handwritten digits, from the teacher to a verified INT8 artifact and its report."""
-    from compress.cli import whole
+    from compress.cli import run
     from compress.config import load_run
 
-    whole.carry_out(load_run(CONFIG), out, None, as_json, None)
+    run.carry_out(load_run(CONFIG), out, None, as_json, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, Name, json_option
 from edge.core import targets
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, Shared, stage_options
 
 

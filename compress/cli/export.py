@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.engine import engine_options
-from compress.cli.lazy import Verb
-from compress.cli.options import FOLDER, Name, Shared, stage_options
+from compress.cli.main import Verb
+from compress.cli.options import FOLDER, Name, Shared, engine_options, stage_options
 from edge.core import targets
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[st
     """Every candidate into a folder of its own, and one table of them."""
     import json
 
-    from compress.cli.show_candidates import lines
+    from compress.cli.show import candidate_lines
     from edge.core.errors import CompressError
     from export import candidates
 
@@ -66,4 +65,6 @@ def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[st
         raise CompressError(f"--all tries every target and precision; leave --{given[0]} out, or --all")
     assert shared.out is not None  # click requires it
     found = candidates.export_candidates(settled, model, shared.out)
-    click.echo(json.dumps(found.as_object(), ensure_ascii=False) if shared.as_json else "\n".join(lines(found)))
+    click.echo(
+        json.dumps(found.as_object(), ensure_ascii=False) if shared.as_json else "\n".join(candidate_lines(found))
+    )

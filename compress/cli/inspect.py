@@ -1,12 +1,15 @@
 """`compress inspect`."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, json_option
+from edge.core.readable import table
 
 
 @click.command(
@@ -27,8 +30,152 @@ def inspect(artifact: Path, as_json: bool) -> None:
     no image is needed. How a layer of an ONNX file executes is read off the graph that ONNX Runtime optimises for this
     processor, that of an engine off what its builder told.
     """
-    from compress.cli.show_inspected import lines
     from export.inspection import inspect_artifact as look
 
     found = look(artifact)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(inspection_lines(found)))
+
+
+#: Labels are listed in full up to here.
+FEW = 20
+
+
+def inspection_lines(found: Mapping[str, Any]) -> list[str]:
+    """Head, contract, files, layers, quantization, engine, lineage: what there is of these."""
+    head = [found["kind"], found["path"], (found["identity"] or "")[:12]]
+    about = [found["target"], found["precision"], found["model"]]
+    return [
+        "  ".join(filter(None, [*head, ", ".join(filter(None, about))])),
+        *_block("contract", _contract(found["contract"])),
+        *_block("files", _files(found)),
+        *_block("engine", _engine(found["engine"])),
+        *_block("graph", _graph(found["graph"])),
+        *_block("layers", _layers(found["graph"])),
+        *_block("quantization", _quantization(found["graph"])),
+        *_block("lineage", _lineage(found["lineage"])),
+    ]
+
+
+def _block(title: str, rows: "Iterator[str]") -> list[str]:
+    listed = [f"  {row}" for row in rows]
+    return [title, *listed] if listed else []
+
+
+def _contract(found: "Mapping[str, Any] | None") -> Iterator[str]:
+    if found is None:
+        return
+    taken, given, labels = found["input"], found["output"], found["labels"]
+    marks = [taken.get("layout"), taken.get("colour")]
+    if taken.get("range"):
+        low, high = taken["range"]
+        marks += [f"in [{low:g}, {high:g}]", taken.get("from_8_bit"), f"normalisation {taken['normalisation']}"]
+    else:
+        marks.append("what a pixel's values mean is not said")
+    yield f"input   {_tensor(taken)}  {', '.join(filter(None, marks))}"
+    if batch := taken.get("batch"):
+        yield f"batch   {batch['min'] or 'any'} to {batch['max'] or 'any'}, best {batch['opt'] or 'unknown'}"
+    yield f"output  {_tensor(given)}  {given.get('meaning') or ''}".rstrip()
+    named = (
+        []
+        if labels is None
+        else [label if label == str(index) else f"{index} {label}" for index, label in enumerate(labels)]
+    )
+    more = f", … {len(named) - FEW} more" if len(named) > FEW else ""
+    yield f"labels  {', '.join(named[:FEW])}{more}" if named else "labels  not said"
+
+
+def _tensor(entry: Mapping[str, Any]) -> str:
+    return f"{entry.get('name')} {entry.get('dtype')} ({', '.join(map(str, entry.get('shape', [])))})"
+
+
+def _files(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [
+            entry["name"],
+            _size(entry["bytes"]),
+            entry["sha256"][:12],
+            "hash right" if entry["verified"] else "no manifest",
+        ]
+        for entry in found["files"]
+    ]
+    yield from table(["file", "size", "sha256", ""], rows)
+
+
+def _engine(found: "Mapping[str, Any] | None") -> Iterator[str]:
+    if found is None:
+        return
+    about, recipe, told = found["about"], found["recipe"], found["layers"]
+    if about is None:
+        yield "deferred: built from model.onnx and recipe.json on the device that runs it first"
+    else:
+        device = (
+            about["device"]["name"]
+            if about["device"]
+            else "compute capability " + ", ".join(about["compute_capabilities"])
+        )
+        library, system = about["library"], f"{about['system']} {about['machine']}"
+        yield f"{library['target']} {library['version']}, for {device}, {system}"
+    if recipe is not None:
+        low, best, high = recipe["batch"]
+        level = recipe["optimization_level"]
+        yield f"recipe: {recipe['precision']}, batch {low} to {high}, best {best}, optimization level {level}"
+    if told is not None:
+        counted = ", ".join(f"{count} {name}" for name, count in told["precisions"].items())
+        yield f"layers with weights execute in: {counted or 'none told'}; {len(told['apart'])} layers stand apart"
+        if told["not_int8"]:
+            yield f"meant for INT8, executed otherwise: {', '.join(told['not_int8'])}"
+
+
+def _graph(found: "Mapping[str, Any] | None") -> Iterator[str]:
+    if found is None or "opset" not in found:
+        return
+    yield f"opset {found['opset']}, IR version {found['ir_version']}, by {found['producer'] or 'an unnamed tool'}"
+    yield "operators  " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
+    yield "stored     " + ", ".join(f"{_size(count)} {name}" for name, count in found["stored_bytes"].items())
+
+
+def _layers(found: "Mapping[str, Any] | None") -> Iterator[str]:
+    if found is None or not found["layers"]:
+        return
+    rows = [
+        [
+            row["name"],
+            row["op"],
+            "×".join(map(str, row["weight"])) if row["weight"] else "",
+            row["stored"] or "",
+            _size(row["bytes"]) if row["weight"] else "",
+            row.get("execution") or "",
+            row.get("executed_by") or "",
+        ]
+        for row in found["layers"]
+    ]
+    titles = ["layer", "operator", "weight", "stored", "size", "executes", "as"]
+    kept = [i for i in range(len(titles)) if i < 2 or any(row[i] for row in rows)]
+    yield from table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _quantization(found: "Mapping[str, Any] | None") -> Iterator[str]:
+    told = None if found is None else found["quantization"]
+    if told is None:
+        return
+    yield f"activations  {told['pairs']} pairs, {told['unsigned']} unsigned, {told['signed']} signed"
+    if "zero_points" in told:
+        yield "zero points  " + ", ".join(f"{value} ({count})" for value, count in told["zero_points"].items())
+        yield "constants    " + (", ".join(f"{count} {name}" for name, count in told["weights"].items()) or "none")
+    else:
+        yield f"ranges       {told['ranges']}, tuned for {told['runtime']}, {told['fused']} sites fused by TensorRT"
+    for name, spread in (("scales", told["scales"]), ("of weights", told["weight_scales"])):
+        if spread:
+            yield f"{name:<11}  " + ", ".join(f"{which} {value:.3g}" for which, value in spread.items())
+    yield f"left float   {', '.join(told['left_float']) or 'no layer'}"
+
+
+def _lineage(found: "Sequence[Mapping[str, Any]]") -> Iterator[str]:
+    for row in found:
+        name = f"{'  ' * (row['depth'] - 1)}{row['role']}"
+        state = "" if row["state"] == "found" else f"{row['state']}: {row.get('why', 'nothing is there')}"
+        yield "  ".join(filter(None, [f"{name:<14}", row["path"], (row["identity"] or "")[:12], row["what"], state]))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

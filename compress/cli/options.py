@@ -176,3 +176,130 @@ def stage_options(out_default: str = "") -> Callable[..., Any]:
         return decorated
 
     return decorate
+
+
+LEVELS = ("none", "ampere+", "same-compute-capability")
+
+
+class BatchRange(click.ParamType["tuple[int, int, int]"]):
+    """`MIN:OPT:MAX`, or one number for all three."""
+
+    name = "batch"
+
+    def convert(
+        self, value: Any, param: "click.Parameter | None", ctx: "click.Context | None"
+    ) -> "tuple[int, int, int]":
+        parts = str(value).split(":")
+        if len(parts) not in (1, 3) or not all(part.isdigit() for part in parts):
+            self.fail(
+                f"{value!r} is no range of batch sizes; write MIN:OPT:MAX, e.g. 1:1:64, or one number", param, ctx
+            )
+        low, opt, high = (int(part) for part in (parts * 3)[:3])
+        return low, opt, high
+
+
+def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the sections `batch` and `engine`; each is None where it was not given."""
+
+    @functools.wraps(function)
+    def named(
+        *,
+        batch: "tuple[int, int, int] | None",
+        workspace: "int | None",
+        timing_cache: "Any | None",
+        hardware_compatibility: "str | None",
+        version_compatible: bool,
+        dla: "int | None",
+        compute_capability: "tuple[str, ...]",
+        rebuilds: "int | None",
+        deferred: bool,
+        **params: Any,
+    ) -> Any:
+        low, opt, high = batch or (None, None, None)
+        return function(
+            **params,
+            **{
+                "batch.min": low,
+                "batch.opt": opt,
+                "batch.max": high,
+                "engine.workspace_mib": workspace,
+                "engine.timing_cache": None if timing_cache is None else str(timing_cache),
+                "engine.hardware_compatibility": hardware_compatibility,
+                "engine.version_compatible": version_compatible or None,
+                "engine.dla": dla,
+                "engine.compute_capabilities": list(compute_capability) or None,
+                "engine.rebuilds": rebuilds,
+                "engine.deferred": deferred or None,
+            },
+        )
+
+    decorated = named
+    for option in reversed(OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+OPTIONS = (
+    click.option("--batch", type=BatchRange(), metavar="MIN:OPT:MAX", help="Images of one call of an engine."),
+    click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of an engine's layer."),
+    click.option("--timing-cache", type=FOLDER, metavar="FILE", help="Kernel timings, read and extended; of one GPU."),
+    click.option("--hardware-compatibility", type=click.Choice(LEVELS), help="Other GPUs that it may run on; slower."),
+    click.option("--version-compatible", is_flag=True, help="Runs on later TensorRT versions too; may be slower."),
+    click.option("--dla", type=int, metavar="CORE", help="DLA core of a Jetson that has one; fp16 only."),
+    click.option(
+        "--compute-capability", multiple=True, metavar="SM", help="GPU of tensorrt-rtx, e.g. 8.6; repeatable."
+    ),
+    click.option("--rebuilds", type=int, metavar="K", help="Build K times, say how builds differ, keep the first."),
+    click.option("--deferred", is_flag=True, help="Build no engine here; the device does."),
+)
+
+
+SCENARIOS = ("single-stream", "offline", "camera")
+
+
+def latency_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--scenario`, `--samples`, `--seconds`, `--fps`, `--load`, `--preprocess` and `--frames`."""
+    options = [
+        click.option("--scenario", metavar="NAME,NAME", help=f"Of {', '.join(SCENARIOS)}; default the first."),
+        click.option("--samples", type=int, help="Timed queries of single-stream; default 1000."),
+        click.option("--seconds", type=float, help="Time of offline, of a rate of camera, of a size; default 5."),
+        click.option("--fps", metavar="N,N", help="Frames a second of camera; default 30."),
+        click.option("--load", metavar="N|COMMAND", help="What runs beside it: busy processes, or a command."),
+        click.option("--preprocess", metavar="MODULE:FUNCTION", help="Your pipeline between camera and model; timed."),
+        click.option("--frames", metavar="FILE.npy", help="Its frames, uint8 (N, …); default its module's frames()."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def latency_settings(
+    scenario: "str | None", samples: "int | None", seconds: "float | None", fps: "str | None", load: "str | None"
+) -> dict[str, Any]:
+    """Keys of the config's latency section; None where nothing was given."""
+    return {
+        "scenarios": listed("--scenario", scenario, str),
+        "samples": samples,
+        "seconds": seconds,
+        "fps": listed("--fps", fps, float),
+        "load": load,
+    }
+
+
+def batch_settings(text: "str | None") -> dict[str, Any]:
+    """`1,8,32`: the first is that of single-stream and camera, several are a sweep."""
+    sizes = listed("--batch", text, int)
+    if sizes is None:
+        return {}
+    return {"batch_size": sizes[0], "sweep": sizes if len(sizes) > 1 else []}
+
+
+def listed(option: str, text: "str | None", kind: Callable[[str], Any]) -> "list[Any] | None":
+    """The parts between commas."""
+    if text is None:
+        return None
+    try:
+        return [kind(part.strip()) for part in text.split(",")]
+    except ValueError:
+        wanted = "whole numbers" if kind is int else "numbers"
+        raise CompressError(f"{option} {text}: {wanted} with commas between them are needed") from None

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from compress import names
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, METHOD, Name, Shared, stage_options, training_options
 from edge.core import targets
 

@@ -1,12 +1,17 @@
 """`compress run`."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.lazy import Verb
+from compress.cli.main import Verb
 from compress.cli.options import DATA, FOLDER, json_option, require_options, settings_option
+
+if TYPE_CHECKING:
+    from compress.chain import Result
+    from compress.config import Run
 
 
 @click.command(
@@ -47,7 +52,6 @@ def run(
     CONFIG is a file or a built-in name (quickstart). Complete stages are kept, stale ones made again, unfinished ones
     resumed; the requirements are judged every time, those of --require beside the config's.
     """
-    from compress.cli import whole
     from compress.cli.stage import parsed_settings
     from compress.config import load_run, read_yaml
 
@@ -59,6 +63,73 @@ def run(
     settled = settled.model_copy(update={"require": [*settled.require, *require]})
     root = out or Path(settled.out or f"runs/{Path(config).stem}")
     if dry_run:
-        whole.preview(settled, root, start, as_json)
+        preview(settled, root, start, as_json)
     else:
-        whole.carry_out(settled, root, start, as_json, junit)
+        carry_out(settled, root, start, as_json, junit)
+
+
+def preview(settled: "Run", root: Path, start: "str | None", as_json: bool) -> None:
+    """Print how every stage stands; nothing is made, not even folders."""
+    from compress import chain
+
+    steps = chain.steps(settled, root)
+    states = chain.survey(steps, chain.downstream(steps, start) if start else chain.NONE)
+    if not as_json:
+        click.echo("\n".join(chain.lines(states)))
+        return
+    stages = [
+        {"name": state.step.name, "folder": str(state.step.folder), "state": state.state, "why": state.why}
+        for state in states
+    ]
+    click.echo(json.dumps({"folder": str(root), "stages": stages}, ensure_ascii=False))
+
+
+def carry_out(settled: "Run", root: Path, start: "str | None", as_json: bool, junit: "Path | None") -> None:
+    """Run the chain and print its figures; exit 3 when a requirement failed, after everything is written."""
+    from compress import chain
+    from compress.cli import boards, gates
+    from edge.statement.gate import requirement_cases
+
+    for device in settled.devices:
+        boards.check_device(device, ())
+    result = chain.run(settled, root, start=start)
+    cases = requirement_cases(result.outcomes)
+    gates.write_junit(cases, junit)
+    click.echo(json.dumps(_object(result), ensure_ascii=False) if as_json else "\n".join(_lines(result)))
+    gates.leave(cases)
+
+
+def _lines(result: "Result") -> list[str]:
+    from compress.cli.show import figures
+    from edge.core.readable import table
+
+    rows = [row for name, stage in result.stages.items() if (row := figures(name, stage))]
+    return [
+        *table(["stage", "clean", "robust", "robust by", "size", "p50"], rows),
+        *(outcome.line() for outcome in result.outcomes),
+        f"report  {result.report}",
+        f"{len(result.made)} of {len(result.stages)} stages made, {result.seconds:.1f} s",
+    ]
+
+
+def _object(result: "Result") -> dict[str, Any]:
+    from compress.cli import gates
+
+    stages = [
+        {
+            "name": name,
+            "folder": str(stage.path),
+            "made": name in result.made,
+            "identity": stage.identity,
+            "metrics": stage.metrics,
+        }
+        for name, stage in result.stages.items()
+    ]
+    return {
+        "folder": str(result.root),
+        "stages": stages,
+        "shipped": result.shipped,
+        "requirements": gates.as_objects(result.outcomes),
+        "report": str(result.report),
+        "seconds": round(result.seconds, 1),
+    }

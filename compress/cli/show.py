@@ -1,11 +1,15 @@
 """Results as a few readable lines."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edge.core.artifact import Stage
 from edge.core.readable import table
+
+if TYPE_CHECKING:
+    from edge.statement.statement import Predicate, Statement
+    from export.candidates import Candidate, CandidateTable
 
 
 def head(stage: Stage, complete: bool) -> str:
@@ -126,3 +130,70 @@ def _transfer(found: Mapping[str, Any]) -> list[str]:
     roles = list(found["models"])
     rows = [[found["models"][a], *(_percent(found["accuracy"][a][b]) for b in roles)] for a in roles]
     return table(["images of, on", *(found["models"][role] for role in roles)], rows)
+
+
+CANDIDATE_TITLES = ["candidate", "size", "logits differ by", "same class", "clean (val)", "p50", "state"]
+STATES = ("executed", "built", "untested")
+
+
+def candidate_lines(found: "CandidateTable") -> list[str]:
+    """A row a candidate that was made, below them those that were not and why, and what is to be said of INT8."""
+    made = [row for row in found.rows if row.made]
+    return [
+        f"candidates  {found.folder}",
+        *(f"  {line}" for line in table(CANDIDATE_TITLES, [_candidate_cells(row) for row in made])),
+        *_grouped("not made", [row for row in found.rows if not row.made]),
+        *(
+            line
+            for state in STATES
+            for line in _grouped(state, [row for row in made if row.state == state and row.why])
+        ),
+        *(f"note: {line}" for line in found.said),
+    ]
+
+
+def _grouped(state: str, rows: "Sequence[Candidate]") -> list[str]:
+    """A line a reason, behind the names of those that share it."""
+    reasons = dict.fromkeys(row.why for row in rows)
+    return [f"  {state}  {', '.join(row.name for row in rows if row.why == why)}: {why}" for why in reasons]
+
+
+def _candidate_cells(row: "Candidate") -> list[str]:
+    parity, clean, latency = row.parity, row.clean, row.latency
+    return [
+        row.name,
+        f"{row.metrics['bytes'] / 1e3:,.1f} kB",
+        f"{parity['max_abs']:.3g} of {parity['scale']:.3g}" if parity else "",
+        f"{100 * parity['argmax_agreement']:.1f} %" if parity else "",
+        f"{100 * clean['value']:.1f} % of {clean['n']}" if clean else "",
+        f"{latency['p50_ms']:.3f} ms" if latency else "",
+        row.state,
+    ]
+
+
+VERIFIED_TITLES = ["artifact", "precision", "clean", "robust", "95 % interval", "agreement", "p50", "size"]
+
+
+def side_by_side(named: "Sequence[tuple[str, Statement]]") -> list[str]:
+    """A row an artifact; then a row an attack, with its accuracy on each artifact, `–` where it did not run."""
+    rows = [[name, *_verified_figures(stated.predicate)] for name, stated in named]
+    by_name = [{row.name: row.robust_accuracy for row in stated.predicate.attacks} for _, stated in named]
+    names = dict.fromkeys(name for accuracies in by_name for name in accuracies)
+    attacks = [[name, *(f"{of[name]:.1%}" if name in of else "–" for of in by_name)] for name in names]
+    columns = ["attack", *(name for name, _ in named)]
+    return ["", *table(VERIFIED_TITLES, rows), "", *(table(columns, attacks) if attacks else [])]
+
+
+def _verified_figures(predicate: "Predicate") -> list[str]:
+    figures, agreement = predicate.figures, predicate.agreement
+    worst = figures.worst
+    low, high = worst.interval
+    return [
+        predicate.artifact.precision,
+        f"{figures.clean.value:.1%}",
+        f"{worst.value:.1%}" if figures.robust else f"≤ {worst.value:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        "–" if agreement is None else f"{agreement.clean.argmax_agreement:.1%}",
+        f"{predicate.latency['p50_ms']:.3f} ms",
+        f"{predicate.artifact.bytes:,} B",
+    ]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli import boards, latency
-from compress.cli.lazy import Verb
+from compress.cli import boards, options
+from compress.cli.main import Verb
 from compress.cli.options import FOLDER, Name, Shared, require_options, stage_options
 from edge.core import targets
 from edge.core.artifact import MANIFEST
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--annotations", type=click.Choice(["github"]), help="Print the outcomes as workflow commands.")
 @click.option("--budget", metavar="TIME", help="For attacks without gradients, 60s or 20m; what is open then is said.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: all cores.")
-@latency.latency_options
+@options.latency_options
 @click.option("--sweep", metavar="N,N", help="Batch sizes of which latency and throughput are measured as well.")
 @click.option("--square-queries", type=int, help="Queries an image of the Square attack; 0: without it.")
 @stage_options(out_default="EXPORTED-DEVICE-verified, beside EXPORTED; of several, a folder for these")
@@ -70,14 +70,15 @@ def verify(
     alarm that fired fails it. Several artifacts stand side by side in one table.
     """
     from compress.cli import gates, stage
-    from compress.cli.show import head
-    from compress.cli.show_verified import side_by_side
+    from compress.cli.show import head, side_by_side
     from compress.config import VerifyConfig
     from compress.stages import verify as verification
     from edge.statement.gate import GateJudgement, GateTerms
 
     terms = GateTerms.read(require, allow, against, margin, strict)
-    timing = latency.settings(scenario, samples, seconds, fps, load) | {"sweep": latency.listed("--sweep", sweep, int)}
+    timing = options.latency_settings(scenario, samples, seconds, fps, load) | {
+        "sweep": options.listed("--sweep", sweep, int)
+    }
     flags |= {f"latency.{key}": value for key, value in timing.items()}
     if hosts:
         flags["device"] = flags["device"] or "jetson"

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.cli.execute import execute
-from compress.cli.show_inspected import lines
+from compress.cli.inspect import inspection_lines
 from compress.networks import network_files
 from edge.core import artifact
 from edge.core.errors import CompressError
@@ -83,7 +83,7 @@ def test_a_graph_made_by_hand(mixed: Path) -> None:
     assert told["weights"] == {"int8": 1} and told["left_float"] == ["b"]
     assert found["contract"]["input"]["shape"] == ["batch", 1, 4, 4] and found["contract"]["labels"] is None
     assert found["files"][0]["verified"] is None and found["lineage"] == []
-    text = "\n".join(lines(found))
+    text = "\n".join(inspection_lines(found))
     assert "left float   b" in text and "what a pixel's values mean is not said" in text
 
 
@@ -225,7 +225,7 @@ def test_an_engine_beside_its_sidecars(tmp_path: Path) -> None:
         assert (found["kind"], found["target"], found["precision"]) == ("engine", "tensorrt", "int8")
         assert {entry["name"]: entry["verified"] for entry in found["files"]}["engine.plan"] is True
         assert found["engine"]["layers"]["not_int8"] == ["conv_b"] and len(found["engine"]["rows"]) == 2
-    text = "\n".join(lines(found))
+    text = "\n".join(inspection_lines(found))
     assert "10.3.0, for Orin" in text and "executed otherwise: conv_b" in text
     (place / "engine.plan").write_bytes(b"something else")
     with pytest.raises(CompressError, match=r"sha256 .* engine\.json says"):

@@ -11,7 +11,7 @@ import pytest
 
 from compress import data
 from compress.cli.execute import execute
-from compress.cli.show_candidates import lines
+from compress.cli.show import candidate_lines
 from compress.config import ExportConfig, parse
 from edge import open_runner
 from edge.core import artifact, targets
@@ -91,7 +91,7 @@ def test_a_student_has_no_int8_and_a_lost_one_no_float(
     table = candidates.export_candidates(config(), chain.student, tmp_path / "s")
     assert [row.state for row in table.rows] == ["executed", "failed"]
     assert "compress quantize" in table.rows[1].why
-    text = "\n".join(lines(table))
+    text = "\n".join(candidate_lines(table))
     assert "not made  onnx-int8: " in text and "executed" in text
 
     alone = tmp_path / "alone/quantized"
