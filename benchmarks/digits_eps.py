@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import where
 from compress import data
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.config import StudentConfig, parse
 from compress.data.split import Split
 from compress.folders import load

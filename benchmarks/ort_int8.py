@@ -28,7 +28,7 @@ from compress import networks
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from edge.runtimes.onnxruntime.runner import OnnxRunner
-from export.targets.onnx import execution, float32, qdq
+from export.targets.onnx import float32, layers, qdq
 
 RESULTS = Path(__file__).parent / "results" / "ort_int8.jsonl"
 OPSET = 20
@@ -37,15 +37,15 @@ OPSET = 20
 def main(given: argparse.Namespace) -> None:
     for name in given.models:
         files = written(name, given.image)
-        layers = execution.executed_layers(files["int8"])
+        executed = layers.executed_layers(files["int8"])
         for threads in given.threads:
             row: dict[str, Any] = {
                 "model": name,
                 "image": [3, given.image, given.image],
                 "threads": threads,
                 "bytes": {kind: len(content) for kind, content in files.items()},
-                "integer_layers": len(layers.integer),
-                "floating_layers": layers.floating,
+                "integer_layers": len(executed.integer),
+                "floating_layers": executed.floating,
                 "batches": {str(size): compared(files, given, size, threads) for size in given.batch_sizes},
                 "note": given.note,
             }

@@ -32,8 +32,8 @@ from benchmarks.machine import where
 from compress import networks
 from compress.networks.base import Activation, Add, Classifier
 from compress.quantization import int8
-from compress.quantization.calibration import Ranges
 from compress.quantization.folding import fold
+from compress.quantization.ranges import Ranges
 
 RESULTS = Path(__file__).parent / "results" / "quantizer_step.jsonl"
 

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.attack_profile import ceiling
 from benchmarks.machine import where
 from compress import data, networks, training
-from compress.attacks.accuracy import robust_accuracy
+from compress.attacks.pgd import robust_accuracy
 from compress.config import Training
 from compress.data.split import Split, to_float
 from compress.methods import registry

@@ -14,7 +14,6 @@ REGISTRY = "edge/core/targets.py"
 OF_TENSORRT = (
     "edge/runtimes/tensorrt/",
     "export/targets/tensorrt/",
-    "export/targets/tensorrt_rtx/",
     "export/targets/torch_tensorrt/",
 )
 FOLDERS = {

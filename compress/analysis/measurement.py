@@ -11,8 +11,7 @@ from torch import Tensor
 
 from compress.analysis import statistics
 from compress.attacks import losses as attack_losses
-from compress.attacks.accuracy import largest_margin
-from compress.attacks.pgd import batch_random_start
+from compress.attacks.pgd import batch_random_start, largest_margin
 from compress.data.split import to_float
 from compress.folders import TORCH_STAGES, load
 from compress.networks.base import Classifier

@@ -19,8 +19,14 @@ from torch import Tensor, nn
 
 from compress.attacks import inside, judge, losses
 from compress.attacks.contract import EnsembleAttack, Model, Task, logits_of
-from compress.attacks.ensemble_result import AttackColumn, EnsembleResult
-from compress.attacks.ensemble_state import BatchOutcome, CleanPass, Standings, StateFolder
+from compress.attacks.ensemble_outcomes import (
+    AttackColumn,
+    BatchOutcome,
+    CleanPass,
+    EnsembleResult,
+    Standings,
+    StateFolder,
+)
 from compress.attacks.presets import cost, gradient_free, users
 from compress.numerics import precision as arithmetic
 from compress.numerics import ranks

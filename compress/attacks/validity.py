@@ -15,7 +15,7 @@ from compress.attacks import judge, losses
 from compress.attacks.apgd import ascend
 from compress.attacks.contract import Model, Task, image_random_start
 from compress.attacks.ensemble import distributions
-from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.attacks.pgd import gradient_at
 from compress.attacks.presets import gradient_free, users
 from compress.numerics import precision

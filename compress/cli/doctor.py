@@ -24,7 +24,7 @@ def doctor(device: "str | None", sysroot: "Path | None", strict: bool, as_json: 
     """
     from edge.core.errors import CheckFailed, CompressError
     from edge.doctor import diagnose, examine
-    from edge.doctor.text import diagnosis_lines
+    from edge.doctor.diagnosis import diagnosis_lines
 
     facts = examine(sysroot or Path("/"))
     if device == "jetson" and facts.jetson is None:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier
-from compress.quantization import calibration, grids, quantized
-from compress.quantization.calibration import Ranges
+from compress.quantization import grids, ranges
 from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
-from compress.quantization.quantizer import Quantizer
+from compress.quantization.quantizer import Quantizer, with_quantizers
+from compress.quantization.ranges import Ranges
 from edge.core import artifact
 from edge.core.errors import CompressError
 
@@ -41,10 +41,10 @@ def quantize_network(model: Classifier, images: Iterable[Tensor], method: Ranges
     fold(model)
     sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
     _insert(model, sites)
-    calibration.set_weight_ranges(model, method)
+    ranges.set_weight_ranges(model, method)
     layout = {
         "bits": 8,
-        "unsigned": calibration.set_activation_ranges(model, sites, list(images), method, exact=exact),
+        "unsigned": ranges.set_activation_ranges(model, sites, list(images), method, exact=exact),
         "fused": fused,
         "float_layers": [],
         "ranges": method.activations,
@@ -119,9 +119,7 @@ def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
         sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
     for name, quantized_sides in sides.items():
         parent, _, last = name.rpartition(".")
-        setattr(
-            model.get_submodule(parent), last, quantized.with_quantizers(model.get_submodule(name), quantized_sides)
-        )
+        setattr(model.get_submodule(parent), last, with_quantizers(model.get_submodule(name), quantized_sides))
     model.to(next(model.parameters()).device).eval()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from compress import training
 from compress.attacks import ensemble, presets, validity
-from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.config import EvaluateConfig
 from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of

@@ -8,8 +8,7 @@ import torch
 
 from compress import names, training
 from compress.attacks import losses as attack_losses
-from compress.attacks.accuracy import accuracy, on_test_split, robust_accuracy
-from compress.attacks.pgd import batch_random_start, pgd
+from compress.attacks.pgd import accuracy, batch_random_start, on_test_split, pgd, robust_accuracy
 from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset
 from compress.data.split import Split, to_float
@@ -19,7 +18,7 @@ from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
-from compress.quantization.calibration import Ranges
+from compress.quantization.ranges import Ranges
 from compress.stages import sensitivity
 from compress.stages.network_training import measurement_on_test, refuse_without_features
 from compress.stages.quantize import fine_tuning_method

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from compress import names, training
-from compress.attacks.accuracy import on_test_split
+from compress.attacks.pgd import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import extra
 from compress.data.dataset import Dataset

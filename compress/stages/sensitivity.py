@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from compress.attacks import losses
-from compress.attacks.accuracy import largest_margin
-from compress.attacks.pgd import batch_random_start
+from compress.attacks.pgd import batch_random_start, largest_margin
 from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split

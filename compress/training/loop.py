@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.config import Quantize, Training
 from compress.data import augment
 from compress.data.dataset import Dataset

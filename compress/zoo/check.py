@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks import ensemble, presets
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.data.split import Split
 from compress.networks.base import Classifier, Normalize
 from compress.networks.graph.onnx_twin import OnnxClassifier

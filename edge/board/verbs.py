@@ -108,7 +108,7 @@ def doctor(options: argparse.Namespace) -> int:
     """What is installed, what can be run, what does not go together; exit 3 with --strict when something is broken."""
     from edge.core import targets
     from edge.doctor import diagnose, examine
-    from edge.doctor.text import diagnosis_lines
+    from edge.doctor.diagnosis import diagnosis_lines
 
     result = diagnose(examine(), targets.on_board())
     _print(result.as_object(), diagnosis_lines(result), options.json)

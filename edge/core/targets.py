@@ -110,7 +110,7 @@ OURS = (
         emitter="export.targets.onnx.emission:emit_onnx",
         opener="edge.runtimes.onnxruntime.runner:open_stage",
         doctor="edge.runtimes.onnxruntime.doctor:ONNX",
-        optimised="export.targets.onnx.execution:optimised",
+        optimised="export.targets.onnx.layers:optimised",
         device_package=DEVICE_SIDE,
     ),
     Target(
@@ -126,7 +126,7 @@ OURS = (
         "tensorrt-rtx",
         "a TensorRT-RTX engine for desktop RTX GPUs, built ahead of time on any x86-64 machine",
         devices=("cuda",),
-        emitter="export.targets.tensorrt_rtx:emit_tensorrt_rtx",
+        emitter="export.targets.tensorrt.emission:emit_tensorrt_rtx",
         doctor="edge.runtimes.tensorrt.doctor:TENSORRT_RTX",
         refuses=_ONE_GPU,
         **_ENGINE,

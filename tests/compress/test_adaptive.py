@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compress.attacks import adaptive, presets
 from compress.attacks.contract import EnsembleAttack, Task
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.cli.execute import execute
 from edge.core import artifact, plugins
 from edge.core.errors import CompressError

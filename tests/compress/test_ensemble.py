@@ -13,11 +13,11 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from compress.attacks import ensemble_state, judge, presets
+from compress.attacks import ensemble_outcomes, judge, presets
 from compress.attacks.apgd import APGD
 from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import EnsembleResult, RobustCount
+from compress.attacks.ensemble_outcomes import EnsembleResult, RobustCount
 from compress.attacks.square import Square
 from compress.numerics import precision
 from edge.core import artifact
@@ -295,7 +295,7 @@ def test_a_damaged_or_foreign_folder_is_told(tmp_path: Path) -> None:
     chunk.write_bytes((tmp_path / "s" / "attack-00-00000.npz").read_bytes())
     with pytest.raises(CompressError, match="other images than its turn"):
         scripted(Scripted("a"), **given)
-    (tmp_path / "s" / ensemble_state.PLAN).write_text("{")
+    (tmp_path / "s" / ensemble_outcomes.PLAN).write_text("{")
     with pytest.raises(CompressError, match="not readable"):
         scripted(Scripted("a"), **given)
     (tmp_path / "file").write_text("mine")
@@ -307,7 +307,10 @@ def test_a_damaged_or_foreign_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_share_a_state(tmp_path: Path) -> None:
-    with ensemble_state.StateFolder(tmp_path / "s", {}), pytest.raises(CompressError, match="another process attacks"):
+    with (
+        ensemble_outcomes.StateFolder(tmp_path / "s", {}),
+        pytest.raises(CompressError, match="another process attacks"),
+    ):
         scripted(Scripted("a"), state_folder=tmp_path / "s", identity="m")
 
 

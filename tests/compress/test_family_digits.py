@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compress import names, training
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.config import Training
 from compress.data.split import Split
 from compress.methods import registry

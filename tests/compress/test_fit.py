@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compress import data, training
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.data.augment import crop_flip
 from compress.data.split import Split
 from compress.methods.normal import CleanTraining, Normal

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.attacks.accuracy import accuracy
+from compress.attacks.pgd import accuracy
 from compress.config import Training
 from compress.data.split import Split
 from compress.training import average

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks import losses
-from compress.attacks.accuracy import robust_accuracy
+from compress.attacks.pgd import robust_accuracy
 from compress.config import QuantizeConfig, parse
 from compress.data.split import Split
 from compress.methods import registry

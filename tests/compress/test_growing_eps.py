@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.attacks.accuracy import robust_accuracy
+from compress.attacks.pgd import robust_accuracy
 from compress.config import TeacherConfig, TrainAttack, Training, parse
 from compress.data.split import Split
 from compress.methods.objective import Search

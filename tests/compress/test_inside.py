@@ -14,7 +14,7 @@ from compress import networks
 from compress.attacks import inside, presets
 from compress.attacks.contract import Model, Task
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.attacks.inside import Inside, search_model
 from compress.networks.base import Classifier
 from compress.numerics import precision

@@ -19,7 +19,7 @@ from compress.networks import network_files
 from edge.core import artifact
 from edge.core.errors import CompressError
 from export.inspection import inspect_artifact
-from export.inspection.graph import describe_graph
+from export.targets.onnx.layers import describe_graph
 
 
 def constant(name: str, value: Any, kind: type) -> onnx.TensorProto:

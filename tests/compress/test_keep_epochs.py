@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from compress import training
-from compress.attacks.accuracy import accuracy
+from compress.attacks.pgd import accuracy
 from compress.config import TeacherConfig, Training
 from compress.data.split import Split
 from compress.methods import registry

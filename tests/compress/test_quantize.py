@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compress import chain, config
-from compress.attacks.accuracy import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.cli.execute import execute
 from compress.config import QuantizeConfig, parse
 from compress.data import load_dataset

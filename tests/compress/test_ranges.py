@@ -10,9 +10,8 @@ from torch import Tensor
 
 from compress import names, networks
 from compress.networks.base import Classifier
-from compress.quantization import calibration, int8, ranges
-from compress.quantization.calibration import Ranges
-from compress.quantization.ranges import BINS, ENTROPY_BINS, Histogram
+from compress.quantization import int8, ranges
+from compress.quantization.ranges import BINS, ENTROPY_BINS, Histogram, Ranges
 from edge.core.errors import CompressError
 
 
@@ -174,7 +173,7 @@ def test_what_is_always_zero_gets_a_range_that_holds_it() -> None:
     assert float(model.get_submodule("layer2.0.relu1.output_quantizer").amax) == 1.0
     assert layout["unsigned"]["layer2.0.relu1.output_quantizer"]
     amax = model.conv1.weight_quantizer.amax
-    assert float(amax[3]) == pytest.approx(float(amax.max()) * calibration.LEAST_CHANNEL)
+    assert float(amax[3]) == pytest.approx(float(amax.max()) * ranges.LEAST_CHANNEL)
     assert bool(torch.isfinite(model(images())).all())
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from compress import folders
-from compress.attacks.accuracy import robust_accuracy
+from compress.attacks.pgd import robust_accuracy
 from compress.config import ImportConfig, StudentConfig, TeacherConfig, parse
 from compress.data.split import Split
 from compress.networks.base import Classifier, Features, Normalize
@@ -59,7 +59,7 @@ def normalised(model: Brightest, name: str = "cifar10") -> Brightest:
 
 
 def cause(model: Classifier, split: Split, published: float = 1.0) -> str:
-    from compress.attacks.accuracy import accuracy
+    from compress.attacks.pgd import accuracy
 
     return check.explain_gap(model, split, accuracy(model, split, 100), published, 100)
 

@@ -15,7 +15,7 @@ from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from compress.quantization.grids import ONNX_RUNTIME
-from export.targets.onnx import execution, float32, qdq
+from export.targets.onnx import float32, layers, qdq
 
 
 def images(n: int, seed: int = 1) -> torch.Tensor:
@@ -75,12 +75,12 @@ def test_every_layer_runs_in_integers(name: str) -> None:
     twin, proto = made(name)
     content = proto.SerializeToString()
     before = Counter(node.op_type for node in proto.graph.node)
-    after = Counter(node.op_type for node in execution.optimised(content).graph.node)
+    after = Counter(node.op_type for node in layers.optimised(content).graph.node)
     assert after["QLinearConv"] == before["Conv"] > 0 and after["QGemm"] == before["Gemm"] == 1
     assert after["Conv"] == after["FusedConv"] == after["Gemm"] == 0
     assert before["Add"] == 3 and (after["QLinearAdd"], after["Add"]) == ((3, 0) if name == "resnet8" else (0, 3))
-    found = execution.executed_layers(content)
-    assert sorted(found.integer) == sorted(int8.quantized_layers(twin)) and found.floating == []
+    executed = layers.executed_layers(content)
+    assert sorted(executed.integer) == sorted(int8.quantized_layers(twin)) and executed.floating == []
 
 
 def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_reads() -> None:
@@ -89,8 +89,8 @@ def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_rea
     layout = int8.leave_float(twin, int8.quantize_network(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
-    found = execution.executed_layers(content)
-    assert sorted(found.floating) == ["conv1", "layer2.0.conv1", "layer2.0.conv2"] and len(found.integer) == 5
+    executed = layers.executed_layers(content)
+    assert sorted(executed.floating) == ["conv1", "layer2.0.conv1", "layer2.0.conv2"] and len(executed.integer) == 5
     x = images(16, seed=2)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {"image": x.numpy()})

@@ -11,7 +11,7 @@ from compress.quantization import int8
 from compress.quantization.folding import fold
 from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
-from export.targets.onnx import execution, float32, qdq
+from export.targets.onnx import float32, layers, qdq
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +52,10 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     proto, origin = float32.emit_float32(plain, torch.zeros(shape), 20)
     qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     content = proto.SerializeToString()
-    found = execution.executed_layers(content)
-    operators = Counter(node.op_type for node in execution.optimised(content).graph.node)
+    executed = layers.executed_layers(content)
+    operators = Counter(node.op_type for node in layers.optimised(content).graph.node)
     print(f"{name}: {dict(operators)}")
-    assert found.floating == [] and sorted(found.integer) == sorted(int8.quantized_layers(twin))
+    assert executed.floating == [] and sorted(executed.integer) == sorted(int8.quantized_layers(twin))
     assert {*operators} - EVERYWHERE - SHAPES <= floats, "what is not integer is listed"
     x = images(shape, seed=2)
     with OnnxRunner(content, where=name, batch_size=16, threads=1) as runner, torch.no_grad():

@@ -1,8 +1,6 @@
 """The target onnx: one file for ONNX Runtime, any batch size."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -16,7 +14,7 @@ from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
 from export import parity
 from export.contract import Emission
-from export.targets.onnx import execution, graph
+from export.targets.onnx import graph, layers
 
 
 def emit_onnx(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
@@ -35,12 +33,8 @@ def emit_onnx(target: Target, work: Work, source: Stage, dataset: Dataset, confi
         **parity.measure_parity(emitted, file, dataset, config),
     }
     if emitted.precision == "int8":
-        metrics |= _integer(file)
+        executed = layers.executed_layers(file.read_bytes())
+        if executed.floating:
+            say(f"{len(executed.floating)} layers are executed in floating point: {', '.join(executed.floating)}")
+        metrics |= {"integer_layers": len(executed.integer), "floating_layers": executed.floating}
     return Emission(metrics, MODEL, target.runtime)
-
-
-def _integer(file: Path) -> dict[str, Any]:
-    layers = execution.executed_layers(file.read_bytes())
-    if layers.floating:
-        say(f"{len(layers.floating)} layers are executed in floating point: {', '.join(layers.floating)}")
-    return {"integer_layers": len(layers.integer), "floating_layers": layers.floating}

@@ -1,4 +1,4 @@
-"""The target tensorrt, and what tensorrt-rtx shares: the graph, how its engine is built, the engine where it can be.
+"""The targets tensorrt and tensorrt-rtx: the graph, how its engine is built, the engine where it can be.
 
 Without a GPU, or without the library, the stage is *deferred*: whoever runs it first builds the engine on that device
 from model.onnx and recipe.json, and pins it.
@@ -35,6 +35,8 @@ from export.targets.onnx.graph import EmittedGraph
 
 #: Operators that multiply by weights.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: TensorRT-RTX lists INT8 for weights of matrix products alone; that a convolution builds says nothing of its speed.
+UNVERIFIED = "builds; INT8 execution unverified"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Here:
 def emit_tensorrt(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
     """Of TensorRT, which builds for the GPU that it finds."""
     return emit_engine(target, work, source, dataset, config, needs_gpu=True)
+
+
+def emit_tensorrt_rtx(target: Target, work: Work, source: Stage, dataset: Dataset, config: ExportConfig) -> Emission:
+    """Of TensorRT-RTX: for desktop GPUs, ahead of time on a machine that may have none."""
+    return emit_engine(target, work, source, dataset, config, needs_gpu=False, int8_status=UNVERIFIED)
 
 
 def emit_engine(

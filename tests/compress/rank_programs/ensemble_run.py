@@ -9,7 +9,7 @@ import torch
 from compress import networks
 from compress.attacks import presets
 from compress.attacks.ensemble import evaluate
-from compress.attacks.ensemble_result import EnsembleResult
+from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.numerics import ranks
 
 TABLES = ("right", "broken_by", "tried", "broken", "inconclusive", "adversarial", "margins", "predictions")

@@ -1,17 +1,22 @@
 """An ONNX graph layer by layer: what each stores, in which type, what the graph quantizes, and what executes it.
 
-What executes a layer is read off the graph that ONNX Runtime optimised for itself.
+What executes a layer is read off the graph that ONNX Runtime optimised for itself. Nothing here imports torch.
 """
 
 import math
 import statistics
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+
+from edge.core.errors import CompressError
 
 #: Operators that compute on 8-bit integers; everything else computes on floats.
 INTEGER = frozenset(
@@ -33,10 +38,76 @@ INTEGER = frozenset(
         "QLinearSigmoid",
     }
 )
-
-
+#: Operator of an optimised graph that multiplies by weights → which input holds them: in integers, and in floats.
+INTEGER_WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
+FLOAT_WEIGHTS = {"Conv": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "FusedGemm": 1}
 #: Operators that a weight passes on its way into a layer without being computed with.
 PASSED = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
+#: Operators that multiply by weights in a graph as it was written → the input that holds them.
+WEIGHTS = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+}
+SUMS = ("Add", "Sum", "QLinearAdd")
+#: Types of zero points, and so of the levels around them.
+SIGNED = (TensorProto.INT4, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32)
+UNSIGNED = (TensorProto.UINT4, TensorProto.UINT8, TensorProto.UINT16)
+SHORT = {"float": "float32", "double": "float64"}
+
+FATAL = 4  # the runtime's log level
+
+
+@dataclass(frozen=True)
+class ExecutedLayers:
+    """Names of torch modules that multiply by weights, by what they are executed in."""
+
+    integer: list[str]
+    floating: list[str]
+
+
+def executed_layers(content: bytes) -> ExecutedLayers:
+    """Which layers of an INT8 file that this package wrote ONNX Runtime executes in integers, and which not."""
+    as_executed = optimised(content)
+    assert as_executed is not None, "parity has executed it"
+
+    def modules(places: Mapping[str, int]) -> list[str]:
+        """Weights bear their module's name in our files."""
+        nodes = [node for node in as_executed.graph.node if node.op_type in places]
+        return [node.input[places[node.op_type]].partition(".weight")[0] for node in nodes]
+
+    return ExecutedLayers(modules(INTEGER_WEIGHTS), modules(FLOAT_WEIGHTS))
+
+
+def optimised(content: bytes) -> "onnx.ModelProto | None":
+    """The graph as ONNX Runtime lays it out for this processor; None where it opens none of this kind here.
+
+    One level below its last, which renames weights for their blocked layout and changes no arithmetic.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CompressError(
+            "onnxruntime is not installed, it says how a layer executes; pip install onnxruntime"
+        ) from None
+    onnxruntime.disable_telemetry_events()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.intra_op_num_threads = 1
+        options.log_severity_level = FATAL
+        try:
+            onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception:  # the runtime's exceptions share no base class
+            return None
+        return onnx.load(path)
 
 
 class Executed:
@@ -64,21 +135,6 @@ class Executed:
 def execution_kind(operator: "str | None") -> str:
     """`integer`, `float`, or `unknown` for a node that was merged into something without a trace."""
     return "unknown" if operator is None else "integer" if operator in INTEGER else "float"
-
-
-#: Operators that multiply by weights → the input that holds them.
-WEIGHTS = {
-    "Conv": 1,
-    "ConvTranspose": 1,
-    "Gemm": 1,
-    "MatMul": 1,
-    "ConvInteger": 1,
-    "MatMulInteger": 1,
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-}
-SUMS = ("Add", "Sum", "QLinearAdd")
-SHORT = {"float": "float32", "double": "float64"}
 
 
 class GraphTensors:
@@ -149,15 +205,18 @@ def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[
     counted: set[str] = set()
     for node in graph.nodes:
         path = graph.path(node.input[WEIGHTS[node.op_type]]) if node.op_type in WEIGHTS else []
-        if not path and not _sum(graph, node):
+        computed = [name for name in node.input if name and not graph.path(name)]
+        if not path and not (node.op_type in SUMS and len(computed) > 1):
             continue
+        # the torch module where the weight is called after it, else the node's own name
+        module, is_weight, _ = path[-1].partition(".weight") if path else ("", "", "")
         own = set().union(*map(graph.constants, node.input[1:])) - counted if path else set()
         counted |= own
         weight = graph.stored[path[-1]] if path else None
         operator = executed.operator(node, reversed(path)) if executed else None
         rows.append(
             {
-                "name": _name(node, path),
+                "name": module if is_weight else node.name or (path[-1] if path else node.output[0]),
                 "node": node.name,
                 "op": node.op_type,
                 "weight": None if weight is None else list(weight.dims),
@@ -181,14 +240,21 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
     stored = [node for node in graph.nodes if node.op_type == "DequantizeLinear" and node.input[0] in graph.stored]
     if not quantize and not stored:
         return None
-    points = [_zero_point(graph, node) for node in quantize]
+    zero_points: Counter[str] = Counter()
+    types = []
+    for node in quantize:
+        name = node.input[2] if len(node.input) > 2 else ""
+        value = graph.array(name)  # None, where none is given, stands for uint8 and 0
+        levels = np.zeros(1, np.uint8) if value is None else value.reshape(-1)
+        types.append(TensorProto.UINT8 if value is None else graph.stored[name].data_type)
+        zero_points[str(int(levels[0])) if (levels == levels[0]).all() else "varies"] += 1  # from channel to channel
     kinds = Counter(dtype(graph.stored[node.input[0]]) for node in stored)
     weights = [node for node in stored if dtype(graph.stored[node.input[0]]) in ("int8", "uint8")]
     return {
         "pairs": len(quantize),
-        "signed": sum(kind.startswith("int") for kind, _ in points),
-        "unsigned": sum(kind.startswith("uint") for kind, _ in points),
-        "zero_points": dict(sorted(Counter(str(value) for _, value in points).items())),
+        "signed": sum(kind in SIGNED for kind in types),
+        "unsigned": sum(kind in UNSIGNED for kind in types),
+        "zero_points": dict(sorted(zero_points.items())),
         "scales": spread([value for node in quantize for value in _scales(graph, node)]),
         "weights": dict(kinds.most_common()),
         "weight_scales": spread([value for node in weights for value in _scales(graph, node)]),
@@ -204,27 +270,6 @@ def dtype(entry: onnx.TensorProto) -> str:
 def tensor_bytes(entry: onnx.TensorProto) -> int:
     """Bytes of the values; of types below 8 bits as if each had a byte."""
     return math.prod(entry.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
-
-
-def _name(node: onnx.NodeProto, path: Sequence[str]) -> str:
-    """The torch module where the weight is called after it, else the node's own name."""
-    module, is_weight, _ = path[-1].partition(".weight") if path else ("", "", "")
-    return module if is_weight else node.name or (path[-1] if path else node.output[0])
-
-
-def _sum(graph: GraphTensors, node: onnx.NodeProto) -> bool:
-    computed = [name for name in node.input if name and not graph.path(name)]
-    return node.op_type in SUMS and len(computed) > 1
-
-
-def _zero_point(graph: GraphTensors, node: onnx.NodeProto) -> tuple[str, "int | str"]:
-    """Type and value; uint8 and 0 where none is given, `varies` where it differs by channel."""
-    name = node.input[2] if len(node.input) > 2 else ""
-    value = graph.array(name)
-    if value is None:
-        return "uint8", 0
-    flat = value.reshape(-1)
-    return dtype(graph.stored[name]), int(flat[0]) if (flat == flat[0]).all() else "varies"
 
 
 def _scales(graph: GraphTensors, node: onnx.NodeProto) -> list[float]:

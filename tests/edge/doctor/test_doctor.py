@@ -14,14 +14,13 @@ import tomllib
 from compress.cli.execute import execute
 from edge.core import l4t, targets
 from edge.doctor import examination, examine
-from edge.doctor.diagnosis import MachineDiagnosis, diagnose
+from edge.doctor.diagnosis import MachineDiagnosis, diagnose, diagnosis_lines
 from edge.doctor.examination import MODULES
 from edge.doctor.facts import Gpu, MachineFacts, Module, release
 from edge.doctor.rules import MINIMA
 from edge.doctor.rules import RULES as GENERAL
-from edge.doctor.text import diagnosis_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 H100 = Gpu("580.65.06", "13.0", ({"name": "NVIDIA H100", "sm": "9.0", "memory_bytes": 80 << 30},))
 OLD_DRIVER = Gpu("550.54", "12.4", H100.devices)
 CPU_PROVIDER = {"providers": ["CPUExecutionProvider"]}
