@@ -120,21 +120,17 @@ def unseal(file: Path, key: "Ed25519PublicKey | None") -> bytes:
     if kind != PAYLOAD_TYPE:
         raise CheckFailed(f"{file}: holds {kind!r}, not {PAYLOAD_TYPE}; sign the folder again")
     if key is not None:
-        _verify(file, key, signer, signed, body)
+        from cryptography.exceptions import InvalidSignature
+
+        if signer != keyid(key):
+            raise CheckFailed(f"{file}: signed by the key {signer:.12}, given {keyid(key):.12}; give its signer's key")
+        try:
+            key.verify(signed, pae(PAYLOAD_TYPE, body))
+        except InvalidSignature:
+            raise CheckFailed(
+                f"{file}: the signature does not fit what it signs; it was changed, or sign it again"
+            ) from None
     return body
-
-
-def _verify(file: Path, key: "Ed25519PublicKey", signer: str, signature: bytes, body: bytes) -> None:
-    from cryptography.exceptions import InvalidSignature
-
-    if signer != keyid(key):
-        raise CheckFailed(f"{file}: signed by the key {signer:.12}, given {keyid(key):.12}; give its signer's key")
-    try:
-        key.verify(signature, pae(PAYLOAD_TYPE, body))
-    except InvalidSignature:
-        raise CheckFailed(
-            f"{file}: the signature does not fit what it signs; it was changed, or sign it again"
-        ) from None
 
 
 def _text(content: bytes) -> str:
@@ -161,7 +157,16 @@ def sign(folder: Path, key_file: Path) -> list[Path]:
     if not _is_ed25519(key):
         return [_sigstore_sign(folder, lambda config: config.use_elliptic_key_signer(private_key=key_file))]
     artifact.write_atomic(folder / ENVELOPE, seal((folder / STATEMENT).read_bytes(), key))
-    body = json.dumps(_listing(folder), indent=2, ensure_ascii=False).encode()
+    # An in-toto statement whose subjects are the folder's files
+    manifest = json.loads((folder / artifact.MANIFEST).read_bytes())
+    names = [artifact.MANIFEST, *manifest["payload"], *manifest["records"], ENVELOPE]
+    listing = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": name, "digest": {"sha256": artifact.file_sha256(folder / name)}} for name in names],
+        "predicateType": FILES_TYPE,
+        "predicate": {},
+    }
+    body = json.dumps(listing, indent=2, ensure_ascii=False).encode()
     artifact.write_atomic(folder / FILES, seal(body, key))
     return [folder / ENVELOPE, folder / FILES]
 
@@ -169,18 +174,6 @@ def sign(folder: Path, key_file: Path) -> list[Path]:
 def sign_keyless(folder: Path) -> list[Path]:
     """Sign by an identity at Sigstore, which needs a network and a login."""
     return [_sigstore_sign(folder, lambda config: config.use_sigstore_signer())]
-
-
-def _listing(folder: Path) -> dict[str, Any]:
-    """An in-toto statement whose subjects are the folder's files."""
-    manifest = json.loads((folder / artifact.MANIFEST).read_bytes())
-    names = [artifact.MANIFEST, *manifest["payload"], *manifest["records"], ENVELOPE]
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": name, "digest": {"sha256": artifact.file_sha256(folder / name)}} for name in names],
-        "predicateType": FILES_TYPE,
-        "predicate": {},
-    }
 
 
 def signed(folder: Path) -> bool:

@@ -164,18 +164,16 @@ class BoardVerification:
         with np.load(work.file(verification.LATENCY), allow_pickle=False) as timed:
             samples_ns = timed["samples_ns"]
         work.metrics = {**verification.metrics(stated.predicate), "host": self._link.host}
-        return VerifiedWork(work, stated, samples_ns, self._evidence(work.file(statement.VERDICTS), attacks))
-
-    def _evidence(self, verdicts: Path, attacks: AttackSet) -> dict[str, Any]:
-        """Images and verdicts as the report takes them; predictions where the attack set knows the artifact."""
-        with np.load(verdicts, allow_pickle=False) as table:
+        with np.load(work.file(statement.VERDICTS), allow_pickle=False) as table:
             evidence: dict[str, Any] = {name: table[name] for name in table.files}
+        # As the report takes it: predictions of the replay where the attack set knows the artifact, -1 elsewhere.
         predicted = np.full(evidence["broken"].shape, -1, np.int16)
         place = attacks.place(self._exported.identity)
         if place is not None:
             predicted[: len(attacks.adversarial)] = attacks.predictions[:, place]
         images = np.concatenate([attacks.adversarial, evidence["adversarial"]])
-        return {**evidence, "clean": attacks.clean, "adversarial": images, "predictions": predicted}
+        evidence |= {"clean": attacks.clean, "adversarial": images, "predictions": predicted}
+        return VerifiedWork(work, stated, samples_ns, evidence)
 
 
 TEXT_MOST = 500

@@ -52,7 +52,10 @@ def bundle_bytes() -> bytes:
     """The file's bytes: all of `edge`, and the device packages of targets that installed packages add."""
     files = {"__main__.py": MAIN.encode(), f"robust_compress-{__version__}.dist-info/METADATA": METADATA.encode()}
     files |= {f"edge/{name}": entry.read_bytes() for name, entry in _below(resources.files("edge"))}
-    files[DEFAULTS] = _verify_defaults()
+    # What `compress verify` uses where nothing is given: a board has no pydantic to ask
+    from compress.config import VerifyConfig, parse
+
+    files[DEFAULTS] = json.dumps(parse(VerifyConfig, {"data": "digits"}, "verify").semantic(), sort_keys=True).encode()
     files |= _added()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:
@@ -72,13 +75,6 @@ def write_bundle(path: Path) -> str:
     except OSError as fault:
         raise CompressError(f"{path}: cannot be written ({fault.strerror}); choose another file") from None
     return artifact.bytes_sha256(bundle_bytes())
-
-
-def _verify_defaults() -> bytes:
-    """What `compress verify` uses where nothing is given: a board has no pydantic to ask."""
-    from compress.config import VerifyConfig, parse
-
-    return json.dumps(parse(VerifyConfig, {"data": "digits"}, "verify").semantic(), sort_keys=True).encode()
 
 
 def _below(folder: Traversable, at: str = "") -> Iterator[tuple[str, Traversable]]:

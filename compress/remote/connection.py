@@ -37,7 +37,11 @@ class Connection:
 
     def __init__(self, host: str, channel: Channel, process: "ssh.SshProcess | None" = None) -> None:
         self.host, self.channel, self._process = host, channel, process
-        self.hello = _greeted(host, channel)
+        hello, _ = channel.receive(ANSWER_S)
+        checked_frame(hello, "hello", protocol=int)
+        if hello["protocol"] != frames.VERSION:
+            raise CompressError(f"{host}: speaks protocol {hello['protocol']}, this is {frames.VERSION}")
+        self.hello = hello
         self._over = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -46,7 +50,14 @@ class Connection:
         """Over ssh, the bundle put in place first. `python` serves it; default the board's python3."""
         process = ssh.SshProcess(host)
         try:
-            _set_up(process, python)
+            source, content = bundle.SOURCE.encode(), bundle.bundle_bytes()
+            sha256 = artifact.bytes_sha256(content)
+            ask = {"sha256": sha256, "bytes": len(content), "python": python, "minimum": bundle.MINIMUM}
+            _write(process, b"%d\n" % len(source) + source + json.dumps(ask).encode() + b"\n")
+            if _step(process)["step"] == "send":
+                say(f"{process.host}: copying the bundle, {len(content):,} bytes")
+                _write(process, content)
+                _step(process)
             return cls(host, Channel(process.stdout.fileno(), process.stdin.fileno()), process)
         except Closed:
             fault = process.fault()
@@ -114,17 +125,6 @@ class Connection:
 # ------------------------------------------------------------------------------------ setting up
 
 
-def _set_up(process: ssh.SshProcess, python: "str | None") -> None:
-    source, content = bundle.SOURCE.encode(), bundle.bundle_bytes()
-    sha256 = artifact.bytes_sha256(content)
-    ask = {"sha256": sha256, "bytes": len(content), "python": python, "minimum": bundle.MINIMUM}
-    _write(process, b"%d\n" % len(source) + source + json.dumps(ask).encode() + b"\n")
-    if _step(process)["step"] == "send":
-        say(f"{process.host}: copying the bundle, {len(content):,} bytes")
-        _write(process, content)
-        _step(process)
-
-
 def _write(process: ssh.SshProcess, content: bytes) -> None:
     try:
         process.stdin.write(content)
@@ -165,14 +165,6 @@ def _line(number: int, most: int) -> bytes:
             raise Closed("no answer")
         line += got
     return bytes(line)
-
-
-def _greeted(host: str, channel: Channel) -> Header:
-    hello, _ = channel.receive(ANSWER_S)
-    checked_frame(hello, "hello", protocol=int)
-    if hello["protocol"] != frames.VERSION:
-        raise CompressError(f"{host}: speaks protocol {hello['protocol']}, this is {frames.VERSION}")
-    return hello
 
 
 class Link:

@@ -9,7 +9,6 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -63,7 +62,10 @@ class RemoteRunner(Runner):
         self._check(x)
         began = time.perf_counter()
         logits = np.empty((len(x), self.classes), np.float32)
-        open_ = dict(enumerate(self._parts(x)))
+        image = max(1, x[:1].nbytes)
+        batches = max(1, REQUEST // (self.batch_size * image))
+        count = max(1, min(self.batch_size * batches, BODY_MOST // image))
+        open_ = dict(enumerate(slice(start, min(start + count, len(x))) for start in range(0, len(x), count)))
         self._requests += len(open_)
         try:
             self._link.do(lambda connection: self._exchange(connection, x, logits, open_))
@@ -118,12 +120,6 @@ class RemoteRunner(Runner):
             )
         self.sha256, self._opened_on = sha256, connection
 
-    def _parts(self, x: "npt.NDArray[Any]") -> Iterator[slice]:
-        image = max(1, x[:1].nbytes)
-        batches = max(1, REQUEST // (self.batch_size * image))
-        count = max(1, min(self.batch_size * batches, BODY_MOST // image))
-        return (slice(start, min(start + count, len(x))) for start in range(0, len(x), count))
-
     def _exchange(
         self, connection: Connection, x: "npt.NDArray[Any]", logits: "npt.NDArray[Any]", open_: "dict[int, slice]"
     ) -> None:
@@ -137,25 +133,22 @@ class RemoteRunner(Runner):
         sender.start()
         try:
             while open_:
-                self._answer(connection, logits, open_)
+                header, body = connection.receive(math.inf)
+                number = checked_frame(header, "infer", id=int)["id"]
+                part = open_.get(number)
+                if part is None:
+                    raise CompressError(f"{connection.host}: answers a question that was not asked")
+                want = (part.stop - part.start, self.classes)
+                if header.get("shape") != list(want) or len(body) != 4 * want[0] * want[1]:
+                    raise CompressError(f"{connection.host}: gives logits {header.get('shape')} for {want[0]} images")
+                logits[part] = np.frombuffer(body, "<f4").reshape(want)
+                del open_[number]
                 room.release()
         finally:
             over.set()
             room.release()
             sender.join(1.0)
             self._bytes += connection.channel.sent + connection.channel.received - before
-
-    def _answer(self, connection: Connection, logits: "npt.NDArray[Any]", open_: "dict[int, slice]") -> None:
-        header, body = connection.receive(math.inf)
-        number = checked_frame(header, "infer", id=int)["id"]
-        part = open_.get(number)
-        if part is None:
-            raise CompressError(f"{connection.host}: answers a question that was not asked")
-        want = (part.stop - part.start, self.classes)
-        if header.get("shape") != list(want) or len(body) != 4 * want[0] * want[1]:
-            raise CompressError(f"{connection.host}: gives logits {header.get('shape')} for {want[0]} images")
-        logits[part] = np.frombuffer(body, "<f4").reshape(want)
-        del open_[number]
 
 
 def _send(

@@ -26,7 +26,7 @@ from edge.core.progress import Progress
 from edge.evidence import samples
 from edge.runtimes import preprocess
 from edge.runtimes.tensorrt.recipe import ENGINE, SIDECAR
-from edge.statement.statement import STATEMENT, VERDICTS, Predicate, Statement
+from edge.statement.statement import STATEMENT, VERDICTS, Statement
 from edge.verify.attack_set import AttackSet
 from edge.verify.verify import LATENCY
 
@@ -43,18 +43,47 @@ def fetch_result(connection: Connection, job: str, exported: Stage, attacks: Att
     most = SLACK + 8 * attacks.clean.nbytes + 4 * attacks.adversarial.nbytes
     listed = _listed(connection, connection.ask("files", job=job)["files"], most)
     for name, (size, sha256) in listed.items():
-        _get(connection, job, into / name, size, sha256)
+        place = into / name
+        header: Header = connection.ask("get", job=job, name=place.name)
+        left = size
+        if checked_frame(header, "get", bytes=int)["bytes"] == size:
+            with open(place, "wb") as file:
+                while left > 0:
+                    chunk, part = connection.receive()
+                    checked_frame(chunk, "chunk")
+                    left -= len(part)
+                    if not part or left < 0:
+                        break
+                    file.write(part)
+        if left != 0 or artifact.file_sha256(place) != sha256:
+            raise CheckFailed(
+                f"{connection.host}: {place.name} came with another size or hash than announced; try again"
+            )
     try:
         for name in listed:
             if name.endswith(".npz"):
-                _bounded((into / name).read_bytes(), most)
+                with zipfile.ZipFile(io.BytesIO((into / name).read_bytes())) as archive:
+                    if sum(entry.file_size for entry in archive.infolist()) > most:
+                        raise ValueError("an archive that unpacks to more than it can hold")
         if samples.FILE in listed:
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
         stated, _ = statement_check.check_verified(into, shipped=shipped, attack_set=attacks.stage.path)
-        _asked(stated.predicate, exported, attacks)
+        pairs = (
+            ("artifact", stated.predicate.artifact.identity, exported.identity),
+            (
+                "attack set",
+                stated.predicate.attack_set.identity if stated.predicate.attack_set else "",
+                attacks.stage.identity,
+            ),
+        )
+        for what, got, want in pairs:
+            if got != want:
+                raise ValueError(f"its statement is about the {what} {got:.12}, sent was {want:.12}")
         _same_images(into / VERDICTS, attacks)
-        _timed(into / LATENCY)
+        with np.load((into / LATENCY), allow_pickle=False) as timed:
+            if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
+                raise ValueError("its latencies are no list of nanoseconds")
     except (CompressError, ValueError, KeyError, TypeError, MemoryError, EOFError, zipfile.BadZipFile) as fault:
         raise CheckFailed(
             f"{connection.host}: what it sent is not to be trusted ({' '.join(str(fault).split())[:300]}); delete "
@@ -82,38 +111,6 @@ def _listed(connection: Connection, entries: Any, most: int) -> dict[str, tuple[
     return files
 
 
-def _get(connection: Connection, job: str, place: Path, size: int, sha256: str) -> None:
-    header: Header = connection.ask("get", job=job, name=place.name)
-    left = size
-    if checked_frame(header, "get", bytes=int)["bytes"] == size:
-        with open(place, "wb") as file:
-            while left > 0:
-                chunk, part = connection.receive()
-                checked_frame(chunk, "chunk")
-                left -= len(part)
-                if not part or left < 0:
-                    break
-                file.write(part)
-    if left != 0 or artifact.file_sha256(place) != sha256:
-        raise CheckFailed(f"{connection.host}: {place.name} came with another size or hash than announced; try again")
-
-
-def _bounded(content: bytes, most: int) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > most:
-            raise ValueError("an archive that unpacks to more than it can hold")
-
-
-def _asked(predicate: Predicate, exported: Stage, attacks: AttackSet) -> None:
-    pairs = (
-        ("artifact", predicate.artifact.identity, exported.identity),
-        ("attack set", predicate.attack_set.identity if predicate.attack_set else "", attacks.stage.identity),
-    )
-    for what, got, want in pairs:
-        if got != want:
-            raise ValueError(f"its statement is about the {what} {got:.12}, sent was {want:.12}")
-
-
 def _same_images(path: Path, attacks: AttackSet) -> None:
     with np.load(path, allow_pickle=False) as table:
         for name in ("index", "labels"):
@@ -122,12 +119,6 @@ def _same_images(path: Path, attacks: AttackSet) -> None:
         free = len(table["attacks"]) - len(attacks.adversarial)
         if table["adversarial"].shape != (free, *attacks.clean.shape) or table["adversarial"].dtype != np.uint8:
             raise ValueError("its table holds images of another form")
-
-
-def _timed(path: Path) -> None:
-    with np.load(path, allow_pickle=False) as timed:
-        if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
-            raise ValueError("its latencies are no list of nanoseconds")
 
 
 # -------------------------------------------------------------------------------------------------------- to the board
@@ -152,21 +143,17 @@ def send_files(connection: Connection, files: Mapping[str, Path], what: str) -> 
         total = sum(path.stat().st_size for path in wanted.values())
         with Progress(f"copying {what} to {connection.host}, bytes", total) as bar:
             for sha256, path in wanted.items():
-                _send_file(connection, path, sha256, bar)
-
-
-def _send_file(connection: Connection, path: Path, sha256: str, bar: Progress) -> None:
-    left = path.stat().st_size
-    connection.send({"type": "put", "sha256": sha256, "bytes": left})
-    with open(path, "rb") as file:
-        while left > 0:
-            part = file.read(min(CHUNK, left))
-            if not part:
-                raise CompressError(f"{path}: became shorter while it was sent; run the command again")
-            connection.send({"type": "chunk"}, part)
-            left -= len(part)
-            bar.step(len(part))
-    checked_frame(connection.receive(STORED_IN_S)[0], "put")
+                left = path.stat().st_size
+                connection.send({"type": "put", "sha256": sha256, "bytes": left})
+                with open(path, "rb") as file:
+                    while left > 0:
+                        part = file.read(min(CHUNK, left))
+                        if not part:
+                            raise CompressError(f"{path}: became shorter while it was sent; run the command again")
+                        connection.send({"type": "chunk"}, part)
+                        left -= len(part)
+                        bar.step(len(part))
+                checked_frame(connection.receive(STORED_IN_S)[0], "put")
 
 
 FRAMES = "frames.npy"

@@ -30,11 +30,12 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
     attack_set = sources.read_attack_set(found.attack_set)
     statements = _statements(found)
     shipped = next(iter(statements.values()), None)
+    weights = found.teacher.manifest["payload"].get("weights.safetensors") if found.teacher else None
     return {
         "title": found.title,
         "notes": [*_strangers(found, statements), *page_analysis.outdated(found)],
         "requirements": _judged(shipped, require),
-        "teacher": _teacher(found),
+        "teacher": {"bytes": weights["bytes"]} if weights else None,
         "stages": sources.stage_rows(
             found, attack_set, {name: stated["predicate"] for name, stated in statements.items()}
         ),
@@ -100,11 +101,6 @@ def _judged(shipped: "Mapping[str, Any] | None", require: Sequence[str]) -> list
         {"text": text, "passed": outcome.passed, "why": outcome.why}
         for text, outcome in zip(require, outcomes, strict=True)
     ]
-
-
-def _teacher(sources: Sources) -> "dict[str, Any] | None":
-    weights = sources.teacher.manifest["payload"].get("weights.safetensors") if sources.teacher else None
-    return {"bytes": weights["bytes"]} if weights else None
 
 
 def _samples(stage: Stage) -> "np.ndarray":

@@ -1,6 +1,6 @@
 """Accuracy, by stage and by attack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from compress.report import svg
@@ -18,7 +18,15 @@ def by_stage(document: Mapping[str, Any]) -> "Html | None":
     steps = {row["pgd_steps"] for row in rows if row["pgd"] is not None}
     same = f"PGD-{steps.pop()}" if len(steps) == 1 else "PGD"
     names = {**SERIES, "pgd": same}
-    chart = svg.bars([(row["label"], _bars(row)) for row in rows], _spoken(rows, names))
+    # The chart in words, for who cannot see it
+    spoken = "Accuracy by stage. " + " ".join(
+        row["label"]
+        + ": "
+        + ", ".join(f"{names[key]} {readable.percent(row[key]['value'])}" for key in names if row[key] is not None)
+        + "."
+        for row in rows
+    )
+    chart = svg.bars([(row["label"], _bars(row)) for row in rows], spoken)
     columns = [
         TableColumn("model"),
         *(TableColumn(title, "number") for title in ("parameters", "size", "clean", same, "worst case")),
@@ -54,17 +62,6 @@ def _bars(row: Mapping[str, Any]) -> list[svg.Bar]:
         for series in SERIES
         if row[series] is not None
     ]
-
-
-def _spoken(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """The chart in words, for who cannot see it."""
-    return "Accuracy by stage. " + " ".join(
-        row["label"]
-        + ": "
-        + ", ".join(f"{names[key]} {readable.percent(row[key]['value'])}" for key in names if row[key] is not None)
-        + "."
-        for row in rows
-    )
 
 
 def _row(row: Mapping[str, Any]) -> list[Any]:

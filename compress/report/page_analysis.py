@@ -22,25 +22,9 @@ def analysis(document: Mapping[str, Any]) -> "Html | None":
         "images within a model and over models across them. A correlation is no cause; where the interval contains 0, "
         "no relation is shown."
     )
-    return section(
-        "analysis",
-        "Variance gap",
-        element("p", text),
-        element(
-            "img", src=analysed["figure"], alt=_spoken(analysed), style="width: 100%; height: auto; background: #fff"
-        ),
-        _models(analysed),
-        _across(analysed),
-    )
-
-
-def _spoken(analysed: Mapping[str, Any]) -> str:
-    """The figure in words, for who cannot see it."""
+    # The figure in words, for who cannot see it
     each = "; ".join(f"{row['label']} {_r(row['variance'])}" for row in analysed["models"])
-    return f"Robust accuracy against variance gap and Gram gap over radii, and across models; r of the former: {each}"
-
-
-def _models(analysed: Mapping[str, Any]) -> Html:
+    spoken = f"Robust accuracy against variance gap and Gram gap over radii, and across models; r of the former: {each}"
     titles = ("clean", f"robust at {analysed['eps']}", "variance gap", "r over radii", "Gram gap", "r over radii")
     rows = [
         [
@@ -54,10 +38,18 @@ def _models(analysed: Mapping[str, Any]) -> Html:
         ]
         for row in analysed["models"]
     ]
-    return html_table(
+    models = html_table(
         "Gaps relative to clean images",
         [TableColumn("model"), *(TableColumn(title, "number") for title in titles)],
         rows,
+    )
+    return section(
+        "analysis",
+        "Variance gap",
+        element("p", text),
+        element("img", src=analysed["figure"], alt=spoken, style="width: 100%; height: auto; background: #fff"),
+        models,
+        _across(analysed),
     )
 
 

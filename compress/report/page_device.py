@@ -30,11 +30,16 @@ def device(document: Mapping[str, Any]) -> "Html | None":
     watched = [entry for entry in document.get("verified", ()) if "kind" in entry["predicate"]["machine"]["before"]]
     if not watched:
         return None
+    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in watched)]
+    states = [dict(_state(entry["predicate"])) for entry in watched]
+    names = dict.fromkeys(name for state in states for name in state)
+    rows = [[name, *(state.get(name, readable.NONE) for state in states)] for name in names]
+    states_table = html_table("State of the machine", columns, rows)
     return section(
         "device",
         "The machine while it measured",
         _warnings(watched),
-        _states(watched),
+        states_table,
         *(chart for entry in watched for chart in _charts(entry)),
         _unread(watched),
     )
@@ -55,14 +60,6 @@ def _warnings(watched: Sequence[Entry]) -> Html:
         TableColumn("what ends it", "long"),
     ]
     return html_table("Reasons not to trust latency and energy", columns, rows)
-
-
-def _states(watched: Sequence[Entry]) -> Html:
-    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in watched)]
-    states = [dict(_state(entry["predicate"])) for entry in watched]
-    names = dict.fromkeys(name for state in states for name in state)
-    rows = [[name, *(state.get(name, readable.NONE) for state in states)] for name in names]
-    return html_table("State of the machine", columns, rows)
 
 
 def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -124,7 +121,15 @@ def _charts(entry: Entry) -> Iterator[Html]:
 def _chart(entry: Entry, samples: Samples, key: str) -> "Html | None":
     rows = {name.partition(".")[2]: row for name, row in samples.values.items() if name.startswith(f"{key}.")}
     rows = {name: row for name, row in rows.items() if np.isfinite(row).sum() >= 2}
-    names = _chosen(key, rows)
+    # The rails that are the whole, the parts that matter, or the highest
+    if key == "mw":
+        wanted = [*summands([name for name in rows if name != "GPU"]), "GPU"]
+    elif key == "mhz":
+        wanted = ["gpu", "cpu0", "emc", "gpu_memory"]
+    else:
+        wanted = sorted(rows, key=lambda name: -float(np.nanmax(rows[name])))
+    names = [name for name in wanted if name in rows][: len(COLOURS)]
+    names = names
     if not names:
         return None
     title, unit = QUANTITIES[key]
@@ -134,27 +139,13 @@ def _chart(entry: Entry, samples: Samples, key: str) -> "Html | None":
         there = np.isfinite(rows[name])
         lines[colour] = seconds[there], rows[name][there]
     label = f"{title} of {', '.join(names)} over time, {entry['label']}"
+    span = (entry["predicate"]["machine"].get("during") or {}).get("span_ns")
+    timed = None if span is None else ((span[0] - samples.times_ns[0]) / 1e9, (span[1] - samples.times_ns[0]) / 1e9)
     return element(
         "figure",
         element("figcaption", element("strong", f"{title}, {unit}"), legend(dict(zip(COLOURS, names, strict=False)))),
-        over_time(lines, _timed(entry, samples), label),
+        over_time(lines, timed, label),
     )
-
-
-def _chosen(key: str, rows: "Mapping[str, np.ndarray]") -> list[str]:
-    """The rails that are the whole, the parts that matter, or the highest."""
-    if key == "mw":
-        wanted = [*summands([name for name in rows if name != "GPU"]), "GPU"]
-    elif key == "mhz":
-        wanted = ["gpu", "cpu0", "emc", "gpu_memory"]
-    else:
-        wanted = sorted(rows, key=lambda name: -float(np.nanmax(rows[name])))
-    return [name for name in wanted if name in rows][: len(COLOURS)]
-
-
-def _timed(entry: Entry, samples: Samples) -> "tuple[float, float] | None":
-    span = (entry["predicate"]["machine"].get("during") or {}).get("span_ns")
-    return None if span is None else ((span[0] - samples.times_ns[0]) / 1e9, (span[1] - samples.times_ns[0]) / 1e9)
 
 
 def _unread(watched: Sequence[Entry]) -> Html:

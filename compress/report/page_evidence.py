@@ -107,11 +107,28 @@ def latency(document: Mapping[str, Any]) -> "Html | None":
     if not timed:
         return None
     inside = dict.fromkeys(_timing(entry)["inside"] for entry in timed)
+    columns = [TableColumn("latency"), *(TableColumn(entry["label"], "number") for entry in timed)]
+    timings = [_timing(entry) for entry in timed]
+    rows = [
+        [
+            name.removesuffix("_ms").replace("p999", "p99.9"),
+            *(readable.milliseconds(timing.get(name)) for timing in timings),
+        ]
+        for name in LATENCIES
+        if any(name in timing for timing in timings)
+    ]
+    rows.append(["coefficient of variation", *(readable.percent(timing["cv"]) for timing in timings)])
+    rows.append(["images a second", *(f"{timing['images_per_s']:,.0f}" for timing in timings)])
+    rows.append(
+        ["cold start: opening the runtime", *(readable.milliseconds(timing["cold_start_ms"]) for timing in timings)]
+    )
+    rows.append(["first inference", *(readable.milliseconds(timing["first_inference_ms"]) for timing in timings)])
+    rows.append(["images a call", *(readable.number(timing["batch_size"]) for timing in timings)])
     return section(
         "latency",
         "Latency",
         *_distributions(timed),
-        _latencies(timed),
+        html_table("Latency of one call", columns, rows),
         *scenarios(timed),
         *(element("p", f"Inside each timed interval: {text}.", class_="quiet") for text in inside),
         _machine(timed),
@@ -139,27 +156,6 @@ def _distributions(timed: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
             element("figcaption", element("strong", entry["label"]), text),
             svg.histogram(values, marks, float(low), float(high), "ms", label),
         )
-
-
-def _latencies(timed: Sequence[Mapping[str, Any]]) -> Html:
-    columns = [TableColumn("latency"), *(TableColumn(entry["label"], "number") for entry in timed)]
-    timings = [_timing(entry) for entry in timed]
-    rows = [
-        [
-            name.removesuffix("_ms").replace("p999", "p99.9"),
-            *(readable.milliseconds(timing.get(name)) for timing in timings),
-        ]
-        for name in LATENCIES
-        if any(name in timing for timing in timings)
-    ]
-    rows.append(["coefficient of variation", *(readable.percent(timing["cv"]) for timing in timings)])
-    rows.append(["images a second", *(f"{timing['images_per_s']:,.0f}" for timing in timings)])
-    rows.append(
-        ["cold start: opening the runtime", *(readable.milliseconds(timing["cold_start_ms"]) for timing in timings)]
-    )
-    rows.append(["first inference", *(readable.milliseconds(timing["first_inference_ms"]) for timing in timings)])
-    rows.append(["images a call", *(readable.number(timing["batch_size"]) for timing in timings)])
-    return html_table("Latency of one call", columns, rows)
 
 
 def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
@@ -194,7 +190,13 @@ def scenarios(timed: Sequence[Entry]) -> Iterator[Html]:
     latencies = [(str(entry["label"]), dict(entry["predicate"]["latency"])) for entry in timed]
     yield from _sizes(latencies)
     yield from _camera(latencies)
-    yield from _parts(latencies)
+    rows = [(label, latency["parts"]) for label, latency in latencies if "parts" in latency]
+    if rows:
+        yield html_table(
+            "Where a query's time goes, medians",
+            [TableColumn("artifact"), *(TableColumn(title, "number") for title in PARTS.values())],
+            [[label, *(readable.milliseconds(row[key]) for key in PARTS)] for label, row in rows],
+        )
     yield from _pipeline(timed)
     yield from _conditions(latencies)
 
@@ -208,7 +210,11 @@ def _sizes(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     groups = [
         (
             f"{size} image{'s' if size > 1 else ''} a call",
-            [(row["images_per_s"], _rate(row, label)) for label, row in rows if _is(row, size)],
+            [
+                (row["images_per_s"], f"{row['images_per_s']:,.0f} · {label}")
+                for label, row in rows
+                if row["batch_size"] == size
+            ],
         )
         for size in sizes
     ]
@@ -243,14 +249,6 @@ def _by_size(latency: Entry) -> "list[Entry]":
     return [rows[size] for size in sorted(rows)]
 
 
-def _is(row: Entry, size: int) -> bool:
-    return bool(row["batch_size"] == size)
-
-
-def _rate(row: Entry, label: str) -> str:
-    return f"{row['images_per_s']:,.0f} · {label}"
-
-
 def _camera(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     rows = [(label, row) for label, latency in latencies for row in latency.get("camera", [])]
     if not rows:
@@ -272,16 +270,6 @@ def _camera(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     )
     for rule in dict.fromkeys(row["rule"] for _, row in rows):
         yield element("p", f"Rule: {rule}.", class_="quiet")
-
-
-def _parts(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
-    rows = [(label, latency["parts"]) for label, latency in latencies if "parts" in latency]
-    if rows:
-        yield html_table(
-            "Where a query's time goes, medians",
-            [TableColumn("artifact"), *(TableColumn(title, "number") for title in PARTS.values())],
-            [[label, *(readable.milliseconds(row[key]) for key in PARTS)] for label, row in rows],
-        )
 
 
 def _pipeline(timed: Sequence[Entry]) -> Iterator[Html]:

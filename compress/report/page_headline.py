@@ -22,14 +22,37 @@ def headline(document: Mapping[str, Any]) -> Html:
         nothing = "No artifact has been verified yet: no figure below speaks for a file that is shipped."
         return element("header", top, title, element("p", nothing, class_="lede"), *notes)
     shipped = verified[0]["predicate"]
+    # One line for each alarm that fired, whichever artifact it concerns
+    alarms = join(
+        element(
+            "p", badge("alarm", "bad"), " ", f"{entry['label']}, {alarm['name']}: {alarm['meaning']}", class_="alarm"
+        )
+        for entry in verified
+        for alarm in entry["predicate"]["alarms"]
+        if alarm["fired"]
+    )
+    figures, latency = shipped["figures"], shipped["latency"]
+    clean, threat = figures["clean"], shipped["threat"]
+    first = _robust_card(figures, threat, shipped["protocol"], len(shipped["attacks"]))
+    second = _card("Clean accuracy", readable.percent(clean["value"]), *_interval_lines(clean))
+    inputs = "1 image" if latency["batch_size"] == 1 else f"{latency['batch_size']} images"
+    third = _card(
+        "Latency, p50",
+        readable.milliseconds(latency["p50_ms"]),
+        f"p99 {readable.milliseconds(latency['p99_ms'])}, {inputs} a call",
+        f"{shipped['runtime']['name']}, {shipped['runtime']['provider']}",
+    )
+    cards = element(
+        "div", first, second, third, _size_card(shipped["artifact"]["bytes"], document.get("teacher")), class_="cards"
+    )
     return element(
         "header",
         top,
         title,
         _shipped(shipped["artifact"]),
-        _alarms(verified),
+        alarms,
         *notes,
-        _cards(shipped, document.get("teacher")),
+        cards,
         _requirements(document.get("requirements", ())),
         element("p", EMPIRICAL, class_="quiet"),
     )
@@ -47,33 +70,6 @@ def _shipped(artifact: Mapping[str, Any]) -> Html:
         executed,
         class_="lede",
     )
-
-
-def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
-    """One line for each alarm that fired, whichever artifact it concerns."""
-    return join(
-        element(
-            "p", badge("alarm", "bad"), " ", f"{entry['label']}, {alarm['name']}: {alarm['meaning']}", class_="alarm"
-        )
-        for entry in verified
-        for alarm in entry["predicate"]["alarms"]
-        if alarm["fired"]
-    )
-
-
-def _cards(statement: Mapping[str, Any], teacher: "Mapping[str, Any] | None") -> Html:
-    figures, latency = statement["figures"], statement["latency"]
-    clean, threat = figures["clean"], statement["threat"]
-    first = _robust_card(figures, threat, statement["protocol"], len(statement["attacks"]))
-    second = _card("Clean accuracy", readable.percent(clean["value"]), *_interval_lines(clean))
-    inputs = "1 image" if latency["batch_size"] == 1 else f"{latency['batch_size']} images"
-    third = _card(
-        "Latency, p50",
-        readable.milliseconds(latency["p50_ms"]),
-        f"p99 {readable.milliseconds(latency['p99_ms'])}, {inputs} a call",
-        f"{statement['runtime']['name']}, {statement['runtime']['provider']}",
-    )
-    return element("div", first, second, third, _size_card(statement["artifact"]["bytes"], teacher), class_="cards")
 
 
 def _robust_card(

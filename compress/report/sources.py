@@ -58,14 +58,7 @@ def find_sources(folder: Path) -> Sources:
         return _lineage(artifact.read(folder, ("verified",)))
     if not folder.is_dir():
         raise CompressError(f"{folder}: no such folder; give the folder of a run or of a verified stage")
-    sources = _run(folder)
-    if not any(True for _ in sources.stages()):
-        raise CompressError(f"{folder}: holds no complete stage, nothing to report; give the folder of a run")
-    return sources
-
-
-def _run(folder: Path) -> Sources:
-    return Sources(
+    sources = Sources(
         title=folder.resolve().name,
         teacher=_complete(folder / "teacher", "teacher"),
         student=_complete(folder / "student", "student"),
@@ -76,6 +69,9 @@ def _run(folder: Path) -> Sources:
         exported=_each(folder / "exported", "exported"),
         verified=_each(folder / "verified", "verified"),
     )
+    if not any(True for _ in sources.stages()):
+        raise CompressError(f"{folder}: holds no complete stage, nothing to report; give the folder of a run")
+    return sources
 
 
 def _complete(path: Path, kind: str) -> "Stage | None":
@@ -211,11 +207,17 @@ def _trained(name: str, stage: Stage, attack_set: "ReplayedSet | None") -> dict[
     how = [f"PGD-{test['steps']} on {test['n']} test images"] if test else []
     if attack_set and worst:
         how.append(f"worst of {len(attack_set.attacks)} attacks with gradients on {attack_set.images} test images")
+    # What kind of network it is: `wrn-10-4, pgd-at`; for the twin how it was quantized
+    keys = ("mode",) if name == "quantized" else ("model", "method")
+    parts = [str(stage.config[key]) for key in keys if key in stage.config]
+    detail = ", ".join([*parts, *(["baseline"] if name.startswith("baselines/") else [])])
+    entry = stage.manifest["payload"].get("weights.safetensors")
+    weights = entry["bytes"] if entry else None
     return {
         "label": "quantized twin" if name == "quantized" else name.removeprefix("baselines/"),
-        "detail": _detail(name, stage),
+        "detail": detail,
         "parameters": stage.metrics.get("parameters"),
-        "bytes": _weights(stage),
+        "bytes": weights,
         "clean": counted_figure(round(test["clean"] * test["n"]), test["n"]) if test else None,
         "pgd": counted_figure(round(test["robust"] * test["n"]), test["n"]) if test else None,
         "pgd_steps": test["steps"] if test else None,
@@ -223,18 +225,6 @@ def _trained(name: str, stage: Stage, attack_set: "ReplayedSet | None") -> dict[
         "bound": True,  # nothing without gradients ran on a network
         "how": "; ".join(how) or "not measured",
     }
-
-
-def _detail(name: str, stage: Stage) -> str:
-    """What kind of network it is: `wrn-10-4, pgd-at`; for the twin how it was quantized."""
-    keys = ("mode",) if name == "quantized" else ("model", "method")
-    parts = [str(stage.config[key]) for key in keys if key in stage.config]
-    return ", ".join([*parts, *(["baseline"] if name.startswith("baselines/") else [])])
-
-
-def _weights(stage: Stage) -> "int | None":
-    entry = stage.manifest["payload"].get("weights.safetensors")
-    return entry["bytes"] if entry else None
 
 
 def _artifacts(
@@ -247,44 +237,37 @@ def _artifacts(
         identity = predicate["artifact"]["identity"]
         seen.add(identity)
         parameters = exported[identity].metrics.get("parameters") if identity in exported else None
-        yield _verified(label, predicate, parameters)
+        figures, attacks = predicate["figures"], len(predicate["attacks"])
+        bound = figures["robust"] is None
+        covered = "protocol not covered" if bound else "protocol covered"
+        yield {
+            "label": label,
+            "detail": f"{predicate['artifact']['file']}, verified",
+            "parameters": parameters,
+            "bytes": predicate["artifact"]["bytes"],
+            "clean": figures["clean"],
+            "pgd": None,
+            "pgd_steps": None,
+            "worst": figures["upper_bound"] if bound else figures["robust"],
+            "bound": bound,
+            "how": f"worst of {attacks} attacks on the file itself, {predicate['data']['n']} test images; {covered}",
+        }
     for name, stage in sources.exported.items():
         if stage.identity not in seen:
-            yield _unverified(name, stage, attack_set)
-
-
-def _verified(label: str, predicate: Mapping[str, Any], parameters: "int | None") -> dict[str, Any]:
-    figures, attacks = predicate["figures"], len(predicate["attacks"])
-    bound = figures["robust"] is None
-    covered = "protocol not covered" if bound else "protocol covered"
-    return {
-        "label": label,
-        "detail": f"{predicate['artifact']['file']}, verified",
-        "parameters": parameters,
-        "bytes": predicate["artifact"]["bytes"],
-        "clean": figures["clean"],
-        "pgd": None,
-        "pgd_steps": None,
-        "worst": figures["upper_bound"] if bound else figures["robust"],
-        "bound": bound,
-        "how": f"worst of {attacks} attacks on the file itself, {predicate['data']['n']} test images; {covered}",
-    }
-
-
-def _unverified(name: str, stage: Stage, attack_set: "ReplayedSet | None") -> dict[str, Any]:
-    worst = attack_set.worst(stage.identity) if attack_set else None
-    how = "not verified"
-    if attack_set and worst:
-        how += f"; the attack set replayed on it, {len(attack_set.attacks)} attacks on {attack_set.images} test images"
-    return {
-        "label": f"{name} {stage.metrics.get('precision', '')}".strip(),
-        "detail": "exported, not verified",
-        "parameters": stage.metrics.get("parameters"),
-        "bytes": stage.metrics.get("bytes"),
-        "clean": worst[0] if worst else None,
-        "pgd": None,
-        "pgd_steps": None,
-        "worst": worst[1] if worst else None,
-        "bound": True,
-        "how": how,
-    }
+            worst = attack_set.worst(stage.identity) if attack_set else None
+            how = "not verified"
+            if attack_set and worst:
+                how += f"; the attack set replayed on it, {len(attack_set.attacks)} attacks on "
+                how += f"{attack_set.images} test images"
+            yield {
+                "label": f"{name} {stage.metrics.get('precision', '')}".strip(),
+                "detail": "exported, not verified",
+                "parameters": stage.metrics.get("parameters"),
+                "bytes": stage.metrics.get("bytes"),
+                "clean": worst[0] if worst else None,
+                "pgd": None,
+                "pgd_steps": None,
+                "worst": worst[1] if worst else None,
+                "bound": True,
+                "how": how,
+            }

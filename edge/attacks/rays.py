@@ -125,15 +125,12 @@ class _Search:
         place = np.arange(size)
         flip = (place >= start) & (place < start + length[:, None])
         self.trial[index] = np.where(flip, -self.base[index], self.base[index])
-        self._restart(barren)
+        # A new direction is random signs, itself first on trial; what was nearest so far stays known.
+        self.starts[barren] += 1
+        signs = np.where(uniform(self.seed, self.ids[barren], self.starts[barren], self.base.shape[1]) < 0.5, -1, 1)
+        self.base[barren] = self.trial[barren] = signs
+        self.radius[barren], self.level[barren], self.block[barren], self.fruitless[barren] = np.inf, 0, -1, 0
         self.low[index] = 0
         known = np.isfinite(self.radius[index])
         self.high[index] = np.where(known, np.maximum(self.radius[index] - self.unit, 0), self.ball.top)
         self.bisecting[index] = False
-
-    def _restart(self, index: np.ndarray) -> None:
-        """Random signs, the direction itself first on trial; what was nearest so far stays known."""
-        self.starts[index] += 1
-        signs = np.where(uniform(self.seed, self.ids[index], self.starts[index], self.base.shape[1]) < 0.5, -1, 1)
-        self.base[index] = self.trial[index] = signs
-        self.radius[index], self.level[index], self.block[index], self.fruitless[index] = np.inf, 0, -1, 0

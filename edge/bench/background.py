@@ -54,7 +54,12 @@ def load_running(asked: "str | None") -> "Iterator[dict[str, Any] | None]":
             )
     finally:
         for process in started:
-            _end(process)
+            # The process and all that it started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def _split(command: str) -> list[str]:
@@ -93,12 +98,3 @@ def _busy(count: int) -> "list[subprocess.Popen[bytes]]":
         assert process.stdout is not None
         process.stdout.read(1)
     return started
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """The process and all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()

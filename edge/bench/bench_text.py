@@ -1,6 +1,6 @@
 """A measurement as a few readable lines."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ TITLES = ["artifact", "scenario", "batch", "p50", "p90", "p99", "images/s", ""]
 def bench_lines(result: Result) -> list[str]:
     """A row a scenario and size, then start-up, memory and parts of each artifact, then how they compare."""
     names = [each["name"] for each in result["artifacts"]]
-    labels = dict(zip(names, _labels(names), strict=True))
+    # The last parts of the paths, or the paths themselves where these are the same
+    short = [Path(name).name for name in names]
+    shown = short if len(set(short)) == len(short) else list(names)
+    labels = dict(zip(names, shown, strict=True))
     rows = [[labels[each["name"]], *row] for each in result["artifacts"] for row in _rows(each["latency"])]
     lines = [*table(TITLES, rows), ""]
     lines += [f"{labels[each['name']]}: {line}" for each in result["artifacts"] for line in _about(each)]
@@ -24,12 +27,6 @@ def bench_lines(result: Result) -> list[str]:
     load = result["artifacts"][0]["latency"]["conditions"]["load"]
     loaded = "" if load is None else f"; beside it: {load_phrase(load)}"
     return [*lines, f"queries: {result['queries']}{loaded}; {result['nature']}"]
-
-
-def _labels(names: Sequence[str]) -> list[str]:
-    """The last parts of the paths, or the paths themselves where these are the same."""
-    short = [Path(name).name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _rows(latency: Result) -> Iterator[list[str]]:

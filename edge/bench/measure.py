@@ -116,11 +116,31 @@ def measure_latency(
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
             for timed, stream in zip(timings, streams, strict=True):
                 timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}
-                timed.latency = _cold(stream, ask)
+                # First query and warm-up, each its own; what the timed queries then find
+                runner, first_ms = stream.runner, stream.first()
+                described = runner.describe()
+                warmup = stream.warm(ask.warmup)
+                timed.latency = {
+                    "batch_size": runner.batch_size,
+                    "cold_start_ms": runner.open_ms,
+                    "first_inference_ms": first_ms,
+                    "warmup": warmup,
+                    "conditions": {
+                        **timing_conditions(),
+                        "cuda_graph": bool(described.get("cuda_graph", False)),
+                        "spin_wait": runner.spin_wait,
+                    },
+                }
             _single(timings, streams, ask)
             for timed, stream in zip(timings, streams, strict=True):
                 _camera(timed, stream, ask)
-                _after(timed, stream)
+                # The kept answers asked again, and the device's memory where the runner knows it
+                n, different = stream.differing()
+                timed.alarm = timed_logits_alarm(n, different)
+                timed.latency["asked_again"] = {"n": n, "different": different}
+                gpu = stream.runner.describe().get("device_memory_bytes")
+                if gpu is not None:
+                    timed.latency["memory"] = {"gpu_bytes": gpu}
         for size in ask.further_sizes:
             _sized(timings, subjects, size, ask, clock)
     for timed in timings:
@@ -148,24 +168,6 @@ def _opened(
                     subject.preprocess.checked(frames, runner.input_shape)
             streams.append(Stream(runner, queries, KeptAnswers(ask.seed), clock))
         yield streams
-
-
-def _cold(stream: Stream, ask: TimingRequest) -> dict[str, Any]:
-    """First query and warm-up, each its own; what the timed queries then find."""
-    runner, first_ms = stream.runner, stream.first()
-    described = runner.describe()
-    warmup = stream.warm(ask.warmup)
-    return {
-        "batch_size": runner.batch_size,
-        "cold_start_ms": runner.open_ms,
-        "first_inference_ms": first_ms,
-        "warmup": warmup,
-        "conditions": {
-            **timing_conditions(),
-            "cuda_graph": bool(described.get("cuda_graph", False)),
-            "spin_wait": runner.spin_wait,
-        },
-    }
 
 
 def _single(timings: Sequence[Timed], streams: Sequence[Stream], ask: TimingRequest) -> None:
@@ -222,16 +224,6 @@ def _camera(timed: Timed, stream: Stream, ask: TimingRequest) -> None:
     timed.latency["camera"] = [camera.camera_figures(shot) for shot in shots]
 
 
-def _after(timed: Timed, stream: Stream) -> None:
-    """The kept answers asked again, and the device's memory where the runner knows it."""
-    n, different = stream.differing()
-    timed.alarm = timed_logits_alarm(n, different)
-    timed.latency["asked_again"] = {"n": n, "different": different}
-    gpu = stream.runner.describe().get("device_memory_bytes")
-    if gpu is not None:
-        timed.latency["memory"] = {"gpu_bytes": gpu}
-
-
 # -------------------------------------------------------------------------------------------- further batch sizes
 
 
@@ -253,21 +245,17 @@ def _sized(
                 timings[place].rounds.setdefault(f"batch {size}", []).append(float(np.median(taken)) / 1e6)
                 bar.step()
         for timed, stream in zip(timings, streams, strict=True):
-            _row(timed, stream, size, ask)
-
-
-def _row(timed: Timed, stream: Stream, size: int, ask: TimingRequest) -> None:
-    row = figures.throughput(stream.samples_ns, stream.wall_ns, size)
-    n, different = stream.differing()
-    again = timed.latency["asked_again"]
-    timed.latency["asked_again"] = {"n": again["n"] + n, "different": again["different"] + different}
-    timed.alarm = timed_logits_alarm(**timed.latency["asked_again"])
-    timed.samples[f"batch_{size}_ns"] = stream.samples_ns
-    timed.spans[f"batch {size}"] = _span(stream)
-    if size in ask.sweep:
-        timed.latency.setdefault("sweep", []).append(row)
-    if OFFLINE in ask.scenarios and size == ask.offline_size:
-        timed.latency["offline"] = row
+            row = figures.throughput(stream.samples_ns, stream.wall_ns, size)
+            n, different = stream.differing()
+            again = timed.latency["asked_again"]
+            timed.latency["asked_again"] = {"n": again["n"] + n, "different": again["different"] + different}
+            timed.alarm = timed_logits_alarm(**timed.latency["asked_again"])
+            timed.samples[f"batch_{size}_ns"] = stream.samples_ns
+            timed.spans[f"batch {size}"] = _span(stream)
+            if size in ask.sweep:
+                timed.latency.setdefault("sweep", []).append(row)
+            if OFFLINE in ask.scenarios and size == ask.offline_size:
+                timed.latency["offline"] = row
 
 
 def _same_size(subject: TimingSubject, runner: Runner, size: int) -> None:

@@ -55,17 +55,14 @@ class Channel:
             if self._shut:
                 raise Closed("this end was closed")
             for part in (head, body) if len(body) > SMALL else (head + bytes(body),):
-                self._put(part)
-
-    def _put(self, content: "bytes | memoryview") -> None:
-        left = memoryview(content)
-        while left:
-            try:
-                count = os.write(self._write, left)
-            except OSError as fault:
-                raise Closed(str(fault)) from None
-            self.sent += count
-            left = left[count:]
+                left = memoryview(part)
+                while left:
+                    try:
+                        count = os.write(self._write, left)
+                    except OSError as fault:
+                        raise Closed(str(fault)) from None
+                    self.sent += count
+                    left = left[count:]
 
     def receive(self, timeout: "float | None" = None) -> tuple[Header, bytes]:
         """The next frame; Closed at the end of the stream, Silent when `timeout` seconds pass without a byte."""

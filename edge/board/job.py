@@ -93,7 +93,12 @@ def carry_out_job(name: str) -> int:
         progress.listener = lambda event: print(json.dumps(event), file=events)
         end: dict[str, Any]
         try:
-            _verify(request, folder)
+            from edge.verify import verify
+
+            store.gather(request["files"], folder / OWN)
+            os.chdir(folder / OWN)  # where modules and frames are looked for
+            inputs = verify.VerifyInputs(store.stage(request["exported"]), store.stage(request["attack-set"]))
+            verify.run(request["config"], inputs, folder / RESULT, replace=True)
             end = {"state": DONE, "exit_code": 0, "message": ""}
         except CompressError as fault:
             end = {"state": FAILED, "exit_code": fault.exit_code, "message": str(fault)}
@@ -104,15 +109,6 @@ def carry_out_job(name: str) -> int:
             end = {"state": FAILED, "exit_code": 1, "message": traceback.format_exc()}
     artifact.write_atomic(folder / STATE, json.dumps(end))
     return int(end["exit_code"])
-
-
-def _verify(request: Request, folder: Path) -> None:
-    from edge.verify import verify
-
-    store.gather(request["files"], folder / OWN)
-    os.chdir(folder / OWN)  # where modules and frames are looked for
-    inputs = verify.VerifyInputs(store.stage(request["exported"]), store.stage(request["attack-set"]))
-    verify.run(request["config"], inputs, folder / RESULT, replace=True)
 
 
 def job_events(name: str, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:

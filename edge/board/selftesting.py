@@ -44,14 +44,24 @@ def run_selftest() -> dict[str, Any]:
         try:
             with _open(Path(scratch), BATCH) as runner:
                 runtime = runner.describe()
-                rows += [*_computes(runner), _pads(runner), *_kinds(runner), *_graph(runner)]
+                # An incomplete batch is padded, and what pads it changes nothing
+                x = reference_images()
+                size = runner.batch_size
+                rest, whole = runner.infer(x[size : size + size // 2 + 1]), runner.infer(x[size : 2 * size])
+                same = bool((rest == whole[: len(rest)]).all())
+                padding = _row(
+                    "padding", same, None if same else "an incomplete batch gives other logits than a complete one"
+                )
+                rows += [*_computes(runner), padding, *_kinds(runner), *_graph(runner)]
                 latency = _timed(runner)
             with _open(Path(scratch), LARGEST) as other:
                 rows.append(_computes_at(other))
         except CompressError as fault:
             rows.append(_row("runtime", False, str(fault)))
     state = evidence.snapshot()
-    rows += [_told(state), _watched()]
+    # What could be read of the machine; nothing of it is a failure, it is listed
+    readings = {"kind": state["kind"], "unreadable": len(state["unreadable"])}
+    rows += [_row("evidence", bool(state.get("kernel")), readings), _watched()]
     return {
         "passed": all(row["passed"] is not False for row in rows),
         "version": __version__,
@@ -74,26 +84,22 @@ def _open(scratch: Path, batch_size: int) -> Runner:
     from edge.runtimes.tensorrt.library import MODULES, TENSORRT
 
     if find_spec(MODULES[TENSORRT]) is not None:
-        return _engine(content, scratch, batch_size)
+        # Built by the board's TensorRT, once for both batch sizes
+        from edge.runtimes.tensorrt import engines, library
+        from edge.runtimes.tensorrt.cuda import Cuda
+        from edge.runtimes.tensorrt.recipe import Recipe
+        from edge.runtimes.tensorrt.runner import TensorRTRunner
+
+        how = Recipe(library.TENSORRT, "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
+        trt, cuda = library.load_library(), Cuda()
+        try:
+            built = engines.ready_engine(content, how, trt, cuda.device(), where="selftest", cache=scratch)
+            return TensorRTRunner(built, trt, cuda, where="selftest", batch_size=batch_size)
+        except BaseException:
+            cuda.close()
+            raise
 
     return OnnxRunner(content, where="selftest", batch_size=batch_size, threads=machine.usable_cores())
-
-
-def _engine(content: bytes, scratch: Path, batch_size: int) -> Runner:
-    """Built by the board's TensorRT, once for both batch sizes."""
-    from edge.runtimes.tensorrt import engines, library
-    from edge.runtimes.tensorrt.cuda import Cuda
-    from edge.runtimes.tensorrt.recipe import Recipe
-    from edge.runtimes.tensorrt.runner import TensorRTRunner
-
-    how = Recipe(library.TENSORRT, "int8", (1, BATCH, LARGEST), None, 3, "none", False, None, (), 1)
-    trt, cuda = library.load_library(), Cuda()
-    try:
-        built = engines.ready_engine(content, how, trt, cuda.device(), where="selftest", cache=scratch)
-        return TensorRTRunner(built, trt, cuda, where="selftest", batch_size=batch_size)
-    except BaseException:
-        cuda.close()
-        raise
 
 
 # ------------------------------------------------------------------------------------------- what it computes
@@ -117,15 +123,6 @@ def _computes_at(runner: Runner) -> Row:
     evidence = {"max_abs": gap, "scale": scale, "tolerance": TOLERANCE, "agree": int(agree.sum()), "n": len(x)}
     passed = gap <= TOLERANCE * scale and bool(agree[clear].all())
     return _row(f"golden logits at batch {runner.batch_size}", passed, evidence)
-
-
-def _pads(runner: Runner) -> Row:
-    """An incomplete batch is padded, and what pads it changes nothing."""
-    x = reference_images()
-    size = runner.batch_size
-    rest, whole = runner.infer(x[size : size + size // 2 + 1]), runner.infer(x[size : 2 * size])
-    same = bool((rest == whole[: len(rest)]).all())
-    return _row("padding", same, None if same else "an incomplete batch gives other logits than a complete one")
 
 
 def _kinds(runner: Runner) -> Iterator[Row]:
@@ -158,11 +155,6 @@ def _timed(runner: Runner) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------- what it tells
-
-
-def _told(state: dict[str, Any]) -> Row:
-    """What could be read of the machine; nothing of it is a failure, it is listed."""
-    return _row("evidence", bool(state.get("kernel")), {"kind": state["kind"], "unreadable": len(state["unreadable"])})
 
 
 def _watched() -> Row:

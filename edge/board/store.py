@@ -107,7 +107,11 @@ def assemble(identity: str, files: Mapping[str, str]) -> Path:
             raise CompressError(f"a stage of identity {found.identity:.12} came as {identity:.12}; send it again")
         if not _complete(place, identity):
             shutil.rmtree(place, ignore_errors=True)
-            _settle(beside, place, identity)
+            try:
+                os.replace(beside, place)
+            except OSError:
+                if not _complete(place, identity):  # nobody else was quicker
+                    raise
     except OSError as fault:
         raise CompressError(f"{place}: cannot be written ({fault.strerror}); free some space there") from None
     finally:
@@ -137,14 +141,6 @@ def _complete(place: Path, identity: str) -> bool:
         return artifact.read(place).identity == identity
     except CompressError:
         return False
-
-
-def _settle(beside: Path, place: Path, identity: str) -> None:
-    try:
-        os.replace(beside, place)
-    except OSError:
-        if not _complete(place, identity):  # nobody else was quicker
-            raise
 
 
 def _link(source: Path, target: Path) -> None:

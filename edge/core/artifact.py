@@ -59,14 +59,10 @@ def bytes_sha256(content: bytes) -> str:
 
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as handle:
-        return _stream_sha256(handle)
-
-
-def _stream_sha256(handle: Any) -> str:
-    h = hashlib.sha256()
-    while block := handle.read(1 << 20):
-        h.update(block)
-    return h.hexdigest()
+        h = hashlib.sha256()
+        while block := handle.read(1 << 20):
+            h.update(block)
+        return h.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -296,7 +292,20 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                 raise CompressError(f"{path}: {_owner(partial)} is working on it; wait for it or stop it") from None
             if not _same_folder(handle, partial):  # its owner finished between our open and our lock
                 continue
-            _clear(partial, plan, keep, replace)
+            # Leave of an earlier attempt only what `keep` names, and only when its plan was the same
+            old = _read_plan(partial)
+            same = old == plan.as_dict()
+            if old is not None and not same and not replace:
+                raise CompressError(
+                    f"{partial}: an unfinished stage of another kind ({difference(old, plan.as_dict())}); "
+                    f"choose another --out or delete it"
+                )
+            for entry in partial.iterdir():
+                if same and entry.name in keep:
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            write_atomic(partial / PLAN, json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
+            write_atomic(partial / OWNER, json.dumps({"pid": os.getpid(), "host": platform.node()}))
             yield partial
             return
         finally:
@@ -329,23 +338,6 @@ def _read_plan(partial: Path) -> "dict[str, Any] | None":
         return None  # killed before its plan was written: nothing to resume
 
 
-def _clear(partial: Path, plan: Plan, keep: Sequence[str], replace: bool) -> None:
-    """Leave of an earlier attempt only what `keep` names, and only when its plan was the same."""
-    old = _read_plan(partial)
-    same = old == plan.as_dict()
-    if old is not None and not same and not replace:
-        raise CompressError(
-            f"{partial}: an unfinished stage of another kind ({difference(old, plan.as_dict())}); "
-            f"choose another --out or delete it"
-        )
-    for entry in partial.iterdir():
-        if same and entry.name in keep:
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    write_atomic(partial / PLAN, json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
-    write_atomic(partial / OWNER, json.dumps({"pid": os.getpid(), "host": platform.node()}))
-
-
 def _finish(path: Path, plan: Plan, work: Work, lineage: Mapping[str, Path], started: float) -> None:
     partial = work.path
     payload = {name: _entry(partial / name) for name in sorted(work.payload)}
@@ -374,11 +366,7 @@ def _finish(path: Path, plan: Plan, work: Work, lineage: Mapping[str, Path], sta
     for name in (*payload, *records):
         _sync(partial / name)
     _sync(partial)
-    _swap(partial, path)
-
-
-def _swap(partial: Path, path: Path) -> None:
-    """Put the finished folder in place; an older one gives way only now."""
+    # Put the finished folder in place; an older one gives way only now
     old = path.with_name(path.name + ".old")
     if path.exists():
         if old.exists():

@@ -21,17 +21,21 @@ def state(sysroot: Path = ROOT) -> dict[str, Any]:
     MHz is core 0's clock, `load` the averages over 1, 5 and 15 minutes, `quota` the control group's limit.
     """
     cpuinfo = _text(sysroot / "proc/cpuinfo")
+    flags = _first(cpuinfo, "flags") or _first(cpuinfo, "Features")
+    khz = _number(_text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
+    text = _text(sysroot / "proc/loadavg")
+    averages = [number for part in (text or "").split()[:3] if (number := _number(part)) is not None]
     return {
-        "cpu": _first(cpuinfo, "model name") or _board(sysroot),
-        "isa": _isa(cpuinfo),
+        "cpu": _first(cpuinfo, "model name") or _text(sysroot / "proc/device-tree/model"),
+        "isa": None if flags is None else [name for name in ISA if name in flags.split()],
         "cores": {
-            "visible": _count(cpuinfo, "processor"),
+            "visible": sum(1 for _ in _fields(cpuinfo, "processor")) or None,
             "allowed": _affinity(sysroot),
             "quota": _quota(sysroot),
         },
         "governor": _text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "mhz": _mhz(sysroot, cpuinfo),
-        "load": _load(sysroot),
+        "mhz": khz / 1000 if khz is not None else _number(_first(cpuinfo, "cpu MHz")),
+        "load": averages if len(averages) == 3 else None,
         "memory_available_bytes": memory_available(sysroot),
         "kernel": _text(sysroot / "proc/sys/kernel/osrelease"),
         "python": platform.python_version(),
@@ -71,20 +75,6 @@ def _first(text: "str | None", name: str) -> "str | None":
     return next(_fields(text, name), None)
 
 
-def _count(text: "str | None", name: str) -> "int | None":
-    return sum(1 for _ in _fields(text, name)) or None
-
-
-def _board(sysroot: Path) -> "str | None":
-    """An ARM board names itself here; its cpuinfo has no model name."""
-    return _text(sysroot / "proc/device-tree/model")
-
-
-def _isa(cpuinfo: "str | None") -> "list[str] | None":
-    flags = _first(cpuinfo, "flags") or _first(cpuinfo, "Features")
-    return None if flags is None else [name for name in ISA if name in flags.split()]
-
-
 def _affinity(sysroot: Path) -> "int | None":
     """Cores in a list such as `0-3,8`."""
     listed = _first(_text(sysroot / "proc/self/status"), "Cpus_allowed_list")
@@ -117,17 +107,6 @@ def _limit(text: "str | None") -> "float | None":
     quota, _, period = (text or "").partition(" ")
     limit, every = _number(quota), _number(period)
     return limit / every if limit is not None and every else None
-
-
-def _mhz(sysroot: Path, cpuinfo: "str | None") -> "float | None":
-    khz = _number(_text(sysroot / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
-    return khz / 1000 if khz is not None else _number(_first(cpuinfo, "cpu MHz"))
-
-
-def _load(sysroot: Path) -> "list[float] | None":
-    text = _text(sysroot / "proc/loadavg")
-    averages = [number for part in (text or "").split()[:3] if (number := _number(part)) is not None]
-    return averages if len(averages) == 3 else None
 
 
 def _number(text: "str | None") -> "float | None":

@@ -28,11 +28,7 @@ def beta(p: float, a: int, b: int) -> float:
         return 1 - beta(1 - p, b, a)
     front = a * math.log(p) + b * math.log1p(-p) - math.log(a)
     front += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    return math.exp(front) / _fraction(p, a, b)
-
-
-def _fraction(p: float, a: int, b: int) -> float:
-    """1 + d₁/(1 + d₂/(1 + …)), DLMF 8.17.22, by Lentz's method as Thompson & Barnett (1986) give it."""
+    # 1 + d₁/(1 + d₂/(1 + …)), DLMF 8.17.22, by Lentz's method as Thompson & Barnett (1986) give it
     value, c, d = 1.0, 1.0, 0.0
     for j in range(1, 100_000):
         m = j // 2
@@ -45,7 +41,7 @@ def _fraction(p: float, a: int, b: int) -> float:
         value *= c * d
         if abs(c * d - 1) < CLOSE:
             break
-    return value
+    return math.exp(front) / value
 
 
 def _apart(value: float) -> float:

@@ -32,18 +32,17 @@ def rails(tree: Tree) -> dict[str, Rail]:
     for folder in tree.glob(HWMON):
         if not (tree.text(f"{folder}/name") or "").startswith("ina"):
             continue
-        whole, parts = (_channels(tree, f"{folder}/{kind}*_input") for kind in ("power", "curr"))
+        # {number of the channel: its file}
+        whole, parts = (
+            {re.sub(r"[^0-9]", "", path.rsplit("/", 1)[1]): path for path in tree.glob(f"{folder}/{kind}*_input")}
+            for kind in ("power", "curr")
+        )
         for number in {**whole, **parts}:
             label = tree.text(f"{folder}/in{number}_label") or tree.text(f"{folder}/label")
             if label and not NOT_RAILS.fullmatch(label):
                 volts = f"{folder}/in{number}_input"
                 files[label] = Rail(whole.get(number), volts, parts.get(number, f"{folder}/curr{number}_input"))
     return files
-
-
-def _channels(tree: Tree, pattern: str) -> dict[str, str]:
-    """{number of the channel: its file}."""
-    return {re.sub(r"[^0-9]", "", path.rsplit("/", 1)[1]): path for path in tree.glob(pattern)}
 
 
 def milliwatts(tree: Tree) -> dict[str, float]:

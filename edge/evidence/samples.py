@@ -136,7 +136,14 @@ def _total(samples: Samples, sources: "list[str]", interval: Interval) -> float:
 def _channel_energy(samples: Samples, name: str, interval: Interval) -> float:
     """mJ of one channel within the interval, its ends interpolated."""
     if name.startswith("mj."):
-        whole = _unwrapped(samples, name)
+        # With a counter that never goes back: at its range it starts again from 0
+        ranges: Mapping[str, float] = samples.about.get("ranges", {})
+        row = samples.values[name]
+        there = np.isfinite(row)
+        kept: npt.NDArray[np.float64] = row[there]
+        steps = np.diff(kept, prepend=kept[:1])
+        steps = np.where(steps < 0, steps + ranges.get(name, 0.0), steps)
+        whole = Samples(samples.times_ns[there], {name: kept[0] + np.cumsum(steps)}, samples.about)
         first, last = whole.at(name, np.array(interval, np.int64))
         return float(last - first)
     times = samples.times_ns
@@ -144,17 +151,6 @@ def _channel_energy(samples: Samples, name: str, interval: Interval) -> float:
     moments = np.concatenate([[interval[0]], inner, [interval[1]]]).astype(np.int64)
     power = samples.at(name, moments)
     return float(((power[1:] + power[:-1]) / 2 * np.diff(moments)).sum() / 1e9)
-
-
-def _unwrapped(samples: Samples, name: str) -> Samples:
-    """With a counter that never goes back: at its range it starts again from 0."""
-    ranges: Mapping[str, float] = samples.about.get("ranges", {})
-    row = samples.values[name]
-    there = np.isfinite(row)
-    kept: npt.NDArray[np.float64] = row[there]
-    steps = np.diff(kept, prepend=kept[:1])
-    steps = np.where(steps < 0, steps + ranges.get(name, 0.0), steps)
-    return Samples(samples.times_ns[there], {name: kept[0] + np.cumsum(steps)}, samples.about)
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -181,18 +177,25 @@ def sample_summary(
     inside = samples.times_ns[(samples.times_ns >= interval[0]) & (samples.times_ns <= interval[1])]
     seconds = (interval[1] - interval[0]) / 1e9
     gaps = np.diff(cut.times_ns)
+    bits = _channels_of(cut, "bits").get("gpu")
     figures: dict[str, Any] = {
         "n": len(inside),
         "seconds": seconds,
         "hz": len(inside) / seconds if seconds > 0 else 0.0,
         "longest_gap_ms": float(gaps.max()) / 1e6 if len(gaps) else None,
         "sampler_cpu": _share(samples),
-        **{unit: _levels(cut, unit) for unit in LEVELS},
+        **{
+            unit: {
+                name: {"min": float(row.min()), "mean": float(row.mean()), "max": float(row.max())}
+                for name, row in _channels_of(cut, unit).items()
+            }
+            for unit in LEVELS
+        },
         "cores": _cores(cut),
         "gpu_busy": _mean(cut, "share.gpu"),
-        "throttled": _highest(cut),
-        "events": _grown(cut),
-        "held_down_by": _held(cut),
+        "throttled": {name: float(row.max()) for name, row in _channels_of(cut, "state").items()},
+        "events": {name: float(row[-1] - row[0]) for name, row in _channels_of(cut, "events").items()},
+        "held_down_by": None if bits is None else nvml.words(int(np.bitwise_or.reduce(bits.astype(np.int64)))),
         "energy": timed_energy(samples, interval, idle, inferences=inferences),
         "unreadable": list(samples.about.get("unreadable", ())),
     }
@@ -208,13 +211,6 @@ def _channels_of(samples: Samples, unit: str) -> "dict[str, np.ndarray]":
     """Channels of a unit without their gaps; a channel of gaps alone is none."""
     rows = {name.partition(".")[2]: row for name, row in samples.values.items() if name.startswith(f"{unit}.")}
     return {name: row[np.isfinite(row)] for name, row in rows.items() if np.isfinite(row).any()}
-
-
-def _levels(samples: Samples, unit: str) -> dict[str, dict[str, float]]:
-    return {
-        name: {"min": float(row.min()), "mean": float(row.mean()), "max": float(row.max())}
-        for name, row in _channels_of(samples, unit).items()
-    }
 
 
 def _mean(samples: Samples, name: str) -> "float | None":
@@ -234,16 +230,3 @@ def _cores(samples: Samples) -> "dict[str, float] | None":
         sampler = _share(samples) or 0.0
         cores["others"] = max(0.0, cores["busy"] - cores["own"] - sampler)
     return cores
-
-
-def _highest(samples: Samples) -> dict[str, float]:
-    return {name: float(row.max()) for name, row in _channels_of(samples, "state").items()}
-
-
-def _grown(samples: Samples) -> dict[str, float]:
-    return {name: float(row[-1] - row[0]) for name, row in _channels_of(samples, "events").items()}
-
-
-def _held(samples: Samples) -> "list[str] | None":
-    bits = _channels_of(samples, "bits").get("gpu")
-    return None if bits is None else nvml.words(int(np.bitwise_or.reduce(bits.astype(np.int64))))

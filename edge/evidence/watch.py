@@ -108,12 +108,16 @@ class Sampler:
     def __enter__(self) -> "Sampler":
         """Returns when sampling has begun."""
         try:
+            # The package is found there, in a folder or in a zip file; numpy starts no threads of its own.
+            places = [str(Path(edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, places))}
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_environment(),
+                env=environment,
             )
         except OSError as fault:
             self._failed(f"{self._command[0]} cannot be started ({fault.strerror})")
@@ -122,7 +126,13 @@ class Sampler:
         try:
             self.about = {key: json.loads(line)[key] for key in ("channels", "ranges", "unreadable")}
         except (ValueError, KeyError, TypeError):
-            self._end()
+            # It did not begin: its last words say why.
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+                words = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip().splitlines()
+                _close(process)
+                self._failed(f"the sampling process did not begin ({words[-1][:200] if words else 'it said nothing'})")
         return self
 
     def __exit__(
@@ -161,15 +171,6 @@ class Sampler:
         about = {**counts, "ranges": self.about["ranges"], "unreadable": self.about["unreadable"]}
         return Samples(stamps, {name: table[:, i] for i, name in enumerate(self.channels)}, about)
 
-    def _end(self) -> None:
-        """It did not begin: what it said last."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            words = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip().splitlines()
-            _close(process)
-            self._failed(f"the sampling process did not begin ({words[-1][:200] if words else 'it said nothing'})")
-
     def _failed(self, why: str) -> Samples:
         say(f"no samples of clocks, heat and power: {why}")
         self.samples = Samples(about={"fault": why})
@@ -193,10 +194,3 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
         if pipe is not None and not pipe.closed:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-
-
-def _environment() -> dict[str, str]:
-    """This package can be imported there, from a folder or out of a zip file; numpy starts no threads of its own."""
-    places = [str(Path(edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, places))}

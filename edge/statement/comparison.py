@@ -107,7 +107,13 @@ def compare_verified(
     same = new.predicate.artifact.sha256 == old.predicate.artifact.sha256
     now, before = ((side.stands & ~side.undecided, side.stands) for side in (new, old))
     clean = _judged((new.right, new.right), (old.right, old.right), margin_points / 100, same, [])
-    robust = _judged(now, before, margin_points / 100, same, _doubts(new, old, allow))
+    # Why the new figure may be better than the artifact, so that it can not be called not worse
+    doubts = [f"alarm fired: {name}" for name in new.predicate.fired if name not in allow]
+    here, there = ({part.part for part in side.predicate.protocol if part.covered} for side in (new, old))
+    lacking = sorted(there - here)
+    if lacking:
+        doubts.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
+    robust = _judged(now, before, margin_points / 100, same, doubts)
     verdicts = {clean["verdict"], robust["verdict"]}
     fallen = old.stands & ~new.stands
     return {
@@ -135,16 +141,6 @@ def _kind(side: JudgedArtifact) -> str:
     if figures.robust:
         return "robust"
     return "inconclusive" if figures.inconclusive else "upper_bound"
-
-
-def _doubts(new: JudgedArtifact, old: JudgedArtifact, allow: "frozenset[str]") -> list[str]:
-    """Why the new figure may be better than the artifact, so that it can not be called not worse."""
-    doubts = [f"alarm fired: {name}" for name in new.predicate.fired if name not in allow]
-    here, there = ({part.part for part in side.predicate.protocol if part.covered} for side in (new, old))
-    lacking = sorted(there - here)
-    if lacking:
-        doubts.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
-    return doubts
 
 
 def _judged(new: Bounds, old: Bounds, margin: float, same: bool, doubts: "list[str]") -> dict[str, Any]:

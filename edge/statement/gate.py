@@ -127,7 +127,9 @@ def _accuracy(predicate: Predicate, requirement: Requirement, raised: Sequence[s
     figure = figures.clean if requirement.name == "clean" else figures.robust
     if figure is None:
         if figures.inconclusive is None or not predicate.is_covered:
-            return Outcome(requirement, False, None, _only_a_bound(predicate))
+            missing = "; ".join(f"({part.part}) {part.where}" for part in predicate.protocol if not part.covered)
+            why = f"only an upper bound of {figures.worst.value:.4f}, not covered: {missing}"
+            return Outcome(requirement, False, None, why)
         figure, undecided = _undecided(figures.inconclusive, below)
     low, high = figure.interval
     got, end = (high, "upper") if below else (low, "lower")
@@ -143,11 +145,6 @@ def _undecided(left_open: Undecided, below: bool) -> tuple[Figure, str]:
     end, figure = ("stand", left_open.if_all_stand) if below else ("fall", left_open.if_all_fall)
     budget = f"{left_open.undecided} images undecided when the budget of {left_open.budget_seconds:g} s ended"
     return figure, f"; inconclusive, {budget}, taken to {end}"
-
-
-def _only_a_bound(predicate: Predicate) -> str:
-    missing = "; ".join(f"({part.part}) {part.where}" for part in predicate.protocol if not part.covered)
-    return f"only an upper bound of {predicate.figures.worst.value:.4f}, not covered: {missing}"
 
 
 def _plain(predicate: Predicate, name: str) -> float:
@@ -226,10 +223,7 @@ class GateJudgement:
             if self.comparison is None
             else comparison.comparison_cases(self.comparison, strict=self.terms.strict, of=of)
         )
-        return [*requirement_cases(self.outcomes, of), *self._alarms(of), *self._states(of), *compared]
-
-    def _alarms(self, of: str) -> list[GateCase]:
-        """Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well."""
+        # Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well
         required = any(outcome.requirement.name in ACCURACIES for outcome in self.outcomes)
         cases = []
         for alarm in self.stated.predicate.alarms:
@@ -237,7 +231,7 @@ class GateJudgement:
             result = (FAILED if required and not passes else SKIPPED) if alarm.fired else PASSED
             why = f"{alarm.meaning}; allowed" if passes else alarm.meaning
             cases.append(GateCase(ALARM, f"{of}{alarm.name}", result, why))
-        return cases
+        return [*requirement_cases(self.outcomes, of), *cases, *self._states(of), *compared]
 
     def _states(self, of: str) -> list[GateCase]:
         """Warnings of the machine's state: failed under `strict` where not allowed."""

@@ -59,6 +59,15 @@ def figure_phrase(figure: Figure) -> str:
 def statement_details(stated: Statement) -> str:
     """The summary, then attacks, protocol, alarms, float figures, machine, versions, lineage and bound files."""
     p = stated.predicate
+    by_label = p.float_figures or {}
+    runtime, before = p.runtime, p.machine["before"]
+    versions = ", ".join(f"{name} {version}" for name, version in p.versions.items())
+    files = {p.artifact.file: p.artifact.sha256}
+    if p.verdicts is not None:
+        files[p.verdicts.file] = p.verdicts.sha256
+    if p.attack_set is not None:
+        files |= p.attack_set.files
+    width = max(map(len, files))
     parts = {
         f"statement   version {VERSION}, {PREDICATE_TYPE}": [],
         "attacks": _attacks(p),
@@ -68,11 +77,18 @@ def statement_details(stated: Statement) -> str:
             for part in p.protocol
         ],
         "alarms": [f"{'FIRED ' if alarm.fired else 'silent'} {alarm.name}: {alarm.meaning}" for alarm in p.alarms],
-        "float figures, off the 8-bit grid": _float_figures(p),
-        "execution": _execution(p),
+        "float figures, off the 8-bit grid": [
+            f"{label}: {', '.join(_shares(figures))}" for label, figures in by_label.items()
+        ],
+        "execution": [
+            f"{runtime['name']} {runtime['version']}, {runtime['provider']}, {runtime['threads']} threads, "
+            f"batches of {p.batch_size}, seed {p.seed}",
+            f"machine   {before.get('cpu') or 'unknown CPU'}, kernel {before.get('kernel') or 'unknown'}",
+            f"versions  {versions or 'none recorded'}",
+        ],
         "state of the machine": machine_details(p.machine),
         "lineage": [f"{ancestor.stage:<12} {ancestor.identity}" for ancestor in p.lineage],
-        "bound files": _bound(p),
+        "bound files": [f"{name:<{width}}  {sha256}" for name, sha256 in files.items()],
     }
     lines = [statement_text(stated)]
     for title, rows in parts.items():
@@ -94,11 +110,6 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _float_figures(predicate: Predicate) -> list[str]:
-    by_label = predicate.float_figures or {}
-    return [f"{label}: {', '.join(_shares(figures))}" for label, figures in by_label.items()]
-
-
 def _shares(figures: Mapping[str, Any]) -> list[str]:
     """Whatever the attack set says of a model: shares as they are, figures by their value."""
     phrases = []
@@ -106,27 +117,6 @@ def _shares(figures: Mapping[str, Any]) -> list[str]:
         number = value.get("value") if isinstance(value, Mapping) else value
         phrases.append(f"{name} {number:.1%}" if isinstance(number, float) else f"{name} {number}")
     return phrases
-
-
-def _execution(predicate: Predicate) -> list[str]:
-    runtime, before = predicate.runtime, predicate.machine["before"]
-    versions = ", ".join(f"{name} {version}" for name, version in predicate.versions.items())
-    return [
-        f"{runtime['name']} {runtime['version']}, {runtime['provider']}, {runtime['threads']} threads, "
-        f"batches of {predicate.batch_size}, seed {predicate.seed}",
-        f"machine   {before.get('cpu') or 'unknown CPU'}, kernel {before.get('kernel') or 'unknown'}",
-        f"versions  {versions or 'none recorded'}",
-    ]
-
-
-def _bound(predicate: Predicate) -> list[str]:
-    files = {predicate.artifact.file: predicate.artifact.sha256}
-    if predicate.verdicts is not None:
-        files[predicate.verdicts.file] = predicate.verdicts.sha256
-    if predicate.attack_set is not None:
-        files |= predicate.attack_set.files
-    width = max(map(len, files))
-    return [f"{name:<{width}}  {sha256}" for name, sha256 in files.items()]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -24,14 +24,10 @@ def raise_alarms(verdicts: Verdicts, agreement: "Agreement | None", why: Callabl
     `why` is asked for the likeliest fault, "" for none, when artifact and twin differ on clean images.
     """
     compared = [] if agreement is None else [_twin(agreement, why)]
-    return [_masking(verdicts), *compared, _unsteady(verdicts)]
-
-
-def _masking(verdicts: Verdicts) -> Alarm:
     n, replayed, broken = len(verdicts.labels), len(verdicts.replayed), verdicts.broken
     count = int((broken[replayed:].any(0) & ~broken[:replayed].any(0)).sum())
     threshold = max(FREE_POINTS * n, FREE_IMAGES)
-    return Alarm(
+    masking = Alarm(
         name="masking",
         fired=replayed > 0 and count > threshold,  # where no gradient was asked, none is masked
         count=count,
@@ -39,6 +35,7 @@ def _masking(verdicts: Verdicts) -> Alarm:
         interval=clopper_pearson(count, n),
         meaning=f"{count} of {n} images fall to attacks without gradients and to no replayed gradient attack",
     )
+    return [masking, *compared, _unsteady(verdicts)]
 
 
 def disagreement(agreement: Agreement) -> tuple[str, float, int, int]:
@@ -99,7 +96,10 @@ def suspect(infer: Infer, images: "npt.NDArray[np.uint8]", want: "npt.NDArray[np
     x, wanted = images[:most].astype(np.float32) / np.float32(255), want[:most].argmax(1)
     got = infer(x)
     agreed = float((got.argmax(1) == wanted).mean())
-    faults = [(_returned(infer, undo(x), wanted), what) for what, undo in _pixels(x.shape[1])]
+    faults = [
+        (float((infer(np.ascontiguousarray(undo(x), np.float32)).argmax(1) == wanted).mean()), what)
+        for what, undo in _pixels(x.shape[1])
+    ]
     order = _relabelled(wanted, got.argmax(1), want.shape[1])
     if order is not None:
         moved = ", ".join(f"{k} → {int(order[k])}" for k in np.flatnonzero(order != np.arange(len(order))))
@@ -111,10 +111,6 @@ def suspect(infer: Infer, images: "npt.NDArray[np.uint8]", want: "npt.NDArray[np
     if not SPREAD[0] <= spread <= SPREAD[1]:
         return f"its logits spread {spread:.2f} times as far as the twin's: look at the ranges of its quantizers"
     return ""
-
-
-def _returned(infer: Infer, x: "npt.NDArray[np.float32]", wanted: "npt.NDArray[np.int64]") -> float:
-    return float((infer(np.ascontiguousarray(x, np.float32)).argmax(1) == wanted).mean())
 
 
 def _pixels(channels: int) -> "Iterator[tuple[str, Change]]":

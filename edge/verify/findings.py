@@ -245,7 +245,8 @@ def coverage(
             by_need = [(need, _of(attacks, *need)) for need in needs[part]]
             lacking = [_lacking(part, *need, no_twin) for need, entries in by_need if not entries]
             entries = [entry for _, entries in by_need for entry in entries]
-            names, where = [str(entry["name"]) for entry in entries], _places(entries)
+            names = [str(entry["name"]) for entry in entries]
+            where = "; ".join(sorted({str(entry["where"]) for entry in entries}))
         covered = not lacking
         why = where if covered else "; ".join(dict.fromkeys(lacking))
         records.append(ProtocolPart(part, what, covered, names if covered else [], why))
@@ -262,10 +263,6 @@ def _not_applicable(part: str, twin: "str | None", student: "str | None", is_flo
 
 def _of(attacks: Sequence[AttackEntry], kind: str, source: "str | None") -> list[AttackEntry]:
     return [attack for attack in attacks if attack["kind"] == kind and attack["source"] == source]
-
-
-def _places(attacks: Sequence[AttackEntry]) -> str:
-    return "; ".join(sorted({str(attack["where"]) for attack in attacks}))
 
 
 def _lacking(part: str, kind: str, source: "str | None", no_twin: "str | None") -> str:

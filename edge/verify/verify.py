@@ -24,7 +24,6 @@ from edge.runtimes.runner import Runner, executable, open_runner
 from edge.statement.statement import STATEMENT, VERDICTS, BoundFile, MachineWarning, Predicate, Statement
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
-from edge.verify.preprocess_parity import Pipeline
 from edge.verify.verdicts import Verdicts, execute_attacks
 
 LATENCY = "latency.npz"
@@ -83,10 +82,18 @@ def run(
         ask = TimingRequest.read(config["latency"], config["seed"]).with_single()
         device, threads = config["device"], config["threads"]
         with open_runner(exported, batch_size=config["batch_size"], threads=threads, device=device) as runner:
-            timed_subject = _timed_subject(exported, runner, attacks, pipeline)
+            # What is timed: the bytes that were judged, made executable anew at each batch size that is timed
+            frames = attacks.clean if pipeline is None else pipeline.frames
+            function = None if pipeline is None else pipeline.preprocess
+            timed_subject = TimingSubject(str(exported.path), runner.again, lambda other: frames, function)
             check_timing([timed_subject], ask)
             watch = Watch(gpu=device != "cpu")
-            _check_classes(runner, attacks)
+            if runner.classes != attacks.about["classes"] or runner.input_shape != attacks.clean.shape[1:]:
+                raise CompressError(
+                    f"{attacks.stage.path}: images {attacks.clean.shape[1:]} of {attacks.about['classes']} classes, "
+                    f"the artifact takes {runner.input_shape} and gives {runner.classes}; use an attack set of this "
+                    "model's data"
+                )
             golden_evidence = _golden(exported, runner, attacks)
             verdicts = execute_attacks(runner, attacks, config)
             judged = findings.judge_artifact(exported, attacks, verdicts, config, runner)
@@ -104,6 +111,9 @@ def run(
         warnings = [MachineWarning(**row) for row in state["warnings"]]
         watch.samples.write(work.add_record(samples.FILE))
         table = _table(attacks, verdicts, [row.name for row in judged.attacks])
+        path = work.add_payload(VERDICTS)
+        with open(path, "wb") as file:
+            np.savez(file, **table)
         stated = Statement(
             dataclasses.replace(
                 judged,
@@ -112,7 +122,7 @@ def run(
                 latency=timed.latency,
                 machine=state["machine"],
                 warnings=[*_elsewhere(device, state["machine"]["before"]), *warnings],
-                verdicts=_write_verdicts(work, table),
+                verdicts=BoundFile(VERDICTS, artifact.file_sha256(path)),
             )
         )
         _write(work, stated, timed.samples)
@@ -179,14 +189,6 @@ def _check_compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, 
         )
 
 
-def _check_classes(runner: Runner, attacks: AttackSet) -> None:
-    if runner.classes != attacks.about["classes"] or runner.input_shape != attacks.clean.shape[1:]:
-        raise CompressError(
-            f"{attacks.stage.path}: images {attacks.clean.shape[1:]} of {attacks.about['classes']} classes, the "
-            f"artifact takes {runner.input_shape} and gives {runner.classes}; use an attack set of this model's data"
-        )
-
-
 def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "dict[str, Any] | None":
     """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
     place = attacks.place(exported.identity)
@@ -201,13 +203,6 @@ def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "dict[str, A
     if evidence is not None:
         say(golden.golden_line(evidence))
     return evidence
-
-
-def _timed_subject(exported: Stage, runner: Runner, attacks: AttackSet, pipeline: "Pipeline | None") -> TimingSubject:
-    """What is timed: the bytes that were judged, made executable anew at each batch size that is timed."""
-    frames = attacks.clean if pipeline is None else pipeline.frames
-    function = None if pipeline is None else pipeline.preprocess
-    return TimingSubject(str(exported.path), runner.again, lambda other: frames, function)
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -227,14 +222,6 @@ def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[s
         "adversarial": np.array([attack.adversarial for attack in free], np.uint8).reshape(len(free), *shape),
         "queries": np.array([attack.queries for attack in free], np.int64).reshape(len(free), shape[0]),
     }
-
-
-def _write_verdicts(work: Work, table: Mapping[str, Any]) -> BoundFile:
-    """The table's file, and the hash by which the statement names it."""
-    path = work.add_payload(VERDICTS)
-    with open(path, "wb") as file:
-        np.savez(file, **table)
-    return BoundFile(VERDICTS, artifact.file_sha256(path))
 
 
 def _write(work: Work, stated: Statement, samples: Mapping[str, Any]) -> None:
