@@ -45,23 +45,33 @@ def element(name: str, /, *children: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{written}>{join(children)}</{name}>")
 
 
+def text_columns(*titles: str) -> list[TableColumn]:
+    return [TableColumn(title) for title in titles]
+
+
+def number_columns(*titles: str) -> list[TableColumn]:
+    return [TableColumn(title, "number") for title in titles]
+
+
+def long_columns(*titles: str) -> list[TableColumn]:
+    return [TableColumn(title, "long") for title in titles]
+
+
 def html_table(caption: str, columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]]) -> Html:
     """A captioned table in a frame that scrolls sideways when narrow; the first cell of a row is its header."""
     head = join(element("th", column.title, scope="col", class_=column.kind) for column in columns)
-    body = join(element("tr", _row(columns, row)) for row in rows)
+    lines = []
+    for row in rows:
+        first, *rest = zip(columns, row, strict=True)
+        header = element("th", first[1], scope="row", class_=first[0].kind)
+        lines.append(element("tr", header, *(element("td", cell, class_=column.kind) for column, cell in rest)))
     filled = element(
         "table",
         element("caption", element("span", caption)),
         element("thead", element("tr", head)),
-        element("tbody", body),
+        element("tbody", *lines),
     )
     return element("div", filled, class_="scroll", tabindex="0", role="region", aria_label=caption)
-
-
-def _row(columns: Sequence[TableColumn], cells: Sequence[Any]) -> Html:
-    first, *rest = zip(columns, cells, strict=True)
-    header = element("th", first[1], scope="row", class_=first[0].kind)
-    return join([header, *(element("td", cell, class_=column.kind) for column, cell in rest)])
 
 
 def section(anchor: str, title: str, *children: Any) -> Html:

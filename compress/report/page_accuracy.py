@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compress.report import svg
-from compress.report.markup import Html, TableColumn, element, html_table, join, section
+from compress.report.markup import Html, element, html_table, join, long_columns, number_columns, section, text_columns
 from edge.core import readable
 
 SERIES = {"clean": "clean", "pgd": "PGD", "worst": "worst case"}
@@ -27,11 +27,8 @@ def by_stage(document: Mapping[str, Any]) -> "Html | None":
         for row in rows
     )
     chart = svg.bars([(row["label"], _bars(row)) for row in rows], spoken)
-    columns = [
-        TableColumn("model"),
-        *(TableColumn(title, "number") for title in ("parameters", "size", "clean", same, "worst case")),
-        TableColumn("how robustness was measured", "long"),
-    ]
+    numbers = number_columns("parameters", "size", "clean", same, "worst case")
+    columns = [*text_columns("model"), *numbers, *long_columns("how robustness was measured")]
     return section(
         "stages",
         "Accuracy by stage",
@@ -95,13 +92,8 @@ def by_attack(document: Mapping[str, Any]) -> "Html | None":
 
 
 def _attacks(entry: Mapping[str, Any]) -> Html:
-    columns = [
-        TableColumn("attack"),
-        TableColumn("kind"),
-        TableColumn("where it ran", "long"),
-        TableColumn("parameters", "long"),
-        *(TableColumn(title, "number") for title in ("broken", "robust accuracy", "alone")),
-    ]
+    numbers = number_columns("broken", "robust accuracy", "alone")
+    columns = [*text_columns("attack", "kind"), *long_columns("where it ran", "parameters"), *numbers]
     rows = [
         [
             element("code", attack["name"]),
@@ -124,7 +116,7 @@ def _attacks(entry: Mapping[str, Any]) -> Html:
 
 def _matrix(matrix: Mapping[str, Any]) -> Html:
     """Robust accuracy of each model (column) under each attack of the attack set (row)."""
-    columns = [TableColumn("attack"), *(TableColumn(name, "number") for name in matrix["models"])]
+    columns = [*text_columns("attack"), *number_columns(*matrix["models"])]
     rows = [["no attack", *map(_shade, matrix["clean"])]]
     rows += [
         [element("code", name), *map(_shade, shares)]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from compress.report.markup import Html, TableColumn, element, html_table, section
+from compress.report.markup import Html, element, html_table, number_columns, section, text_columns
 from compress.report.sources import Sources
 from edge.core import readable
 from edge.core.artifact import Stage
@@ -38,11 +38,7 @@ def analysis(document: Mapping[str, Any]) -> "Html | None":
         ]
         for row in analysed["models"]
     ]
-    models = html_table(
-        "Gaps relative to clean images",
-        [TableColumn("model"), *(TableColumn(title, "number") for title in titles)],
-        rows,
-    )
+    models = html_table("Gaps relative to clean images", [*text_columns("model"), *number_columns(*titles)], rows)
     return section(
         "analysis",
         "Variance gap",
@@ -58,10 +54,7 @@ def _across(analysed: Mapping[str, Any]) -> Html:
     if "reason" in across:
         return element("p", f"Across models: {across['reason']}.", class_="quiet")
     controlled = f"r given {' and '.join(across['given'])}"
-    columns = [
-        TableColumn("predictor"),
-        *(TableColumn(title, "number") for title in ("r", "over models", "over images", controlled)),
-    ]
+    columns = [*text_columns("predictor"), *number_columns("r", "over models", "over images", controlled)]
     rows = [
         [
             row["label"] + (", a rival" if row["kind"] == "rival" else ""),

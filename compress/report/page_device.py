@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.report.markup import Html, TableColumn, badge, element, html_table, section
+from compress.report.markup import Html, badge, element, html_table, long_columns, section, text_columns
 from compress.report.page_accuracy import legend
 from compress.report.svg import over_time
 from edge.core import readable
@@ -30,7 +30,7 @@ def device(document: Mapping[str, Any]) -> "Html | None":
     watched = [entry for entry in document.get("verified", ()) if "kind" in entry["predicate"]["machine"]["before"]]
     if not watched:
         return None
-    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in watched)]
+    columns = [*text_columns("property"), *long_columns(*(entry["label"] for entry in watched))]
     states = [dict(_state(entry["predicate"])) for entry in watched]
     names = dict.fromkeys(name for state in states for name in state)
     rows = [[name, *(state.get(name, readable.NONE) for state in states)] for name in names]
@@ -53,12 +53,7 @@ def _warnings(watched: Sequence[Entry]) -> Html:
     ]
     if not rows:
         return element("p", badge("nothing speaks against them", "good"), " Latency and energy can be trusted.")
-    columns = [
-        TableColumn("artifact"),
-        TableColumn("warning"),
-        TableColumn("what was found", "long"),
-        TableColumn("what ends it", "long"),
-    ]
+    columns = [*text_columns("artifact", "warning"), *long_columns("what was found", "what ends it")]
     return html_table("Reasons not to trust latency and energy", columns, rows)
 
 
@@ -68,7 +63,7 @@ def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "kind", str(before["kind"])
     for key, name in (("board", "board"), ("power_mode", "power mode"), ("jetson_clocks", "clocks held")):
         if before.get(key) is not None:
-            yield name, _change(before[key], after.get(key))
+            yield name, readable.change(before[key], after.get(key))
     if before.get("gpu"):
         yield "GPU", readable.flat({key: value for key, value in before["gpu"].items() if value is not None})
     yield "energy of one image", _energy(during.get("energy") or {})
@@ -77,30 +72,22 @@ def _state(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"energy of one image, {what}", _energy(energy)
     for key, (name, unit) in QUANTITIES.items():
         if during.get(key):
-            yield name.lower(), _levels(during[key], unit)
+            means = ", ".join(f"{part} {level['mean']:,.0f}" for part, level in during[key].items())
+            yield name.lower(), f"{means} {unit}"
     if during.get("cores"):
         yield "cores, mean", readable.flat(during["cores"])
     yield "throttled", _active(during.get("throttled") or {}) or _active(before["throttled"]) or "nothing"
-    yield "over-current events", _change(before["over_current"], after["over_current"])
+    yield "over-current events", readable.change(before["over_current"], after["over_current"])
     if during:
         cost = readable.percent(during.get("sampler_cpu"))
         yield "samples", f"{during['n']} in {readable.duration(during['seconds'])}, at {cost} of a core"
 
 
-def _change(before: Any, after: Any) -> str:
-    first, last = readable.flat(before), readable.flat(after)
-    return first if first == last else f"{first} → {last}"
-
-
-def _energy(found: Mapping[str, Any]) -> str:
-    if found.get("gross_mj") is None:
-        return str(found.get("why") or readable.NONE)
-    net = found["why"] if found["net_mj"] is None else f"{readable.number(found['net_mj'])} mJ above idle"
-    return f"{readable.number(found['gross_mj'])} mJ on {' + '.join(found['rails'])}; {net}"
-
-
-def _levels(found: Mapping[str, Mapping[str, float]], unit: str) -> str:
-    return ", ".join(f"{name} {level['mean']:,.0f}" for name, level in found.items()) + f" {unit}"
+def _energy(energy: Mapping[str, Any]) -> str:
+    if energy.get("gross_mj") is None:
+        return str(energy.get("why") or readable.NONE)
+    net = energy["why"] if energy["net_mj"] is None else f"{readable.number(energy['net_mj'])} mJ above idle"
+    return f"{readable.number(energy['gross_mj'])} mJ on {' + '.join(energy['rails'])}; {net}"
 
 
 def _active(states: Mapping[str, float]) -> str:
@@ -129,7 +116,6 @@ def _chart(entry: Entry, samples: Samples, key: str) -> "Html | None":
     else:
         wanted = sorted(rows, key=lambda name: -float(np.nanmax(rows[name])))
     names = [name for name in wanted if name in rows][: len(COLOURS)]
-    names = names
     if not names:
         return None
     title, unit = QUANTITIES[key]
@@ -154,10 +140,5 @@ def _unread(watched: Sequence[Entry]) -> Html:
         for entry in watched
         for row in entry["predicate"]["machine"]["before"]["unreadable"]
     ]
-    columns = [
-        TableColumn("artifact"),
-        TableColumn("what"),
-        TableColumn("why", "long"),
-        TableColumn("what would bring it", "long"),
-    ]
+    columns = [*text_columns("artifact", "what"), *long_columns("why", "what would bring it")]
     return html_table("What could not be read", columns, rows)

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 
 from compress.report import svg
-from compress.report.markup import Html, TableColumn, badge, element, html_table, join, section
+from compress.report.markup import (
+    Html,
+    badge,
+    element,
+    html_table,
+    join,
+    long_columns,
+    number_columns,
+    section,
+    text_columns,
+)
 from compress.report.page_device import SHOWN
 from edge.core import readable
 
@@ -30,11 +40,10 @@ def protocol(document: Mapping[str, Any]) -> "Html | None":
 
 def _coverage(entry: Mapping[str, Any]) -> Html:
     columns = [
-        TableColumn("part"),
-        TableColumn("what", "long"),
-        TableColumn("covered"),
-        TableColumn("attacks"),
-        TableColumn("where", "long"),
+        *text_columns("part"),
+        *long_columns("what"),
+        *text_columns("covered", "attacks"),
+        *long_columns("where"),
     ]
     rows = [
         [
@@ -51,23 +60,21 @@ def _coverage(entry: Mapping[str, Any]) -> Html:
 
 def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     columns = [
-        TableColumn("artifact"),
-        TableColumn("images"),
-        *(TableColumn(title, "number") for title in ("compared", "same prediction", "largest logit difference")),
+        *text_columns("artifact", "images"),
+        *number_columns("compared", "same prediction", "largest logit difference"),
     ]
     rows = []
     for entry in verified:
         if entry["predicate"]["agreement"] is None:
             rows.append([entry["label"], "not measured: no twin in the attack set", *[readable.NONE] * 3])
             continue
-        for kind, found in entry["predicate"]["agreement"].items():
-            largest = readable.number(found.get("max_abs"))
-            agreement = readable.percent(found.get("argmax_agreement"))
-            rows.append([entry["label"], kind, readable.number(found["n"]), agreement, largest])
+        for kind, agreed in entry["predicate"]["agreement"].items():
+            largest = readable.number(agreed.get("max_abs"))
+            agreement = readable.percent(agreed.get("argmax_agreement"))
+            rows.append([entry["label"], kind, readable.number(agreed["n"]), agreement, largest])
     sentences = ["The twin is the torch model that stands for the artifact where gradients are needed."]
     for entry in verified:
-        found = entry["predicate"]["differential"]
-        count = readable.counted(found)
+        count = readable.counted(entry["predicate"]["differential"])
         sentences.append(f"{count} adversarial images fool {entry['label']} and leave the float student right.")
     return join(
         [
@@ -78,13 +85,8 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
-    columns = [
-        TableColumn("artifact"),
-        TableColumn("alarm"),
-        TableColumn("state"),
-        *(TableColumn(title, "number") for title in ("count", "threshold", "95 % interval")),
-        TableColumn("what it means", "long"),
-    ]
+    numbers = number_columns("count", "threshold", "95 % interval")
+    columns = [*text_columns("artifact", "alarm", "state"), *numbers, *long_columns("what it means")]
     rows = [
         [
             entry["label"],
@@ -107,7 +109,7 @@ def latency(document: Mapping[str, Any]) -> "Html | None":
     if not timed:
         return None
     inside = dict.fromkeys(_timing(entry)["inside"] for entry in timed)
-    columns = [TableColumn("latency"), *(TableColumn(entry["label"], "number") for entry in timed)]
+    columns = [*text_columns("latency"), *number_columns(*(entry["label"] for entry in timed))]
     timings = [_timing(entry) for entry in timed]
     rows = [
         [
@@ -144,10 +146,10 @@ def _distributions(timed: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
     samples = [np.asarray(entry["samples_ns"], np.float64) / 1e6 for entry in timed]
     low, high = 0.95 * min(values.min() for values in samples), 1.05 * max(values.max() for values in samples)
     for entry, values in zip(timed, samples, strict=True):
-        found = _timing(entry)
-        marks = {f"{name[:3]} {readable.milliseconds(found[name])}": found[name] for name in MARKS}
+        timing = _timing(entry)
+        marks = {f"{name[:3]} {readable.milliseconds(timing[name])}": timing[name] for name in MARKS}
         text = (
-            f" {readable.number(len(values))} calls of {found['batch_size']}, after {found['warmup']} untimed ones; "
+            f" {readable.number(len(values))} calls of {timing['batch_size']}, after {timing['warmup']} untimed ones; "
             "logarithmic axis."
         )
         label = f"Distribution of the latency of {entry['label']}: {', '.join(marks)}"
@@ -164,7 +166,7 @@ def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
     runtimes = [entry["predicate"]["runtime"] for entry in timed]
     properties = dict.fromkeys(key for state in states for key in {**state["before"], **state["after"]})
     rows = [
-        [key, *(_change(state["before"].get(key), state["after"].get(key)) for state in states)]
+        [key, *(readable.change(state["before"].get(key), state["after"].get(key)) for state in states)]
         for key in properties
         if key not in SHOWN
     ]
@@ -172,13 +174,8 @@ def _machine(timed: Sequence[Mapping[str, Any]]) -> Html:
         [f"runtime {key}", *(readable.flat(runtime.get(key)) for runtime in runtimes)]
         for key in dict.fromkeys(key for runtime in runtimes for key in runtime)
     ]
-    columns = [TableColumn("property"), *(TableColumn(entry["label"], "long") for entry in timed)]
+    columns = [*text_columns("property"), *long_columns(*(entry["label"] for entry in timed))]
     return html_table("Machine and runtime, before → after", columns, rows)
-
-
-def _change(before: Any, after: Any) -> str:
-    first, second = readable.flat(before), readable.flat(after)
-    return first if first == second else f"{first} → {second}"
 
 
 Entry = Mapping[str, Any]
@@ -194,7 +191,7 @@ def scenarios(timed: Sequence[Entry]) -> Iterator[Html]:
     if rows:
         yield html_table(
             "Where a query's time goes, medians",
-            [TableColumn("artifact"), *(TableColumn(title, "number") for title in PARTS.values())],
+            [*text_columns("artifact"), *number_columns(*PARTS.values())],
             [[label, *(readable.milliseconds(row[key]) for key in PARTS)] for label, row in rows],
         )
     yield from _pipeline(timed)
@@ -223,13 +220,9 @@ def _sizes(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
         element("figcaption", element("strong", "Throughput by batch size"), " images a second, calls back to back."),
         svg.amounts(groups, f"Images a second by batch size, {', '.join(map(str, sizes))}"),
     )
-    columns = [
-        TableColumn("artifact"),
-        *(TableColumn(title, "number") for title in ("batch", "images/s", "p50", "p99", "calls")),
-    ]
     yield html_table(
         "Latency and throughput by batch size",
-        columns,
+        [*text_columns("artifact"), *number_columns("batch", "images/s", "p50", "p99", "calls")],
         [
             [
                 label,
@@ -256,7 +249,7 @@ def _camera(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
     titles = ("frames/s", "frames", "dropped", "late", "in time", "p50", "p90", "p99", "longest", "jitter")
     yield html_table(
         "Camera: latency from the scheduled arrival of a frame",
-        [TableColumn("artifact"), *(TableColumn(title, "number") for title in titles)],
+        [*text_columns("artifact"), *number_columns(*titles)],
         [
             [
                 label,
@@ -298,13 +291,10 @@ def _conditions(latencies: "Sequence[tuple[str, Entry]]") -> Iterator[Html]:
         [key.replace("_", " "), *(readable.flat(latency["conditions"].get(key)) for _, latency in known)]
         for key in properties
     ]
-    rows.append(
-        [
-            "logits asked again",
-            *(f"{one['asked_again']['different']} of {one['asked_again']['n']} differ" for _, one in known),
-        ]
-    )
-    rows.append(["most memory of the process", *(readable.size(one["memory"]["peak_rss_bytes"]) for _, one in known)])
+    again = [latency["asked_again"] for _, latency in known]
+    rows.append(["logits asked again", *(f"{asked['different']} of {asked['n']} differ" for asked in again)])
+    peaks = [readable.size(latency["memory"]["peak_rss_bytes"]) for _, latency in known]
+    rows.append(["most memory of the process", *peaks])
     yield html_table(
-        "How latency was measured", [TableColumn("property"), *(TableColumn(label, "long") for label, _ in known)], rows
+        "How latency was measured", [*text_columns("property"), *long_columns(*(label for label, _ in known))], rows
     )

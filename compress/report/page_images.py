@@ -67,11 +67,11 @@ def images(document: Mapping[str, Any]) -> "Html | None":
 def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
     for tile in tiles:
         predicted = tile["adversarial_prediction"]
-        told = f"class {predicted}" if predicted is not None else "another class"
+        other = f"class {predicted}" if predicted is not None else "another class"
         moved = difference(tile["clean"], tile["adversarial"], gain)
         pictures = [
             _picture(tile["clean"], "clean", f"Clean image {tile['index']} of class {tile['label']}"),
-            _picture(tile["adversarial"], "adversarial", f"The same image after {tile['attack']}, taken for {told}"),
+            _picture(tile["adversarial"], "adversarial", f"The same image after {tile['attack']}, taken for {other}"),
             _picture(moved, "difference", "Their difference, amplified"),
         ]
         caption = element(

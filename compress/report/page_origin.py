@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.report import svg
-from compress.report.markup import Html, TableColumn, element, html_table, section
+from compress.report.markup import Html, TableColumn, element, html_table, long_columns, section, text_columns
 from compress.report.page_accuracy import legend
 from edge.core import readable
 
@@ -40,15 +40,9 @@ def provenance(document: Mapping[str, Any]) -> "Html | None":
     stages = document.get("provenance", ())
     if not stages:
         return None
-    columns = [
-        TableColumn("stage"),
-        TableColumn("identity", "code"),
-        TableColumn("seed", "number"),
-        TableColumn("finished", "code"),
-        TableColumn("took", "number"),
-        TableColumn("machine", "long"),
-        TableColumn("command", "long"),
-    ]
+    kinds = {"stage": "text", "identity": "code", "seed": "number", "finished": "code", "took": "number"}
+    kinds |= {"machine": "long", "command": "long"}
+    columns = [TableColumn(title, kind) for title, kind in kinds.items()]
     rows = [
         [
             stage["stage"],
@@ -73,7 +67,7 @@ def _context(document: Mapping[str, Any]) -> list[Html]:
     names = dict.fromkeys(name for stage in stages for name in stage.get("versions", {}))
     versions = [[name, _spread(stages, name)] for name in names]
     return [
-        html_table(title, [TableColumn(first), TableColumn(second, "long")], rows)
+        html_table(title, [*text_columns(first), *long_columns(second)], rows)
         for title, first, second, rows in (
             ("Data and threat", "property", "value", facts),
             ("Versions", "package", "version", versions),

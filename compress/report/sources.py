@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError
-from edge.core.proportions import clopper_pearson
+from edge.statement.statement import figure
 
 
 @dataclass
@@ -112,7 +112,6 @@ def _input(stage: Stage, role: str) -> "Stage | None":
     return stage_there if stage_there.identity == stage.manifest["plan"]["inputs"].get(role) else None
 
 
-LEVEL = 0.95
 Figure = dict[str, Any]
 
 
@@ -140,7 +139,7 @@ class ReplayedSet:
             return None
         m = self.identities.index(identity)
         standing = self.standing[:, m].all(0)
-        return counted_figure(int(self.right[m].sum()), self.images), counted_figure(int(standing.sum()), self.images)
+        return figure(int(self.right[m].sum()), self.images), figure(int(standing.sum()), self.images)
 
     def matrix(self) -> dict[str, Any]:
         """The document's `matrix`."""
@@ -172,17 +171,6 @@ def read_attack_set(stage: "Stage | None") -> "ReplayedSet | None":
             standing=right & ~arrays["broken"],
             predictions=arrays["predictions"],
         )
-
-
-def counted_figure(count: int, n: int) -> Figure:
-    """A share with its exact interval, as in a statement."""
-    return {
-        "value": count / n,
-        "count": count,
-        "n": n,
-        "interval": list(clopper_pearson(count, n, LEVEL)),
-        "level": LEVEL,
-    }
 
 
 def stage_rows(
@@ -218,8 +206,8 @@ def _trained(name: str, stage: Stage, attack_set: "ReplayedSet | None") -> dict[
         "detail": detail,
         "parameters": stage.metrics.get("parameters"),
         "bytes": weights,
-        "clean": counted_figure(round(test["clean"] * test["n"]), test["n"]) if test else None,
-        "pgd": counted_figure(round(test["robust"] * test["n"]), test["n"]) if test else None,
+        "clean": figure(round(test["clean"] * test["n"]), test["n"]) if test else None,
+        "pgd": figure(round(test["robust"] * test["n"]), test["n"]) if test else None,
         "pgd_steps": test["steps"] if test else None,
         "worst": worst[1] if worst else None,
         "bound": True,  # nothing without gradients ran on a network

@@ -131,11 +131,11 @@ def log_values(low: float, high: float) -> list[float]:
     """Round numbers for a logarithmic axis: 1, 2, 5 of each decade, only 1 where that is many, finer where few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1,)):
-        found = [float(f"{digit}e{power}") for power in powers for digit in digits]
-        found = [value for value in found if low <= value <= high]
-        if len(found) <= 8:
+        rounded = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        ticks = [value for value in rounded if low <= value <= high]
+        if len(ticks) <= 8:
             break
-    return found if len(found) >= 3 else round_values(low, high)
+    return ticks if len(ticks) >= 3 else round_values(low, high)
 
 
 def round_values(low: float, high: float, about: int = 5) -> list[float]:
@@ -184,7 +184,10 @@ def over_time(series: Mapping[str, Line], shaded: "tuple[float, float] | None", 
     seconds = np.concatenate([line[0] for line in lines.values()])
     values = np.concatenate([line[1] for line in lines.values()])
     first, last = float(seconds.min()), float(seconds.max())
-    low, high = _room(float(values.min()), float(values.max()))
+    low, high = float(values.min()), float(values.max())
+    # bounds that no line touches; 1 % of the value where all are equal
+    margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
+    low, high = low - margin, high + margin
 
     def x(second: float) -> float:
         return LEFT + (RIGHT - LEFT) * ((second - first) / (last - first) if last > first else 0.5)
@@ -212,12 +215,6 @@ def over_time(series: Mapping[str, Line], shaded: "tuple[float, float] | None", 
 
 def _text(text: str, x: float, y: float, anchor: str) -> Html:
     return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}", class_="tick", text_anchor=anchor)
-
-
-def _room(low: float, high: float) -> tuple[float, float]:
-    """Bounds that no line touches; 1 % of the value where all are equal."""
-    margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
-    return low - margin, high + margin
 
 
 def _thinned(seconds: "npt.NDArray[np.float64]", values: "npt.NDArray[np.float64]") -> Line:

@@ -8,7 +8,7 @@ import os
 import platform
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.board import frames, job, store
@@ -31,6 +31,10 @@ def serve_stdio() -> None:
     Agent(Channel(0, out)).serve()
 
 
+def _reply(kind: str, **fields: Any) -> Frame:
+    return {"type": kind, **fields}, b""
+
+
 class Agent:
     """One connection."""
 
@@ -38,14 +42,18 @@ class Agent:
         self._channel = channel
         self._serving: Serving | None = None
         self._answers: dict[str, Callable[[Header, bytes], Frame | None]] = {
-            "missing": self._missing,
+            "missing": lambda ask, _: _reply(
+                "missing", files=[sha256 for sha256 in ask["files"] if not store.file(sha256).is_file()]
+            ),
             "put": self._put,
-            "assemble": self._assemble,
-            "start": lambda ask, _: ({"type": "start", **job.start_job(ask["request"])}, b""),
+            "assemble": lambda ask, _: _reply(
+                "assemble", folder=str(store.assemble(ask["identity"], dict(ask["files"])))
+            ),
+            "start": lambda ask, _: _reply("start", **job.start_job(ask["request"])),
             "follow": self._follow,
-            "stop": lambda ask, _: ({"type": "stop", "stopped": job.stop_job(ask["job"])}, b""),
+            "stop": lambda ask, _: _reply("stop", stopped=job.stop_job(ask["job"])),
             "forget": self._forget,
-            "files": lambda ask, _: ({"type": "files", "files": job.job_files(ask["job"])}, b""),
+            "files": lambda ask, _: _reply("files", files=job.job_files(ask["job"])),
             "get": self._get,
             "open": lambda ask, body: self._runners().open(ask, body),
             "infer": lambda ask, body: self._runners().infer(ask, body),
@@ -95,11 +103,6 @@ class Agent:
     def _refuse(self, ask: Header, message: str, exit_code: int) -> None:
         self._channel.send({"type": "error", "message": message, "exit_code": exit_code, "id": ask.get("id")})
 
-    # --------------------------------------------------------------------------------------- files
-
-    def _missing(self, ask: Header, body: bytes) -> Frame:
-        return {"type": "missing", "files": [sha for sha in ask["files"] if not store.file(sha).is_file()]}, b""
-
     def _put(self, ask: Header, body: bytes) -> Frame:
         """A file whose chunks follow. They are taken to their end also where they cannot be kept."""
         checked_frame(ask, "put", sha256=str, bytes=int)
@@ -119,13 +122,7 @@ class Agent:
             while left > 0:
                 left -= len(chunk()) or left
             raise
-        return {"type": "put"}, b""
-
-    def _assemble(self, ask: Header, body: bytes) -> Frame:
-        folder = store.assemble(ask["identity"], dict(ask["files"]))
-        return {"type": "assemble", "folder": str(folder)}, b""
-
-    # --------------------------------------------------------------------------------------- jobs
+        return _reply("put")
 
     def _follow(self, ask: Header, body: bytes) -> "Frame | None":
         """The job's progress as it comes, then its end; another request meanwhile is answered and ends this."""
@@ -142,7 +139,7 @@ class Agent:
                     f"memory short there? run the command again"
                 )
             if status["state"] != job.RUNNING:
-                return {"type": "end", **status}, b""
+                return _reply("end", **status)
             if self._channel.waiting(POLL_S):
                 next_, content = self._channel.receive(SILENCE_S)
                 if next_.get("type") != "ping":
@@ -151,7 +148,7 @@ class Agent:
 
     def _forget(self, ask: Header, body: bytes) -> Frame:
         job.forget_job(ask["job"])
-        return {"type": "forget"}, b""
+        return _reply("forget")
 
     def _get(self, ask: Header, body: bytes) -> None:
         """One file of a finished job: its size, then its chunks."""

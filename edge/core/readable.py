@@ -91,6 +91,12 @@ def flat(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def change(before: Any, after: Any) -> str:
+    """Two values of a record as `flat` gives them, `before → after` where they differ."""
+    first, last = flat(before), flat(after)
+    return first if first == last else f"{first} → {last}"
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, the first flush left and the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]

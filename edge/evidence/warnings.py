@@ -41,16 +41,11 @@ def machine_warnings(
     """
     watched = during if during is not None and during.get("n") else None
     rows = [
-        *_clocks(before, watched),
-        *_governor(before),
-        *_mode(before, after),
-        *_throttled(before, watched, after),
-        *_over_current(before, watched, after),
-        *_hot(before, watched, after),
-        *_shared(before, after),
-        *_load(watched, (latency.get("conditions") or {}).get("load")),
-        *_unsteady(latency),
-        *_watched(during),
+        *_of_clocks(before, watched, after),
+        *_of_slowing(before, watched, after),
+        *_of_heat(before, watched, after),
+        *_of_company(before, watched, after, (latency.get("conditions") or {}).get("load")),
+        *_of_samples(during, latency),
     ]
     return sorted(rows, key=lambda row: list(WARNINGS).index(row["name"]))
 
@@ -59,56 +54,34 @@ def _row(name: str, found: str, fix: str) -> Row:
     return {"name": name, "found": found, "fix": fix}
 
 
-def _clocks(before: MachineState, during: "MachineState | None") -> Iterator[Row]:
+def _of_clocks(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     """A Jetson's by their bounds; elsewhere by what they did, since a driver does not tell whether it holds them."""
-    if before["kind"] == "jetson":
-        free = [name for name, clock in before["clocks"].items() if name != "gpu_memory" and held(clock) is False]
-        if free:
-            bounds = ", ".join(f"{name} {_bounds(before['clocks'][name])}" for name in _brief(free))
-            yield _row("clocks-unlocked", f"free to move: {bounds}", "sudo jetson_clocks")
-        return
-    levels = during["mhz"] if during else {}
-    moved = {name: level for name, level in levels.items() if level["max"] - level["min"] > CLOCK_MOVES * level["max"]}
-    if "gpu" in moved:
-        level = moved["gpu"]
-        top = before["clocks"].get("gpu", {}).get("max_mhz") or level["max"]
-        reason = f"the GPU's clock went from {level['min']:.0f} to {level['max']:.0f} MHz"
-        yield _row(
-            "clocks-unlocked", reason, f"sudo nvidia-smi -lgc {top:.0f} (less where it throttles), afterwards -rgc"
-        )
-
-
-def _bounds(clock: MachineState) -> str:
-    return f"{clock['min_mhz']:.0f} to {clock['max_mhz']:.0f} MHz"
-
-
-def _brief(names: "list[str]") -> list[str]:
-    """One core for all."""
-    cores = [name for name in names if name.startswith("cpu")]
-    return cores[:1] + [name for name in names if name not in cores]
-
-
-def _governor(before: MachineState) -> Iterator[Row]:
-    if before["kind"] == "jetson":
-        return  # with its bounds at one value any governor holds the clock
-    governors = {
-        clock["governor"]
-        for name, clock in before["clocks"].items()
-        if name.startswith("cpu") and held(clock) is False and clock.get("governor") not in (None, "performance")
-    }
-    if governors:
-        fix = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        yield _row("governor", f"cores run under {', '.join(sorted(governors))}", fix)
-
-
-def _mode(before: MachineState, after: MachineState) -> Iterator[Row]:
+    free = {name: clock for name, clock in before["clocks"].items() if held(clock) is False}
+    cores = [name for name in free if name.startswith("cpu")]
+    if before["kind"] == "jetson":  # with its bounds at one value any governor holds the clock
+        # one core stands for all
+        named = [name for name in cores[:1] + [name for name in free if name not in cores] if name != "gpu_memory"]
+        if named:
+            bounds = [f"{name} {free[name]['min_mhz']:.0f} to {free[name]['max_mhz']:.0f} MHz" for name in named]
+            yield _row("clocks-unlocked", f"free to move: {', '.join(bounds)}", "sudo jetson_clocks")
+    else:
+        level = (during["mhz"] if during else {}).get("gpu")
+        if level and level["max"] - level["min"] > CLOCK_MOVES * level["max"]:
+            top = before["clocks"].get("gpu", {}).get("max_mhz") or level["max"]
+            reason = f"the GPU's clock went from {level['min']:.0f} to {level['max']:.0f} MHz"
+            fix = f"sudo nvidia-smi -lgc {top:.0f} (less where it throttles), afterwards -rgc"
+            yield _row("clocks-unlocked", reason, fix)
+        governors = {free[name].get("governor") for name in cores} - {None, "performance"}
+        if governors:
+            fix = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+            yield _row("governor", f"cores run under {', '.join(sorted(governors))}", fix)
     first, last = before["power_mode"], after["power_mode"]
     if first and last and first != last:
         fix = f"sudo nvpmodel -m {first['id']}, then verify again"
         yield _row("power-mode-changed", f"{first['name']} before, {last['name']} after", fix)
 
 
-def _throttled(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
+def _of_slowing(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     states = [during["throttled"] if during else {}, before["throttled"], after["throttled"]]
     names = sorted({name for state in states for name, value in state.items() if value > 0})
     if names:
@@ -118,29 +91,23 @@ def _throttled(before: MachineState, during: "MachineState | None", after: Machi
     if reasons:
         fix = "cool it, raise its power limit (sudo nvidia-smi -pl WATTS), or lock a lower clock"
         yield _row("throttled", f"the GPU's clock was held down by {', '.join(reasons)}", fix)
-    periods = _grown(before, during, after).get("limited", 0)
+    # How much each counter grew while timed; between the two states where nothing was sampled.
+    if during:
+        grown = dict(during["events"])
+    else:
+        first, last = ({**state["over_current"], "limited": state["limited"]} for state in (before, after))
+        grown = {name: last[name] - count for name, count in first.items() if None not in (count, last.get(name))}
+    periods = grown.get("limited", 0)
     if periods > 0:
         reason = f"the control group's time limit stopped the process in {periods:.0f} periods"
         yield _row("throttled", reason, "raise its limit (docker run --cpus), or give --threads")
-
-
-def _grown(before: MachineState, during: "MachineState | None", after: MachineState) -> dict[str, float]:
-    """How much each counter grew while timed; between the states where nothing was sampled."""
-    if during:
-        return dict(during["events"])
-    first, last = ({**state["over_current"], "limited": state["limited"]} for state in (before, after))
-    return {name: last[name] - count for name, count in first.items() if None not in (count, last.get(name))}
-
-
-def _over_current(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
-    grown = {name: count for name, count in _grown(before, during, after).items() if name.startswith("oc")}
-    events = [f"{name} {count:.0f}×" for name, count in grown.items() if count > 0]
+    events = [f"{name} {count:.0f}×" for name, count in grown.items() if name.startswith("oc") and count > 0]
     if events:
         fix = "a stronger supply or cable, or a lower power mode: sudo nvpmodel -m ID"
         yield _row("over-current", f"{', '.join(events)} (oc1: low voltage, oc2: average, oc3: peak current)", fix)
 
 
-def _hot(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
+def _of_heat(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     """The zone that came nearest to its limit."""
     levels = {name: level["max"] for name, level in (during["celsius"] if during else {}).items()}
     near = []
@@ -155,19 +122,15 @@ def _hot(before: MachineState, during: "MachineState | None", after: MachineStat
         yield _row("hot", reason, "cool it, then verify again")
 
 
-def _shared(before: MachineState, after: MachineState) -> Iterator[Row]:
+def _of_company(before: MachineState, during: "MachineState | None", after: MachineState, wanted: Any) -> Iterator[Row]:
+    """`wanted`: what was asked to run beside the measurement; nothing else can then be told from it."""
     first, last = before["gpu"] or {}, after["gpu"] or {}
     others = sorted({*(first.get("others") or []), *(last.get("others") or [])})
     hidden = max(first.get("hidden") or 0, (last.get("hidden") or 0) - 1)  # one of them is this process afterwards
     if others or hidden > 0:
         processes = f"process {', '.join(map(str, others))}" if others else f"{hidden} in another container"
-        yield _row(
-            "shared-gpu", f"computes on the GPU as well: {processes}", "end it (nvidia-smi lists it), or another GPU"
-        )
-
-
-def _load(during: "MachineState | None", wanted: Any) -> Iterator[Row]:
-    """`wanted`: what was asked to run beside the measurement; nothing else can then be told from it."""
+        fix = "end it (nvidia-smi lists it), or another GPU"
+        yield _row("shared-gpu", f"computes on the GPU as well: {processes}", fix)
     cores = during["cores"] if during else None
     if not during or not cores or during["seconds"] < LEAST_S:
         return
@@ -178,20 +141,16 @@ def _load(during: "MachineState | None", wanted: Any) -> Iterator[Row]:
         yield _row("steal", reason, "measure on a machine of its own, or with dedicated cores")
 
 
-def _unsteady(latency: MachineState) -> Iterator[Row]:
+def _of_samples(during: "MachineState | None", latency: MachineState) -> Iterator[Row]:
     cv = latency.get("cv")
     if cv is not None and cv > UNSTEADY_CV:
         reason = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
         yield _row("unsteady", reason, "lock the clocks, end what else runs, take more samples")
-
-
-def _watched(during: "MachineState | None") -> Iterator[Row]:
     if during is None:
         return
     if during.get("fault"):
-        yield _row(
-            "few-samples", str(during["fault"]), "look why the process does not run: python3 -m edge.evidence.channels"
-        )
+        fix = "look why the process does not run: python3 -m edge.evidence.channels"
+        yield _row("few-samples", str(during["fault"]), fix)
     elif during["seconds"] < LEAST_S:
         reason = f"the timed part lasted {during['seconds']:.2f} s"
         yield _row("few-samples", reason, f"take more, for {LEAST_S:g} s at least: --samples")

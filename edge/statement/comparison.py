@@ -115,7 +115,15 @@ def compare_verified(
         doubts.append(f"parts of the protocol run on the baseline alone: {', '.join(lacking)}")
     robust = _judged(now, before, margin_points / 100, same, doubts)
     verdicts = {clean["verdict"], robust["verdict"]}
-    fallen = old.stands & ~new.stands
+    # Images that stood on the baseline, and what breaks them now; no attack where one is wrong already when clean.
+    fallen = [
+        {
+            "index": int(new.index[place]),
+            "class": int(new.labels[place]),
+            "by": [name for name, row in zip(new.attacks, new.broken, strict=True) if row[place]],
+        }
+        for place in np.flatnonzero(old.stands & ~new.stands)
+    ]
     return {
         "baseline": {"name": old.name, "sha256": old.predicate.artifact.sha256, "kind": _kind(old)},
         "artifact": {"name": new.name, "sha256": new.predicate.artifact.sha256, "kind": _kind(new)},
@@ -129,10 +137,10 @@ def compare_verified(
         "classes": _by_class(new, old),
         "images": {
             "clean_lost": new.index[old.right & ~new.right].tolist(),
-            "fallen": [_fallen(new, int(place)) for place in np.flatnonzero(fallen)],
+            "fallen": fallen,
             "recovered": new.index[new.stands & ~old.stands].tolist(),
         },
-        "latency": {"p50_ms": [_p50(new), _p50(old)], "tested": False},
+        "latency": {"p50_ms": [float(side.predicate.latency["p50_ms"]) for side in (new, old)], "tested": False},
     }
 
 
@@ -190,16 +198,6 @@ def _change(new: np.ndarray, old: np.ndarray) -> dict[str, Any]:
     return {"difference": pairs.difference, "lost": pairs.lost, "gained": pairs.gained}
 
 
-def _fallen(new: JudgedArtifact, place: int) -> dict[str, Any]:
-    """An image that stood on the baseline, and what breaks it now; no attack where it is wrong already when clean."""
-    by = [name for name, row in zip(new.attacks, new.broken, strict=True) if row[place]]
-    return {"index": int(new.index[place]), "class": int(new.labels[place]), "by": by}
-
-
-def _p50(side: JudgedArtifact) -> float:
-    return float(side.predicate.latency["p50_ms"])
-
-
 # ---------------------------------------------------------------------------------------- for a person, and for a gate
 
 
@@ -214,14 +212,21 @@ def comparison_lines(compared: Comparison) -> list[str]:
     worse_attacks = [row for row in compared["attacks"] if row["difference"] < 0]
     worse_classes = [row for row in compared["classes"] if row["robust"]["difference"] < 0]
     fallen = compared["images"]["fallen"]
+    new, old = (compared[side]["sha256"][:12] for side in ("artifact", "baseline"))
+    same = f"same bytes, {new}" if compared["same_bytes"] else f"bytes differ, {new} was {old}"
+    attacks = "same attack set" if compared["same_attack_set"] else "another attack set of the same images"
+
+    def broken_by(row: Comparison) -> str:
+        return ", ".join(row["by"]) or "wrong when clean"
+
     return [
-        f"against     {compared['baseline']['name']}: {_bytes(compared)}{_sets(compared)}",
+        f"against     {compared['baseline']['name']}: {same}, {attacks}",
         f"  verdict   {compared['verdict']}, margin {compared['margin_points']:g} points",
         *(f"  {name:<9} {difference_phrase(compared[name])}" for name in ("clean", "robust")),
         f"  latency   p50 {p50[0]:.3f} ms, was {p50[1]:.3f} ms (side by side, not tested)",
         *_few("attacks", worse_attacks, lambda row: f"{row['name']} {_points(row['difference'])}"),
         *_few("classes", worse_classes, lambda row: f"{row['class']} {_points(row['robust']['difference'])}"),
-        *_few("images", fallen, lambda row: f"{row['index']} (class {row['class']}, {_by(row)})"),
+        *_few("images", fallen, lambda row: f"{row['index']} (class {row['class']}, {broken_by(row)})"),
     ]
 
 
@@ -250,21 +255,8 @@ def comparison_cases(compared: Comparison, *, strict: bool, of: str = "") -> lis
     ]
 
 
-def _bytes(compared: Comparison) -> str:
-    new, old = compared["artifact"]["sha256"], compared["baseline"]["sha256"]
-    return f"same bytes, {new[:12]}" if compared["same_bytes"] else f"bytes differ, {new[:12]} was {old[:12]}"
-
-
-def _sets(compared: Comparison) -> str:
-    return ", same attack set" if compared["same_attack_set"] else ", another attack set of the same images"
-
-
 def _points(difference: float) -> str:
     return f"{100 * difference:+.2f}"
-
-
-def _by(row: Comparison) -> str:
-    return ", ".join(row["by"]) or "wrong when clean"
 
 
 def _few(what: str, rows: Sequence[Comparison], phrase: Any) -> list[str]:

@@ -74,10 +74,6 @@ def parse_requirement(text: str) -> Requirement:
         raise CompressError(
             f"requirement {text!r}: unknown {name!r}{errors.nearest_name(name, KNOWN)} (known: {', '.join(KNOWN)})"
         )
-    return Requirement(name, op, _value(text, name, number, bool(percent)))
-
-
-def _value(text: str, name: str, number: str, percent: bool) -> float:
     try:
         value = float(number) / (100 if percent else 1)
     except ValueError:
@@ -88,7 +84,7 @@ def _value(text: str, name: str, number: str, percent: bool) -> float:
         raise CompressError(f"requirement {text!r}: {name} is a share, at most 1; write 0.3 or 30%")
     if percent and name not in SHARES:
         raise CompressError(f"requirement {text!r}: {name} is no share, so it has no %; give the number alone")
-    return value
+    return Requirement(name, op, value)
 
 
 def allowed_names(names: Sequence[str]) -> frozenset[str]:
@@ -218,30 +214,20 @@ class GateJudgement:
 
     def cases(self, of: str = "") -> list[GateCase]:
         """For pipelines; `of` goes before every name."""
-        compared = (
-            []
-            if self.comparison is None
-            else comparison.comparison_cases(self.comparison, strict=self.terms.strict, of=of)
-        )
-        # Failed where one fired, is not allowed, and an accuracy is required, whose requirement it fails as well
+        cases, strict = requirement_cases(self.outcomes, of), self.terms.strict
+        # An alarm is a failure where it is not allowed and an accuracy is required, whose requirement it fails as well.
         required = any(outcome.requirement.name in ACCURACIES for outcome in self.outcomes)
-        cases = []
         for alarm in self.stated.predicate.alarms:
             passes = alarm.name in self.terms.allow
             result = (FAILED if required and not passes else SKIPPED) if alarm.fired else PASSED
             why = f"{alarm.meaning}; allowed" if passes else alarm.meaning
             cases.append(GateCase(ALARM, f"{of}{alarm.name}", result, why))
-        return [*requirement_cases(self.outcomes, of), *cases, *self._states(of), *compared]
-
-    def _states(self, of: str) -> list[GateCase]:
-        """Warnings of the machine's state: failed under `strict` where not allowed."""
-        cases = []
         for row in self.stated.predicate.warnings or ():
             passes = row.name in self.terms.allow
             why = f"{row.found}; {'allowed' if passes else row.fix}"
-            cases.append(
-                GateCase(STATE, f"{of}{row.name}", FAILED if self.terms.strict and not passes else SKIPPED, why)
-            )
+            cases.append(GateCase(STATE, f"{of}{row.name}", FAILED if strict and not passes else SKIPPED, why))
+        if self.comparison is not None:
+            cases += comparison.comparison_cases(self.comparison, strict=strict, of=of)
         return cases
 
 

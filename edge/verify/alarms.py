@@ -35,7 +35,15 @@ def raise_alarms(verdicts: Verdicts, agreement: "Agreement | None", why: Callabl
         interval=clopper_pearson(count, n),
         meaning=f"{count} of {n} images fall to attacks without gradients and to no replayed gradient attack",
     )
-    return [masking, *compared, _unsteady(verdicts)]
+    unsteady = Alarm(
+        name="predictions differ between calls",
+        fired=verdicts.unsteady > 0,
+        count=verdicts.unsteady,
+        threshold=0,
+        interval=clopper_pearson(verdicts.unsteady, n),
+        meaning=f"two passes over the same {n} clean images gave {verdicts.unsteady} of them different logits",
+    )
+    return [masking, *compared, unsteady]
 
 
 def disagreement(agreement: Agreement) -> tuple[str, float, int, int]:
@@ -59,18 +67,6 @@ def _twin(agreement: Agreement, why: Callable[[], str]) -> Alarm:
         threshold=(1 - MIN_AGREEMENT) * n,
         interval=clopper_pearson(count, n),
         meaning=f"{other if share < MIN_AGREEMENT else ''}{differ}{f'; {likely}' if likely else ''}",
-    )
-
-
-def _unsteady(verdicts: Verdicts) -> Alarm:
-    n = len(verdicts.labels)
-    return Alarm(
-        name="predictions differ between calls",
-        fired=verdicts.unsteady > 0,
-        count=verdicts.unsteady,
-        threshold=0,
-        interval=clopper_pearson(verdicts.unsteady, n),
-        meaning=f"two passes over the same {n} clean images gave {verdicts.unsteady} of them different logits",
     )
 
 

@@ -2,7 +2,6 @@
 parts of the attack protocol an attack set and this verification cover.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +50,11 @@ def judge_artifact(
         is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat", "fp16", "bf16")),
         no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
     )
+
+    def likeliest_fault() -> str:
+        """Of an artifact that differs from its twin."""
+        return "" if twin is None else suspect(runner.infer, attacks.clean, attacks.clean_logits[twin])
+
     models, payload = attacks.about["models"], attacks.stage.manifest["payload"]
     return Predicate(
         artifact=shipped_artifact(exported, runner),
@@ -61,7 +65,7 @@ def judge_artifact(
         attacks=attack_rows(attacks, verdicts, config),
         differential=differential(attacks, verdicts),
         agreement=agreed,
-        alarms=alarms.raise_alarms(verdicts, agreed, functools.partial(_why, runner, attacks, twin)),
+        alarms=alarms.raise_alarms(verdicts, agreed, likeliest_fault),
         runtime=runner.describe(),
         batch_size=runner.batch_size,
         seed=config["seed"],
@@ -93,11 +97,6 @@ def executed_in(exported: Stage, attacks: AttackSet, runner: Runner) -> "int | N
     place = attacks.place(exported.identity)
     known = None if place is None else attacks.about["models"][place].get("sha256")
     return place if known in (None, runner.sha256) else None
-
-
-def _why(runner: Runner, attacks: AttackSet, twin: "int | None") -> str:
-    """The likeliest fault of an artifact that differs from its twin."""
-    return "" if twin is None else suspect(runner.infer, attacks.clean, attacks.clean_logits[twin])
 
 
 def twin_of(exported: Stage, attacks: AttackSet) -> "int | None":
