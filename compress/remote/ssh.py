@@ -70,13 +70,8 @@ class SshProcess:
         command = shlex.split(os.environ.get(SETTING) or "ssh")
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
         try:
-            # Port and [USER@]NAME as ssh takes them, an address without brackets; behind `--` nothing is an option.
-            match = re.fullmatch(r"(.*?@)?(\[.*\]|[^:]*)(?::([0-9]+))?", host)
-            assert match is not None  # check_host has let it pass
-            user, name, port = match.groups(default="")
-            destination = [*(["-p", port] if port else []), "--", user + name.strip("[]")]
             self._process = subprocess.Popen(
-                [*command, *OPTIONS, *destination, REMOTE],
+                [*command, *OPTIONS, *_destination(host), REMOTE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
@@ -140,3 +135,11 @@ class SshProcess:
             f"{self.host}: ssh ended with code {code} ({last}); does `ssh {self.host} python3 --version` work?",
             lasting=code is not None and 0 <= code != NO_CONNECTION,
         )
+
+
+def _destination(host: str) -> list[str]:
+    """Port and [USER@]NAME as ssh takes them, an address without its brackets; behind `--` nothing is an option."""
+    match = re.fullmatch(r"(.*?@)?(\[.*\]|[^:]*)(?::([0-9]+))?", host)
+    assert match is not None  # check_host has let it pass
+    user, name, port = match.groups(default="")
+    return [*(["-p", port] if port else []), "--", user + name.strip("[]")]

@@ -56,11 +56,14 @@ def _row(name: str, found: str, fix: str) -> Row:
 
 def _of_clocks(before: MachineState, during: "MachineState | None", after: MachineState) -> Iterator[Row]:
     """A Jetson's by their bounds; elsewhere by what they did, since a driver does not tell whether it holds them."""
-    free = {name: clock for name, clock in before["clocks"].items() if held(clock) is False}
+    on_jetson = before["kind"] == "jetson"
+    # NVML gives a GPU's memory no lower bound, and off a Jetson the GPU none either: only cores can be told there
+    bounded = [name for name in before["clocks"] if name.startswith("cpu") or (on_jetson and name != "gpu_memory")]
+    free = {name: before["clocks"][name] for name in bounded if held(before["clocks"][name]) is False}
     cores = [name for name in free if name.startswith("cpu")]
-    if before["kind"] == "jetson":  # with its bounds at one value any governor holds the clock
+    if on_jetson:  # with its bounds at one value any governor holds the clock
         # one core stands for all
-        named = [name for name in cores[:1] + [name for name in free if name not in cores] if name != "gpu_memory"]
+        named = cores[:1] + [name for name in free if name not in cores]
         if named:
             bounds = [f"{name} {free[name]['min_mhz']:.0f} to {free[name]['max_mhz']:.0f} MHz" for name in named]
             yield _row("clocks-unlocked", f"free to move: {', '.join(bounds)}", "sudo jetson_clocks")
