@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compress.config.faults import fault_lines
 from compress.config.run import OBTAINED, Run
+from compress.config.values import fault_lines
 from compress.data import find_source, source_names
 from edge.core.errors import CompressError
 

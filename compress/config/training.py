@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from compress import names
-from compress.config.faults import fault_lines
 from compress.config.values import (
     Count,
     Data,
@@ -16,6 +15,7 @@ from compress.config.values import (
     Strict,
     Time,
     enumerated,
+    fault_lines,
     one_of,
     seconds,
 )

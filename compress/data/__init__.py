@@ -30,12 +30,11 @@ class DatasetSource:
     augment: Literal["none", "crop-flip"] = "none"
 
 
-#: Every kind in its file of that name.
 SOURCES = (
     DatasetSource(
         "digits",
         "scikit-learn's 1,797 handwritten digits, 8×8, one channel, 10 classes",
-        "compress.data.digits:digits",
+        "compress.data.arrays:digits",
         path="none",
         eps="40/255",
     ),
@@ -61,11 +60,11 @@ SOURCES = (
         "compress.data.imagefolder:imagefolder",
         augment="crop-flip",
     ),
-    DatasetSource("idx", "MNIST's IDX files in a folder, plain or .gz", "compress.data.idx:idx"),
+    DatasetSource("idx", "MNIST's IDX files in a folder, plain or .gz", "compress.data.arrays:idx"),
     DatasetSource(
         "npz",
         "a NumPy archive: images and labels, or x_train, y_train, x_test, y_test",
-        "compress.data.npz:npz",
+        "compress.data.arrays:npz",
     ),
     DatasetSource(
         "parquet",

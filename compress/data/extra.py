@@ -17,10 +17,10 @@ import numpy as np
 
 from compress import data
 from compress.data import split_name
+from compress.data.arrays import as_levels, channels_first
 from compress.data.cache import remembered_fingerprint
 from compress.data.dataset import Dataset, integers
 from compress.data.files import existing_path, read_safely
-from compress.data.npz import as_levels, channels_first
 from edge.core.errors import CompressError
 
 #: The arrays of an npz: images, labels.

@@ -1,13 +1,10 @@
 """AdaAD: the teacher answers for the adversarial image itself, in attack and update (Huang et al. 2023, eq. 5–6)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Share, Taught
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_teacher_there
-from compress.methods.views import Terms, Views
 
 
 class AdaAd(Taught):

@@ -1,14 +1,11 @@
 """AdaIAD: IAD-I under AdaAD's attack, the teacher asked about the adversarial image (Huang et al. 2023, §4)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Positive
 from compress.methods.iad_i import Introspective, introspective
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_teacher_there
-from compress.methods.views import Terms, Views
 
 
 class AdaIad(Introspective):

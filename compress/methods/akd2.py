@@ -1,13 +1,10 @@
 """AKD2: labels, a robust teacher and a clean one, all on adversarial images (Chen et al. 2021, as in IAD's code)."""
 
-from __future__ import annotations
-
 from pydantic import Field, model_validator
 
 from compress.methods.base import Method, Share, Tempered
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_labels, smoothed_cross_entropy, tempered
-from compress.methods.views import Terms, Views
 
 
 class TwoTeachers(Tempered):
@@ -19,7 +16,7 @@ class TwoTeachers(Tempered):
     )
 
     @model_validator(mode="after")
-    def _shares(self) -> TwoTeachers:
+    def _shares(self) -> "TwoTeachers":
         if self.label_weight < 0:
             raise ValueError(
                 f"teacher_weight {self.teacher_weight:g} and clean_teacher_weight {self.clean_teacher_weight:g} add up "

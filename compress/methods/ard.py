@@ -1,13 +1,10 @@
 """ARD: distillation in the place of labels in adversarial training (Goldblum et al. 2020)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Positive, Share, Tempered
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_labels, smoothed_cross_entropy, tempered
-from compress.methods.views import Terms, Views
 
 
 class Ard(Tempered):

@@ -1,7 +1,13 @@
-"""What a method is: its name, its options and what makes its objective; options that methods share. No torch."""
+"""What a method is: its name, its options and what makes its objective; options that methods share.
+
+Options are read without torch, so methods take `torch` and `functional` from here: each is imported when one of its
+names is first asked for. Types of tensors and networks are for annotations alone; where an annotation names `torch`
+itself, `from __future__ import annotations` goes with it.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +15,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from compress import names
-from compress.methods.lazy import Classifier, Tensor
 from edge.core import errors
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
+    import torch as torch
+    from torch import Tensor as Tensor
+    from torch.nn import functional as functional
+
     from compress.methods.objective import Addition, Objective
+    from compress.networks.base import Classifier as Classifier
+    from compress.networks.base import Features as Features
+else:
+    Tensor = Classifier = Features = Any
+
+    class LateModule:
+        """Stands for a module until one of its names is asked for."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module(self._name), name)
+
+    torch, functional = LateModule("torch"), LateModule("torch.nn.functional")
 
 
 class MethodOptions(BaseModel):

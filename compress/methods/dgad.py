@@ -1,14 +1,10 @@
 """DGAD: what the teacher gets wrong is learnt on clean images, its labels put right (Park & Min 2024)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Method, Taught, Weight
-from compress.methods.lazy import Tensor, torch
-from compress.methods.objective import stateless
+from compress.methods.base import Method, Taught, Tensor, Weight, torch
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_teacher_there
-from compress.methods.views import Terms, Views
 
 
 class Dgad(Taught):

@@ -1,13 +1,9 @@
 """Fair-ARD: classes that fall sooner under attack count more (Yue et al. 2023)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Added, Host, Method, Weight
-from compress.methods.lazy import Tensor, torch
-from compress.methods.objective import Addition
-from compress.methods.views import Views
+from compress.methods.base import Added, Host, Method, Tensor, Weight, torch
+from compress.methods.objective import Addition, Views
 
 HOST = "ard"
 

@@ -17,17 +17,24 @@ negatives (Tian et al. 2020, whose form the bank's is; theirs draws anew for eac
 the student anchors).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from compress.methods.base import Added, Host, Method, Positive, Preparation, Weight
-from compress.methods.lazy import Classifier, Tensor, functional, torch
-from compress.methods.objective import Addition
-from compress.methods.views import Terms, Views
+from compress.methods.base import (
+    Added,
+    Classifier,
+    Host,
+    Method,
+    Positive,
+    Preparation,
+    Tensor,
+    Weight,
+    functional,
+    torch,
+)
+from compress.methods.objective import Addition, Terms, Views
 
 HOST = "rslad"
 

@@ -1,14 +1,10 @@
 """IAD-I: the teacher is trusted as far as it stands itself, the student's own scores fill in (Zhu et al. 2022)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Method, Share, Tempered, Weight
-from compress.methods.lazy import Tensor, torch
-from compress.methods.objective import stateless
+from compress.methods.base import Method, Share, Tempered, Tensor, Weight, torch
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_labels, smoothed_cross_entropy, tempered
-from compress.methods.views import Terms, Views
 
 
 class Introspective(Tempered):

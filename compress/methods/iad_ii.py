@@ -1,16 +1,12 @@
 """IAD-II: AKD2 whose robust teacher is trusted as far as it stands itself (Zhu et al. 2022)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.akd2 import TwoTeachers, labels_and_clean_teacher
-from compress.methods.base import Method, Share, Weight
+from compress.methods.base import Method, Share, Weight, torch
 from compress.methods.iad_i import introspection, trust
-from compress.methods.lazy import torch
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_labels, tempered
-from compress.methods.views import Terms, Views
 
 
 class IadII(TwoTeachers):

@@ -1,14 +1,10 @@
 """IGDM: the teacher's gradient by the image, matched through differences of logits (Lee et al. 2023)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Added, Host, Method, Weight
-from compress.methods.lazy import Tensor
-from compress.methods.objective import Addition
+from compress.methods.base import Added, Host, Method, Tensor, Weight
+from compress.methods.objective import Addition, Terms, Views
 from compress.methods.scores import divergences
-from compress.methods.views import Terms, Views
 
 HOST = "adaad"
 

@@ -1,13 +1,10 @@
 """LTD: labels softened by a teacher of low temperature (Chen & Lee 2021)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Positive, Taught
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_teacher
-from compress.methods.views import Terms, Views
 
 
 class Ltd(Taught):

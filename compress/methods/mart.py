@@ -1,14 +1,10 @@
 """MART: adversarial training that minds what is misclassified (Wang et al. 2020)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Method, MethodOptions, Weight
-from compress.methods.lazy import Tensor, torch
-from compress.methods.objective import stateless
+from compress.methods.base import Method, MethodOptions, Tensor, Weight, torch
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_labels
-from compress.methods.views import Terms, Views
 
 
 class Mart(MethodOptions):

@@ -1,14 +1,10 @@
 """MTARD: a robust teacher and a clean one, weighed by how far the student has come with each (Zhao et al. 2022)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Method, Share, Taught
-from compress.methods.lazy import Classifier, Tensor, torch
-from compress.methods.objective import Objective, Search
+from compress.methods.base import Classifier, Method, Share, Taught, Tensor, torch
+from compress.methods.objective import Objective, Search, Terms, TrainingBatch, Views
 from compress.methods.scores import divergences, from_labels
-from compress.methods.views import Terms, TrainingBatch, Views
 
 
 class Mtard(Taught):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from compress.methods.base import Method, Positive, Supervised, Weight
-from compress.methods.lazy import Classifier, Tensor, torch
-from compress.methods.objective import InnerAttack, Objective, Search
+from compress.methods.base import Classifier, Method, Positive, Supervised, Tensor, Weight, torch
+from compress.methods.objective import InnerAttack, Objective, Search, Terms, TrainingBatch, Views
 from compress.methods.scores import from_labels, smoothed_cross_entropy
-from compress.methods.views import Terms, TrainingBatch, Views
 
 
 class NFgsm(Supervised):

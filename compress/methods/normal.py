@@ -1,12 +1,8 @@
 """Plain training: cross-entropy on clean images, the reference that shows what robustness costs and gives."""
 
-from __future__ import annotations
-
-from compress.methods.base import Method, Supervised
-from compress.methods.lazy import Classifier
-from compress.methods.objective import Objective, Search
+from compress.methods.base import Classifier, Method, Supervised
+from compress.methods.objective import Objective, Search, Terms, TrainingBatch, Views
 from compress.methods.scores import from_labels, smoothed_cross_entropy
-from compress.methods.views import Terms, TrainingBatch, Views
 
 
 class Normal(Supervised):

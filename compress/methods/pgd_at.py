@@ -1,13 +1,10 @@
 """PGD-AT: adversarial training (Madry et al. 2018)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Share, Supervised
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_labels, smoothed_cross_entropy
-from compress.methods.views import Terms, Views
 
 
 class PgdAt(Supervised):

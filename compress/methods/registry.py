@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compress import names
-from compress.methods.base import Method, MethodOptions, Preparation
-from compress.methods.lazy import Classifier, Tensor
+from compress.methods.base import Classifier, Method, MethodOptions, Preparation, Tensor
 from compress.methods.objective import Combined, Objective
 from edge.core import errors, plugins
 from edge.core.errors import CompressError

@@ -1,13 +1,10 @@
 """RSLAD: robust soft labels in attack and update (Zi et al. 2021, eq. 5–7)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Share, Taught
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_teacher
-from compress.methods.views import Terms, Views
 
 
 class Rslad(Taught):

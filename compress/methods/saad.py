@@ -1,15 +1,11 @@
 """SAAD: images weighed by how unsure the teacher is of them when attacked (Lee et al. 2026)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from compress.methods.base import Method, Preparation, Taught, Weight
+from compress.methods.base import Classifier, Method, Preparation, Taught, Tensor, Weight, functional, torch
 from compress.methods.igdm import gradient_misfit
-from compress.methods.lazy import Classifier, Tensor, functional, torch
-from compress.methods.objective import Objective, Search, StatelessObjective
+from compress.methods.objective import Objective, Search, StatelessObjective, Terms, TrainingBatch, Views
 from compress.methods.scores import divergence_of_halves, divergences, followed
-from compress.methods.views import Terms, TrainingBatch, Views
 
 
 class Saad(Taught):

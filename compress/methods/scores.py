@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from compress.methods.lazy import Classifier, Tensor, functional, torch
-from compress.methods.objective import Search
-from compress.methods.views import TrainingBatch
+from compress.methods.base import Classifier, Tensor, functional, torch
+from compress.methods.objective import Search, TrainingBatch
 from edge.core.errors import CompressError
 
 

@@ -1,13 +1,10 @@
 """TRADES: accuracy traded for stable predictions (Zhang et al. 2019, eq. 5)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from compress.methods.base import Method, Supervised, Weight
-from compress.methods.objective import stateless
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_itself, smoothed_cross_entropy
-from compress.methods.views import Terms, Views
 
 
 class Trades(Supervised):

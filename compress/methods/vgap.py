@@ -15,17 +15,13 @@ and the teacher detached:
 averaged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from compress.methods.base import Added, Host, Method, Preparation, Weight
-from compress.methods.lazy import Classifier, Features, Tensor, torch
-from compress.methods.objective import Addition
-from compress.methods.views import Terms, Views
+from compress.methods.base import Added, Classifier, Features, Host, Method, Preparation, Tensor, Weight, torch
+from compress.methods.objective import Addition, Terms, Views
 
 Pair = tuple[Features, Features]
 

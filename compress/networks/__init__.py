@@ -47,11 +47,11 @@ def _six(more: int, least: int) -> Callable[[re.Match[str]], bool]:
     return lambda match: int(match[1]) >= least and (int(match[1]) - more) % 6 == 0
 
 
-#: Every family in its file of that name. A name that two have is the first one's.
+#: A name that two have is the first one's.
 FAMILIES = (
     Network(
         "cifar_resnet",
-        "compress.networks.cifar_resnet:cifar_resnet",
+        "compress.networks.small:CifarResNet",
         {
             "resnet8": "CIFAR ResNet, 1 block a stage (75 k parameters)",
             "resnet20": "CIFAR ResNet, 3 blocks a stage (270 k)",
@@ -74,7 +74,7 @@ FAMILIES = (
     ),
     Network(
         "preactresnet",
-        "compress.networks.preactresnet:PreActResNet",
+        "compress.networks.resnet:PreActResNet",
         {
             "preactresnet18": "PreActResNet-18 for small images (11 M)",
             "preactresnet34": "PreActResNet-34 for small images (21 M)",
@@ -101,20 +101,20 @@ FAMILIES = (
     ),
     Network(
         "mobilenetv2",
-        "compress.networks.mobilenetv2:mobilenet_v2",
+        "compress.networks.mobilenet:MobileNetV2",
         {"mobilenetv2": "MobileNet-V2 for small images, width 1 (2.3 M); mobilenetv2-0.5 has half the width"},
         pattern=r"mobilenetv2-(?!0+(?:\.0+)?$)\d+(?:\.\d+)?",
         editor=(r"mobilenetv2-\d+(\.\d+)?",),
     ),
     Network(
         "mobilenetv3",
-        "compress.networks.mobilenetv3:MobileNetV3",
+        "compress.networks.mobilenet:MobileNetV3",
         {
             "mobilenetv3-small": "MobileNetV3 small, for images around 224×224 (1.5 M)",
             "mobilenetv3-large": "MobileNetV3 large, for images around 224×224 (4.2 M)",
         },
     ),
-    Network("cnn", "compress.networks.cnn:CNN", {"cnn": "four plain convolutions (131 k)"}),
+    Network("cnn", "compress.networks.small:CNN", {"cnn": "four plain convolutions (131 k)"}),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier, Features
 from compress.numerics import ranks
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.config import Quantize, Training
-from compress.data import augment
 from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
-from compress.data.split import Split
+from compress.data.split import Split, named_augmentation
 from compress.methods.objective import Objective
 from compress.networks.base import Classifier
 from compress.networks.distributed import sharded
@@ -111,7 +110,7 @@ class _Loop:
             teacher=teacher,
             clean_teacher=clean_teacher,
             supply=Supply(train, config.batch_size, seed, extra),
-            vary=augment.named_augmentation(config.augment, data.name),
+            vary=named_augmentation(config.augment, data.name),
             optimizer=optimizer,
             average=Average(config.average, config.ema_decay, student),
             finite=watch.Finite(),

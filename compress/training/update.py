@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from compress.config import Training
-from compress.data.augment import Augmentation
 from compress.data.extra import ExtraImages
-from compress.data.split import Split, to_float
-from compress.methods.objective import Objective
-from compress.methods.views import TrainingBatch
+from compress.data.split import Augmentation, Split, to_float
+from compress.methods.objective import Objective, TrainingBatch
 from compress.networks.base import Classifier
 from compress.networks.distributed import exchange_rows, sharded
 from compress.numerics import ranks

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compress import networks
-from compress.networks import preactresnet, resnet
+from compress.networks import resnet
 from compress.networks.wideresnet import UNEQUAL
 from compress.zoo.checkpoints import ForeignWeights
 from compress.zoo.translation import Layout, translations
@@ -145,7 +145,7 @@ def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
     if ("PreAct" in layout.name) != pre_activated:
         return None
     if pre_activated:
-        return next((name for name, known in preactresnet.DEPTHS.items() if known == depths), None)
+        return next((name for name, known in resnet.PREACT_DEPTHS.items() if known == depths), None)
     if not depths[3]:
         return f"resnet{6 * depths[0] + 2}"
     bottleneck = "layer1.0.conv3.weight" in weights

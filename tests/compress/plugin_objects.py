@@ -9,11 +9,9 @@ from pydantic import Field
 
 from compress.data import DatasetSource
 from compress.data.dataset import Dataset, assemble_dataset
-from compress.methods.base import Method, MethodOptions, Weight
-from compress.methods.lazy import torch
-from compress.methods.objective import stateless
+from compress.methods.base import Method, MethodOptions, Weight, torch
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import from_labels, smoothed_cross_entropy
-from compress.methods.views import Terms, Views
 from compress.networks import Network
 
 if TYPE_CHECKING:

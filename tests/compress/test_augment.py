@@ -9,11 +9,11 @@ from torch import Tensor
 
 from compress import names
 from compress.config import QuantizeConfig, Training, parse
-from compress.data import SOURCES, augment
+from compress.data import SOURCES, split
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 
-NAMED = sorted(name for name, made in augment.AUGMENTATIONS.items() if made)
+NAMED = sorted(name for name, made in split.AUGMENTATIONS.items() if made)
 
 
 def images(n: int, channels: int = 3, height: int = 8, width: int = 8, seed: int = 0) -> Tensor:
@@ -42,7 +42,7 @@ def naive_window(image: Tensor, top: int, left: int) -> Tensor:
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("shape", [(5, 3, 32, 32), (5, 1, 28, 28), (3, 3, 8, 12), (2, 1, 3, 2), (1, 3, 65, 40)])
 def test_any_size_and_channels_stay_images(name: str, shape: tuple[int, ...]) -> None:
-    made = augment.AUGMENTATIONS[name]
+    made = split.AUGMENTATIONS[name]
     x = images(*shape)
     before = x.clone()
     for seed in range(5):
@@ -54,7 +54,7 @@ def test_any_size_and_channels_stay_images(name: str, shape: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("name", NAMED)
 def test_the_stream_alone_decides_and_images_differ(name: str) -> None:
-    made, x = augment.AUGMENTATIONS[name], images(1, height=32, width=32).repeat(8, 1, 1, 1)
+    made, x = split.AUGMENTATIONS[name], images(1, height=32, width=32).repeat(8, 1, 1, 1)
     first = made(x, generator(0, "augment", 1, 2))
     assert torch.equal(first, made(x, generator(0, "augment", 1, 2)))
     assert not torch.equal(first, made(x, generator(0, "augment", 1, 3)))
@@ -62,14 +62,14 @@ def test_the_stream_alone_decides_and_images_differ(name: str) -> None:
 
 
 def test_names_and_defaults() -> None:
-    assert set(augment.AUGMENTATIONS) == set(names.AUGMENTATIONS) - {"auto"}
+    assert set(split.AUGMENTATIONS) == set(names.AUGMENTATIONS) - {"auto"}
     assert {source.augment for source in SOURCES} == {"none", "crop-flip"}
     assert {source.name for source in SOURCES if source.augment == "none"} == {"digits", "idx", "npz"}
-    assert augment.named_augmentation("auto", "digits") is augment.named_augmentation("none", "cifar10") is None
+    assert split.named_augmentation("auto", "digits") is split.named_augmentation("none", "cifar10") is None
     assert (
-        augment.named_augmentation("auto", "cifar10")
-        is augment.named_augmentation("crop-flip", "digits")
-        is augment.crop_flip
+        split.named_augmentation("auto", "cifar10")
+        is split.named_augmentation("crop-flip", "digits")
+        is split.crop_flip
     )
 
 
@@ -91,7 +91,7 @@ def test_crop_flip_gives_each_window_of_the_padded_image_and_no_other(height: in
     for top, left in itertools.product(range(-down, down + 1), range(-aside, aside + 1)):
         window = naive_window(one, top, left)
         possible |= {key(window): (top, left), key(window.flip(2)): (top, left)}
-    found = augment.crop_flip(one.repeat(3000, 1, 1, 1), generator(0))
+    found = split.crop_flip(one.repeat(3000, 1, 1, 1), generator(0))
     counts = dict.fromkeys(possible, 0)
     for image in found:
         counts[key(image)] += 1
@@ -102,7 +102,7 @@ def test_crop_flip_gives_each_window_of_the_padded_image_and_no_other(height: in
 
 def test_pad_is_4_at_32_pixels() -> None:
     white = torch.ones(2000, 1, 32, 32)
-    found = augment.crop_flip(white, generator(0))
+    found = split.crop_flip(white, generator(0))
     dark_rows = 32 - found.amax((1, 3)).sum(1)
     assert sorted(set(dark_rows.tolist())) == [0, 1, 2, 3, 4]
 
@@ -129,14 +129,14 @@ def test_crop_shift_gives_what_a_naive_loop_gives_with_its_probabilities() -> No
     chances = naive_crop_shifts(one, 3)
     assert sum(chances.values()) == pytest.approx(1)
     counts = dict.fromkeys(chances, 0)
-    for image in augment.crop_shift(one.repeat(n, 1, 1, 1), generator(0), below=16):  # 16 · 6 / 32 = 3
+    for image in split.crop_shift(one.repeat(n, 1, 1, 1), generator(0), below=16):  # 16 · 6 / 32 = 3
         counts[key(image)] += 1
     for name, chance in chances.items():
         assert abs(counts[name] - n * chance) < 5 * math.sqrt(n * chance) + 1
 
 
 def test_crop_shift_loses_up_to_10_columns_and_rows_together_at_32_pixels() -> None:
-    found = augment.crop_shift(torch.ones(4000, 1, 32, 32), generator(0))
+    found = split.crop_shift(torch.ones(4000, 1, 32, 32), generator(0))
     lost = 64 - found.amax((1, 3)).sum(1) - found.amax((1, 2)).sum(1)
     assert sorted(set(lost.tolist())) == list(range(11))
     assert abs(float(lost.mean()) - 5) < 0.25
@@ -154,14 +154,14 @@ def test_cutout_gives_a_square_around_each_pixel() -> None:
             if i - 2 <= a < i + 2 and j - 2 <= b < j + 2:
                 hole[:, a, b] = 0
         possible.add(key(hole))
-    found = {key(image) for image in augment.cutout(one.repeat(2000, 1, 1, 1), generator(0))}
+    found = {key(image) for image in split.cutout(one.repeat(2000, 1, 1, 1), generator(0))}
     assert found == possible
-    dark = (augment.cutout(torch.ones(8000, 1, 32, 32), generator(1)) == 0).sum((1, 2, 3))
+    dark = (split.cutout(torch.ones(8000, 1, 32, 32), generator(1)) == 0).sum((1, 2, 3))
     assert int(dark.max()) == 16 * 16 and int(dark.min()) == 8 * 8  # at a corner a quarter of it
 
 
 def test_erased_rectangles_lie_inside_and_have_the_papers_sizes() -> None:
-    found = augment.erase(torch.ones(4000, 3, 32, 32), generator(0))
+    found = split.erase(torch.ones(4000, 3, 32, 32), generator(0))
     dark = found == 0
     assert torch.equal(dark[:, 0], dark[:, 1]) and torch.equal(dark[:, 0], dark[:, 2])
     touched = dark.any(3).any(2).any(1)
@@ -173,7 +173,7 @@ def test_erased_rectangles_lie_inside_and_have_the_papers_sizes() -> None:
     assert abs(float(area.float().mean()) / 1024 - 0.175) < 0.01  # the middle of 2 and 33 %
     ratio = (height / width).log()
     assert abs(float(ratio.mean())) < 0.1 and float(ratio.abs().max()) < math.log(3.3 * 1.3)
-    assert torch.equal(augment.erase(torch.ones(50, 1, 8, 8), generator(0), share=0.0), torch.ones(50, 1, 8, 8))
+    assert torch.equal(split.erase(torch.ones(50, 1, 8, 8), generator(0), share=0.0), torch.ones(50, 1, 8, 8))
 
 
 # ---------------------------------------------------------------------------------------------- shear and rotation
@@ -181,20 +181,20 @@ def test_erased_rectangles_lie_inside_and_have_the_papers_sizes() -> None:
 
 def test_no_shear_and_no_rotation_change_nothing() -> None:
     x, nothing = images(4, height=7, width=10), torch.zeros(4)
-    assert torch.equal(augment.rotate(x, nothing), x)
-    assert torch.equal(augment.shear(x, nothing, torch.tensor([True, False, True, False])), x)
+    assert torch.equal(split.rotate(x, nothing), x)
+    assert torch.equal(split.shear(x, nothing, torch.tensor([True, False, True, False])), x)
 
 
 def test_a_quarter_turn_is_exact() -> None:
     x = images(3, height=9, width=9)
-    turned = augment.rotate(x, torch.tensor([90.0, -90.0, 180.0]))
+    turned = split.rotate(x, torch.tensor([90.0, -90.0, 180.0]))
     for image, found, quarters in zip(x, turned, (1, -1, 2), strict=True):
         assert torch.equal(found, torch.rot90(image, quarters, (1, 2)))
 
 
 def test_shear_moves_each_row_or_column_by_its_distance_from_the_centre() -> None:
     x = images(2, 1, 5, 5)
-    found = augment.shear(x, torch.tensor([1.0, 1.0]), torch.tensor([True, False]))
+    found = split.shear(x, torch.tensor([1.0, 1.0]), torch.tensor([True, False]))
     for image, sheared, sideways in zip(x, found, (True, False), strict=True):
         for i, j in itertools.product(range(5), range(5)):
             a, b = (i, j - (i - 2)) if sideways else (i - (j - 2), j)
@@ -204,7 +204,7 @@ def test_shear_moves_each_row_or_column_by_its_distance_from_the_centre() -> Non
 
 def test_a_rotation_by_10_degrees_takes_the_nearest_pixel() -> None:
     x, angle = images(1, 1, 16, 12), math.radians(10)
-    found = augment.rotate(x, torch.tensor([10.0]))[0, 0]
+    found = split.rotate(x, torch.tensor([10.0]))[0, 0]
     for i, j in itertools.product(range(16), range(12)):
         y, z = i - 7.5, j - 5.5
         a = round(math.cos(angle) * y + math.sin(angle) * z + 7.5)
@@ -249,7 +249,7 @@ def naive_blend(name: str, image: list, strength: float) -> list:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blends_against_naive_float64_loops(name: str, channels: int) -> None:
     x = images(4, channels, 6, 5)
-    operation, strength = getattr(augment, f"adjust_{name}"), torch.tensor([0.1, 0.7, 1.3, 1.9])
+    operation, strength = getattr(split, f"adjust_{name}"), torch.tensor([0.1, 0.7, 1.3, 1.9])
     want = [naive_blend(name, image.double().tolist(), float(s)) for image, s in zip(x, strength, strict=True)]
     torch.testing.assert_close(operation(x, strength), torch.tensor(want), atol=1e-6, rtol=0)
     torch.testing.assert_close(operation(x, torch.ones(4)), x)  # strength 1 is the image itself
@@ -267,18 +267,18 @@ def test_equalize_against_a_naive_loop() -> None:
     x = images(3, 2, 32, 32)
     x[0] = (x[0] * 80).round() / 255  # crowded into few levels
     x[1, 1] = 77 / 255  # one level: stays
-    found = augment.equalize(x)
+    found = split.equalize(x)
     for image, equal in zip(x.flatten(0, 1), found.flatten(0, 1), strict=True):
         want = naive_equalize((image * 255).round().int().flatten().tolist())
         assert (equal * 255).round().int().flatten().tolist() == want
     assert float(found[0].max()) == 1.0 and float(x[0].max()) < 0.32
-    assert torch.equal(augment.equalize(images(2)), images(2))  # too few pixels for 256 levels
+    assert torch.equal(split.equalize(images(2)), images(2))  # too few pixels for 256 levels
 
 
 def test_autocontrast_stretches_each_channel_to_the_whole_range() -> None:
     x = 0.3 + 0.4 * images(2)
     x[0, 1] = 0.5
-    found = augment.autocontrast(x)
+    found = split.autocontrast(x)
     assert torch.equal(found[0, 1], x[0, 1])
     want = torch.tensor([0.0, 1.0]).expand(2, 2).T
     torch.testing.assert_close(torch.stack([found[0, [0, 2]].amin((1, 2)), found[0, [0, 2]].amax((1, 2))]), want)
@@ -287,7 +287,7 @@ def test_autocontrast_stretches_each_channel_to_the_whole_range() -> None:
 
 def test_each_image_gets_the_operation_and_the_strength_drawn_for_it() -> None:
     x = images(60, height=16, width=16)
-    found = augment.recolour(x, generator(7))
+    found = split.recolour(x, generator(7))
     draw = generator(7)
     chosen = (torch.rand(60, 1, 1, generator=draw) * 8).long().flatten().tolist()
     roll = torch.rand(60, generator=draw)
@@ -296,14 +296,14 @@ def test_each_image_gets_the_operation_and_the_strength_drawn_for_it() -> None:
     for n in range(60):
         one, at = x[n : n + 1], slice(n, n + 1)
         want = (
-            lambda one, at: augment.adjust_saturation(one, 0.1 + 1.8 * roll[at]),
-            lambda one, at: augment.adjust_brightness(one, 0.5 + 1.4 * roll[at]),
-            lambda one, at: augment.adjust_contrast(one, 0.5 + 1.4 * roll[at]),
-            lambda one, at: augment.adjust_sharpness(one, 0.1 + 1.8 * roll[at]),
-            lambda one, at: augment.autocontrast(one),
-            lambda one, at: augment.equalize(one),
-            lambda one, at: augment.shear(one, sign[at] * (0.05 + 0.1 * roll[at]).tan(), coin[at]),
-            lambda one, at: augment.rotate(one, sign[at] * (1 + (roll[at] * 10).floor())),
+            lambda one, at: split.adjust_saturation(one, 0.1 + 1.8 * roll[at]),
+            lambda one, at: split.adjust_brightness(one, 0.5 + 1.4 * roll[at]),
+            lambda one, at: split.adjust_contrast(one, 0.5 + 1.4 * roll[at]),
+            lambda one, at: split.adjust_sharpness(one, 0.1 + 1.8 * roll[at]),
+            lambda one, at: split.autocontrast(one),
+            lambda one, at: split.equalize(one),
+            lambda one, at: split.shear(one, sign[at] * (0.05 + 0.1 * roll[at]).tan(), coin[at]),
+            lambda one, at: split.rotate(one, sign[at] * (1 + (roll[at] * 10).floor())),
         )[chosen[n]](one, at)
         torch.testing.assert_close(found[at], want, atol=1e-6, rtol=0)
     assert set(chosen) == set(range(8))

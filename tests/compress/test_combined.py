@@ -7,9 +7,8 @@ from torch import Tensor
 from compress import config, names
 from compress.config import TrainAttack
 from compress.methods import registry
-from compress.methods.objective import Addition, Combined
+from compress.methods.objective import Addition, Combined, Views
 from compress.methods.registry import options_in_full
-from compress.methods.views import Views
 from compress.numerics.seeds import generator
 from compress.training import Guide
 from edge.core.errors import CompressError

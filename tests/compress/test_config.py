@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from compress import config, names
-from compress.config.faults import model_in
+from compress.config.values import model_in
 from compress.data import find_source, source_names
 from compress.methods import registry
 from edge.core.errors import CompressError

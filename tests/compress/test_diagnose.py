@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods import registry
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier
 from compress.training import Guide, diagnose
 from compress.training.diagnose import Diagnosis, FeatureTap, shares, spectrum

@@ -14,7 +14,7 @@ from compress.data import extra
 from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from compress.training.update import Supply

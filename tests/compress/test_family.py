@@ -18,9 +18,9 @@ from compress.methods import registry
 from compress.methods.dgad import put_right
 from compress.methods.fair_ard import class_weights
 from compress.methods.mart import boosted_cross_entropy
+from compress.methods.objective import TrainingBatch, Views
 from compress.methods.saad import from_corrected_teacher
 from compress.methods.scores import divergences, from_teacher, from_teacher_there, tempered
-from compress.methods.views import TrainingBatch, Views
 from compress.numerics.seeds import generator
 from tests.compress.tiny_networks import Tiny, batch, objective, values
 

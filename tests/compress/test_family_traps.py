@@ -13,8 +13,7 @@ from compress import names, training
 from compress.config import TrainAttack, Training
 from compress.data.split import Split
 from compress.methods import registry
-from compress.methods.objective import Objective
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Objective, TrainingBatch
 from compress.networks.base import Classifier, Features
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics.seeds import generator

@@ -9,10 +9,9 @@ import torch
 
 from compress import data, training
 from compress.attacks.pgd import accuracy, robust_accuracy
-from compress.data.augment import crop_flip
-from compress.data.split import Split
+from compress.data.split import Split, crop_flip
 from compress.methods.normal import CleanTraining, Normal
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier
 from compress.numerics.seeds import generator
 from edge.core import artifact

@@ -11,8 +11,7 @@ from compress.attacks.pgd import robust_accuracy
 from compress.config import QuantizeConfig, parse
 from compress.data.split import Split
 from compress.methods import registry
-from compress.methods.objective import Search
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Search, TrainingBatch
 from compress.networks.base import Classifier, Features
 from compress.numerics import precision
 from compress.training import Guide, Passes, fit, passes

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from compress import training
-from compress.methods.objective import Search
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Search, TrainingBatch
 from compress.networks.base import Classifier
 from compress.training.average import copied
 from edge.core import interrupt

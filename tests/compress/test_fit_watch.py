@@ -13,7 +13,7 @@ from compress import training
 from compress.config import Training
 from compress.methods import registry
 from compress.methods.normal import CleanTraining, Normal
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier
 from compress.training import watch
 from edge.core.artifact import Work

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.methods.gacd import GuidedContrast
-from compress.methods.objective import Objective
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Objective, TrainingBatch
 from compress.numerics.seeds import generator
 from edge.core.errors import CompressError
 from tests.compress.tiny_networks import Tiny, batch, objective, values

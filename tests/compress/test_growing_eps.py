@@ -9,8 +9,7 @@ from torch import Tensor
 from compress.attacks.pgd import robust_accuracy
 from compress.config import TeacherConfig, TrainAttack, Training, parse
 from compress.data.split import Split
-from compress.methods.objective import Search
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Search, TrainingBatch
 from compress.networks.base import Classifier
 from edge.core.errors import CompressError
 from tests.compress.short_training import EPS, PgdTraining, few, fresh, rows, same, train

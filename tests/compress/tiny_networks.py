@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods import registry
-from compress.methods.objective import Objective
-from compress.methods.views import TrainingBatch
+from compress.methods.objective import Objective, TrainingBatch
 from compress.networks.base import Classifier, Features
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from compress import names, networks
 from compress.config import TrainAttack
 from compress.methods import registry
-from compress.methods.objective import Objective
-from compress.methods.views import Terms, TrainingBatch, Views
+from compress.methods.objective import Objective, Terms, TrainingBatch, Views
 from compress.networks.base import Classifier
 from compress.networks.distributed import exchange_rows, sharded, synchronise
 from compress.numerics import ranks

@@ -9,9 +9,8 @@ import torch
 
 from compress import training
 from compress.data.extra import ExtraImages
-from compress.methods.objective import Objective
+from compress.methods.objective import Objective, Terms, Views
 from compress.methods.scores import divergences, smoothed_cross_entropy
-from compress.methods.views import Terms, Views
 from compress.networks.base import Ensemble
 from compress.networks.distributed import sharded
 from compress.numerics import ranks

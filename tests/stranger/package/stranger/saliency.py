@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from compress.methods.base import Method, Taught, Weight
-from compress.methods.lazy import functional, torch
-from compress.methods.objective import stateless
+from compress.methods.base import Method, Taught, Weight, functional, torch
+from compress.methods.objective import Terms, Views, stateless
 from compress.methods.scores import divergences, from_teacher
-from compress.methods.views import Terms, Views
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,26 +1,91 @@
-"""A NumPy archive: x_train, y_train, x_test, y_test (as Keras keeps them; x_val, y_val too), or images and labels.
+"""Datasets that are arrays already: scikit-learn's digits, MNIST's IDX files, a NumPy archive.
 
-With `images` an array `split` of "train", "val", "test" may say where each belongs. An array `classes` names them.
-Images are uint8 (N,H,W,C), (N,C,H,W) or (N,H,W), or floats k/255.
+digits: 1,797 real handwritten digits of 8×8 pixels with 17 grey levels.
+idx (LeCun et al. 1998): two files of images and two of labels, plain or gzip. Two zero bytes, a type code (8: unsigned
+byte), the number of dimensions, each dimension as a big-endian uint32, then the values. Test images are named t10k.
+npz: x_train, y_train, x_test, y_test (as Keras keeps them; x_val, y_val too), or images and labels. With `images` an
+array `split` of "train", "val", "test" may say where each belongs. An array `classes` names them. Images are uint8
+(N,H,W,C), (N,C,H,W) or (N,H,W), or floats k/255.
 """
 
+import gzip
+import struct
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from compress.data.cache import cached_dataset
-from compress.data.dataset import SPLITS, Dataset, assemble_dataset
+from compress.data.dataset import SHARES, SPLITS, Dataset, assemble_dataset, stratified_split
 from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
 
-KIND = "npz"
+#: Number of dimensions of MNIST's files, by stem.
+FILES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
+BYTE = 8
 CHANNELS = (1, 3)
 CHUNK = 1024  # images compared with the grid at once
 
 
+def digits(path: None = None) -> Dataset:
+    """The whole of scikit-learn's digits, which have no path; 0…16 are put on the 8-bit grid (level 16 is 255)."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise CompressError("data digits: scikit-learn is not installed; run: pip install scikit-learn") from None
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    return Dataset("digits", images, labels, stratified_split(images, labels, SHARES), tuple("0123456789"))
+
+
+def idx(path: str) -> Dataset:
+    """The dataset of `idx:PATH`, a folder."""
+    root, where = existing_path("idx", path), f"idx:{path}"
+    files = [_file(root, stem, ndim, where) for stem, ndim in FILES.items()]
+    return cached_dataset("idx", "", root, files, lambda: _read(files, where))
+
+
+def read_idx(path: Path, ndim: int) -> np.ndarray:
+    """The uint8 array of one file, which must have that many dimensions."""
+    with read_safely(path):
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    magic = bytes([0, 0, BYTE, ndim])
+    if content[:4] != magic:
+        raise CompressError(
+            f"{path}: starts with {content[:4].hex(' ')}, an IDX file of {ndim} dimensions with {magic.hex(' ')}; "
+            f"use MNIST's own file"
+        )
+    header = 4 + 4 * ndim
+    shape = struct.unpack(f">{ndim}I", content[4:header].ljust(4 * ndim, b"\0"))
+    want = header + int(np.prod(shape, dtype=object))
+    if len(content) != want:
+        raise CompressError(f"{path}: has {len(content)} bytes, its header announces {want}; fetch the file again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _file(root: Path, stem: str, ndim: int, where: str) -> Path:
+    names = [f"{stem}{mark}idx{ndim}-ubyte{gz}" for mark in "-." for gz in ("", ".gz")]
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise CompressError(f"{where}: {names[0]} is missing, plain or .gz; give the folder that holds MNIST's four files")
+
+
+def _read(files: list[Path], where: str) -> Dataset:
+    x, y, x_test, y_test = (read_idx(file, ndim) for file, ndim in zip(files, FILES.values(), strict=True))
+    if x.shape[1:] != x_test.shape[1:]:
+        raise CompressError(f"{where}: training images are {x.shape[1:]}, test images {x_test.shape[1:]}; use one set")
+    for images, labels, file in ((x, y, files[1]), (x_test, y_test, files[3])):
+        if len(images) != len(labels):
+            raise CompressError(f"{file}: {len(labels)} labels for {len(images)} images; use files of one set")
+    official = {"train": np.arange(len(x)), "test": np.arange(len(x), len(x) + len(x_test))}
+    return assemble_dataset("idx", where, np.concatenate([x, x_test])[:, None], np.concatenate([y, y_test]), official)
+
+
 def npz(path: str) -> Dataset:
     """The dataset of `npz:PATH`."""
-    root, where = existing_path(KIND, path), f"{KIND}:{path}"
+    root, where = existing_path("npz", path), f"npz:{path}"
 
     def make() -> Dataset:
         with read_safely(where), open(root, "rb") as file:
@@ -30,7 +95,7 @@ def npz(path: str) -> Dataset:
             arrays = dict(archive)
         return _build(arrays, where)
 
-    return cached_dataset(KIND, "", root, [root], make)
+    return cached_dataset("npz", "", root, [root], make)
 
 
 def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
@@ -57,7 +122,7 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
             official[part] = np.arange(end - count, end)
     classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     images = np.ascontiguousarray(channels_first(as_levels(images, where), where))
-    return assemble_dataset(KIND, where, images, labels, official, classes)
+    return assemble_dataset("npz", where, images, labels, official, classes)
 
 
 def as_levels(images: np.ndarray, where: str) -> np.ndarray:
