@@ -19,6 +19,7 @@ from compress.networks.graph.rounding import QuantizeLinear
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
 from compress.quantization.folding import UntraceableNetwork, fold
 from compress.quantization.quantizer import Quantizer
+from edge.core.errors import first_line
 from edge.core.progress import say
 
 #: Share of the spread of its logits by which the copy may miss the network; honest ones stay near 1 %.
@@ -47,19 +48,19 @@ class Inside(nn.Module):
             twin = copy.deepcopy(network).requires_grad_(False)
             self.network = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (TypeError, RuntimeError) as fault:  # locks, tensors with a graph, weights of five dimensions
-            raise NoSearchCopy(f"it cannot be copied ({_line(fault)})") from fault
+            raise NoSearchCopy(f"it cannot be copied ({first_line(fault)})") from fault
         self.precision, self.device = precision, example.device
         if isinstance(network, Classifier):
             try:
                 fold(self.network)
             except UntraceableNetwork as fault:
-                say_once(network, f"is searched on unfolded: its forward pass cannot be traced ({_line(fault)})")
+                say_once(network, f"is searched on unfolded: its forward pass cannot be traced ({first_line(fault)})")
         try:
             if precision == BFLOAT16:
                 _round(self.network, example)
             logits_of(self, example[:1])
         except (TypeError, RuntimeError) as fault:  # a view of what is channels last, a type that an operator lacks
-            raise NoSearchCopy(f"a copy in {precision}, channels last, does not run ({_line(fault)})") from fault
+            raise NoSearchCopy(f"a copy in {precision}, channels last, does not run ({first_line(fault)})") from fault
 
     def forward(self, x: Tensor) -> Tensor:
         with autocast(self.precision, self.device):
@@ -121,10 +122,6 @@ def say_once(model: Model, line: str) -> None:
     if (type(model), line) not in _SAID:
         _SAID.add((type(model), line))
         say(f"{type(model).__name__} {line}")
-
-
-def _line(fault: BaseException) -> str:
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
 
 
 def precision_of(model: Model) -> str:

@@ -19,6 +19,11 @@ class CheckFailed(CompressError):
     exit_code = 3
 
 
+def first_line(fault: BaseException, most: int = 200) -> str:
+    """What a foreign exception says, short enough for one line; its type where it says nothing."""
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:most]
+
+
 def nearest_name(name: str, names: "list[str] | tuple[str, ...] | dict[str, str]") -> str:
     """`; did you mean 'x'?` for a name close to a known one, else an empty string."""
     from difflib import get_close_matches

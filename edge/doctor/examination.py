@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -78,29 +79,23 @@ def _python(sysroot: Path) -> dict[str, Any]:
 
 def _host(sysroot: Path, recorded: bool) -> dict[str, Any]:
     state = machine.state(sysroot)
+    arch: str | None = platform.machine()
+    if recorded:  # ARM names its features, x86 its flags
+        cpus = _text(sysroot / "proc/cpuinfo")
+        arch = "x86_64" if re.search(r"^flags\s*:", cpus, re.MULTILINE) else None
+        if re.search(r"^Features\s*:", cpus, re.MULTILINE) or (sysroot / "usr/lib/aarch64-linux-gnu").is_dir():
+            arch = "aarch64"
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", _text(sysroot / "proc/meminfo"), re.MULTILINE)
     return {
         "system": f"Linux {state['kernel'] or ''}".rstrip(),
-        "arch": _arch(sysroot) if recorded else platform.machine(),
+        "arch": arch,
         "cpu": state["cpu"],
         "isa": state["isa"],
         "cores": state["cores"],
-        "memory_bytes": _memory(sysroot),
+        "memory_bytes": int(memory[1]) * 1024 if memory else None,
         "memory_available_bytes": state["memory_available_bytes"],
         "disk_free_bytes": None if recorded else shutil.disk_usage(Path.cwd()).free,
     }
-
-
-def _arch(sysroot: Path) -> "str | None":
-    """Of a recorded tree: ARM names its features, x86 its flags."""
-    text = _text(sysroot / "proc/cpuinfo")
-    if re.search(r"^Features\s*:", text, re.MULTILINE) or (sysroot / "usr/lib/aarch64-linux-gnu").is_dir():
-        return "aarch64"
-    return "x86_64" if re.search(r"^flags\s*:", text, re.MULTILINE) else None
-
-
-def _memory(sysroot: Path) -> "int | None":
-    total = re.search(r"^MemTotal:\s+(\d+) kB", _text(sysroot / "proc/meminfo"), re.MULTILINE)
-    return int(total[1]) * 1024 if total else None
 
 
 def _driver(sysroot: Path, recorded: bool) -> "str | None":
@@ -167,12 +162,17 @@ def installed_here() -> tuple[dict[str, str], dict[str, Module], dict[str, Any]]
     versions = _distributions(metadata.distributions())
     present = [name for name in MODULES if importlib.util.find_spec(name) is not None]
     answers = probe_imports([*(name for name in present if name not in UNTRIED), "cuda"])
-    listed = {
-        name: _from_metadata(name, versions, None if name in present else "its files are missing") for name in MODULES
-    }
-    tried = {name: _from_import(name, listed[name], answers[name]) for name in present if name in answers}
-    modules = {name: tried.get(name) or listed[name] for name in MODULES}
-    return versions, {name: module for name, module in modules.items() if module}, answers["cuda"]
+    modules = {}
+    for name in MODULES:
+        module = _from_metadata(name, versions, None if name in present else "its files are missing")
+        if name in present and name in answers:
+            # what the import says beside the metadata, or in its place where there is none
+            answer, fault = answers[name], answers[name].get("fault")
+            module = module or Module(name, answer.get("version") or "of unknown version")
+            module = replace(module, works=fault is None, fault=fault, facts=answer.get("facts", {}))
+        if module is not None:
+            modules[name] = module
+    return versions, modules, answers["cuda"]
 
 
 def recorded_packages(sysroot: Path) -> tuple[dict[str, str], dict[str, Module]]:
@@ -197,13 +197,6 @@ def _distributions(listed: Iterable[metadata.Distribution]) -> dict[str, str]:
         if name in wanted:
             versions.setdefault(name, distribution.version)
     return versions
-
-
-def _from_import(name: str, known: "Module | None", answer: Mapping[str, Any]) -> Module:
-    """What the import says beside the metadata, or in its place where there is none."""
-    listed = known or Module(name, answer.get("version") or "of unknown version")
-    fault = answer.get("fault")
-    return Module(listed.distribution, listed.version, fault is None, fault, answer.get("facts", {}))
 
 
 def _from_metadata(name: str, versions: Mapping[str, str], fault: "str | None") -> "Module | None":

@@ -93,12 +93,14 @@ class MachineFacts:
     @property
     def exporter_lacks(self) -> "str | None":
         """Why no stage can be exported here; None where it can."""
-        for name in EXPORTER.split():
-            if name not in self.modules:
-                return f"{name} is not installed; {self.pip('install robust-compress')}"
-            if not self.usable(name):
-                return f"import {name} fails ({self.modules[name].fault})"
-        return None
+        lacking = (self.import_lacks(name, self.pip("install robust-compress")) for name in EXPORTER.split())
+        return next(filter(None, lacking), None)
+
+    def import_lacks(self, name: str, remedy: str) -> "str | None":
+        """Why a module cannot be imported here, with the remedy where it is absent; None where it can."""
+        if name not in self.modules:
+            return f"{name} is not installed; {remedy}"
+        return None if self.usable(name) else f"import {name} fails ({self.modules[name].fault})"
 
     def driver_behind(self, needed: "str | None") -> bool:
         """Whether CUDA of another major version than the driver's is needed; minor versions go together."""
@@ -148,6 +150,11 @@ class Capability:
 
     can: str
     why: str
+
+    @classmethod
+    def unless(cls, lacks: "str | None", why: str) -> "Capability":
+        """No, for what is lacking; where nothing is, yes."""
+        return cls("no", lacks) if lacks else cls("yes", why)
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,11 @@ def torch() -> dict[str, Any]:
     return {"version": variables["__version__"], "facts": {"cuda": variables["cuda"]}}
 
 
-def _onnxruntime(runtime: Any) -> dict[str, Any]:
-    return {"providers": runtime.get_available_providers()}
-
-
-def _tensorrt(library: Any) -> dict[str, Any]:
-    return {"builder": hasattr(library, "Builder")}
-
-
-FACTS: dict[str, Any] = {"onnxruntime": _onnxruntime, **dict.fromkeys(BUILDERS.split(), _tensorrt)}
+#: Import name → what only the import can tell of it.
+FACTS: dict[str, Any] = {
+    "onnxruntime": lambda runtime: {"providers": runtime.get_available_providers()},
+    **dict.fromkeys(BUILDERS.split(), lambda library: {"builder": hasattr(library, "Builder")}),
+}
 
 
 def cuda() -> dict[str, Any]:
@@ -80,7 +76,8 @@ if __name__ == "__main__":
     try:
         answer = {"cuda": cuda, "torch": torch}.get(sys.argv[1], functools.partial(package, sys.argv[1]))()
     except BaseException as fault:
-        said = [str(one).strip() for one in (fault, fault.__cause__, fault.__context__) if one is not None]
-        first = next(filter(None, said), "no message").splitlines()[0]
+        causes = (fault, fault.__cause__, fault.__context__)
+        messages = [str(cause).strip() for cause in causes if cause is not None]
+        first = next(filter(None, messages), "no message").splitlines()[0]
         answer = {"fault": f"{type(fault).__name__}: {first}"[:300]}
     print(MARK + json.dumps(answer), flush=True)

@@ -16,15 +16,11 @@ def _torchvision_for(facts: MachineFacts) -> str:
     return f"0.{15 + facts.version('torch')[1]}"
 
 
-def _torchvision_build(facts: MachineFacts) -> str:
-    """What torchvision was built for, by its local version: `cpu`, `cu130`; empty where it does not say."""
-    return facts.modules["torchvision"].version.partition("+")[2]
-
-
 def _torchvision_differs(facts: MachineFacts) -> bool:
     if not facts.has("torch", "torchvision") or "cuda" not in facts.modules["torch"].facts:
         return False
-    build = _torchvision_build(facts)
+    # what torchvision was built for, by its local version: `cpu`, `cu130`; empty where it does not say
+    build = facts.modules["torchvision"].version.partition("+")[2]
     with_cuda = facts.fact("torch", "cuda") is not None
     return (build == "cpu" and with_cuda) or (build.startswith("cu") and not with_cuda)
 

@@ -48,7 +48,7 @@ class Preprocess:
             return self._function(frames)
         except Exception as fault:  # it is the user's code, whatever it raises
             raise CompressError(
-                f"--preprocess {self.name}: raises {_said(fault)} on {_described(frames)}; correct the function"
+                f"--preprocess {self.name}: raises {_words(fault)} on {_described(frames)}; correct the function"
             ) from None
 
     def checked(self, frames: Any, shape: tuple[int, int, int]) -> "npt.NDArray[Any]":
@@ -77,7 +77,7 @@ class Preprocess:
             frames = self._inverse(images)
         except Exception as fault:  # it is the user's code, whatever it raises
             raise CompressError(
-                f"--preprocess {self.name}: {name} raises {_said(fault)} on {_described(images)}; correct the function"
+                f"--preprocess {self.name}: {name} raises {_words(fault)} on {_described(images)}; correct the function"
             ) from None
         if not hasattr(frames, "__len__") or len(frames) != len(images):
             raise CompressError(
@@ -99,7 +99,7 @@ def load(name: str) -> Preprocess:
         module = importlib.import_module(module_name)
     except Exception as fault:  # it is the user's code, whatever it raises
         raise CompressError(
-            f"--preprocess {name}: {module_name} cannot be imported ({_said(fault)}); "
+            f"--preprocess {name}: {module_name} cannot be imported ({_words(fault)}); "
             "run where it can be, or set PYTHONPATH"
         ) from None
     pipeline, inverse = getattr(module, function, None), getattr(module, INVERSE, None)
@@ -114,14 +114,14 @@ def read_frames(path: "Path | str") -> "npt.NDArray[np.uint8]":
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as fault:
-        raise CompressError(f"--frames {path}: not readable as an npy file ({_said(fault)})") from None
+        raise CompressError(f"--frames {path}: not readable as an npy file ({_words(fault)})") from None
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim < 2 or not len(frames):
         got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else "several arrays"
         raise CompressError(f"--frames {path}: holds {got}; uint8 (N, …) is needed, a frame a row")
     return frames
 
 
-def _said(fault: Exception) -> str:
+def _words(fault: Exception) -> str:
     first = next(iter(str(fault).strip().splitlines()), "")[:200]
     return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
 

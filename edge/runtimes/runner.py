@@ -41,8 +41,12 @@ class Runner:
         self._check(x)
         logits = np.empty((len(x), self.classes), np.float32)
         for start in range(0, len(x), self.batch_size):
-            part = _unit(x[start : start + self.batch_size])
-            logits[start : start + len(part)] = self._call(self._padded(part))[: len(part)]
+            part = x[start : start + self.batch_size]
+            # a grey level k is exactly float32(k) / float32(255)
+            batch = part.astype(np.float32) / FULL_SCALE if x.dtype == np.uint8 else np.ascontiguousarray(part)
+            if len(part) < self.batch_size:
+                batch = np.concatenate([batch, np.zeros((self.batch_size - len(part), *self.input_shape), np.float32)])
+            logits[start : start + len(part)] = self._call(batch)[: len(part)]
         finite = np.isfinite(logits).all(1)
         if not finite.all():
             raise CheckFailed(
@@ -97,20 +101,6 @@ class Runner:
             count = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
             raise CompressError(f"{count} of {len(x)} images hold NaN or infinity; pixels must be in [0, 1]")
 
-    def _padded(self, part: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
-        if len(part) == self.batch_size:
-            return part
-        batch = np.zeros((self.batch_size, *self.input_shape), np.float32)
-        batch[: len(part)] = part
-        return batch
-
-
-def _unit(x: "npt.NDArray[Any]") -> "npt.NDArray[np.float32]":
-    """Pixels in [0, 1], contiguous; a grey level k is exactly float32(k) / float32(255)."""
-    if x.dtype == np.uint8:
-        return x.astype(np.float32) / FULL_SCALE
-    return np.ascontiguousarray(x, np.float32)
-
 
 def open_runner(
     where: "Path | str | artifact.Stage", *, batch_size: int = BATCH_SIZE, threads: int = 0, device: str = "cpu"
@@ -140,7 +130,13 @@ def open_runner(
         return open_file(path, batch_size=batch_size)
     from edge.runtimes.onnxruntime.runner import OnnxRunner
 
-    return OnnxRunner(_of_file(path), where=str(path), batch_size=batch_size, threads=threads, device=device)
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        raise CompressError(
+            f"{path}: cannot be read ({fault.strerror}); give the folder of an exported stage or an .onnx file"
+        ) from None
+    return OnnxRunner(content, where=str(path), batch_size=batch_size, threads=threads, device=device)
 
 
 def executable(exported: artifact.Stage, device: str) -> None:
@@ -175,12 +171,3 @@ def _of_stage(stage: artifact.Stage, batch_size: int, threads: int, device: str)
     if not isinstance(runner, Runner):
         raise CompressError(f"{stage.path}: what opens {name} gives a {type(runner).__name__}, no edge Runner; mend it")
     return runner
-
-
-def _of_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as fault:
-        raise CompressError(
-            f"{path}: cannot be read ({fault.strerror}); give the folder of an exported stage or an .onnx file"
-        ) from None

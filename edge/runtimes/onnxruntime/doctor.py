@@ -46,18 +46,14 @@ RULES = (
 
 
 def _onnx_build(facts: MachineFacts) -> Capability:
-    lacks = facts.exporter_lacks
-    return Capability("no", lacks) if lacks else Capability("yes", f"{facts.written('torch')}, {facts.written('onnx')}")
+    return Capability.unless(facts.exporter_lacks, f"{facts.written('torch')}, {facts.written('onnx')}")
 
 
 def _onnx_run(facts: MachineFacts) -> Capability:
-    if "onnxruntime" not in facts.modules:
-        return Capability("no", f"onnxruntime is not installed; {facts.pip('install onnxruntime')}")
-    if not facts.usable("onnxruntime"):
-        return Capability("no", f"import onnxruntime fails ({facts.modules['onnxruntime'].fault})")
     providers = facts.fact("onnxruntime", "providers") or ()
     where = "processor and GPU" if "CUDAExecutionProvider" in providers and facts.has_gpu else "processor"
-    return Capability("yes", f"{facts.written('onnxruntime')} on the {where}")
+    lacks = facts.import_lacks("onnxruntime", facts.pip("install onnxruntime"))
+    return Capability.unless(lacks, f"{facts.written('onnxruntime')} on the {where}")
 
 
 ONNX = TargetDoctor(

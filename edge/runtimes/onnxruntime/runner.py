@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge.core import artifact, machine
 from edge.core.artifact import Stage
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.runtimes.runner import MODEL, Runner, pinned
 
 #: By device, the first of these that the installed ONNX Runtime has.
@@ -63,7 +63,7 @@ class OnnxRunner(Runner):
             (logits,) = self._session.run([self._output], {self._input: batch})
         except Exception as fault:  # the runtime's exceptions share no base class
             raise CompressError(
-                f"{self._where}: fails on {len(batch)} images ({_first_line(fault)}); export it again"
+                f"{self._where}: fails on {len(batch)} images ({first_line(fault)}); export it again"
             ) from None
         if logits.shape != (len(batch), self.classes):
             raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")
@@ -111,11 +111,11 @@ def _session(runtime: Any, content: bytes, where: str, threads: int, provider: s
     try:
         session = runtime.InferenceSession(content, options, providers=[provider])
     except Exception as fault:  # the runtime's exceptions share no base class
-        if "xternal data" in str(fault):
+        if "xternal data" in str(fault):  # the runtime has no exception of its own for it, nor a code
             raise CompressError(
                 f"{where}: keeps weights in another file, which no hash of this one covers; export it as a single file"
             ) from None
-        raise CompressError(f"{where}: ONNX Runtime cannot open it ({_first_line(fault)}); export it again") from None
+        raise CompressError(f"{where}: ONNX Runtime cannot open it ({first_line(fault)}); export it again") from None
     if provider not in session.get_providers():  # it goes on without a provider that does not start
         raise CompressError(
             f"{where}: ONNX Runtime does not start {provider} here; nvidia-smi must show a GPU, and CUDA and cuDNN "
@@ -150,7 +150,3 @@ def _output(session: Any, where: str) -> tuple[str, int]:
             f"{where}: gives {entry.type} {entry.shape}; a classifier gives float32 logits (N,K), K fixed"
         )
     return entry.name, entry.shape[1]
-
-
-def _first_line(fault: Exception) -> str:
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]

@@ -18,11 +18,7 @@ from edge.runtimes.tensorrt.recipe import Recipe, check_recipe
 
 #: Of the memory that is free when a build starts, where the recipe names no limit.
 WORKSPACE_SHARE = 0.5
-
-
 WHOLE = 100
-
-
 #: Where this much memory is left the build ends, before the system picks a process to kill.
 LEAST_BYTES, SCARCE_BYTES = 96 << 20, 512 << 20
 
@@ -48,7 +44,12 @@ class Phases:
             if phase in self._open:
                 self._done[phase] = max(self._done[phase], number + 1.0)
                 self._show(phase)
-            self._watch()
+            left = machine.memory_available()
+            if left is not None and left < LEAST_BYTES:
+                self.out_of_memory = True
+            elif left is not None and left < SCARCE_BYTES and not self._warned:
+                self._warned = True
+                say(f"memory is short while the engine is built: {left >> 20} MiB left")
             return not (self.interrupted or self.out_of_memory)
 
     def finish(self, phase: str) -> None:
@@ -67,16 +68,6 @@ class Phases:
         _, steps = self._open[phase]
         inner = max((self._share(name) for name, (parent, _) in self._open.items() if parent == phase), default=0.0)
         return min(1.0, (self._done[phase] + min(inner, 0.99)) / steps)
-
-    def _watch(self) -> None:
-        left = machine.memory_available()
-        if left is None or left >= SCARCE_BYTES:
-            return
-        if left < LEAST_BYTES:
-            self.out_of_memory = True
-        elif not self._warned:
-            self._warned = True
-            say(f"memory is short while the engine is built: {left >> 20} MiB left")
 
 
 def progress_monitor(module: Any, phases: Phases) -> Any:
@@ -152,7 +143,13 @@ def build_engine(
     journal = library.journal
     journal.clear()
     started = time.monotonic()
-    builder = _builder(library)
+    try:
+        builder = library.module.Builder(journal.listener)
+    except TypeError:  # how the binding says that the library gave none
+        raise CompressError(
+            f"{library.name} cannot build here ({journal.reason()}); build on a machine with a GPU and its "
+            f"driver: `compress export --deferred` leaves it to the device"
+        ) from None
     network = builder.create_network(library.network_flags)
     _parse(library, network, content, origin or {}, where)
     config = builder.create_builder_config()
@@ -180,16 +177,6 @@ def build_engine(
     )
 
 
-def _builder(library: Library) -> Any:
-    try:
-        return library.module.Builder(library.journal.listener)
-    except TypeError:  # how the binding says that the library gave none
-        raise CompressError(
-            f"{library.name} cannot build here ({library.journal.reason()}); build on a machine with a GPU and its "
-            f"driver: `compress export --deferred` leaves it to the device"
-        ) from None
-
-
 def _parse(library: Library, network: Any, content: bytes, origin: Mapping[str, str], where: str) -> None:
     parser = library.module.OnnxParser(network, library.journal.listener)
     if parser.parse(content):
@@ -215,12 +202,34 @@ def _settings(library: Library, builder: Any, config: Any, recipe: Recipe, devic
     if workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if recipe.hardware_compatibility != "none":
-        config.hardware_compatibility_level = _level(library, recipe.hardware_compatibility)
+        levels = library.hardware_levels
+        if recipe.hardware_compatibility not in levels:
+            has = f"knows {' and '.join(levels)}" if levels else "builds for the compute capabilities that are named"
+            raise CompressError(
+                f"hardware compatibility {recipe.hardware_compatibility!r}: {library.name} {has}; choose another"
+            )
+        config.hardware_compatibility_level = levels[recipe.hardware_compatibility]
     if recipe.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if recipe.dla is not None:
-        _dla(library, builder, config, recipe)
-    _capabilities(library, config, recipe)
+    if recipe.dla is not None:  # all that it takes runs on the DLA, the rest on the GPU
+        cores = builder.num_DLA_cores
+        if not cores:
+            raise CompressError(f"dla {recipe.dla}: {library.without_dla()}; leave --dla out")
+        if recipe.dla >= cores:
+            raise CompressError(f"dla {recipe.dla}: this device has {cores} cores, 0 to {cores - 1}")
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = recipe.dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    known = library.compute_capabilities
+    unknown = [name for name in recipe.compute_capabilities if name not in known]
+    if unknown:
+        has = f"knows {', '.join(known)}" if known else "builds for the GPU of this machine alone"
+        raise CompressError(f"compute capability {unknown[0]}: {library.name} {has}; choose another")
+    if library.ahead_of_time:
+        chosen = library.capabilities(recipe.compute_capabilities)
+        config.num_compute_capabilities = len(chosen)
+        for place, name in enumerate(chosen):
+            config.set_compute_capability(known[name], place)
 
 
 def _workspace(recipe: Recipe, device: "Device | None") -> "int | None":
@@ -233,41 +242,6 @@ def _workspace(recipe: Recipe, device: "Device | None") -> "int | None":
     if device.integrated:
         free = min(free, machine.memory_available() or free)
     return int(free * WORKSPACE_SHARE)
-
-
-def _level(library: Library, wanted: str) -> Any:
-    known = library.hardware_levels
-    if wanted not in known:
-        has = f"knows {' and '.join(known)}" if known else "builds for the compute capabilities that are named"
-        raise CompressError(f"hardware compatibility {wanted!r}: {library.name} {has}; choose another")
-    return known[wanted]
-
-
-def _dla(library: Library, builder: Any, config: Any, recipe: Recipe) -> None:
-    """All that it takes runs on the DLA, the rest on the GPU."""
-    trt, cores = library.module, builder.num_DLA_cores
-    if not cores:
-        raise CompressError(f"dla {recipe.dla}: {library.without_dla()}; leave --dla out")
-    assert recipe.dla is not None
-    if recipe.dla >= cores:
-        raise CompressError(f"dla {recipe.dla}: this device has {cores} cores, 0 to {cores - 1}")
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = recipe.dla
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-
-
-def _capabilities(library: Library, config: Any, recipe: Recipe) -> None:
-    known = library.compute_capabilities
-    unknown = [name for name in recipe.compute_capabilities if name not in known]
-    if unknown:
-        has = f"knows {', '.join(known)}" if known else "builds for the GPU of this machine alone"
-        raise CompressError(f"compute capability {unknown[0]}: {library.name} {has}; choose another")
-    if not library.ahead_of_time:
-        return
-    chosen = library.capabilities(recipe.compute_capabilities)
-    config.num_compute_capabilities = len(chosen)
-    for place, name in enumerate(chosen):
-        config.set_compute_capability(known[name], place)
 
 
 def _profile(builder: Any, network: Any, config: Any, recipe: Recipe, where: str) -> None:
@@ -300,6 +274,7 @@ def _timing_cache(library: Library, config: Any, content: bytes) -> Any:
 
 def _failed(library: Library, recipe: Recipe, phases: Phases, where: str) -> CompressError:
     reason = library.journal.reason()
+    # the library has no code for it: that memory ran out is told by its log alone
     if phases.out_of_memory or "memory" in reason.lower():
         why = "memory ran out" if phases.out_of_memory else reason
         return CompressError(

@@ -86,7 +86,9 @@ class Cuda:
         self._library = library or _find()
         self._owned: list[Callable[[], None]] = []
         for name, arguments in SIGNATURES.items():
-            function = self._function(name)
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise CompressError(f"libcudart has no {name}; CUDA 12 or newer is needed")
             function.argtypes, function.restype = arguments, _number
         self._library.cudaGetErrorString.argtypes = (_number,)
         self._library.cudaGetErrorString.restype = _c.c_char_p
@@ -178,12 +180,6 @@ class Cuda:
         self._call(make, _c.byref(handle), *arguments)
         self._owned.append(partial(self._call, release, handle))
         return _address(handle)
-
-    def _function(self, name: str) -> Any:
-        try:
-            return getattr(self._library, name)
-        except AttributeError:
-            raise CompressError(f"libcudart has no {name}; CUDA 12 or newer is needed") from None
 
     def _attribute(self, which: int) -> int:
         value = _number()

@@ -18,12 +18,6 @@ def _jetson_tensorrt(facts: MachineFacts) -> str:
     return f"{facts.pip(f'uninstall -y {wheels}')} && sudo apt-get install python3-libnvinfer"
 
 
-def _too_old_tensorrt(facts: MachineFacts) -> str:
-    if facts.jetpack:
-        return "update the board to JetPack 6.2 or newer: https://developer.nvidia.com/embedded/jetpack"
-    return facts.pip("install --upgrade tensorrt")
-
-
 def _tensorrt_provider(facts: MachineFacts) -> bool:
     """Whether this ONNX Runtime is a build with the TensorRT provider."""
     providers = facts.fact("onnxruntime", "providers")
@@ -48,7 +42,11 @@ RULES = (
         "tensorrt-too-old",
         when=lambda facts: between(facts.version("tensorrt"), (0,), (10,)),
         says=lambda facts: f"{facts.written('tensorrt')} is too old: networks here are strongly typed, from 10.0 on",
-        fix=_too_old_tensorrt,
+        fix=lambda facts: (
+            "update the board to JetPack 6.2 or newer: https://developer.nvidia.com/embedded/jetpack"
+            if facts.jetpack
+            else facts.pip("install --upgrade tensorrt")
+        ),
         explains=("tensorrt",),
     ),
     Rule(
@@ -102,21 +100,13 @@ RULES = (
 
 
 def _library_lacks(facts: MachineFacts, target: str) -> "str | None":
-    name = target.replace("-", "_")
-    if name not in facts.modules:
-        return f"{name} is not installed; {_remedy(facts, target)}"
-    if not facts.usable(name):
-        return f"import {name} fails ({facts.modules[name].fault})"
-    return None
-
-
-def _remedy(facts: MachineFacts, target: str) -> str:
+    mend = remedy(target)
     if facts.jetson and target == "tensorrt":
-        return (
+        mend = (
             "it is part of JetPack: sudo apt-get install python3-libnvinfer, and run the system's python3 "
             "(or a venv made with --system-site-packages)"
         )
-    return remedy(target)
+    return facts.import_lacks(target.replace("-", "_"), mend)
 
 
 def _tensorrt_build(facts: MachineFacts) -> Capability:
@@ -124,40 +114,29 @@ def _tensorrt_build(facts: MachineFacts) -> Capability:
     if not lacks and facts.fact("tensorrt", "builder") is False:
         lacks = f"{facts.written('tensorrt')} is the lean runtime, which has no builder"
     without = facts.exporter_lacks
+    if lacks and without:
+        return Capability("no", without)
     if lacks:
-        return (
-            Capability("no", without)
-            if without
-            else Capability("deferred", f"ONNX and recipe here, engine there: {lacks}")
-        )
+        return Capability("deferred", f"ONNX and recipe here, engine there: {lacks}")
     rest = f"from an exported folder; exporting a stage: {without}" if without else "on this GPU"
     return Capability("yes", f"{facts.written('tensorrt')} {rest}")
 
 
 def _tensorrt_run(facts: MachineFacts) -> Capability:
-    lacks = facts.gpu_lacks or _library_lacks(facts, "tensorrt")
-    return Capability("no", lacks) if lacks else Capability("yes", facts.written("tensorrt"))
+    return Capability.unless(facts.gpu_lacks or _library_lacks(facts, "tensorrt"), facts.written("tensorrt"))
 
 
 def _rtx_build(facts: MachineFacts) -> Capability:
-    if lacks := _library_lacks(facts, "tensorrt-rtx"):
-        without = facts.exporter_lacks
-        return Capability("no", without or lacks)
-    if lacks := facts.exporter_lacks:
-        return Capability("no", lacks)
-    return Capability("yes", f"{facts.written('tensorrt_rtx')}, ahead of time: no GPU is needed")
+    lacks = facts.exporter_lacks or _library_lacks(facts, "tensorrt-rtx")
+    return Capability.unless(lacks, f"{facts.written('tensorrt_rtx')}, ahead of time: no GPU is needed")
 
 
 def _rtx_run(facts: MachineFacts) -> Capability:
     lacks = facts.gpu_lacks or _library_lacks(facts, "tensorrt-rtx")
-    if lacks:
-        return Capability("no", lacks)
     old = [str(device["name"]) for device in facts.gpu.devices if float(device["sm"]) < LEAST_SM]
-    if len(old) == len(facts.gpu.devices):
-        return Capability(
-            "no", f"{', '.join(old) or 'this board'}: TensorRT-RTX serves desktop GPUs from SM {LEAST_SM} on"
-        )
-    return Capability("yes", facts.written("tensorrt_rtx"))
+    if not lacks and len(old) == len(facts.gpu.devices):
+        lacks = f"{', '.join(old) or 'this board'}: TensorRT-RTX serves desktop GPUs from SM {LEAST_SM} on"
+    return Capability.unless(lacks, facts.written("tensorrt_rtx"))
 
 
 TENSORRT = TargetDoctor(

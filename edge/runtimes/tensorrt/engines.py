@@ -58,7 +58,9 @@ def ready_engine(
 
     def make(work: Work) -> None:
         say(f"{where}: building its engine on {device.name} with {library.name}; this is done once")
-        timings = folder.parent / f"timings-{_safe(device, library)}.cache"
+        # kernel timings belong to a device and a version of the library
+        timed_on = artifact.digest({"device": device.about(), "version": library.version})[:16]
+        timings = folder.parent / f"timings-{timed_on}.cache"
         built = build_engine(
             content, build_recipe, library, device=device, timing_cache=read_timings(timings), where=where
         )
@@ -121,8 +123,3 @@ def _plan(content: bytes, build_recipe: Recipe, library: Library, device: Device
         "device": device.about(),
     }
     return Plan("engine", config, 0, {}, {"onnx": artifact.bytes_sha256(content)})
-
-
-def _safe(device: Device, library: Library) -> str:
-    """A file name of device and version, which kernel timings belong to."""
-    return artifact.digest({"device": device.about(), "version": library.version})[:16]

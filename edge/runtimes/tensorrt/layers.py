@@ -7,6 +7,7 @@ machine without a GPU can have.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,10 +63,10 @@ def layer_report(rows: Sequence[Row], *, weighted: Sequence[str], int8: Sequence
     `weighted`: precision by node; `not_int8`: nodes meant for 8 bits that execute otherwise; `apart`: layers that
     multiply by no weights and were therefore fused into none; `unseen`: weighted nodes that no layer names.
     """
-    executed = {node: _executed(node, rows) for node in weighted}
     heavy = [row for row in rows if row["weighted"]]
+    executed = {node: next((row["precision"] for row in heavy if node in row["nodes"]), None) for node in weighted}
     return {
-        "precisions": _counted(row["precision"] for row in heavy),
+        "precisions": dict(sorted(Counter(row["precision"] for row in heavy).items())),
         "weighted": {node: precision for node, precision in executed.items() if precision is not None},
         "not_int8": [node for node in int8 if executed.get(node) not in ("int8", None)],
         "unseen": [node for node, precision in executed.items() if precision is None],
@@ -94,10 +95,13 @@ def kind(text: str) -> str:
 def _row(layer: Mapping[str, Any]) -> Row:
     inputs, outputs = (_tensors(layer.get(side, [])) for side in ("Inputs", "Outputs"))
     weights = _weights(layer)
+    name = str(layer.get("Name", ""))
+    # the graph's nodes: from the metadata, or else from the layer's own name, `conv1 + relu1`
+    nodes = list(dict.fromkeys(NODE.findall(str(layer.get("Metadata", "")))))
     return {
-        "name": str(layer.get("Name", "")),
+        "name": name,
         "type": str(layer.get("LayerType", "")),
-        "nodes": _nodes(layer),
+        "nodes": nodes or [part for part in name.split(" + ") if part],
         "weighted": weights is not None,
         "precision": _precision(inputs, outputs, weights),
         "inputs": inputs,
@@ -113,12 +117,6 @@ def _tensors(listed: Any) -> list[dict[str, str]]:
         text = tensor.get("Datatype", tensor.get("Format/Datatype", ""))
         tensors.append({"name": str(tensor.get("Name", "")), "type": kind(str(text))})
     return tensors
-
-
-def _nodes(layer: Mapping[str, Any]) -> list[str]:
-    """The graph's nodes: from the metadata, or else from the layer's own name, `conv1 + relu1`."""
-    names = NODE.findall(str(layer.get("Metadata", "")))
-    return list(dict.fromkeys(names)) or [part for part in str(layer.get("Name", "")).split(" + ") if part]
 
 
 def _weights(layer: Mapping[str, Any]) -> "str | None":
@@ -139,19 +137,6 @@ def _precision(inputs: list[dict[str, str]], outputs: list[dict[str, str]], weig
         return first if weights == first or not first else f"{first}×{weights}"
     last = outputs[0]["type"] if outputs else ""
     return first if weights == "" or not last or first == last else f"{first}→{last}" if first else last
-
-
-def _executed(node: str, rows: Sequence[Row]) -> "str | None":
-    """The precision of the layer that multiplies by this node's weights."""
-    holding = [row for row in rows if row["weighted"] and node in row["nodes"]]
-    return str(holding[0]["precision"]) if holding else None
-
-
-def _counted(values: Iterator[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return dict(sorted(counts.items()))
 
 
 def _listed(text: str) -> Iterator[dict[str, Any]]:

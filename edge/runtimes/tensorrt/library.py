@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
 
 #: The builder's own listing of an engine's layers, which is all there is where no device can load the engine.
 LISTING = "Layers:"
-
-
 KEPT_LINES = 400
 
 
@@ -208,5 +206,4 @@ def remedy(target: str, sysroot: Path = Path("/")) -> str:
 
 
 def _broken(target: str, fault: BaseException) -> CompressError:
-    first = next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
-    return CompressError(f"{MODULES[target]} is installed but does not load ({first}); {remedy(target)}")
+    return CompressError(f"{MODULES[target]} is installed but does not load ({first_line(fault)}); {remedy(target)}")

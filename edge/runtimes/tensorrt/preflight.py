@@ -44,12 +44,22 @@ def check_fits(content: bytes, about: Mapping[str, Any], library: Library, devic
 
     Bytes that are not the sidecar's: CompressError. Whole, but built for something else: Unfit. Never loads it.
     """
-    _whole(content, about, where)
-    reasons = [
-        *_library(written_by(content, where), about, library),
-        *_system(about, library),
-        *_device(about, library, device),
-    ] or list(_validity(content, library))
+    if len(content) != about["bytes"]:
+        raise CompressError(
+            f"{where}: holds {len(content):,} bytes of {about['bytes']:,}; it was cut off or replaced, export it again"
+        )
+    got = artifact.bytes_sha256(content)
+    if got != about["sha256"]:
+        raise CompressError(
+            f"{where}: has sha256 {got:.12}, its sidecar says {about['sha256']:.12}; it is not loaded, export it again"
+        )
+    reasons = _library(written_by(content, where), about, library)
+    system, processor = platform.system().lower(), platform.machine()
+    # what TensorRT-RTX builds is portable between operating systems
+    if about["machine"] != processor or (about["system"] != system and not library.ahead_of_time):
+        reasons.append(f"here is {system} {processor}")
+    reasons += _device(about, library, device)
+    reasons = reasons or _validity(content, library)
     if reasons:
         raise Unfit(f"{where}: {built_for(about)}; {'; '.join(reasons)}; {ANEW}")
     known = (about["device"] or {}).get("name", device.name)
@@ -65,18 +75,6 @@ def built_for(about: Mapping[str, Any]) -> str:
     return f"built for {gpu} by {name} {library['version']} on {about['system']} {about['machine']}"
 
 
-def _whole(content: bytes, about: Mapping[str, Any], where: str) -> None:
-    if len(content) != about["bytes"]:
-        raise CompressError(
-            f"{where}: holds {len(content):,} bytes of {about['bytes']:,}; it was cut off or replaced, export it again"
-        )
-    got = artifact.bytes_sha256(content)
-    if got != about["sha256"]:
-        raise CompressError(
-            f"{where}: has sha256 {got:.12}, its sidecar says {about['sha256']:.12}; it is not loaded, export it again"
-        )
-
-
 def _library(version: str, about: Mapping[str, Any], library: Library) -> list[str]:
     """An engine loads in the version that wrote it; one that was made for later ones too, in these."""
     stated, here = about["library"], library.number
@@ -86,14 +84,6 @@ def _library(version: str, about: Mapping[str, Any], library: Library) -> list[s
         return [] if here >= numbers(stated["version"])[: len(here)] else [f"here is {library.name}"]
     same = all(ours == theirs for ours, theirs in zip(here, numbers(version), strict=False))
     return [] if same else [f"the plan is of version {version}, here is {library.name}"]
-
-
-def _system(about: Mapping[str, Any], library: Library) -> list[str]:
-    here = (platform.system().lower(), platform.machine())
-    built = (about["system"], about["machine"])
-    if library.ahead_of_time:  # portable between operating systems
-        here, built = (here[1],) * 2, (built[1],) * 2
-    return [] if here == built else [f"here is {platform.system().lower()} {platform.machine()}"]
 
 
 def _device(about: Mapping[str, Any], library: Library, device: Device) -> list[str]:

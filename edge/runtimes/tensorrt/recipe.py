@@ -15,8 +15,6 @@ from edge.runtimes.tensorrt.cuda import Device
 from edge.runtimes.tensorrt.library import MODULES, TENSORRT_RTX, Library
 
 RECIPE = "recipe.json"
-
-
 FORMAT = 1
 
 
@@ -98,13 +96,10 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.version_compatible and ahead:
         raise CompressError("version compatible: not of tensorrt-rtx; leave it out")
-    if recipe.dla is not None:
-        _check_dla(recipe)
-
-
-def _check_dla(recipe: Recipe) -> None:
+    if recipe.dla is None:
+        return
     low, opt, high = recipe.batch
-    if recipe.target == TENSORRT_RTX:
+    if ahead:
         raise CompressError(f"dla {recipe.dla}: desktop GPUs have none; use --target tensorrt")
     if recipe.precision != "fp16":
         raise CompressError(f"dla {recipe.dla}: runs fp16 here, not {recipe.precision}; give --precision fp16")

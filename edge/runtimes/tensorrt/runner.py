@@ -122,13 +122,10 @@ class TensorRTRunner(Runner):
         self._host_in[...] = 0
         self._call(self._host_in)
         if cuda_graph:
-            self._capture()
-
-    def _capture(self) -> None:
-        try:
-            self._graph = self._cuda.capture(self._enqueue, self._stream)
-        except CompressError as fault:
-            say(f"{self._where}: its call cannot be captured as a CUDA graph ({fault}); executing without")
+            try:
+                self._graph = self._cuda.capture(self._enqueue, self._stream)
+            except CompressError as fault:
+                say(f"{self._where}: its call cannot be captured as a CUDA graph ({fault}); executing without")
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream):

@@ -2,13 +2,12 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from edge.core.errors import CompressError
 from edge.runtimes.tensorrt import library as module
-from edge.runtimes.tensorrt.build import _dla, _level, build_engine
+from edge.runtimes.tensorrt.build import build_engine
 from edge.runtimes.tensorrt.library import load_library, numbers, remedy, wrap_library
 from tests.edge.tensorrt import fake, parts
 from tests.edge.tensorrt.parts import recipe_of
@@ -34,9 +33,10 @@ def test_tensorrt_rtx_builds_ahead_of_time() -> None:
 
 
 def test_a_level_that_a_version_lacks_is_refused() -> None:
-    assert _level(fake.library("10.14.1"), "same-compute-capability") == 2
+    _, config = _built(fake.library("10.14.1"), hardware_compatibility="same-compute-capability")
+    assert config.hardware_compatibility_level == 2
     with pytest.raises(CompressError, match=r"TensorRT 10\.3\.0 knows ampere\+; choose another"):
-        _level(fake.library("10.3.0"), "same-compute-capability")
+        _built(fake.library("10.3.0"), hardware_compatibility="same-compute-capability")
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_a_level_that_a_version_lacks_is_refused() -> None:
     ],
 )
 def test_a_dla_that_is_not_there_is_refused_with_the_reason(version: str, cores: int, line: str) -> None:
-    builder = SimpleNamespace(num_DLA_cores=cores)
+    library = fake.library(version, dla_cores=cores)
     with pytest.raises(CompressError, match=line):
-        _dla(fake.library(version), builder, None, recipe_of("tensorrt", dla=2 if cores else 0))
+        _built(library, precision="fp16", batch=(1, 1, 1), dla=2 if cores else 0)
 
 
 def test_a_dla_that_is_there_is_used_with_the_gpu_for_the_rest() -> None:
