@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.machine import where
 from edge.bench.camera import run_camera
-from edge.bench.clock import TimingClock, quiet_harness
+from edge.bench.harness import TimingClock, quiet_harness
 from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.runner import Runner
 

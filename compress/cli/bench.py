@@ -56,7 +56,7 @@ def bench(
     from compress import config
     from compress.cli.stage import parsed_settings
     from edge.bench import run
-    from edge.bench.bench_text import bench_lines
+    from edge.bench.run import bench_lines
     from edge.core.errors import CheckFailed
 
     given = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench import background, camera, figures
-from edge.bench.clock import TimingClock, peak_memory, quiet_harness, reset_peak_memory, timing_conditions
+from edge.bench import camera, figures, harness
 from edge.bench.figures import PairedTurns
+from edge.bench.harness import TimingClock, peak_memory, quiet_harness, reset_peak_memory, timing_conditions
 from edge.bench.stream import KeptAnswers, Queries, Stream, query_parts, timed_logits_alarm
 from edge.core.errors import CompressError
 from edge.core.progress import Progress, say
@@ -95,7 +95,7 @@ class Timed:
 
 def check_timing(subjects: Sequence[TimingSubject], ask: TimingRequest) -> None:
     """Whether all of it can run, before anything long does: load, preprocessing, every batch size."""
-    background.check_load(ask.load)
+    harness.check_load(ask.load)
     for subject in subjects:
         if subject.preprocess is not None:
             with subject.open(ask.batch_size) as runner:
@@ -112,7 +112,7 @@ def measure_latency(
     clock = clock or TimingClock()
     reset = reset_peak_memory()
     timings = [Timed(subject.name, {}) for subject in subjects]
-    with background.load_running(ask.load) as beside:
+    with harness.load_running(ask.load) as beside:
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
             for timed, stream in zip(timings, streams, strict=True):
                 timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}

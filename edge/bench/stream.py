@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.bench.clock import TimingClock
+from edge.bench.harness import TimingClock
 from edge.core.progress import Progress
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner

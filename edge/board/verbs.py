@@ -64,7 +64,7 @@ def _defaults() -> str:
 
 def bench(options: argparse.Namespace) -> int:
     """Latency alone, on noise: the scenarios of `compress bench`."""
-    from edge.bench import bench_text, run
+    from edge.bench import run
 
     asked = {"scenarios": options.scenario, "fps": options.fps, "samples": options.samples, "seconds": options.seconds}
     asked |= {
@@ -82,7 +82,7 @@ def bench(options: argparse.Namespace) -> int:
     config |= {"preprocess": None, "frames": None} | {key: value for key, value in asked.items() if value is not None}
     with store.Busy("bench", alone=True):
         result = run.run_bench(options.exported, config, out=options.out)
-    _print(result, bench_text.bench_lines(result), options.json)
+    _print(result, run.bench_lines(result), options.json)
     fired = any(alarm["fired"] for row in result["artifacts"] for alarm in row["alarms"])
     return 3 if fired else 0
 

@@ -18,7 +18,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from edge.core import l4t, machine
+from edge.core import machine
 from edge.core.errors import CompressError
 from edge.doctor.facts import Gpu, MachineFacts, Module
 from edge.doctor.probe import MARK
@@ -37,7 +37,7 @@ def examine(sysroot: Path = ROOT) -> MachineFacts:
     if not sysroot.is_dir():
         raise CompressError(f"{sysroot}: no such folder; give the root of a recorded tree, with etc/ and proc/ in it")
     recorded = sysroot.resolve() != ROOT
-    jetson = l4t.read_release(sysroot)
+    jetson = machine.read_release(sysroot)
     if recorded:
         distributions, modules = recorded_packages(sysroot)
         driver: Mapping[str, Any] = {"fault": None}

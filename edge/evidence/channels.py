@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from edge.evidence import clocks, jetson, nvml, power, processor
+from edge.evidence import jetson, kernel, nvml, power
 from edge.evidence.tree import Tree
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -75,18 +75,18 @@ class Channels:
     def _files(self) -> Iterator[tuple[str, str, float]]:
         """Name, file, and what one unit of the file is in units of the channel."""
         tree = self._tree
-        for folder in tree.glob(f"{clocks.CPU}/cpu[0-9]*/cpufreq"):
+        for folder in tree.glob(f"{kernel.CPU}/cpu[0-9]*/cpufreq"):
             yield f"mhz.{folder.split('/')[-2]}", f"{folder}/scaling_cur_freq", 1e-3
-        for name, device in (("gpu", clocks.gpu_device(tree)), ("emc", clocks.memory_device(tree))):
+        for name, device in (("gpu", kernel.gpu_device(tree)), ("emc", kernel.memory_device(tree))):
             if device is not None:
                 yield f"mhz.{name}", f"{device}/cur_freq", 1e-6
-        if clocks.memory_device(tree) is None and jetson.is_jetson(tree):
-            yield "mhz.emc", f"{clocks.BPMP}/rate", 1e-6
-        for name, folder in clocks.zones(tree).items():
+        if kernel.memory_device(tree) is None and jetson.is_jetson(tree):
+            yield "mhz.emc", f"{kernel.BPMP}/rate", 1e-6
+        for name, folder in kernel.zones(tree).items():
             yield f"celsius.{name}", f"{folder}/temp", 1e-3
-        for name, path in clocks.sensors(tree).items():
+        for name, path in kernel.sensors(tree).items():
             yield f"celsius.{name}", path, 1e-3
-        for name, folder in clocks.coolers(tree).items():
+        for name, folder in kernel.coolers(tree).items():
             yield f"state.{name}", f"{folder}/cur_state", 1.0
         for name, path in power.over_current(tree).items():
             yield f"events.{name}", path, 1.0
@@ -126,17 +126,17 @@ class Channels:
             self._open("proc/stat"),
             self._open(f"proc/{parent}/stat") if parent is not None and self._tree.live else None,
         )
-        path = processor.limit_file(self._tree)
+        path = kernel.limit_file(self._tree)
         limit = None if path is None else self._open(path)
 
         def read() -> dict[str, float]:
-            ticks = processor.ticks(_text(stat))
+            ticks = kernel.ticks(_text(stat))
             seconds = {f"s.{name}": ticks.get(name, math.nan) * TICK_S for name in ("busy", "steal", "total")}
             if own is not None:
-                mine = processor.process_ticks(_text(own))
+                mine = kernel.process_ticks(_text(own))
                 seconds["s.own"] = math.nan if mine is None else mine * TICK_S
             if limit is not None:
-                periods = processor.limited(_text(limit))
+                periods = kernel.limited(_text(limit))
                 seconds["events.limited"] = math.nan if periods is None else float(periods)
             return seconds
 
@@ -164,7 +164,7 @@ class Channels:
 
 
 def _heat(value: float) -> float:
-    return value if value > clocks.OFF_MC else math.nan
+    return value if value > kernel.OFF_MC else math.nan
 
 
 def _text(file: "SampledFile | None") -> str:

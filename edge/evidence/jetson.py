@@ -10,8 +10,8 @@ import json
 import re
 from typing import Any
 
-from edge.core import l4t
-from edge.evidence import clocks
+from edge.core import machine
+from edge.evidence import kernel
 from edge.evidence.tree import Tree
 
 MODEL = "proc/device-tree/model"
@@ -22,12 +22,12 @@ TEGRASTATS_S = 1.0
 
 
 def is_jetson(tree: Tree) -> bool:
-    return l4t.read_release(tree.root) is not None
+    return machine.read_release(tree.root) is not None
 
 
 def board(tree: Tree) -> dict[str, Any]:
     """{model, soc, l4t, jetpack, packages, cuda}; the serial number stays where it is."""
-    release = l4t.read_release(tree.root) or {}
+    release = machine.read_release(tree.root) or {}
     for key, what in (("model", "model of the board"), ("l4t", "version of Jetson Linux"), ("jetpack", "JetPack")):
         if release.get(key) is None:
             tree.lacks(what, f"/{MODEL} and /{RELEASE} do not tell", "name it beside the figures yourself")
@@ -56,7 +56,7 @@ def power_mode(tree: Tree) -> "dict[str, Any] | None":
     return mode
 
 
-def shown_clocks(tree: Tree) -> clocks.Clocks:
+def shown_clocks(tree: Tree) -> kernel.Clocks:
     """What `jetson_clocks --show` shows; to root alone, so it only fills what the kernel's files left open."""
     text = tree.command("jetson_clocks-show", ["jetson_clocks", "--show"])
     shown = {} if text is None else parse_jetson_clocks(text)
@@ -77,14 +77,14 @@ def tegrastats(tree: Tree) -> dict[str, Any]:
 
 def gpu_load(tree: Tree) -> "str | None":
     """The file of the GPU's utilisation, in thousandths."""
-    device = clocks.gpu_device(tree)
+    device = kernel.gpu_device(tree)
     names = [name.format(device) for name in GPU_LOADS if device or "{}" not in name]
     return next((name for name in names if tree.has(name)), None)
 
 
-def all_held(known_clocks: clocks.Clocks) -> "bool | None":
+def all_held(known_clocks: kernel.Clocks) -> "bool | None":
     """What jetson_clocks does: every clock of cores and GPU at one value. None where neither is known."""
-    states = [clocks.held(clock) for name, clock in known_clocks.items() if name == "gpu" or name.startswith("cpu")]
+    states = [kernel.held(clock) for name, clock in known_clocks.items() if name == "gpu" or name.startswith("cpu")]
     known = [state for state in states if state is not None]
     return all(known) if known else None
 

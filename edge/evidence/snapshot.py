@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge.core import l4t, machine
-from edge.evidence import clocks, jetson, nvml, power, processor
+from edge.core import machine
+from edge.evidence import jetson, kernel, nvml, power
 from edge.evidence.tree import LIVE, Tree
 
 OF_OTHERS = (
@@ -50,21 +50,21 @@ def snapshot(
         "monotonic_ns": time.monotonic_ns(),
         "board": jetson.board(tree) if on_jetson else None,
         "power_mode": jetson.power_mode(tree) if on_jetson else None,
-        "clocks": clocks.core_clocks(tree),
+        "clocks": kernel.core_clocks(tree),
         "jetson_clocks": None,
-        "boost": clocks.boost(tree),
+        "boost": kernel.boost(tree),
         "virtual": "hypervisor" in (tree.text("proc/cpuinfo") or ""),
-        "temperatures_c": clocks.temperatures(tree),
-        "limits_c": clocks.limits(tree),
-        "throttled": clocks.throttles(tree),
+        "temperatures_c": kernel.temperatures(tree),
+        "limits_c": kernel.limits(tree),
+        "throttled": kernel.throttles(tree),
         "over_current": _numbers(tree, power.over_current(tree)),
         "limited": _limited(tree),
         "power_mw": power.milliwatts(tree),
         "energy_mj": power.counted_energy(tree),
         "fans": power.fans(tree),
-        "memory": processor.memory_sizes(tree),
+        "memory": kernel.memory_sizes(tree),
         "gpu": _gpu(tree, library, own) if gpu else None,
-        "ticks": processor.ticks(tree.text("proc/stat")),
+        "ticks": kernel.ticks(tree.text("proc/stat")),
     }
     if on_jetson:
         _complete_jetson(tree, state)
@@ -84,7 +84,7 @@ def _rest(tree: Tree) -> None:
     for path in OF_OTHERS:
         tree.text(path)
     entries = (Tree(tree.root).text("var/lib/dpkg/status") or "").split("\n\n")
-    ours = [entry for entry in entries if entry.partition("\n")[0].removeprefix("Package: ") in l4t.PACKAGES]
+    ours = [entry for entry in entries if entry.partition("\n")[0].removeprefix("Package: ") in machine.PACKAGES]
     if ours:
         tree.keep("var/lib/dpkg/status", "\n\n".join(ours) + "\n")
 
@@ -95,15 +95,15 @@ def _numbers(tree: Tree, files: "dict[str, str]") -> dict[str, int]:
 
 
 def _limited(tree: Tree) -> "int | None":
-    path = processor.limit_file(tree)
-    return None if path is None else processor.limited(tree.text(path))
+    path = kernel.limit_file(tree)
+    return None if path is None else kernel.limited(tree.text(path))
 
 
 def _complete_jetson(tree: Tree, state: dict[str, Any]) -> None:
     """Clocks of GPU and memory, and from the board's tools what the kernel's files did not give."""
-    of_devices = {"gpu": clocks.gpu_clock(tree), "emc": clocks.memory_clock(tree)}
+    of_devices = {"gpu": kernel.gpu_clock(tree), "emc": kernel.memory_clock(tree)}
     shown, line = jetson.shown_clocks(tree), jetson.tegrastats(tree)
-    known: clocks.Clocks = {**state["clocks"], **{name: clock for name, clock in of_devices.items() if clock}}
+    known: kernel.Clocks = {**state["clocks"], **{name: clock for name, clock in of_devices.items() if clock}}
     known = {**shown, **known}
     for name in ("gpu", "emc"):
         mhz = line.get(name, {}).get("mhz")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge.evidence.clocks import held
+from edge.evidence.kernel import held
 
 UNSTEADY_CV = 0.025  # trtexec's limit as well: a larger spread is called unstable there
 STEAL_CORES = 0.01

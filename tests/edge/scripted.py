@@ -8,7 +8,7 @@ from edge.runtimes.runner import Runner
 
 
 class FakeClock:
-    """As `edge.bench.clock.TimingClock`, in whole nanoseconds; `waits` are the moments that were waited for."""
+    """As `edge.bench.harness.TimingClock`, in whole nanoseconds; `waits` are the moments that were waited for."""
 
     def __init__(self) -> None:
         self.moment, self.waits = 0, list[int]()

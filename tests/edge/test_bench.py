@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.bench import figures
-from edge.bench.clock import TimingClock, quiet_harness, timing_conditions
+from edge.bench.harness import TimingClock, quiet_harness, timing_conditions
 from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.preprocess import Preprocess
 from tests.edge.scripted import FakeClock, Scripted, images

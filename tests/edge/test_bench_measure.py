@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge import open_runner
-from edge.bench import background, run
+from edge.bench import harness, run
 from edge.bench.figures import PairedTurns
 from edge.bench.measure import (
     AGAIN,
@@ -198,7 +198,7 @@ def test_the_interval_of_a_ratio_holds_what_is_true_as_often_as_it_says() -> Non
 
 def test_busy_processes_run_beside_it_and_end() -> None:
     others = set(_children())
-    with background.load_running("2") as said:
+    with harness.load_running("2") as said:
         assert said == {"processes": 2}
         mine = sorted(set(_children()) - others)
         assert len(mine) == 2
@@ -210,7 +210,7 @@ def test_busy_processes_run_beside_it_and_end() -> None:
 
 def test_a_command_runs_beside_it_with_all_that_it_starts() -> None:
     others = set(_children())
-    with background.load_running("sh -c 'sleep 60 & sleep 60'") as said:
+    with harness.load_running("sh -c 'sleep 60 & sleep 60'") as said:
         assert said == {"command": "sh -c 'sleep 60 & sleep 60'"}
         (shell,) = set(_children()) - others
         assert len(_alive(shell)) >= 2
@@ -232,13 +232,13 @@ def test_a_command_runs_beside_it_with_all_that_it_starts() -> None:
     ],
 )
 def test_a_load_that_cannot_be(asked: str, said: str) -> None:
-    with pytest.raises(CompressError) as fault, background.load_running(asked):
+    with pytest.raises(CompressError) as fault, harness.load_running(asked):
         pass
     assert said in str(fault.value) and "\n" not in str(fault.value)
 
 
 def test_a_load_that_ends_before_the_measurement_is_no_load() -> None:
-    with pytest.raises(CompressError, match="ended before the measurement did"), background.load_running("sleep 0.4"):
+    with pytest.raises(CompressError, match="ended before the measurement did"), harness.load_running("sleep 0.4"):
         time.sleep(0.6)
 
 
@@ -267,7 +267,7 @@ def _cpu(pid: int) -> int:
 
 PEAKS = """
 import json, numpy as np
-from edge.bench import clock as memory
+from edge.bench import harness as memory
 said = [memory.reset_peak_memory()]
 for _ in range(2):
     low = memory.peak_memory(True)["peak_rss_bytes"]

@@ -12,7 +12,8 @@ import pytest
 import tomllib
 
 from compress.cli.execute import execute
-from edge.core import l4t, targets
+from edge.core import targets
+from edge.core.machine import jetpack
 from edge.doctor import examination, examine
 from edge.doctor.diagnosis import MachineDiagnosis, diagnose, diagnosis_lines
 from edge.doctor.examination import MODULES
@@ -376,7 +377,7 @@ def test_an_empty_tree_is_no_jetson(tmp_path: Path) -> None:
     ],
 )
 def test_jetpack_of_a_release(release_: "str | None", want: "str | None") -> None:
-    assert l4t.jetpack(release_) == want
+    assert jetpack(release_) == want
 
 
 def test_release_numbers() -> None:

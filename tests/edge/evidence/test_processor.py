@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.evidence import Sampler, snapshot
-from edge.evidence.processor import process_ticks, ticks
+from edge.evidence.kernel import process_ticks, ticks
 from edge.evidence.samples import timed_energy
 from edge.evidence.warnings import machine_warnings
 
