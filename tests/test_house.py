@@ -2,8 +2,9 @@
 
 import ast
 import collections
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("compress", "export", "edge")
