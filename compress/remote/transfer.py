@@ -69,19 +69,16 @@ def fetch_result(connection: Connection, job: str, exported: Stage, attacks: Att
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
         stated, _ = statement_check.check_verified(into, shipped=shipped, attack_set=attacks.stage.path)
-        pairs = (
-            ("artifact", stated.predicate.artifact.identity, exported.identity),
-            (
-                "attack set",
-                stated.predicate.attack_set.identity if stated.predicate.attack_set else "",
-                attacks.stage.identity,
-            ),
-        )
-        for what, got, want in pairs:
+        artifact_, bound = stated.predicate.artifact, stated.predicate.attack_set
+        of_set = bound.identity if bound else ""
+        for what, got, want in (
+            ("artifact", artifact_.identity, exported.identity),
+            ("attack set", of_set, attacks.stage.identity),
+        ):
             if got != want:
                 raise ValueError(f"its statement is about the {what} {got:.12}, sent was {want:.12}")
         _same_images(into / VERDICTS, attacks)
-        with np.load((into / LATENCY), allow_pickle=False) as timed:
+        with np.load(into / LATENCY, allow_pickle=False) as timed:
             if timed["samples_ns"].ndim != 1 or timed["samples_ns"].dtype != np.int64 or not len(timed["samples_ns"]):
                 raise ValueError("its latencies are no list of nanoseconds")
     except (CompressError, ValueError, KeyError, TypeError, MemoryError, EOFError, zipfile.BadZipFile) as fault:

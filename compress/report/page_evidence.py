@@ -29,12 +29,28 @@ def protocol(document: Mapping[str, Any]) -> "Html | None":
     verified = document.get("verified", ())
     if not verified:
         return None
+    numbers = number_columns("count", "threshold", "95 % interval")
+    columns = [*text_columns("artifact", "alarm", "state"), *numbers, *long_columns("what it means")]
+    rows = [
+        [
+            entry["label"],
+            alarm["name"],
+            badge("fired", "bad") if alarm["fired"] else badge("quiet", "good"),
+            readable.flat(alarm["count"]),
+            readable.flat(alarm["threshold"]),
+            readable.interval(alarm) if alarm["interval"] else readable.NONE,
+            alarm["meaning"],
+        ]
+        for entry in verified
+        for alarm in entry["predicate"]["alarms"]
+    ]
+    alarms = html_table("Alarms", columns, rows)
     return section(
         "protocol",
         "Protocol, agreement and alarms",
         *(_coverage(entry) for entry in verified),
         _agreement(verified),
-        _alarms(verified),
+        alarms,
     )
 
 
@@ -84,25 +100,6 @@ def _agreement(verified: Sequence[Mapping[str, Any]]) -> Html:
     )
 
 
-def _alarms(verified: Sequence[Mapping[str, Any]]) -> Html:
-    numbers = number_columns("count", "threshold", "95 % interval")
-    columns = [*text_columns("artifact", "alarm", "state"), *numbers, *long_columns("what it means")]
-    rows = [
-        [
-            entry["label"],
-            alarm["name"],
-            badge("fired", "bad") if alarm["fired"] else badge("quiet", "good"),
-            readable.flat(alarm["count"]),
-            readable.flat(alarm["threshold"]),
-            readable.interval(alarm) if alarm["interval"] else readable.NONE,
-            alarm["meaning"],
-        ]
-        for entry in verified
-        for alarm in entry["predicate"]["alarms"]
-    ]
-    return html_table("Alarms", columns, rows)
-
-
 def latency(document: Mapping[str, Any]) -> "Html | None":
     """Distributions on one axis, the numbers, what was timed, and the machine before and after."""
     timed = [entry for entry in document.get("verified", ()) if len(entry["samples_ns"])]
@@ -119,13 +116,13 @@ def latency(document: Mapping[str, Any]) -> "Html | None":
         for name in LATENCIES
         if any(name in timing for timing in timings)
     ]
-    rows.append(["coefficient of variation", *(readable.percent(timing["cv"]) for timing in timings)])
-    rows.append(["images a second", *(f"{timing['images_per_s']:,.0f}" for timing in timings)])
-    rows.append(
-        ["cold start: opening the runtime", *(readable.milliseconds(timing["cold_start_ms"]) for timing in timings)]
-    )
-    rows.append(["first inference", *(readable.milliseconds(timing["first_inference_ms"]) for timing in timings)])
-    rows.append(["images a call", *(readable.number(timing["batch_size"]) for timing in timings)])
+    rows += [
+        ["coefficient of variation", *(readable.percent(timing["cv"]) for timing in timings)],
+        ["images a second", *(f"{timing['images_per_s']:,.0f}" for timing in timings)],
+        ["cold start: opening the runtime", *(readable.milliseconds(timing["cold_start_ms"]) for timing in timings)],
+        ["first inference", *(readable.milliseconds(timing["first_inference_ms"]) for timing in timings)],
+        ["images a call", *(readable.number(timing["batch_size"]) for timing in timings)],
+    ]
     return section(
         "latency",
         "Latency",

@@ -55,25 +55,21 @@ def provenance(document: Mapping[str, Any]) -> "Html | None":
         ]
         for stage in stages
     ]
-    return section(
-        "provenance", "Provenance", html_table("Stages, from the first to the last", columns, rows), *_context(document)
-    )
-
-
-def _context(document: Mapping[str, Any]) -> list[Html]:
-    """The data and the threat, and the versions by stage where they differ."""
-    stages: Sequence[Mapping[str, Any]] = document["provenance"]
+    # The data and the threat, and the versions by stage where they differ
     facts = [[name, readable.flat(value)] for name, value in document.get("facts", {}).items()]
     names = dict.fromkeys(name for stage in stages for name in stage.get("versions", {}))
     versions = [[name, _spread(stages, name)] for name in names]
-    return [
-        html_table(title, [*text_columns(first), *long_columns(second)], rows)
-        for title, first, second, rows in (
+    context = [
+        html_table(title, [*text_columns(first), *long_columns(second)], part)
+        for title, first, second, part in (
             ("Data and threat", "property", "value", facts),
             ("Versions", "package", "version", versions),
         )
-        if rows
+        if part
     ]
+    return section(
+        "provenance", "Provenance", html_table("Stages, from the first to the last", columns, rows), *context
+    )
 
 
 def _spread(stages: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -51,7 +51,9 @@ def run_camera(stream: Stream, fps: float, seconds: float) -> CameraRun:
         waited = clock.now() < due[at]
         if waited:
             clock.until(due[at])
-        at = _newest(due, at, clock.now())
+        asked = clock.now()  # the last frame that is there by then is taken, those before it were replaced
+        while at + 1 < len(due) and due[at + 1] <= asked:
+            at += 1
         frame = batches[at % len(batches)]
         logits, began, ready, now = timed_query(stream.runner, stream.queries, frame, clock)
         stream.kept.offer(frame, logits)
@@ -62,13 +64,6 @@ def run_camera(stream: Stream, fps: float, seconds: float) -> CameraRun:
     answered, latency, service, before = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     woken = np.array(late, np.int64)
     return CameraRun(fps, frames, answered, latency, service, before, woken, (due[0], now))
-
-
-def _newest(due: "list[int]", at: int, now: int) -> int:
-    """The last frame that is there by `now`; those between it and `at` were replaced."""
-    while at + 1 < len(due) and due[at + 1] <= now:
-        at += 1
-    return at
 
 
 def camera_figures(shot: CameraRun) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,17 @@ class Serving:
             self._let_go()
             raise
         self._runners[int(ask["runner"])] = runner
-        return {"type": "open", **runner_about(runner)}, b""
+        about = {
+            "input_shape": list(runner.input_shape),
+            "classes": runner.classes,
+            "batch_size": runner.batch_size,
+            "file": runner.file,
+            "size": runner.size,
+            "sha256": runner.sha256,
+            "open_ms": runner.open_ms,
+            "describe": runner.describe(),
+        }
+        return {"type": "open", **about}, b""
 
     def infer(self, ask: Header, body: bytes) -> Frame:
         """{"runner", "id", "shape", "dtype"} and the images' bytes → {"id", "shape"} and float32 logits."""
@@ -70,17 +79,3 @@ def served_place(where: str) -> Path:
     if IDENTITY.fullmatch(where):
         return store.find_stage(where)
     return Path(where).expanduser()
-
-
-def runner_about(runner: Runner) -> dict[str, Any]:
-    """What a runner says of itself, as JSON."""
-    return {
-        "input_shape": list(runner.input_shape),
-        "classes": runner.classes,
-        "batch_size": runner.batch_size,
-        "file": runner.file,
-        "size": runner.size,
-        "sha256": runner.sha256,
-        "open_ms": runner.open_ms,
-        "describe": runner.describe(),
-    }

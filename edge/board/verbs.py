@@ -27,7 +27,16 @@ def verify(options: argparse.Namespace) -> int:
     terms = GateTerms.read(options.require)
     exported = artifact.read(options.exported, ("exported",))
     attacks = artifact.read(options.attack_set, ("attack-set",))
-    config = _config(exported, about_of(attacks)["threat"], options)
+    # `compress verify`'s own defaults, the artifact's data, the attack set's threat, and what was given
+    own = json.loads(_defaults())
+    asked = {"batch_size": options.batch_size, "threads": options.threads, "square_queries": options.square_queries}
+    asked |= {"decision_queries": options.decision_queries, "seed": options.seed, "budget": options.budget}
+    threat = about_of(attacks)["threat"]
+    known = {"data": exported.data["name"], "threat": {key: threat[key] for key in ("norm", "eps")}}
+    config = {**own, **known, "device": options.device}
+    config |= {key: value for key, value in asked.items() if value is not None}
+    if options.samples is not None:
+        config["latency"] = {**config["latency"], "samples": options.samples}
     out = options.out or exported.path.with_name(f"{exported.path.resolve().name}-{options.device}-verified")
     with store.Busy("verify", alone=True):
         stage = verification.run(config, verification.VerifyInputs(exported.path, attacks.path), out)
@@ -40,19 +49,6 @@ def verify(options: argparse.Namespace) -> int:
     result = {"folder": str(stage.path), "identity": stage.identity, "metrics": stage.metrics, "requirements": judged}
     _print(result, [f"verified  {stage.path}  {stage.identity:.12}", *judgement.lines()], options.json)
     return 3 if any(case.failed for case in judgement.cases()) else 0
-
-
-def _config(exported: artifact.Stage, threat: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """`compress verify`'s own defaults, the artifact's data, the attack set's threat, and what was given."""
-    own = json.loads(_defaults())
-    asked = {"batch_size": options.batch_size, "threads": options.threads, "square_queries": options.square_queries}
-    asked |= {"decision_queries": options.decision_queries, "seed": options.seed, "budget": options.budget}
-    known = {"data": exported.data["name"], "threat": {key: threat[key] for key in ("norm", "eps")}}
-    config = {**own, **known, "device": options.device}
-    config |= {key: value for key, value in asked.items() if value is not None}
-    if options.samples is not None:
-        config["latency"] = {**config["latency"], "samples": options.samples}
-    return config
 
 
 def _defaults() -> str:

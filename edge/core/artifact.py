@@ -131,7 +131,14 @@ def read(folder: "Path | str", kinds: Sequence[str] = ()) -> Stage:
         if partial.is_dir():
             raise CompressError(f"{path}: only {partial.name} is there, the stage is unfinished; run its command again")
         raise CompressError(f"{path}: no {MANIFEST} there, so not a stage folder; give one that `compress` made")
-    manifest = _read_manifest(path / MANIFEST)
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+        written = manifest["plan"]["format"]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise CompressError(f"{file}: not readable as a manifest; delete its folder and make the stage again") from None
+    if written != FORMAT:
+        raise CompressError(f"{file}: format {written}, this version reads {FORMAT}; use the version that wrote it")
     stage = Stage(path, manifest)
     remake = f"delete the folder and run: {manifest['made']['command']}"
     for name, entry in {**manifest["payload"], **manifest["records"]}.items():
@@ -147,17 +154,6 @@ def read(folder: "Path | str", kinds: Sequence[str] = ()) -> Stage:
     if kinds and stage.kind not in kinds:
         raise CompressError(f"{path}: is a stage of kind {stage.kind}; needed here: {' or '.join(kinds)}")
     return stage
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text())
-        written = manifest["plan"]["format"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise CompressError(f"{path}: not readable as a manifest; delete its folder and make the stage again") from None
-    if written != FORMAT:
-        raise CompressError(f"{path}: format {written}, this version reads {FORMAT}; use the version that wrote it")
-    return dict(manifest)
 
 
 def _identity(plan: Mapping[str, Any], payload: Mapping[str, Mapping[str, Any]]) -> str:

@@ -177,7 +177,7 @@ def sample_summary(
     inside = samples.times_ns[(samples.times_ns >= interval[0]) & (samples.times_ns <= interval[1])]
     seconds = (interval[1] - interval[0]) / 1e9
     gaps = np.diff(cut.times_ns)
-    bits = _channels_of(cut, "bits").get("gpu")
+    busy, bits = (_channels_of(cut, unit).get("gpu") for unit in ("share", "bits"))
     figures: dict[str, Any] = {
         "n": len(inside),
         "seconds": seconds,
@@ -192,7 +192,7 @@ def sample_summary(
             for unit in LEVELS
         },
         "cores": _cores(cut),
-        "gpu_busy": _mean(cut, "share.gpu"),
+        "gpu_busy": None if busy is None else float(busy.mean()),
         "throttled": {name: float(row.max()) for name, row in _channels_of(cut, "state").items()},
         "events": {name: float(row[-1] - row[0]) for name, row in _channels_of(cut, "events").items()},
         "held_down_by": None if bits is None else nvml.words(int(np.bitwise_or.reduce(bits.astype(np.int64)))),
@@ -211,11 +211,6 @@ def _channels_of(samples: Samples, unit: str) -> "dict[str, np.ndarray]":
     """Channels of a unit without their gaps; a channel of gaps alone is none."""
     rows = {name.partition(".")[2]: row for name, row in samples.values.items() if name.startswith(f"{unit}.")}
     return {name: row[np.isfinite(row)] for name, row in rows.items() if np.isfinite(row).any()}
-
-
-def _mean(samples: Samples, name: str) -> "float | None":
-    row = _channels_of(samples, name.partition(".")[0]).get(name.partition(".")[2])
-    return None if row is None else float(row.mean())
 
 
 def _cores(samples: Samples) -> "dict[str, float] | None":

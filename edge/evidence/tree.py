@@ -5,13 +5,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 LIVE = Path("/")
 COMMANDS = "commands"  # folder of a recorded tree: NAME.txt is what the command NAME printed
 AS_ROOT = "run it as root (sudo), or leave it out"
 OFF = "a sensor of a part that is switched off; read it again under load"
 PATIENCE_S = 5.0
+NUMBERS = re.compile("([0-9]+)")
 
 
 class Tree:
@@ -74,11 +74,11 @@ class Tree:
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, in the order of the numbers in them: hwmon2 before hwmon10."""
         try:
-            found = [str(path.relative_to(self.root)) for path in self.root.glob(pattern)]
+            paths = [str(path.relative_to(self.root)) for path in self.root.glob(pattern)]
         except OSError as fault:
             self.lacks(pattern, str(fault.strerror), AS_ROOT)
             return []
-        return sorted(found, key=_natural)
+        return sorted(paths, key=lambda path: [int(part) if part.isdigit() else part for part in NUMBERS.split(path)])
 
     def command(
         self, name: str, argv: "list[str]", *, seconds: float = PATIENCE_S, endless: bool = False
@@ -116,7 +116,3 @@ class Tree:
         row = {"what": what, "why": why, "how": how}
         if row not in self.unreadable:
             self.unreadable.append(row)
-
-
-def _natural(path: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path)]

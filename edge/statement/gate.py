@@ -15,7 +15,7 @@ from edge.evidence.warnings import WARNINGS
 from edge.statement import comparison, statement, wording
 from edge.statement.comparison import MARGIN_POINTS, JudgedArtifact
 from edge.statement.gate_formats import FAILED, PASSED, SKIPPED, GateCase
-from edge.statement.statement import ALARMS, Figure, Predicate, Statement, Undecided
+from edge.statement.statement import ALARMS, Predicate, Statement
 
 #: name → what it is; accuracies are judged by the cautious end of their interval
 KNOWN = {
@@ -111,9 +111,13 @@ def judge_requirements(
 def _judge(predicate: Predicate, requirement: Requirement, raised: Sequence[str]) -> Outcome:
     if requirement.name in ACCURACIES:
         return _accuracy(predicate, requirement, raised)
-    if requirement.name == "agreement" and predicate.agreement is None:
-        return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
-    got = _plain(predicate, requirement.name)
+    if requirement.name == "agreement":
+        if predicate.agreement is None:
+            return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
+        got = predicate.agreement.clean.argmax_agreement
+    else:
+        size, latency = predicate.artifact.bytes, predicate.latency
+        got = float(size if requirement.name == "size_bytes" else latency[requirement.name])
     return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, f"{got:g}")
 
 
@@ -126,7 +130,11 @@ def _accuracy(predicate: Predicate, requirement: Requirement, raised: Sequence[s
             missing = "; ".join(f"({part.part}) {part.where}" for part in predicate.protocol if not part.covered)
             why = f"only an upper bound of {figures.worst.value:.4f}, not covered: {missing}"
             return Outcome(requirement, False, None, why)
-        figure, undecided = _undecided(figures.inconclusive, below)
+        # of an inconclusive figure's two bounds the worse one
+        left_open = figures.inconclusive
+        taken, figure = ("stand", left_open.if_all_stand) if below else ("fall", left_open.if_all_fall)
+        budget = f"{left_open.undecided} images undecided when the budget of {left_open.budget_seconds:g} s ended"
+        undecided = f"; inconclusive, {budget}, taken to {taken}"
     low, high = figure.interval
     got, end = (high, "upper") if below else (low, "lower")
     met = _OPERATORS[requirement.op](got, requirement.value)
@@ -134,21 +142,6 @@ def _accuracy(predicate: Predicate, requirement: Requirement, raised: Sequence[s
     if raised:
         return Outcome(requirement, False, got, f"alarm fired: {', '.join(raised)}; {why}{undecided}")
     return Outcome(requirement, met, got, f"{why}{undecided}")
-
-
-def _undecided(left_open: Undecided, below: bool) -> tuple[Figure, str]:
-    """The worse of an inconclusive figure's two bounds, and what to say of it."""
-    end, figure = ("stand", left_open.if_all_stand) if below else ("fall", left_open.if_all_fall)
-    budget = f"{left_open.undecided} images undecided when the budget of {left_open.budget_seconds:g} s ended"
-    return figure, f"; inconclusive, {budget}, taken to {end}"
-
-
-def _plain(predicate: Predicate, name: str) -> float:
-    if name == "size_bytes":
-        return float(predicate.artifact.bytes)
-    if name == "agreement" and predicate.agreement is not None:
-        return predicate.agreement.clean.argmax_agreement
-    return float(predicate.latency[name])
 
 
 # --------------------------------------------------------------------------------------------------- a whole judgement

@@ -3,20 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edge.statement.statement import PREDICATE_TYPE, VERSION, Agreement, Figure, MachineWarning, Predicate, Statement
+from edge.statement.statement import PREDICATE_TYPE, VERSION, Figure, MachineWarning, Predicate, Statement
 
 
 def statement_text(stated: Statement) -> str:
     """The statement for a person at a terminal, in a few lines."""
     p = stated.predicate
     artifact, threat, latency = p.artifact, p.threat, p.latency
+    agreement = "not measured: the attack set does not hold the artifact's twin"
+    if p.agreement is not None:
+        clean, adversarial = p.agreement.clean.argmax_agreement, p.agreement.adversarial.argmax_agreement
+        agreement = f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
     lines = [
         f"{artifact.file} {artifact.sha256[:12]}  {artifact.precision}, {artifact.bytes:,} bytes",
         f"threat      {threat.norm}, eps {threat.eps} ({threat.grid_radius} grey levels), "
         f"{p.data.n} test images of {p.data.name}",
         f"clean       {figure_phrase(p.figures.clean)}",
         f"robust      {_robust(p)}",
-        f"agreement   {_agreement(p.agreement)}",
+        f"agreement   {agreement}",
         f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
         f"({latency['n']} samples)",
         *latency_lines(p),
@@ -43,13 +47,6 @@ def _robust(predicate: Predicate) -> str:
     )
 
 
-def _agreement(agreement: "Agreement | None") -> str:
-    if agreement is None:
-        return "not measured: the attack set does not hold the artifact's twin"
-    clean, adversarial = agreement.clean.argmax_agreement, agreement.adversarial.argmax_agreement
-    return f"{clean:.1%} of clean, {adversarial:.1%} of adversarial predictions equal the twin's"
-
-
 def figure_phrase(figure: Figure) -> str:
     """A figure with its count and interval: `50.0% (100 of 200, 95% interval 43.0% to 57.0%)`."""
     low, high = figure.interval
@@ -68,9 +65,15 @@ def statement_details(stated: Statement) -> str:
     if p.attack_set is not None:
         files |= p.attack_set.files
     width = max(map(len, files))
+    table = [["", "kind", "accuracy", "broken", "alone", "parameters", "where"]]
+    for attack in p.attacks:
+        parameters = ", ".join(f"{key} {_value(value)}" for key, value in attack.parameters.items())
+        counts = [f"{attack.robust_accuracy:.1%}", str(attack.broken), str(attack.alone)]
+        table.append([attack.name, attack.kind, *counts, parameters, attack.where])
+    attacks = _columns(table) if len(table) > 1 else []
     parts = {
         f"statement   version {VERSION}, {PREDICATE_TYPE}": [],
-        "attacks": _attacks(p),
+        "attacks": attacks,
         "protocol": [
             f"({part.part}) {'covered    ' if part.covered else 'NOT covered'} {part.what}: "
             f"{', '.join(part.attacks) or '–'}; {part.where}"
@@ -95,15 +98,6 @@ def statement_details(stated: Statement) -> str:
         if rows or title.startswith("statement"):
             lines += ["", title, *(f"  {row}" for row in rows)]
     return "\n".join(lines)
-
-
-def _attacks(predicate: Predicate) -> list[str]:
-    rows = [["", "kind", "accuracy", "broken", "alone", "parameters", "where"]]
-    for row in predicate.attacks:
-        parameters = ", ".join(f"{key} {_value(value)}" for key, value in row.parameters.items())
-        counts = [f"{row.robust_accuracy:.1%}", str(row.broken), str(row.alone)]
-        rows.append([row.name, row.kind, *counts, parameters, row.where])
-    return _columns(rows) if len(rows) > 1 else []
 
 
 def _value(value: Any) -> str:

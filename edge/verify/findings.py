@@ -2,6 +2,7 @@
 parts of the attack protocol an attack set and this verification cover.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -173,20 +174,14 @@ def lineage_of(stage: Stage) -> list[Ancestor]:
         identity = stage.manifest["plan"]["inputs"].get(role)
         if identity is None:
             continue
-        above = _above(stage, role)
+        above = None
+        if role in stage.manifest["lineage"]:
+            with contextlib.suppress(CompressError):
+                above = artifact.read(stage.input_path(role))
         if above is None or above.identity != identity:
             return [*chain, Ancestor(role, identity)]
         return [*chain, *lineage_of(above)]
     return chain
-
-
-def _above(stage: Stage, role: str) -> "Stage | None":
-    if role not in stage.manifest["lineage"]:
-        return None
-    try:
-        return artifact.read(stage.input_path(role))
-    except CompressError:
-        return None
 
 
 # -------------------------------------------------------------------------------------------------------- the protocol
@@ -241,7 +236,10 @@ def coverage(
         elif part in OF_THE_STUDENT and student is None:
             names, lacking, where = [], ["the attack set was made without a float student"], ""
         else:
-            by_need = [(need, _of(attacks, *need)) for need in needs[part]]
+            by_need = [
+                (need, [attack for attack in attacks if (attack["kind"], attack["source"]) == need])
+                for need in needs[part]
+            ]
             lacking = [_lacking(part, *need, no_twin) for need, entries in by_need if not entries]
             entries = [entry for _, entries in by_need for entry in entries]
             names = [str(entry["name"]) for entry in entries]
@@ -258,10 +256,6 @@ def _not_applicable(part: str, twin: "str | None", student: "str | None", is_flo
     if part in OF_THE_STUDENT and student is None and is_float and twin is not None:
         return "the artifact is a float network itself, and no student was given"
     return None
-
-
-def _of(attacks: Sequence[AttackEntry], kind: str, source: "str | None") -> list[AttackEntry]:
-    return [attack for attack in attacks if attack["kind"] == kind and attack["source"] == source]
 
 
 def _lacking(part: str, kind: str, source: "str | None", no_twin: "str | None") -> str:

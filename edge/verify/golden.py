@@ -76,10 +76,14 @@ def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "d
     tolerance = TOLERANCE.get(about["models"][place].get("precision"), COARSE)
     names = [attack["name"] for attack in about["attacks"]]
     different = np.flatnonzero(want.argmax(1) != got.argmax(1))
+    if (want == got).all():
+        verdict = EQUAL
+    elif len(different) > (FEW if of_twin else 0):
+        verdict = DIFFERENT
+    else:
+        verdict = NEAR if gap <= tolerance * scale else FAR
     return {
-        "verdict": _verdict(
-            bool((want == got).all()), len(different) > (FEW if of_twin else 0), gap <= tolerance * scale
-        ),
+        "verdict": verdict,
         "n": len(want),
         "max_abs": gap,
         "scale": scale,
@@ -104,14 +108,6 @@ def golden_line(evidence: Mapping[str, Any]) -> str:
         return head
     of = "what its twin gives, nothing executed it then" if evidence["expected_from"] == "twin" else "what it gave then"
     return f"{head} of {of}, by up to {evidence['max_abs']:.3g} of {evidence['scale']:.3g}"
-
-
-def _verdict(equal: bool, different: bool, near: bool) -> str:
-    if equal:
-        return EQUAL
-    if different:
-        return DIFFERENT
-    return NEAR if near else FAR
 
 
 def _row(

@@ -125,7 +125,9 @@ def run(
                 verdicts=BoundFile(VERDICTS, artifact.file_sha256(path)),
             )
         )
-        _write(work, stated, timed.samples)
+        artifact.write_atomic(work.add_record(STATEMENT), stated.text())
+        with open(work.add_record(LATENCY), "wb") as file:
+            np.savez(file, **timed.samples)
         evidence = _evidence(attacks, verdicts, table)
         add_record(VerifiedWork(work, stated, timed.samples["samples_ns"], evidence))
         work.metrics = metrics(stated.predicate)
@@ -222,12 +224,6 @@ def _table(attacks: AttackSet, verdicts: Verdicts, names: "list[str]") -> dict[s
         "adversarial": np.array([attack.adversarial for attack in free], np.uint8).reshape(len(free), *shape),
         "queries": np.array([attack.queries for attack in free], np.int64).reshape(len(free), shape[0]),
     }
-
-
-def _write(work: Work, stated: Statement, samples: Mapping[str, Any]) -> None:
-    artifact.write_atomic(work.add_record(STATEMENT), stated.text())
-    with open(work.add_record(LATENCY), "wb") as file:
-        np.savez(file, **samples)
 
 
 def _evidence(attacks: AttackSet, verdicts: Verdicts, table: Mapping[str, Any]) -> dict[str, Any]:
