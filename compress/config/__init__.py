@@ -4,8 +4,8 @@ One YAML file describes a whole run (`Run`). Its sections are the stages; `data`
 stage on its own is configured by `TeacherConfig`, `StudentConfig`, …: the shared part and its section in one model.
 """
 
-from compress.config.deployment import Analyze, Attack, Batch, Engine, Evaluate, Export, Latency, Verify
-from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
+from compress.config.deployment import Engine, Latency
+from compress.config.networks import Imported, Quantize, Teacher
 from compress.config.reading import load_run, merged, parse, read_yaml
 from compress.config.run import (
     AnalyzeConfig,
@@ -21,21 +21,15 @@ from compress.config.run import (
     VerifyConfig,
 )
 from compress.config.training import TrainAttack, Training
-from compress.config.values import Common, Threat
+from compress.config.values import Common
 
 __all__ = [
-    "Analyze",
     "AnalyzeConfig",
-    "Attack",
     "AttackConfig",
-    "Batch",
     "BenchConfig",
-    "CleanTeacher",
     "Common",
     "Engine",
-    "Evaluate",
     "EvaluateConfig",
-    "Export",
     "ExportConfig",
     "ImportConfig",
     "Imported",
@@ -43,14 +37,11 @@ __all__ = [
     "Quantize",
     "QuantizeConfig",
     "Run",
-    "Student",
     "StudentConfig",
     "Teacher",
     "TeacherConfig",
-    "Threat",
     "TrainAttack",
     "Training",
-    "Verify",
     "VerifyConfig",
     "load_run",
     "merged",

@@ -65,10 +65,6 @@ def seconds(value: "str | None") -> "float | None":
     return float(span[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[span[2]]
 
 
-def _dialect(name: str) -> str:
-    return errors.known_name("runtime", name, targets.dialects())
-
-
 def _time(value: str) -> str:
     seconds(value)
     return value
@@ -113,14 +109,7 @@ Model = Annotated[
 Method = Annotated[
     str | list[str],
     BeforeValidator(_method),
-    names.SchemaOnDemand(
-        lambda: {
-            "anyOf": [
-                _enum(names.method_names()),
-                {"type": "array", "items": _enum(names.method_names()), "minItems": 1},
-            ]
-        }
-    ),
+    names.SchemaOnDemand(lambda: {"anyOf": [_enum(names.method_names()), _several(names.method_names())]}),
 ]
 TeacherMethod = Annotated[
     str,
@@ -128,7 +117,7 @@ TeacherMethod = Annotated[
     names.SchemaOnDemand(lambda: _enum(registry.teacher_methods())),
 ]
 Target = Annotated[str, AfterValidator(_written(targets.get)), names.SchemaOnDemand(lambda: _enum(targets.names()))]
-Dialect = Annotated[str, AfterValidator(_written(_dialect)), names.SchemaOnDemand(lambda: _enum(targets.dialects()))]
+Dialect = Annotated[str, one_of("runtime", targets.dialects), names.SchemaOnDemand(lambda: _enum(targets.dialects()))]
 Device = Annotated[str, one_of("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_time)]

@@ -112,7 +112,13 @@ def _store(dataset: Dataset, source: Path) -> None:
         with _beside(entry) as fresh:
             fresh.mkdir(parents=True)
             _write(dataset, fresh)
-            _replace(fresh, entry, dataset.name)
+            try:
+                fresh.rename(entry)
+            except OSError:  # there is one: damaged, or the complete one of another process, which stays
+                if _open(entry, dataset.name) is None:
+                    with _beside(entry) as damaged:
+                        entry.rename(damaged)
+                        fresh.rename(entry)
     with _beside(source) as fresh:
         fresh.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(entry.name)
@@ -130,18 +136,6 @@ def _write(dataset: Dataset, entry: Path) -> None:
         sizes[f"{name}.npy"] = (entry / f"{name}.npy").stat().st_size
     meta = {"fingerprint": dataset.fingerprint, "classes": dataset.classes, "bytes": sizes}
     artifact.write_atomic(entry / META, json.dumps(meta, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(fresh: Path, entry: Path, kind: str) -> None:
-    """Put `fresh` in its place: over a damaged entry, but not over the complete one of another process."""
-    try:
-        fresh.rename(entry)
-    except OSError:
-        if _open(entry, kind) is not None:
-            return
-        with _beside(entry) as damaged:
-            entry.rename(damaged)
-            fresh.rename(entry)
 
 
 @contextlib.contextmanager

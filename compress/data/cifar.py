@@ -63,16 +63,6 @@ CIFAR100 = Release(
 )
 
 
-def cifar10(path: "str | None") -> Dataset:
-    """CIFAR-10 at a path, or the official archive."""
-    return cifar(CIFAR10, path)
-
-
-def cifar100(path: "str | None") -> Dataset:
-    """CIFAR-100, likewise."""
-    return cifar(CIFAR100, path)
-
-
 def cifar(release: Release, path: "str | None") -> Dataset:
     """The dataset in that folder or archive, or in the official one, downloaded into the cache."""
     root = existing_path(release.kind, path) if path else fetch_archive(release.kind, release.url, release.sha256)
@@ -84,6 +74,16 @@ def cifar(release: Release, path: "str | None") -> Dataset:
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
     return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where))
+
+
+def cifar10(path: "str | None") -> Dataset:
+    """CIFAR-10 at a path, or the official archive."""
+    return cifar(CIFAR10, path)
+
+
+def cifar100(path: "str | None") -> Dataset:
+    """CIFAR-100, likewise."""
+    return cifar(CIFAR100, path)
 
 
 def _read(release: Release, root: Path, where: str) -> Dataset:
@@ -102,9 +102,12 @@ def _read(release: Release, root: Path, where: str) -> Dataset:
     labels = np.concatenate([labels for _, labels in batches])
     cut = len(labels) - len(batches[-1][1])
     official = {"train": np.arange(cut), "test": np.arange(cut, len(labels))}
-    return assemble_dataset(
-        release.kind, where, images, labels, official, _classes(objects[release.meta], release, where)
-    )
+    meta = objects[release.meta]
+    names = meta.get(release.names_key) if isinstance(meta, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+        raise CompressError(f"{where}: {release.meta} has no {release.names_key.decode()}; use the official file")
+    classes = [name.decode("ascii", "replace") for name in names]
+    return assemble_dataset(release.kind, where, images, labels, official, classes)
 
 
 def _all_there(release: Release, present: "list[str]", where: str) -> None:
@@ -129,13 +132,6 @@ def _batch(batch: Any, release: Release, where: str) -> tuple[np.ndarray, np.nda
             f"use the official file"
         )
     return pixels, np.array(labels, dtype=np.int64)
-
-
-def _classes(meta: Any, release: Release, where: str) -> list[str]:
-    names = meta.get(release.names_key) if isinstance(meta, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
-        raise CompressError(f"{where}: {release.meta} has no {release.names_key.decode()}; use the official file")
-    return [name.decode("ascii", "replace") for name in names]
 
 
 def loads_data_only(content: bytes, where: str) -> Any:

@@ -60,7 +60,13 @@ def existing_path(kind: str, path: str) -> Path:
 
 def file_names(path: Path) -> list[str]:
     """The names of all files in `path`, with `/` between their parts, sorted."""
-    return sorted(_folder_names(path) if path.is_dir() else _archive_names(path))
+    if not path.is_dir():
+        return sorted(_archive_names(path))
+    names = []
+    for folder, _, files in os.walk(path, followlinks=True):
+        inside = folder[len(str(path)) :].lstrip("/")
+        names += [f"{inside}/{file}" if inside else file for file in files]
+    return sorted(names)
 
 
 def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -86,13 +92,6 @@ def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, by
                 if member.name in wanted:
                     file = stream.extractfile(member)
                     yield member.name, file.read() if file else b""
-
-
-def _folder_names(path: Path) -> Iterator[str]:
-    for folder, _, files in os.walk(path, followlinks=True):
-        inside = folder[len(str(path)) :].lstrip("/")
-        for file in files:
-            yield f"{inside}/{file}" if inside else file
 
 
 def _archive_names(path: Path) -> list[str]:

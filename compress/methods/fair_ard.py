@@ -69,9 +69,8 @@ class FairClasses(Addition):
         counts = self.state.seen("counts")
         if counts is None:
             return None
-        kappa = torch.where(
-            counts[1] > 0, counts[0] / counts[1].clamp(min=1), 1.0
-        )  # nothing is known of an absent class
+        # nothing is known of an absent class
+        kappa = torch.where(counts[1] > 0, counts[0] / counts[1].clamp(min=1), 1.0)
         return class_weights(kappa, self.options.beta)
 
 

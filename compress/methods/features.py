@@ -3,7 +3,7 @@
 A module of torch, which methods import when they prepare themselves.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -80,16 +80,6 @@ def pooled(features: Features, which: str) -> list[Tensor]:
 ENOUGH = 5000
 
 
-def enough(clean: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Batches until they hold `ENOUGH` images."""
-    seen = 0
-    for x in clean:
-        yield x
-        seen += len(x)
-        if seen >= ENOUGH:
-            return
-
-
 def evaluated(network: Classifier, x: Tensor) -> Features:
     """What a network says of images (B,C,H,W) before training: in evaluation mode, so that no statistic moves."""
     modes = [(module, module.training) for module in network.modules()]  # a wrapper's need not be its network's
@@ -115,13 +105,26 @@ class Projections(nn.Module):
         super().__init__()
         self.which = which
         of_student = pooled(evaluated(student, next(iter(clean))[:2]), which)
-        batches = [pooled(evaluated(teacher, x), which) for x in enough(clean)]
+        batches: list[list[Tensor]] = []
+        for x in clean:
+            batches.append(pooled(evaluated(teacher, x), which))
+            if sum(len(features[0]) for features in batches) >= ENOUGH:
+                break
         of_teacher = [torch.cat(level) for level in zip(*batches, strict=True)]
         self.levels = min(len(of_student), len(of_teacher))
         self.maps = nn.ModuleList()
         for level, (s, t) in enumerate(zip(of_student[-self.levels :], of_teacher[-self.levels :], strict=True)):
             width, teacher_width = s.shape[1], t.shape[1]
-            _refuse_widths(kind, width, teacher_width)
+            if kind == "identity" and width != teacher_width:
+                raise CompressError(
+                    f"options.projection: identity needs equal widths, the student has {width} features and the "
+                    f"teacher {teacher_width}; use principal or learned"
+                )
+            if kind == "principal" and width > teacher_width:
+                raise CompressError(
+                    f"options.projection: principal needs a teacher at least as wide, the student has {width} features "
+                    f"and the teacher {teacher_width}; use learned"
+                )
             learned = nn.Linear(width, teacher_width, bias=False).to(t.device)
             nn.init.orthogonal_(learned.weight)
             self.maps.append(learned if kind == "learned" else nn.Identity())
@@ -140,16 +143,3 @@ class Projections(nn.Module):
     def raw(self, features: Features) -> list[Tensor]:
         """The features of each level as they are, (B,D)."""
         return pooled(features, self.which)[-self.levels :]
-
-
-def _refuse_widths(kind: str, width: int, teacher_width: int) -> None:
-    if kind == "identity" and width != teacher_width:
-        raise CompressError(
-            f"options.projection: identity needs equal widths, the student has {width} features and the teacher "
-            f"{teacher_width}; use principal or learned"
-        )
-    if kind == "principal" and width > teacher_width:
-        raise CompressError(
-            f"options.projection: principal needs a teacher at least as wide, the student has {width} features and "
-            f"the teacher {teacher_width}; use learned"
-        )

@@ -92,14 +92,12 @@ class GuidedContrast(Addition):
 
     def _contrast(self, anchor: Tensor, z: Tensor, views: Views) -> Tensor:
         """ℓ of one view, (B,)."""
-        if self.bank is None:
-            return self._batch(anchor, z, views.y)
-        from compress.numerics.seeds import generator
+        y = views.y
+        if self.bank is not None:
+            from compress.numerics.seeds import generator
 
-        draw = generator(*views.batch.key, "negatives")  # the same for both views
-        return self.bank.contrast(anchor, z, views.y, _index(views), draw)
-
-    def _batch(self, anchor: Tensor, z: Tensor, y: Tensor) -> Tensor:
+            draw = generator(*views.batch.key, "negatives")  # the same for both views
+            return self.bank.contrast(anchor, z, y, _index(views), draw)
         scores = anchor @ z.T / self.options.temperature
         if self.options.mask_same_class:
             others = ~torch.eye(len(y), dtype=torch.bool, device=y.device)

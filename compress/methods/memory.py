@@ -63,7 +63,15 @@ class Bank(nn.Module):
         """`like` has the device and the type that the memory gets."""
         super().__init__()
         self.options, self.images = options, images
-        _refuse_size(images, options.width, like)
+        needed = images * options.width * like.element_size()
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if like.is_cuda:
+            free = torch.cuda.mem_get_info(like.device)[0]
+        if needed > free:
+            raise CompressError(
+                f"options.negatives: bank needs {needed / 2**30:,.1f} GiB for {images:,} images × {options.width} "
+                f"dimensions, {free / 2**30:,.1f} GiB are free; give a smaller width, or negatives: batch"
+            )
         start = torch.randn(images, options.width, generator=generator("bank"))
         self.register_buffer("rows", functional.normalize(start, dim=1).to(like))
         self.register_buffer("labels", torch.full((images,), -1, device=like.device))
@@ -109,17 +117,3 @@ class Bank(nn.Module):
             return z
         self._z = self.images * h.mean()
         return self._z
-
-
-def _refuse_size(images: int, width: int, like: Tensor) -> None:
-    needed = images * width * like.element_size()
-    free = (
-        torch.cuda.mem_get_info(like.device)[0]
-        if like.is_cuda
-        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    )
-    if needed > free:
-        raise CompressError(
-            f"options.negatives: bank needs {needed / 2**30:,.1f} GiB for {images:,} images × {width} dimensions, "
-            f"{free / 2**30:,.1f} GiB are free; give a smaller width, or negatives: batch"
-        )

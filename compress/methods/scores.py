@@ -16,11 +16,6 @@ def divergences(teacher: Tensor, student: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - student.log_softmax(1))).sum(1)
 
 
-def kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """The mean of `divergences` over the batch, ()."""
-    return divergences(teacher, student).mean()
-
-
 def tempered(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """t² KL(softmax teacher / t ‖ softmax student / t) of each image, (B,), nats (Hinton et al. 2015, §2.1).
 

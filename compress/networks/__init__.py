@@ -83,7 +83,7 @@ FAMILIES = (
     ),
     Network(
         "wideresnet",
-        "compress.networks.wideresnet:wide_resnet",
+        "compress.networks.wideresnet:WideResNet",
         {
             "wrn-10-4": "WideResNet, depth 10, width 4 (1.2 M)",
             "wrn-16-2": "WideResNet, depth 16, width 2 (692 k)",

@@ -41,18 +41,16 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(x)
         normalised, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
         if self.training and self.running_mean is not None:
-            self._note(mean, variance * (count / (count - 1).clamp(min=1)))
+            # as torch keeps them: the unbiased variance, a plain mean where momentum is None
+            assert self.running_var is not None and self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(mean.dtype)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            with torch.no_grad():
+                for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                    running.lerp_(value.to(running.dtype), weight)
         normal: Tensor = normalised
         return normal
-
-    def _note(self, mean: Tensor, variance: Tensor) -> None:
-        """The running statistics, as torch keeps them: the unbiased variance, a plain mean where momentum is None."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(mean.dtype)
-        with torch.no_grad():
-            for running, value in ((self.running_mean, mean), (self.running_var, variance)):
-                running.lerp_(value.to(running.dtype), weight)
 
 
 class SynchronisedBatchNorm1d(_Synchronised, nn.BatchNorm1d):

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,15 +38,11 @@ class Foreign(Classifier):
 
     def forward_features(self, x: Tensor) -> Features:
         seen: list[Tensor] = []
-        handles = []
-        if self.head is not None:
-            head = self.net.get_submodule(self.head)
-            handles.append(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
-        try:
+        with contextlib.ExitStack() as hooks:
+            if self.head is not None:
+                head = self.net.get_submodule(self.head)
+                hooks.enter_context(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
             logits = self.net(self.preprocess(x))
-        finally:
-            for handle in handles:
-                handle.remove()
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = type(logits).__name__ if not isinstance(logits, Tensor) else f"a tensor {tuple(logits.shape)}"
             raise CompressError(f"{self.name}: its forward gives {got}; logits (N, classes) are needed, wrap it")
@@ -113,7 +109,9 @@ def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Class
 
 def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
     dataset, _, name = rest.partition("/")
-    with _quiet():
+    # constructors print, and their packages warn; stdout belongs to results
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         _package("robustbench", 'pip install "robust-compress[robustbench]"')
         zoo = importlib.import_module("robustbench.model_zoo").model_dicts
         enums = importlib.import_module("robustbench.model_zoo.enums")
@@ -121,20 +119,16 @@ def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
         if name not in known:
             raise CompressError(f"robustbench:{rest}: the installed robustbench has no such model; upgrade it")
         try:
-            net = _xcit(name, dataset) or known[name]["model"]()
+            # some entries are timm models that robustbench registers; their own constructor would download weights
+            timm, registered = importlib.import_module("timm"), f"{name.lower().replace('-', '_')}_{dataset}_linf"
+            ours = timm.is_model(registered)
+            net = timm.create_model(registered, pretrained=False) if ours else known[name]["model"]()
         except (AssertionError, RuntimeError, AttributeError, TypeError) as fault:
             raise CompressError(
                 f"robustbench:{rest}: its constructor fails here ({_first(fault)}); import it where that works, "
                 f"export it to ONNX and give the .onnx file"
             ) from None
     return Foreign(net, name, classes, probabilities=name in PROBABILITIES)
-
-
-def _xcit(name: str, dataset: str) -> "nn.Module | None":
-    """Some entries are timm models that robustbench registers; their own constructor would download weights."""
-    timm = importlib.import_module("timm")
-    registered = f"{name.lower().replace('-', '_')}_{dataset}_linf"
-    return timm.create_model(registered, pretrained=False) if timm.is_model(registered) else None
 
 
 def _factory(rest: str, channels: int, classes: int) -> Classifier:
@@ -163,22 +157,19 @@ def call_factory(text: str) -> nn.Module:
 
 
 def _package(name: str, install: str) -> Any:
-    try:
-        return _imported(name)
-    except ImportError as fault:
-        raise CompressError(f"{name} cannot be imported ({_first(fault)}); {install}") from None
-
-
-def _imported(name: str) -> Any:
     """The package; beside a torch that torchvision was not built for, with the operators' signatures registered.
 
     torchvision's compiled part does not load there, and its Python part asks torch about these operators on import.
     Network definitions use none of them.
     """
-    _alias_autoattack()
+    if "autoattack" not in sys.modules:  # as robustbench imports it; the maintained package is called pyautoattack
+        with contextlib.suppress(ImportError):
+            sys.modules["autoattack"] = importlib.import_module("pyautoattack")
     while True:
         try:
             return importlib.import_module(name)
+        except ImportError as fault:
+            raise CompressError(f"{name} cannot be imported ({_first(fault)}); {install}") from None
         except RuntimeError as fault:
             missing = re.search(r"operator torchvision::(\w+) does not exist", str(fault))
             if missing is None or missing[1] in _REGISTERED:
@@ -191,21 +182,6 @@ def _imported(name: str) -> Any:
 
 
 _REGISTERED: dict[str, torch.library.Library] = {}
-
-
-def _alias_autoattack() -> None:
-    """robustbench imports `autoattack`; the maintained package is called pyautoattack."""
-    if "autoattack" not in sys.modules:
-        with contextlib.suppress(ImportError):
-            sys.modules["autoattack"] = importlib.import_module("pyautoattack")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Constructors print, and their packages warn; stdout belongs to results."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _first(fault: BaseException) -> str:

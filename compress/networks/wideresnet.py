@@ -4,7 +4,7 @@ One class for the variants that published robust models use: an unused first gro
 activations, TensorFlow's padding, a cosine head, and stages of unequal depth and width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,10 +73,14 @@ class CosineHead(nn.Linear):
 class WideResNet(Classifier):
     """Three groups at full, half and quarter resolution, behind one 3×3 convolution to 16 channels."""
 
-    def __init__(
-        self, blocks: Sequence[int], widths: Sequence[int], *, channels: int, classes: int, flags: "frozenset[str]"
-    ) -> None:
+    def __init__(self, name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> None:
+        """`name` is `wrn-DEPTH-WIDTH`, or one of `UNEQUAL`."""
         super().__init__()
+        if name in UNEQUAL:
+            blocks, widths = UNEQUAL[name]
+        else:
+            depth, width = (int(number) for number in name.split("-")[1:])
+            blocks, widths = ((depth - 4) // 6,) * 3, (16 * width, 32 * width, 64 * width)
         act, same = activation(flags), "same" in flags
         self.preprocess = preprocessing(flags, channels)
         self.conv1 = conv3x3(channels, 16, 1)
@@ -96,13 +100,3 @@ class WideResNet(Classifier):
         stage3 = self.relu(self.bn1(self.block3(stage2)))
         pooled = stage3.mean((2, 3))
         return Features(self.fc(pooled), pooled, (stage1, stage2, stage3))
-
-
-def wide_resnet(name: str, *, channels: int, classes: int, flags: "frozenset[str]") -> WideResNet:
-    """`wrn-DEPTH-WIDTH`, or a name of `UNEQUAL`."""
-    if name in UNEQUAL:
-        blocks, widths = UNEQUAL[name]
-    else:
-        depth, width = (int(number) for number in name.split("-")[1:])
-        blocks, widths = ((depth - 4) // 6,) * 3, (16 * width, 32 * width, 64 * width)
-    return WideResNet(blocks, widths, channels=channels, classes=classes, flags=flags)

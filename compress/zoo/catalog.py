@@ -70,15 +70,11 @@ def entries() -> tuple[CatalogEntry, ...]:
     with open(TABLE, newline="") as file:
         return tuple(
             CatalogEntry(
-                row["dataset"],
-                row["name"],
-                row["model"],
-                row["normalization"],
-                float(row["clean"]),
-                float(row["autoattack"]),
-                int(row["parameters"] or 0),
-                row["architecture"],
-                tuple(row["drive"].split()),
+                **{name: row[name] for name in ("dataset", "name", "model", "normalization", "architecture")},
+                clean=float(row["clean"]),
+                autoattack=float(row["autoattack"]),
+                parameters=int(row["parameters"] or 0),
+                drive=tuple(row["drive"].split()),
             )
             for row in csv.DictReader(file)
         )

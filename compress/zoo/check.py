@@ -43,54 +43,38 @@ def measure_teacher(model: Classifier, split: Split, check: TeacherCheck) -> dic
     """{"n", "clean", "robust", "attack", "steps", "eps", "interval"}; the interval is of `robust`, 95 %, exact."""
     n = len(split.labels)
     clean = accuracy(model, split, check.batch_size)
-    if isinstance(model, OnnxClassifier):
-        robust, how = _square(model, split, check), ("square", check.queries)
-    elif check.attack == "ensemble":
-        robust, how = _ensemble(model, split, check), ("ensemble", 0)
+    images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
+    eps, seed, size = check.radius, check.seed, check.batch_size
+    if isinstance(model, OnnxClassifier):  # no gradients: random search on the 8-bit grid, which gives an upper bound
+        attacked = square(
+            lambda x: _logits(model, torch.from_numpy(x)),
+            images,
+            labels,
+            eps=eps,
+            queries=check.queries,
+            seed=seed,
+            batch_size=size,
+        )
+        robust, how = float((~attacked.broken).mean()), ("square", check.queries)
+    elif check.attack == "ensemble":  # the worst case over it
+        plan = presets.attack_plan("standard", _logits(model, split.images[:1]).shape[1])
+        result = ensemble.evaluate(
+            model, images, labels, plan, eps=eps, seed=seed, batch_size=size, device=split.images.device
+        )
+        robust, how = result.total.bounds[0], ("ensemble", 0)
     else:
-        robust = robust_accuracy(model, split, check.batch_size, eps=check.radius, steps=check.steps, seed=check.seed)
+        robust = robust_accuracy(model, split, size, eps=eps, steps=check.steps, seed=seed)
         how = ("pgd", check.steps)
     low, high = clopper_pearson(round(robust * n), n)
     measured = {"n": n, "clean": clean, "robust": robust, "attack": how[0], "steps": how[1], "eps": check.eps}
     return {**measured, "interval": [low, high]}
 
 
-def _ensemble(model: Classifier, split: Split, check: TeacherCheck) -> float:
-    """The worst case over the standard ensemble."""
+def _logits(model: Classifier, images: Tensor) -> np.ndarray:
+    """Of uint8 images (N,C,H,W), (N,K), without gradients."""
     with torch.no_grad():
-        classes = model(split.images[:1].float() / 255).shape[1]
-    result = ensemble.evaluate(
-        model,
-        split.images.cpu().numpy(),
-        split.labels.cpu().numpy(),
-        presets.attack_plan("standard", classes),
-        eps=check.radius,
-        seed=check.seed,
-        batch_size=check.batch_size,
-        device=split.images.device,
-    )
-    return result.total.bounds[0]
-
-
-def _square(model: Classifier, split: Split, check: TeacherCheck) -> float:
-    """Without gradients: random search on the 8-bit grid. An upper bound."""
-
-    def infer(images: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(images).float() / 255
-        with torch.no_grad():
-            return model(x).numpy()
-
-    images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
-    attacked = square(
-        infer,
-        images,
-        labels,
-        eps=check.radius,
-        queries=check.queries,
-        seed=check.seed,
-        batch_size=check.batch_size,
-    )
-    return float((~attacked.broken).mean())
+        logits: np.ndarray = model(images.float() / 255).cpu().numpy()
+    return logits
 
 
 def compare_published(

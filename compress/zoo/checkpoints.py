@@ -43,14 +43,6 @@ def read_checkpoint(path: Path) -> Any:
 
     Nothing in the file is executed. Whatever is not a checkpoint is named for what it is.
     """
-    head = _head(path)
-    _refuse_other_kinds(path, head)
-    if path.suffix == ".safetensors" or (head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27):
-        return _read_safetensors(path)
-    return _read_torch(path, zipped=head.startswith(b"PK"), pickled=head.startswith(b"\x80"))
-
-
-def _head(path: Path) -> bytes:
     if path.is_dir():
         raise CompressError(f"{path}: is a folder; give the checkpoint file inside it")
     try:
@@ -60,7 +52,10 @@ def _head(path: Path) -> bytes:
         raise CompressError(f"{path}: cannot be read ({fault.strerror}); give a checkpoint file") from None
     if not head:
         raise CompressError(f"{path}: is empty (0 bytes); download it again")
-    return head
+    _refuse_other_kinds(path, head)
+    if path.suffix == ".safetensors" or (head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27):
+        return _read_safetensors(path)
+    return _read_torch(path, zipped=head.startswith(b"PK"), pickled=head.startswith(b"\x80"))
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
@@ -73,7 +68,13 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if start.startswith(b"version https://git-lfs"):
         raise CompressError(f"{path}: is a Git LFS pointer, not the file; run: git lfs pull")
     if head[257:262] == b"ustar":
-        raise CompressError(f"{path}: is a tar archive{_members(path)}; unpack it and give the checkpoint inside")
+        try:
+            with tarfile.open(path) as archive:
+                names = [member.name for member in archive if member.isfile()]
+            inside = f" holding {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else ", empty"
+        except tarfile.TarError:
+            inside = ", damaged"
+        raise CompressError(f"{path}: is a tar archive{inside}; unpack it and give the checkpoint inside")
     for magic, kind, tool in (
         (b"\x1f\x8b", "gzip", "gunzip"),
         (b"\xfd7zXZ", "xz", "unxz"),
@@ -83,15 +84,6 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
             raise CompressError(f"{path}: is {kind}-compressed; unpack it ({tool}) and give the checkpoint inside")
     if start.startswith((b"{", b"[")):
         raise CompressError(f"{path}: is text (JSON), not a checkpoint; give the file that holds the weights")
-
-
-def _members(path: Path) -> str:
-    try:
-        with tarfile.open(path) as archive:
-            names = [member.name for member in archive if member.isfile()]
-    except tarfile.TarError:
-        return ", damaged"
-    return f" holding {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else ", empty"
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -114,7 +106,14 @@ def _read_torch(path: Path, *, zipped: bool, pickled: bool) -> Any:
         message = str(fault)
         damage = re.search(r"invalid load key.*|Unsupported operand.*", message)
         if isinstance(fault, pickle.UnpicklingError) and (damage is None or pickled):
-            raise CompressError(_needs_code(path, message)) from None
+            name = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message) or re.search(
+                r"Unsupported (?:global|class)\W+([\w.]+)", message
+            )
+            code = f"code ({name[1]})" if name else "code"
+            raise CompressError(
+                f"{path}: its pickle needs {code} and is not executed; where you trust it, save the weights alone: "
+                f"torch.save(torch.load(FILE, weights_only=False).state_dict(), OUT)"
+            ) from None
         damage = damage or re.search(r".+", message)
         what = damage[0][:120] if damage else type(fault).__name__
         raise CompressError(f"{path}: is no readable checkpoint ({what}); download it again") from None
@@ -150,17 +149,6 @@ def _harmless() -> Iterator[Any]:
             yield function, f"{module}.{function.__name__}"
 
 
-def _needs_code(path: Path, fault: str) -> str:
-    name = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", fault) or re.search(
-        r"Unsupported (?:global|class)\W+([\w.]+)", fault
-    )
-    what = f"code ({name[1]})" if name else "code"
-    return (
-        f"{path}: its pickle needs {what} and is not executed; where you trust it, save the weights alone: "
-        f"torch.save(torch.load(FILE, weights_only=False).state_dict(), OUT)"
-    )
-
-
 @dataclass(frozen=True)
 class ForeignWeights:
     """Weights by their own names, and the constants of input normalisation if the file has them, (C,) each."""
@@ -173,19 +161,26 @@ class ForeignWeights:
 def extract_weights(content: Any, path: Path, key: "str | None" = None) -> ForeignWeights:
     """The weights in a checkpoint: the only mapping of tensors in it, or the one named `key` (dotted when nested)."""
     sets = dict(_mappings(content))
+    listed = ", ".join(sets) or "none"
     if key is not None:
         if key not in sets:
-            raise CompressError(f"{path}: no weights under {key!r} (there are: {_listed(sets)}); give another --key")
+            raise CompressError(f"{path}: no weights under {key!r} (there are: {listed}); give another --key")
         chosen = sets[key]
     elif not sets:
         kind = type(content).__name__
         raise CompressError(f"{path}: holds no weights (a {kind}); give a state_dict, or a mapping that contains one")
     elif len(sets) > 1:
-        raise CompressError(f"{path}: holds several sets of weights ({_listed(sets)}); choose one with --key NAME")
+        raise CompressError(f"{path}: holds several sets of weights ({listed}); choose one with --key NAME")
     else:
         (chosen,) = sets.values()
     state = plain_weights(chosen)
-    _finite(state.weights, path)
+    for name, value in state.weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise CompressError(
+                f"{path}: {bad} of {value.numel()} values of {name} are NaN or infinite; training diverged or the file "
+                f"is damaged, take another checkpoint"
+            )
     return state
 
 
@@ -202,44 +197,23 @@ def _mappings(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Tenso
             yield from _mappings(value, f"{at}.{name}" if at else str(name))
 
 
-def _listed(sets: Mapping[str, Any]) -> str:
-    return ", ".join(sets) or "none"
-
-
 def plain_weights(tensors: Mapping[str, Tensor]) -> ForeignWeights:
     """One mapping of tensors without counters and prefixes, the constants of input normalisation set apart."""
     weights = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in COUNTERS}
-    constants = {name: value for name, value in weights.items() if _is_constant(name, value)}
+    # mean or deviation by channel: a handful of numbers, unlike a layer's own `mean`
+    constants = {name: v for name, v in weights.items() if _CONSTANT.match(name) and 1 <= v.numel() <= 4}
     weights = _stripped({name: value for name, value in weights.items() if name not in constants})
     by_role = {name.rpartition(".")[2]: value.flatten() for name, value in constants.items()}
     return ForeignWeights(weights, by_role.get("mu", by_role.get("mean")), by_role.get("sigma", by_role.get("std")))
 
 
-def _is_constant(name: str, value: Tensor) -> bool:
-    """Mean or deviation by channel: a handful of numbers, unlike a layer's own `mean`."""
-    return _CONSTANT.match(name) is not None and 1 <= value.numel() <= 4
-
-
 def _stripped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     while weights:
-        prefix = next((p for p in (*PREFIXES, _number(weights)) if p and all(k.startswith(p) for k in weights)), None)
+        first = next(iter(weights)).partition(".")[0]
+        # `1.`: a Sequential of input normalisation and network
+        known = (*PREFIXES, f"{first}.") if first.isdigit() else PREFIXES
+        prefix = next((prefix for prefix in known if all(name.startswith(prefix) for name in weights)), None)
         if prefix is None:
             break
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
-
-
-def _number(weights: Mapping[str, Tensor]) -> str:
-    """`1.` where all keys begin so: a Sequential of input normalisation and network."""
-    first = next(iter(weights)).partition(".")[0]
-    return f"{first}." if first.isdigit() else ""
-
-
-def _finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            raise CompressError(
-                f"{path}: {bad} of {value.numel()} values of {name} are NaN or infinite; training diverged or the file "
-                f"is damaged, take another checkpoint"
-            )

@@ -5,9 +5,8 @@ shape compared. What weights cannot show (the activation, where a shortcut begin
 named and the user decides.
 """
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +40,18 @@ class DetectedNetwork:
 def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
     """The one network that fits the weights; `arch` decides where several do, or says what to try."""
     if arch is not None:
-        return _given(state, path, arch)
+        network = fit_architecture(state, path, arch)
+        if len(network.ignored) > 0.1 * len(network.weights):
+            raise CompressError(
+                f"{path}: {arch} has no place for {len(network.ignored)} of the file's tensors "
+                f"({first_few(network.ignored)}); give another --arch"
+            )
+        return network
     networks = {network.model: network for network in _candidates(state)}
     if not networks:
         raise CompressError(
-            f"{path}: its {len(state.weights)} tensors ({_few(list(state.weights))}) fit no architecture known here; "
-            f"name one with --arch, or give a factory module:function as the source and this file as --weights"
+            f"{path}: its {len(state.weights)} tensors ({first_few(list(state.weights))}) fit no architecture known "
+            f"here; name one with --arch, or give a factory module:function as the source and this file as --weights"
         )
     if len(networks) > 1:
         raise CompressError(
@@ -64,16 +69,6 @@ def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedN
             return network
         faults.append(fault)
     raise CompressError(f"{path}: does not fit {model}: {min(faults, key=len)}; another --arch, or another file?")
-
-
-def _given(state: ForeignWeights, path: Path, arch: str) -> DetectedNetwork:
-    network = fit_architecture(state, path, arch)
-    if len(network.ignored) > 0.1 * len(network.weights):
-        raise CompressError(
-            f"{path}: {arch} has no place for {len(network.ignored)} of the file's tensors ({_few(network.ignored)}); "
-            f"give another --arch"
-        )
-    return network
 
 
 def _candidates(state: ForeignWeights) -> Iterator[DetectedNetwork]:
@@ -112,7 +107,15 @@ def _guesses(layout: Layout, weights: Mapping[str, Tensor], normalized: bool) ->
 def _base(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
     """Family, depth and width, read off the keys."""
     if "WideResNet" in layout.name:
-        return _wide(weights)
+        blocks = tuple(_count(weights, f"block{i}.layer") for i in (1, 2, 3))
+        firsts = [weights.get(f"block{i}.layer.0.conv1.weight") for i in (1, 2, 3)]
+        widths = tuple(int(first.shape[0]) for first in firsts if first is not None)
+        for name, known in UNEQUAL.items():
+            if (blocks, widths) == known:
+                return name
+        width = widths[0] // 16 if widths else 0
+        equal = len(set(blocks)) == 1 and widths == (16 * width, 32 * width, 64 * width)
+        return f"wrn-{6 * blocks[0] + 4}-{width}" if equal else None
     if layout.name == "MobileNet-V2":
         last = weights.get("conv2.weight")
         if last is None:
@@ -123,23 +126,6 @@ def _base(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
         return "mobilenetv3-large" if "features.16.0.weight" in weights else "mobilenetv3-small"
     if layout.name == "plain convolutions":
         return "cnn"
-    return _residual(layout, weights)
-
-
-def _wide(weights: Mapping[str, Tensor]) -> "str | None":
-    blocks = tuple(_count(weights, f"block{i}.layer") for i in (1, 2, 3))
-    firsts = [weights.get(f"block{i}.layer.0.conv1.weight") for i in (1, 2, 3)]
-    widths = tuple(int(first.shape[0]) for first in firsts if first is not None)
-    for name, known in UNEQUAL.items():
-        if (blocks, widths) == known:
-            return name
-    width = widths[0] // 16 if widths else 0
-    if len(set(blocks)) == 1 and widths == (16 * width, 32 * width, 64 * width):
-        return f"wrn-{6 * blocks[0] + 4}-{width}"
-    return None
-
-
-def _residual(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
     depths = tuple(_count(weights, f"layer{i}") for i in (1, 2, 3, 4))
     pre_activated = "bn1.weight" not in weights
     if ("PreAct" in layout.name) != pre_activated:
@@ -175,10 +161,10 @@ def _matched(
         return None, f"{name} has shape {tuple(weights[name].shape)}, needed {tuple(wanted[name].shape)}"
     missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
     if missing:
-        return None, f"{len(missing)} tensors missing ({_few(missing)})"
+        return None, f"{len(missing)} tensors missing ({first_few(missing)})"
     ignored = tuple(name for name in weights if name not in wanted)
     if strict and ignored:
-        return None, f"{len(ignored)} tensors left over ({_few(ignored)})"
+        return None, f"{len(ignored)} tensors left over ({first_few(ignored)})"
     chosen = {name: weights[name] for name in wanted if name in weights}
     chosen |= {
         name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(COUNTER) and name not in weights
@@ -188,5 +174,6 @@ def _matched(
     return DetectedNetwork(model, channels, classes, chosen, ignored), ""
 
 
-def _few(names: "list[str] | tuple[str, ...]") -> str:
-    return ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
+def first_few(names: Sequence[str]) -> str:
+    """Three of the names, and whether there are more."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -64,27 +64,21 @@ def _normalized(
     network: detect.DetectedNetwork, state: ForeignWeights, chosen: "str | None", known: str
 ) -> ImportedNetwork:
     """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
-    model, weights = network.model, dict(network.weights)
+    model, weights, notes = network.model, dict(network.weights), []
+    if network.ignored:
+        notes.append(f"left out {len(network.ignored)} tensors of the file: {detect.first_few(network.ignored)}")
     if chosen == "none":
         model = model.replace("+normalize", "")
         weights = {name: value for name, value in weights.items() if name not in detect.CONSTANTS}
-        return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
-    if chosen is None and ("+normalize" not in model or state.mean is not None):
-        return ImportedNetwork(model, network.channels, network.classes, weights, _ignored(network))
-    name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
-    if "+normalize" not in model:
-        model += "+normalize"
-    mean, std = normalization_constants(name, network.channels)
-    weights |= {"preprocess.mean": mean, "preprocess.std": std}
-    assumed = "" if chosen or known else f"normalised by the {name} constants, as the code it is from does"
-    return ImportedNetwork(
-        model, network.channels, network.classes, weights, "; ".join(filter(None, [_ignored(network), assumed]))
-    )
-
-
-def _ignored(network: detect.DetectedNetwork) -> str:
-    several = ", ".join(network.ignored[:3]) + (", …" if len(network.ignored) > 3 else "")
-    return f"left out {len(network.ignored)} tensors of the file: {several}" if network.ignored else ""
+    elif chosen is not None or ("+normalize" in model and state.mean is None):
+        name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
+        if "+normalize" not in model:
+            model += "+normalize"
+        mean, std = normalization_constants(name, network.channels)
+        weights |= {"preprocess.mean": mean, "preprocess.std": std}
+        if not (chosen or known):
+            notes.append(f"normalised by the {name} constants, as the code it is from does")
+    return ImportedNetwork(model, network.channels, network.classes, weights, "; ".join(notes))
 
 
 def normalization_constants(name: str, channels: int) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,13 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
         )
         for entry in graph.node
     ]
-    _check(graph.node, where)
+    unknown = Counter(
+        entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"
+        for entry in graph.node
+        if entry.domain not in STANDARD or entry.op_type not in {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
+    )
+    if unknown:
+        raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
     halves = half_types(nodes, _half_constants(graph))
     entries = [entry for entry in graph.input if entry.name not in constants]
@@ -131,16 +137,6 @@ def _parsed(content: bytes, where: str) -> onnx.ModelProto:
         return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
     except Exception as fault:  # protobuf's exceptions share no base class
         raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
-
-
-def _check(entries: Sequence[Any], where: str) -> None:
-    unknown = Counter(
-        entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"
-        for entry in entries
-        if entry.domain not in STANDARD or entry.op_type not in {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
-    )
-    if unknown:
-        raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
 
 
 def _half_constants(graph: onnx.GraphProto) -> dict[str, torch.dtype]:
@@ -172,7 +168,10 @@ def _fold(
     with torch.no_grad():
         for node in nodes:
             if node.op == "Constant":
-                constants[node.outputs[0]] = _constant(node, where)
+                name, value = next(iter(node.attributes.items()))
+                if name != "value" and not name.startswith(("value_int", "value_float")):
+                    raise ValueError(f"a constant of {', '.join(node.attributes)}")
+                constants[node.outputs[0]] = _tensor(value, where) if name == "value" else torch.tensor(value)
             elif any(name and name not in constants for name in node.inputs):
                 moving.append(node)
             else:
@@ -192,15 +191,6 @@ def _constant_operator(node: Node, constants: Mapping[str, Tensor], where: str) 
         fill = torch.zeros(1) if value is None else _tensor(value, where)
         return lambda shape: fill.expand(tuple(shape.tolist())).clone()
     return lambda *inputs: OPERATORS[node.op](node, *inputs)
-
-
-def _constant(node: Node, where: str) -> Tensor:
-    for name, value in node.attributes.items():
-        if name == "value":
-            return _tensor(value, where)
-        if name.startswith(("value_int", "value_float")):
-            return torch.tensor(value)
-    raise ValueError(f"a constant of {', '.join(node.attributes)}")
 
 
 def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> QuantizeLinear:

@@ -3,6 +3,7 @@
 Integer tensors, which graphs compute shapes with, pass the same operators as images do.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,18 +15,8 @@ from compress.networks.graph import Node
 from compress.networks.graph.rounding import dequantize
 
 #: ONNX's numbers of element types; half precision is carried in float32 (`rounding`)
-TYPES = {
-    1: torch.float32,
-    2: torch.uint8,
-    3: torch.int8,
-    5: torch.int16,
-    6: torch.int32,
-    7: torch.int64,
-    9: torch.bool,
-    10: torch.float32,
-    11: torch.float64,
-    16: torch.float32,
-}
+TYPES = dict.fromkeys((1, 10, 16), torch.float32) | {2: torch.uint8, 3: torch.int8, 5: torch.int16}
+TYPES |= {6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
 
 
 def _gemm(node: Node, a: Tensor, b: Tensor, c: "Tensor | None" = None) -> Tensor:
@@ -47,22 +38,6 @@ def _clip(node: Node, x: Tensor, low: "Tensor | None" = None, high: "Tensor | No
     return x if least is None and most is None else x.clamp(least, most)
 
 
-def _hard_sigmoid(node: Node, x: Tensor) -> Tensor:
-    return (node.number("alpha", 0.2) * x + node.number("beta", 0.5)).clamp(0, 1)
-
-
-def _gelu(node: Node, x: Tensor) -> Tensor:
-    return functional.gelu(x, approximate=node.text("approximate", "none"))
-
-
-def _softmax(node: Node, x: Tensor) -> Tensor:
-    return _normalized(node, x, torch.softmax)
-
-
-def _log_softmax(node: Node, x: Tensor) -> Tensor:
-    return _normalized(node, x, torch.log_softmax)
-
-
 def _normalized(node: Node, x: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Along one axis since opset 13; before, over everything from that axis on."""
     if node.opset >= 13:
@@ -77,17 +52,9 @@ def _batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mea
     return functional.batch_norm(x, mean, var, scale, bias, eps=node.number("epsilon", 1e-5))
 
 
-def _instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return functional.instance_norm(x, weight=scale, bias=bias, eps=node.number("epsilon", 1e-5))
-
-
 def _layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: "Tensor | None" = None) -> Tensor:
     axis = node.whole("axis", -1) % x.ndim
     return functional.layer_norm(x, x.shape[axis:], scale, bias, node.number("epsilon", 1e-5))
-
-
-def _prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x < 0, slope * x, x)
 
 
 # ------------------------------------------------------------------------------------------- reductions
@@ -131,10 +98,6 @@ def _flatten(node: Node, x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
 
 
-def _transpose(node: Node, x: Tensor) -> Tensor:
-    return x.permute(node.ints("perm", range(x.ndim)[::-1]))
-
-
 def _squeeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
     chosen = _given(node, "axes", axes)
     return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
@@ -145,10 +108,6 @@ def _unsqueeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
     for axis in sorted(axis % (x.ndim + len(chosen)) for axis in chosen):
         x = x.unsqueeze(axis)
     return x
-
-
-def _concat(node: Node, *parts: Tensor) -> Tensor:
-    return torch.cat(parts, node.whole("axis", 0))
 
 
 def _split(node: Node, x: Tensor, sizes: "Tensor | None" = None) -> tuple[Tensor, ...]:
@@ -197,29 +156,10 @@ def _pad(
     return functional.pad(x, pairs[:4], {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
 
 
-def _shape(node: Node, x: Tensor) -> Tensor:
-    return torch.tensor(x.shape)[node.attributes.get("start", 0) : node.attributes.get("end")]
-
-
 def _gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
     axis = node.whole("axis", 0) % x.ndim
     flat = index.reshape(-1).to(torch.int64) % x.shape[axis]
     return x.index_select(axis, flat).reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-
-
-def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(_numbers(shape))))
-
-
-def _cast(node: Node, x: Tensor) -> Tensor:
-    return x.to(TYPES[node.whole("to", 0)])
-
-
-def _fold(function: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor]) -> Tensor:
-    first, *rest = values
-    for value in rest:
-        first = function(first, value)
-    return first
 
 
 # ------------------------------------------------------------------------------------------- windows over an image
@@ -256,14 +196,6 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
         return total
     ones = _padded(torch.ones_like(x[:1, :1]), pads, 0.0)
     return total / functional.avg_pool2d(ones, kernel, strides, 0, ceil)
-
-
-def global_average_pool(node: Node, x: Tensor) -> Tensor:
-    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
-
-
-def global_max_pool(node: Node, x: Tensor) -> Tensor:
-    return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def _window(node: Node) -> tuple[list[int], list[int], list[int], bool]:
@@ -303,9 +235,9 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Add": lambda node, a, b: a + b,
     "AveragePool": average_pool,
     "BatchNormalization": _batch_normalization,
-    "Cast": _cast,
+    "Cast": lambda node, x: x.to(TYPES[node.whole("to", 0)]),
     "Clip": _clip,
-    "Concat": _concat,
+    "Concat": lambda node, *parts: torch.cat(parts, node.whole("axis", 0)),
     "Conv": conv,
     "DequantizeLinear": dequantize,
     "Div": _divide,
@@ -313,31 +245,33 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Elu": lambda node, x: functional.elu(x, node.number("alpha", 1.0)),
     "Erf": lambda node, x: x.erf(),
     "Exp": lambda node, x: x.exp(),
-    "Expand": _expand,
+    "Expand": lambda node, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(_numbers(shape)))),
     "Flatten": _flatten,
     "Gather": _gather,
-    "Gelu": _gelu,
+    "Gelu": lambda node, x: functional.gelu(x, approximate=node.text("approximate", "none")),
     "Gemm": _gemm,
-    "GlobalAveragePool": global_average_pool,
-    "GlobalMaxPool": global_max_pool,
-    "HardSigmoid": _hard_sigmoid,
+    "GlobalAveragePool": lambda node, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
+    "GlobalMaxPool": lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
+    "HardSigmoid": lambda node, x: (node.number("alpha", 0.2) * x + node.number("beta", 0.5)).clamp(0, 1),
     "HardSwish": lambda node, x: x * (x / 6 + 0.5).clamp(0, 1),
     "Identity": lambda node, x: x,
-    "InstanceNormalization": _instance_normalization,
+    "InstanceNormalization": lambda node, x, scale, bias: functional.instance_norm(
+        x, weight=scale, bias=bias, eps=node.number("epsilon", 1e-5)
+    ),
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": lambda node, x: functional.leaky_relu(x, node.number("alpha", 0.01)),
     "Log": lambda node, x: x.log(),
-    "LogSoftmax": _log_softmax,
+    "LogSoftmax": lambda node, x: _normalized(node, x, torch.log_softmax),
     "MatMul": lambda node, a, b: a @ b,
-    "Max": lambda node, *values: _fold(torch.maximum, values),
+    "Max": lambda node, *values: functools.reduce(torch.maximum, values),
     "MaxPool": max_pool,
-    "Min": lambda node, *values: _fold(torch.minimum, values),
+    "Min": lambda node, *values: functools.reduce(torch.minimum, values),
     "Mish": lambda node, x: functional.mish(x),
     "Mul": lambda node, a, b: a * b,
     "Neg": lambda node, x: -x,
     "Pad": _pad,
     "Pow": lambda node, a, b: a**b,
-    "PRelu": _prelu,
+    "PRelu": lambda node, x, slope: torch.where(x < 0, slope * x, x),
     "Reciprocal": lambda node, x: 1 / x,
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
@@ -345,18 +279,18 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Relu": lambda node, x: x.relu(),
     "Reshape": _reshape,
     "Selu": lambda node, x: functional.selu(x),
-    "Shape": _shape,
+    "Shape": lambda node, x: torch.tensor(x.shape)[node.attributes.get("start", 0) : node.attributes.get("end")],
     "Sigmoid": lambda node, x: x.sigmoid(),
     "Slice": _slice,
-    "Softmax": _softmax,
+    "Softmax": lambda node, x: _normalized(node, x, torch.softmax),
     "Softplus": lambda node, x: functional.softplus(x, threshold=1e9),
     "Split": _split,
     "Sqrt": lambda node, x: x.sqrt(),
     "Squeeze": _squeeze,
     "Sub": lambda node, a, b: a - b,
-    "Sum": lambda node, *values: _fold(torch.add, values),
+    "Sum": lambda node, *values: functools.reduce(torch.add, values),
     "Swish": lambda node, x: x * (node.number("alpha", 1.0) * x).sigmoid(),
     "Tanh": lambda node, x: x.tanh(),
-    "Transpose": _transpose,
+    "Transpose": lambda node, x: x.permute(node.ints("perm", range(x.ndim)[::-1])),
     "Unsqueeze": _unsqueeze,
 }

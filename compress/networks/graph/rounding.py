@@ -72,19 +72,17 @@ def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[
     """Tensor name → its half type, of those that have one; `known` are the constants'. Nodes in their order."""
     types = dict(known)
     for node in nodes:
-        kind = _kind(node, types)
+        if node.op == "Cast":
+            kind = HALF.get(node.whole("to", 0))
+        elif node.op in ("QuantizeLinear", "Shape"):
+            kind = None
+        else:
+            # the type of DequantizeLinear's scale is its result's
+            read = node.inputs[1:2] if node.op == "DequantizeLinear" else node.inputs
+            kind = next((types[name] for name in read if name in types), None)
         if kind is not None:
             types |= dict.fromkeys(node.outputs, kind)
     return types
-
-
-def _kind(node: Node, types: Mapping[str, torch.dtype]) -> "torch.dtype | None":
-    if node.op == "Cast":
-        return HALF.get(node.whole("to", 0))
-    if node.op in ("QuantizeLinear", "Shape"):
-        return None
-    read = node.inputs[1:2] if node.op == "DequantizeLinear" else node.inputs  # the scale's type is the result's
-    return next((types[name] for name in read if name in types), None)
 
 
 def rounded_to_half(node: Node, outputs: tuple[Tensor, ...], halves: Mapping[str, torch.dtype]) -> tuple[Tensor, ...]:
