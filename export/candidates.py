@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from compress import data
 from compress.config import Engine, ExportConfig
 from edge import open_runner
 from edge.bench.figures import PairedTurns
-from edge.bench.measure import SINGLE, Timed, TimingRequest, TimingSubject, measure_latency
+from edge.bench.measure import SINGLE, TimingRequest, TimingSubject, measure_latency
 from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
@@ -38,7 +39,7 @@ class Candidate:
     precision: str
     state: str = "failed"
     why: str = ""
-    made: "Stage | None" = None
+    exported: "Stage | None" = None
     complete: bool = False
     clean: "dict[str, Any] | None" = None
     latency: "dict[str, Any] | None" = None
@@ -46,7 +47,7 @@ class Candidate:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return self.made.metrics if self.made else {}
+        return self.exported.metrics if self.exported else {}
 
     @property
     def parity(self) -> "dict[str, Any] | None":
@@ -60,8 +61,8 @@ class Candidate:
             "precision": self.precision,
             "state": self.state,
             "why": self.why,
-            "folder": str(self.made.path) if self.made else None,
-            "identity": self.made.identity if self.made else None,
+            "folder": str(self.exported.path) if self.exported else None,
+            "identity": self.exported.identity if self.exported else None,
             "complete_already": self.complete,
             "bytes": self.metrics.get("bytes"),
             "parity": self.parity,
@@ -76,10 +77,10 @@ class CandidateTable:
 
     folder: Path
     rows: tuple[Candidate, ...]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def as_object(self) -> dict[str, Any]:
-        return {"folder": str(self.folder), "rows": [row.as_object() for row in self.rows], "said": list(self.said)}
+        return {"folder": str(self.folder), "rows": [row.as_object() for row in self.rows], "said": list(self.notes)}
 
 
 def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | str") -> CandidateTable:
@@ -94,15 +95,26 @@ def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | st
         raise CompressError(f"{folder}: is a stage itself, candidates are folders in a folder; choose another --out")
     if Path(model).suffix == ".onnx":
         raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
-    sources = _sources(artifact.read(model, ("student", "quantized", "teacher")))
+    source = artifact.read(model, ("student", "quantized", "teacher"))
     rows = tried()
     for row in rows:
         say(f"candidate {row.name}")
+        place = folder / row.name
         try:
-            _make(row, _suited(config, row), sources[row.precision == "int8"](), folder)
+            # INT8 is made from the stage that was named, floats from the one before it
+            origin = source if row.precision == "int8" else _float_source(source)
+            row.complete = (place / artifact.MANIFEST).is_file()
+            row.exported = stage.run(_suited(config, row), stage.ExportInputs(origin.path), place)
         except CompressError as fault:
             row.why = str(fault)
-    if not any(row.made for row in rows):
+            continue
+        if row.metrics["executed"]:
+            row.state = "executed"
+        elif row.metrics.get("engine") == "deferred":
+            row.state, row.why = "untested", f"{GRAPH}; the engine is built on the device that runs it first"
+        else:
+            row.state, row.why = "built", f"{GRAPH}; {row.metrics.get('status', 'nothing here executes it')}"
+    if not any(row.exported for row in rows):
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise CompressError(f"{model}: none of {len(rows)} candidates could be made; the first: {rows[0].why}")
@@ -121,22 +133,18 @@ def tried() -> list[Candidate]:
     ]
 
 
-def _sources(source: Stage) -> dict[bool, Callable[[], Stage]]:
-    """What candidates are made from: INT8 (True) from the stage that was given, float from the one before it."""
-
-    def student() -> Stage:
-        if source.kind != "quantized":
-            return source
-        path, wanted = source.input_path("student"), source.manifest["plan"]["inputs"]["student"]
-        parent = artifact.read(path)
-        if parent.identity != wanted:
-            raise CompressError(
-                f"{path}: is another stage than {source.path} was made from ({parent.identity:.12}, not {wanted:.12}); "
-                f"export the right one by itself"
-            )
-        return parent
-
-    return {True: lambda: source, False: student}
+def _float_source(source: Stage) -> Stage:
+    """The stage itself where it is float, else the student that its manifest names."""
+    if source.kind != "quantized":
+        return source
+    path, wanted = source.input_path("student"), source.manifest["plan"]["inputs"]["student"]
+    parent = artifact.read(path)
+    if parent.identity != wanted:
+        raise CompressError(
+            f"{path}: is another stage than {source.path} was made from ({parent.identity:.12}, not {wanted:.12}); "
+            f"export the right one by itself"
+        )
+    return parent
 
 
 def _suited(config: ExportConfig, row: Candidate) -> ExportConfig:
@@ -145,19 +153,6 @@ def _suited(config: ExportConfig, row: Candidate) -> ExportConfig:
     unsaid = {name: getattr(default, name) for name in targets.get(row.target).refuses}
     engine = config.engine.model_copy(update=unsaid)
     return config.model_copy(update={"target": row.target, "precision": row.precision, "engine": engine})
-
-
-def _make(row: Candidate, config: ExportConfig, source: Stage, folder: Path) -> None:
-    """Export one candidate; what came of it stands in the row."""
-    place = folder / row.name
-    row.complete = (place / artifact.MANIFEST).is_file()
-    row.made = stage.run(config, stage.ExportInputs(source.path), place)
-    if row.metrics["executed"]:
-        row.state = "executed"
-    elif row.metrics.get("engine") == "deferred":
-        row.state, row.why = "untested", f"{GRAPH}; the engine is built on the device that runs it first"
-    else:
-        row.state, row.why = "built", f"{GRAPH}; {row.metrics.get('status', 'nothing here executes it')}"
 
 
 # ----------------------------------------------------------------------------------------------- measurement
@@ -179,30 +174,19 @@ def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
         low, high = clopper_pearson(right, len(labels))
         row.clean = {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]}
         running.append(row)
-    subjects = [TimingSubject(row.name, _opener(row), lambda runner: images) for row in running]
-    timed = (
-        measure_latency(subjects, TimingRequest(config.batch.min, WARMUP, SAMPLES, seed=config.seed))
-        if subjects
-        else []
-    )
+    if not running:
+        return
+    subjects = [TimingSubject(row.name, partial(_open, row), lambda runner: images) for row in running]
+    timed = measure_latency(subjects, TimingRequest(config.batch.min, WARMUP, SAMPLES, seed=config.seed))
     for row, timing in zip(running, timed, strict=True):
-        _note(row, timing)
-
-
-def _note(row: Candidate, timing: Timed) -> None:
-    row.latency = timing.latency
-    row.rounds = timing.rounds[SINGLE]
-    if timing.alarm is not None and timing.alarm.fired:
-        row.why = timing.alarm.meaning
+        row.latency, row.rounds = timing.latency, timing.rounds[SINGLE]
+        if timing.alarm is not None and timing.alarm.fired:
+            row.why = timing.alarm.meaning
 
 
 def _open(row: Candidate, size: int) -> Runner:
-    assert row.made is not None
-    return open_runner(row.made.path, batch_size=size, device=targets.get(row.target).devices[0])
-
-
-def _opener(row: Candidate) -> Callable[[int], Runner]:
-    return lambda size: _open(row, size)
+    assert row.exported is not None
+    return open_runner(row.exported.path, batch_size=size, device=targets.get(row.target).devices[0])
 
 
 # -------------------------------------------------------------------------------------------------- verdicts
@@ -211,7 +195,7 @@ def _opener(row: Candidate) -> Callable[[int], Runner]:
 def verdicts(rows: Sequence[Candidate]) -> Iterator[str]:
     """Where INT8 is not worth its accuracy: against FP16 and, where that is made too, float32, a line each."""
     for target in targets.names():
-        by_precision = {row.precision: row for row in rows if row.target == target and row.made}
+        by_precision = {row.precision: row for row in rows if row.target == target and row.exported}
         for plain in (by_precision.get("fp16"), by_precision.get("float32")):
             if "int8" in by_precision and plain is not None:
                 yield from _verdict(by_precision["int8"], plain)

@@ -41,8 +41,7 @@ def write_contract(work: Work, dataset: "Dataset", config: "ExportConfig", emiss
 def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission: Emission) -> dict[str, Any]:
     """Names, shapes and meaning of input and output, labels in the order of the logits, and the model file's hash."""
     proto = onnx.load(work.file(MODEL), load_external_data=False)
-    constants = {entry.name for entry in proto.graph.initializer}
-    entry = next(entry for entry in proto.graph.input if entry.name not in constants)
+    entry = graph_inputs(proto)[0]
     (result,) = proto.graph.output
     channels, height, width = dataset.images.shape[1:]
     return {
@@ -89,6 +88,12 @@ def _batch(emission: Emission, config: "ExportConfig") -> dict[str, "int | None"
     return {"min": config.batch.min, "opt": config.batch.opt, "max": config.batch.max}
 
 
+def graph_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What a caller gives: inputs that are no constants."""
+    constants = {entry.name for entry in proto.graph.initializer}
+    return [entry for entry in proto.graph.input if entry.name not in constants]
+
+
 def contract_of_folder(folder: Path) -> "dict[str, Any] | None":
     """contract.json, as it was written."""
     path = folder / CONTRACT
@@ -97,8 +102,7 @@ def contract_of_folder(folder: Path) -> "dict[str, Any] | None":
 
 def contract_of_graph(proto: onnx.ModelProto, labels: "Sequence[str] | None") -> dict[str, Any]:
     """Names, shapes and types; what stands for a pixel is not in a graph and stays null."""
-    constants = {entry.name for entry in proto.graph.initializer}
-    inputs = [_tensor(entry) for entry in proto.graph.input if entry.name not in constants]
+    inputs = [_tensor(entry) for entry in graph_inputs(proto)]
     outputs = [_tensor(entry) for entry in proto.graph.output]
     return {
         "input": {**(inputs[0] if inputs else {}), "range": None, "layout": None, "normalisation": None},

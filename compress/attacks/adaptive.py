@@ -11,14 +11,14 @@ or [0, 1] does not count. A package gives one object, an `EnsembleAttack`, as th
 """
 
 import contextlib
-import hashlib
 import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.numerics.seeds import generator
-from edge.core import plugins
+from edge.core import artifact, plugins
 from edge.core.errors import CompressError
 
 UserFunction = Callable[[Model, Tensor, Tensor, float, str, torch.Generator], Tensor]
@@ -72,7 +72,10 @@ def _checked(name: str, task: Task, call: Callable[[], Tensor]) -> Tensor:
         with _working_directory(), torch.enable_grad():
             candidates = call()
     except (Exception, SystemExit) as fault:
-        where = f" at {line}" if (line := _line(fault)) else ""
+        # where it was raised, in the last frame that has a source of the user's
+        frames = [frame for frame in traceback.extract_tb(fault.__traceback__) if frame.filename != __file__]
+        own = [frame for frame in frames if "site-packages" not in frame.filename]
+        where = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else ""
         raise CompressError(f"attack {name}: raised {_in_words(fault)}{where}; mend the attack") from fault
     if not isinstance(candidates, Tensor):
         raise CompressError(
@@ -110,26 +113,26 @@ def load_user_attack(spec: str) -> AdaptiveAttack:
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
         raise CompressError(f"attack {spec!r}: not of the form module:function, like my_attack:run")
     with _working_directory():
-        module = _import(spec, module_name)
+        importlib.invalidate_caches()
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as fault:  # whatever a user's module raises, a script's exit too
+            missing = fault.name if isinstance(fault, ModuleNotFoundError) else None
+            if missing and f"{module_name}.".startswith(f"{missing}."):
+                raise CompressError(
+                    f"attack {spec!r}: no module {missing} in {os.getcwd()} or installed; "
+                    f"run where {missing.split('.')[0]}.py lies"
+                ) from None
+            raise CompressError(
+                f"attack {spec!r}: importing {module_name} raised {_in_words(fault)}; mend the module"
+            ) from fault
     function = getattr(module, name, None)
     if not callable(function):
         here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         offered = f"it has {', '.join(sorted(here)[:5])}" if here else "it has none"
         raise CompressError(f"attack {spec!r}: {module_name} has no function {name} ({offered})")
-    return AdaptiveAttack(spec, function, _source(module))
-
-
-def _import(spec: str, name: str) -> ModuleType:
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as fault:  # whatever a user's module raises, a script's exit too
-        if isinstance(fault, ModuleNotFoundError) and fault.name and f"{name}.".startswith(f"{fault.name}."):
-            raise CompressError(
-                f"attack {spec!r}: no module {fault.name} in {os.getcwd()} or installed; "
-                f"run where {fault.name.split('.')[0]}.py lies"
-            ) from None
-        raise CompressError(f"attack {spec!r}: importing {name} raised {_in_words(fault)}; mend the module") from fault
+    path = getattr(module, "__file__", None)
+    return AdaptiveAttack(spec, function, artifact.file_sha256(Path(path)) if path else "")
 
 
 @contextlib.contextmanager
@@ -144,14 +147,6 @@ def _working_directory() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _source(module: ModuleType) -> str:
-    path = getattr(module, "__file__", None)
-    if not path:
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
 def _state(model: Model) -> Any:
     """Changes when a module's mode changes or anything is written into its weights or buffers."""
     if not isinstance(model, nn.Module):
@@ -164,14 +159,3 @@ def _in_words(fault: BaseException) -> str:
     """The exception's type and message on one line."""
     message = " ".join(str(fault).split())[:200]
     return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
-
-
-def _line(fault: BaseException) -> str:
-    """`file.py:12`: where the exception was raised in the last frame that has a source."""
-    trace, line = fault.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename != __file__ and "site-packages" not in code.co_filename:
-            line = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return line

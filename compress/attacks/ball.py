@@ -76,15 +76,12 @@ def settle_on_grid(model: "Model", floats: Tensor, clean: Tensor, eps: str, judg
     """
     best = snap_to_grid(floats, clean, eps)
     value = _value(model, best, judge)
-    other = snap_to_grid(_stretched(floats, to_float(clean), grid_radius(eps) / 255), clean, eps)
-    return torch.where(column(_value(model, other, judge) > value), other, best)
-
-
-def _stretched(floats: Tensor, x: Tensor, radius: float) -> Tensor:
-    """x + δ with δ scaled to the radius in its largest pixel; what did not move stays."""
+    x = to_float(clean)
     moved = floats - x
-    size = column(moved.abs().amax((1, 2, 3)))
-    return x + moved * (radius / size.where(size > 0, torch.ones_like(size)))
+    size = column(moved.abs().amax((1, 2, 3)))  # what did not move stays
+    stretched = x + moved * (grid_radius(eps) / 255 / size.where(size > 0, torch.ones_like(size)))
+    other = snap_to_grid(stretched, clean, eps)
+    return torch.where(column(_value(model, other, judge) > value), other, best)
 
 
 def _value(model: "Model", images: Tensor, judge: ImageLoss) -> Tensor:

@@ -80,7 +80,7 @@ def evaluate(
         with Progress("ensemble", 0) as bar:
             for turn in run.turns(standings, bar):
                 saved = ranks.broadcast(
-                    [store.read(turn.attack, turn.number + k, x) for k, x in enumerate(turn.batches)]
+                    [store.read(turn.attack, n, x) for n, x in enumerate(turn.batches, turn.number)]
                 )
                 missing = [k for k, outcome in enumerate(saved) if outcome is None]
                 if missing and standings.seconds.sum() >= most_seconds:
@@ -127,7 +127,25 @@ class _EnsembleRun:
     given_ids: "np.ndarray | None"
 
     def __post_init__(self) -> None:
-        _check_images(self.images, self.labels, self.ids)
+        images, labels, ids = self.images, self.labels, self.ids
+        if images.ndim != 4 or not len(images):
+            raise CompressError(f"images of shape {images.shape}; (N,C,H,W) with at least one image is needed")
+        if images.dtype not in (np.uint8, np.float32):
+            raise CompressError(f"images of type {images.dtype}; uint8, or float32 in [0, 1] is needed")
+        if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):
+            raise CompressError(
+                f"images reach from {images.min():g} to {images.max():g}; bring their pixels into [0, 1]"
+            )
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise CompressError(
+                f"labels {labels.dtype} {labels.shape}; {len(images)} whole numbers are needed, one an image"
+            )
+        if labels.min() < 0:
+            raise CompressError(f"label {labels.min()}: negative; labels are 0…K−1")
+        if ids.shape != labels.shape or len(np.unique(ids)) < len(ids):
+            raise CompressError(
+                f"ids of shape {ids.shape}, {len(np.unique(ids))} different; {len(images)} different are needed"
+            )
         if self.norm not in judge.NORMS:
             raise CompressError(f"norm {self.norm!r}: not known; give {' or '.join(judge.NORMS)}")
         if not 0 < self.eps < math.inf or (self.norm == "linf" and self.eps > 1):
@@ -252,7 +270,15 @@ class _EnsembleRun:
         candidates = attack.run(task)
         judged = judge.judge_candidates(self.model, candidates, x, y, eps=self.eps, norm=self.norm)
         better = standings.stronger(index, judged.broke, judged.admissible, judged.margins)
-        unsure = index[:0] if model is self.model else index[_unsure(model, candidates, task.y, judged)]
+        unsure = index[:0]
+        if model is not self.model:
+            # candidates that fail by less than what they were searched on errs: the most that its margins and the
+            # judge's differ by in this batch
+            searched = losses.verdict(task.y)(logits_of(model, candidates)).cpu().numpy()
+            with np.errstate(invalid="ignore"):  # inf − inf: no number on both sides
+                errors = np.abs(searched - judged.margins)
+            error = errors[np.isfinite(errors)].max(initial=0)
+            unsure = index[np.asarray(~judged.broke & (judged.margins >= -error))]
         return BatchOutcome(
             index,
             judged.broke,
@@ -315,37 +341,6 @@ class _EnsembleRun:
             yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
 
 
-def _unsure(model: Model, candidates: Tensor, y: Tensor, judged: judge.CandidateJudgement) -> np.ndarray:
-    """Candidates, bool (B,), that fail by less than `model`, on which they were searched, errs in its margins here.
-
-    The error is the largest of the batch between its margins and the judge's.
-    """
-    searched = losses.verdict(y)(logits_of(model, candidates)).cpu().numpy()
-    with np.errstate(invalid="ignore"):  # inf − inf: no number on both sides
-        errors = np.abs(searched - judged.margins)
-    error = errors[np.isfinite(errors)].max(initial=0)
-    return np.asarray(~judged.broke & (judged.margins >= -error))
-
-
 def distributions(answers: np.ndarray) -> bool:
     """Whether every row of (B,K) lies in [0, 1] and sums to 1."""
     return bool(((answers >= 0) & (answers <= 1)).all() and (np.abs(answers.sum(1) - 1) < 1e-3).all())
-
-
-def _check_images(images: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> None:
-    if images.ndim != 4 or not len(images):
-        raise CompressError(f"images of shape {images.shape}; (N,C,H,W) with at least one image is needed")
-    if images.dtype not in (np.uint8, np.float32):
-        raise CompressError(f"images of type {images.dtype}; uint8, or float32 in [0, 1] is needed")
-    if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):
-        raise CompressError(f"images reach from {images.min():g} to {images.max():g}; bring their pixels into [0, 1]")
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise CompressError(
-            f"labels {labels.dtype} {labels.shape}; {len(images)} whole numbers are needed, one an image"
-        )
-    if labels.min() < 0:
-        raise CompressError(f"label {labels.min()}: negative; labels are 0…K−1")
-    if ids.shape != labels.shape or len(np.unique(ids)) < len(ids):
-        raise CompressError(
-            f"ids of shape {ids.shape}, {len(np.unique(ids))} different; {len(images)} different are needed"
-        )

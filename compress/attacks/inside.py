@@ -131,7 +131,20 @@ def precision_of(model: Model) -> str:
 
 def _round(network: nn.Module, example: Tensor) -> None:
     """Weights to bfloat16, in place, the first and the last layer in the order of execution left in float32."""
-    layers = _executed(network, example)
+    met: dict[int, nn.Module] = {}  # each once, as the forward pass comes to them
+
+    def note(layer: nn.Module, args: Any, output: Any) -> None:
+        met.setdefault(id(layer), layer)
+
+    weighted = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(note) for layer in weighted]
+    try:
+        with torch.no_grad():
+            network(example[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = list(met.values())
     for layer in layers[1:-1]:
         layer.to(torch.bfloat16)
     ends = {id(layer): torch.bfloat16 for layer in layers[:1]} | {id(layer): torch.float32 for layer in layers[-1:]}
@@ -139,22 +152,3 @@ def _round(network: nn.Module, example: Tensor) -> None:
         for name, child in list(parent.named_children()):
             if id(child) in ends:
                 setattr(parent, name, Float32(child, ends[id(child)]))
-
-
-def _executed(network: nn.Module, example: Tensor) -> list[nn.Module]:
-    """Convolutions and linear layers, each once, as the forward pass comes to them."""
-    layers: dict[int, nn.Module] = {}
-
-    def note(layer: nn.Module, args: Any, output: Any) -> None:
-        layers.setdefault(id(layer), layer)
-
-    handles = [
-        layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            network(example[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(layers.values())

@@ -47,8 +47,23 @@ def attack_plan(names: "str | Sequence[str]", classes: int) -> tuple[EnsembleAtt
     package's (`compress.attacks.adaptive`); a preset in a list stands for its attacks.
     """
     plan: list[EnsembleAttack] = []
+    wrong = classes - 1
     for name in [names] if isinstance(names, str) else names:
-        plan += PRESETS[name](classes - 1) if name in PRESETS else [_single(name, classes - 1)]
+        if name in PRESETS:
+            plan += PRESETS[name](wrong)
+            continue
+        known = ", ".join(with_installed("attacks", [*PRESETS, *SINGLE]))
+        if ":" in name:
+            plan.append(adaptive.load_user_attack(name))
+        elif name in plugins.installed("attacks"):
+            plan.append(adaptive.load_packaged_attack(name))
+        else:
+            base, number = name, None
+            if name not in SINGLE and (parts := re.fullmatch(r"(.+)-([1-9]\d*)", name)):
+                base, number = parts[1], int(parts[2])
+            if base not in SINGLE:
+                raise CompressError(f"attack {name!r}: not known ({known}; a number may follow, as in pgd-20)")
+            plan.append(SINGLE[base](number, wrong))
     return tuple(plan)
 
 
@@ -69,17 +84,3 @@ def cost(attack: EnsembleAttack) -> int:
     fields = attack.parameters()
     passes = int(fields.get("queries") or 3 * fields.get("steps", 100) * fields.get("eot", 1))
     return passes * int(fields.get("restarts", 1)) * int(fields.get("targets", 1))
-
-
-def _single(name: str, wrong: int) -> EnsembleAttack:
-    known = with_installed("attacks", [*PRESETS, *SINGLE])
-    if ":" in name:
-        return adaptive.load_user_attack(name)
-    if name in plugins.installed("attacks"):
-        return adaptive.load_packaged_attack(name)
-    base, number = name, None
-    if name not in SINGLE and (parts := re.fullmatch(r"(.+)-([1-9]\d*)", name)):
-        base, number = parts[1], int(parts[2])
-    if base not in SINGLE:
-        raise CompressError(f"attack {name!r}: not known ({', '.join(known)}; a number may follow, as in pgd-20)")
-    return SINGLE[base](number, wrong)

@@ -85,21 +85,18 @@ class MomentumDiverse:
 
     def run(self, task: Task) -> Tensor:
         strongest = Strongest(task)
-        if (part := strongest.standing()) is not None:
-            x_adv = self._last_iterate(part)
-            strongest.take(x_adv, losses.verdict(part.y)(logits_of(part.model, x_adv)))
-        return strongest.images
-
-    def _last_iterate(self, task: Task) -> Tensor:
-        x_adv, momentum = task.x, torch.zeros_like(task.x)
-        loss, tiny = losses.cross_entropy(task.y), torch.finfo(task.x.dtype).tiny
+        if (part := strongest.standing()) is None:
+            return strongest.images
+        x_adv, momentum = part.x, torch.zeros_like(part.x)
+        loss, tiny = losses.cross_entropy(part.y), torch.finfo(part.x.dtype).tiny
         for step in range(self.steps):
-            draws = draw(task, self.name, step, 4).to(task.x.dtype)
-            model = partial(_seen, task.model, draws=draws, probability=self.probability, smallest=self.smallest)
+            draws = draw(part, self.name, step, 4).to(part.x.dtype)
+            model = partial(_seen, part.model, draws=draws, probability=self.probability, smallest=self.smallest)
             gradient = gradient_at(model, x_adv, loss).gradient
             momentum = self.decay * momentum + gradient / ball.column(gradient.abs().mean((1, 2, 3)).clamp(min=tiny))
-            x_adv = gradient_step(x_adv, momentum, task.eps / self.steps, x=task.x, eps=task.eps, norm=task.norm)
-        return x_adv
+            x_adv = gradient_step(x_adv, momentum, part.eps / self.steps, x=part.x, eps=part.eps, norm=part.norm)
+        strongest.take(x_adv, losses.verdict(part.y)(logits_of(part.model, x_adv)))
+        return strongest.images
 
 
 @dataclass(frozen=True)

@@ -56,25 +56,15 @@ def validity_checks(
     """
     pool = np.flatnonzero(result.right) if result.right.any() else np.arange(len(labels))
     chosen = pool[np.linspace(0, len(pool) - 1, min(sample, len(pool))).astype(np.int64)]
-    with precision.full():
-        batches = list(_tasks(model, images, labels, chosen, result, batch_size, torch.device(device)))
-        return [*_repeated(batches), _probabilities(batches), *_gradients(batches), _rising(batches), *_free(result)]
-
-
-def _tasks(
-    model: Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    chosen: np.ndarray,
-    result: EnsembleResult,
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[Task]:
+    batches = []
     for begin in range(0, len(chosen), batch_size):
         index = chosen[begin : begin + batch_size]
         x = images[index].astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images[index]
         y = torch.from_numpy(labels[index].astype(np.int64)).to(device)
-        yield Task(model, torch.from_numpy(x).to(device), y, index, result.eps, result.norm, result.seed)
+        x_here = torch.from_numpy(x).to(device)
+        batches.append(Task(model, x_here, y, index, result.eps, result.norm, result.seed))
+    with precision.full():
+        return [*_repeated(batches), _probabilities(batches), *_gradients(batches), _rising(batches), *_free(result)]
 
 
 def _answers(batches: list[Task]) -> np.ndarray:
@@ -152,8 +142,24 @@ def _size(task: Task, loss: losses.ImageLoss) -> np.ndarray:
 
 
 def _rising(batches: list[Task]) -> ValidityCheck:
-    risen = np.concatenate([_risen(task) for task in batches])
-    share = float(risen.mean())
+    """On how many images the best loss on the way is above that at the random start."""
+    risen = []
+    for task in batches:
+        if not judge.differentiable(task.model, task.x[:1]):
+            risen.append(np.zeros(len(task.x), bool))
+            continue
+        trace = ascend(
+            task.model,
+            task.x,
+            losses.cross_entropy(task.y),
+            start=image_random_start(task, "validity", 0),
+            y=task.y,
+            eps=task.eps,
+            norm=task.norm,
+            steps=STEPS,
+        )
+        risen.append((trace.losses.amax(0) > trace.losses[0]).cpu().numpy())
+    share = float(np.concatenate(risen).mean())
     return _checked(
         "loss not rising",
         share < RISING_SHARE,
@@ -162,23 +168,6 @@ def _rising(batches: list[Task]) -> ValidityCheck:
         f"{STEPS} steps of APGD raised the cross-entropy on {share:.1%} of images",
         "the attack does not climb, so its failure says nothing",
     )
-
-
-def _risen(task: Task) -> np.ndarray:
-    """Whether the best loss on the way is above that at the random start, bool (B,)."""
-    if not judge.differentiable(task.model, task.x[:1]):
-        return np.zeros(len(task.x), bool)
-    trace = ascend(
-        task.model,
-        task.x,
-        losses.cross_entropy(task.y),
-        start=image_random_start(task, "validity", 0),
-        y=task.y,
-        eps=task.eps,
-        norm=task.norm,
-        steps=STEPS,
-    )
-    return (trace.losses.amax(0) > trace.losses[0]).cpu().numpy()
 
 
 def _free(result: EnsembleResult) -> Iterator[ValidityCheck]:

@@ -136,19 +136,19 @@ CANDIDATE_TITLES = ["candidate", "size", "logits differ by", "same class", "clea
 STATES = ("executed", "built", "untested")
 
 
-def candidate_lines(found: "CandidateTable") -> list[str]:
+def candidate_lines(table_of: "CandidateTable") -> list[str]:
     """A row a candidate that was made, below them those that were not and why, and what is to be said of INT8."""
-    made = [row for row in found.rows if row.made]
+    exported = [row for row in table_of.rows if row.exported]
     return [
-        f"candidates  {found.folder}",
-        *(f"  {line}" for line in table(CANDIDATE_TITLES, [_candidate_cells(row) for row in made])),
-        *_grouped("not made", [row for row in found.rows if not row.made]),
+        f"candidates  {table_of.folder}",
+        *(f"  {line}" for line in table(CANDIDATE_TITLES, [_candidate_cells(row) for row in exported])),
+        *_grouped("not made", [row for row in table_of.rows if not row.exported]),
         *(
             line
             for state in STATES
-            for line in _grouped(state, [row for row in made if row.state == state and row.why])
+            for line in _grouped(state, [row for row in exported if row.state == state and row.why])
         ),
-        *(f"note: {line}" for line in found.said),
+        *(f"note: {line}" for line in table_of.notes),
     ]
 
 

@@ -61,13 +61,13 @@ def quantizer_sites(model: Classifier) -> dict[str, str]:
         if _module(modules, node, Activation) is not None:
             sites[f"{node.target}.output_quantizer"] = node.target
         elif _module(modules, node, nn.Conv2d | nn.Linear) is not None:
-            if not _active(modules, node.args[0]):
+            if _module(modules, node.args[0], Activation) is None:
                 sites[f"{node.target}.input_quantizer"] = node.target
             if _ends_in_floats(modules, node):
                 sites[f"{node.target}.output_quantizer"] = node.target
         elif _module(modules, node, Add) is not None:
             for side, value in zip(("a", "b"), node.args, strict=True):
-                if not _active(modules, value):
+                if _module(modules, value, Activation) is None:
                     sites[f"{node.target}.{side}_quantizer"] = node.target
     return sites
 
@@ -178,10 +178,6 @@ def _behind(modules: dict[str, nn.Module], node: Any) -> fx.Node:
     while _module(modules, node, nn.Identity) is not None:
         node = node.args[0]
     return node
-
-
-def _active(modules: dict[str, nn.Module], node: Any) -> bool:
-    return _module(modules, node, Activation) is not None
 
 
 def _module(modules: dict[str, nn.Module], node: Any, kind: Any) -> Any:

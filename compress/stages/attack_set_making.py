@@ -11,7 +11,6 @@ import numpy as np
 from compress.attacks import ball, protocol
 from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSettings
 from compress.config import AttackConfig
-from compress.data.dataset import Dataset
 from compress.folders import load, load_data
 from compress.networks.graph import onnx_twin
 from compress.remote.runner import RemoteRunner, open_stage
@@ -32,7 +31,10 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     settings = _settings(config)
     dataset = load_data(config.data, *stages.values())
     index = test_images(dataset, config.images)
-    models = _models(stages, _opener(inputs))
+    opened: Callable[[Path], Runner] = open_runner
+    if inputs.host is not None:
+        opened = functools.partial(open_stage, host=inputs.host, python=inputs.python)
+    models = _models(stages, opened)
     clean, labels = dataset.images[index], dataset.labels[index]
     result = protocol.attack_models(models, clean, labels, index, settings)
     adversarial = [candidate.images for candidate in result.candidates]
@@ -48,7 +50,14 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     handful = _handful(models, arrays)
     _save(work, ARRAYS_FILE, arrays)
     _save(work, golden.FILE, handful)
-    description = _describe(models, result, dataset, settings) | {
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "data": dataset.name,
+        "classes": len(dataset.classes),
+        "threat": {"norm": "linf", "eps": settings.eps, "grid_radius": ball.grid_radius(settings.eps)},
+        "ensemble": settings.ensemble,
+        "models": [attacked.describe() for attacked in models],
+        "attacks": [candidate.describe() for candidate in result.candidates],
         "agreement": result.agreement,
         "alarms": result.alarms,
         "arrays": _hashes(arrays),
@@ -63,7 +72,11 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     artifact.write_atomic(work.add_payload(INDEX_FILE), text)
     work.metrics = _metrics(models, arrays) | {"alarms": [alarm["meaning"] for alarm in result.alarms]}
-    work.metrics |= _traffic(models)
+    remote = {attacked.label: attacked.runner for attacked in models if isinstance(attacked.runner, RemoteRunner)}
+    for runner in remote.values():
+        runner.close()
+    if remote:  # what asking a board cost
+        work.metrics["remote"] = {label: runner.traffic() for label, runner in remote.items()}
 
 
 def _settings(config: AttackConfig) -> ProtocolSettings:
@@ -84,12 +97,6 @@ def _settings(config: AttackConfig) -> ProtocolSettings:
     )
 
 
-def _opener(inputs: AttackInputs) -> Callable[[Path], Runner]:
-    """How an exported folder is opened: here, or on the board."""
-    host, python = inputs.host, inputs.python
-    return open_runner if host is None else functools.partial(open_stage, host=host, python=python)
-
-
 def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[AttackedModel]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
     models = [
@@ -101,7 +108,9 @@ def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> li
     for role, stage in stages.items():
         if not role.startswith("exported-"):
             continue
-        label = _label(stage.path, [attacked.label for attacked in [*models, *artifacts]])
+        place, label = stage.path.resolve(), stage.path.resolve().name
+        if label in [attacked.label for attacked in [*models, *artifacts]]:
+            label = f"{place.parent.name}/{label}"
         twin = _of_chain(stage, models, stages)
         twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
         if twin is not None and twin not in models:
@@ -170,12 +179,6 @@ def _batch_size(attacked: AttackedModel) -> "int | None":
     return attacked.runner.batch_size if attacked.runner else None
 
 
-def _label(path: Path, taken: list[str]) -> str:
-    """A short name of an artifact: its folder's, with its parent's where that is taken."""
-    name = path.resolve().name
-    return name if name not in taken else f"{path.resolve().parent.name}/{name}"
-
-
 def _handful(models: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The golden images and what every model says of them, each asked in one call of its own."""
     chosen = golden.choose_golden(arrays["labels"], arrays["broken"])
@@ -197,20 +200,6 @@ def _save(work: Work, name: str, arrays: Mapping[str, Any]) -> None:
 
 def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {name: array_sha256(array) for name, array in arrays.items()}
-
-
-def _describe(
-    models: list[AttackedModel], result: ProtocolResult, dataset: Dataset, settings: ProtocolSettings
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "data": dataset.name,
-        "classes": len(dataset.classes),
-        "threat": {"norm": "linf", "eps": settings.eps, "grid_radius": ball.grid_radius(settings.eps)},
-        "ensemble": settings.ensemble,
-        "models": [attacked.describe() for attacked in models],
-        "attacks": [candidate.describe() for candidate in result.candidates],
-    }
 
 
 def _float_beside_grid(rows: list[dict[str, Any]], result: ProtocolResult, arrays: Mapping[str, np.ndarray]) -> None:
@@ -236,11 +225,3 @@ def _metrics(models: list[AttackedModel], arrays: Mapping[str, np.ndarray]) -> d
         "clean": {attacked.label: float(right[m].mean()) for m, attacked in asked},
         "robust": {attacked.label: float(standing[m].mean()) for m, attacked in asked},
     }
-
-
-def _traffic(models: list[AttackedModel]) -> dict[str, Any]:
-    """What asking a board cost, by artifact, its connections ended; nothing where none was asked."""
-    asked = {attacked.label: attacked.runner for attacked in models if isinstance(attacked.runner, RemoteRunner)}
-    for runner in asked.values():
-        runner.close()
-    return {"remote": {label: runner.traffic() for label, runner in asked.items()}} if asked else {}

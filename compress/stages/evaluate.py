@@ -77,7 +77,11 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
     evaluation = ranks.build(
         out, plan_of("evaluated", config, stages), make, lineage=lineage(config, stages), keep=KEEP, replace=replace
     )
-    _refuse_invalid(evaluation, config)
+    if evaluation.metrics["fired"] and not config.allow_invalid:
+        # a figure that a validity check calls into doubt is written, said, and fails the run
+        checked = read_evaluation(evaluation)["checks"] if ranks.rank() == 0 else []
+        texts = "; ".join(check["text"] for check in checked if check["fired"])
+        raise CheckFailed(f"{evaluation.path}: the figure is not to be trusted: {texts}")
     return evaluation
 
 
@@ -200,17 +204,6 @@ def _write(work: Work, figures: dict[str, Any], result: EnsembleResult, index: n
     total = figures | {"fired": [check["name"] for check in figures["checks"] if check["fired"]]}
     keys = ("n", "clean", "robust", "robust_bounds", "interval", "inconclusive", "fired")
     work.metrics = {key: total[key] for key in keys}
-
-
-def _refuse_invalid(evaluation: Stage, config: EvaluateConfig) -> None:
-    """A figure that a validity check calls into doubt is written, said, and fails the run."""
-    if evaluation.metrics["fired"] and not config.allow_invalid:
-        texts = (
-            [check["text"] for check in read_evaluation(evaluation)["checks"] if check["fired"]]
-            if ranks.rank() == 0
-            else []
-        )
-        raise CheckFailed(f"{evaluation.path}: the figure is not to be trusted: {'; '.join(texts)}")
 
 
 def read_evaluation(stage: Stage) -> dict[str, Any]:

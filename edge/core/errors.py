@@ -19,7 +19,7 @@ class CheckFailed(CompressError):
     exit_code = 3
 
 
-def first_line(fault: BaseException, most: int = 200) -> str:
+def first_line(fault: "BaseException | str", most: int = 200) -> str:
     """What a foreign exception says, short enough for one line; its type where it says nothing."""
     return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:most]
 

@@ -155,7 +155,7 @@ def test_what_is_said_of_engines_reaches_only_its_target() -> None:
 
 def row(precision: str, size: int, rounds: "list[float]", target: str = "onnx") -> Candidate:
     made = Stage(Path("x"), {"metrics": {"bytes": size}})
-    return Candidate(f"{target}-{precision}", target, precision, "executed", made=made, rounds=rounds)
+    return Candidate(f"{target}-{precision}", target, precision, "executed", exported=made, rounds=rounds)
 
 
 SLOW, FAST = [2.0, 2.1, 1.9, 2.0], [1.0, 1.1, 0.9, 1.0]
@@ -193,7 +193,7 @@ def test_an_artifact_that_no_longer_opens_is_built_not_executed(
     def gone(*_: Any, **__: Any) -> None:
         raise CompressError("the GPU is gone")
 
-    one = Candidate("onnx-int8", "onnx", "int8", "executed", made=artifact.read(chain.e))
+    one = Candidate("onnx-int8", "onnx", "int8", "executed", exported=artifact.read(chain.e))
     monkeypatch.setattr(candidates, "open_runner", gone)
     candidates._measure([one], config())
     assert (one.state, one.why, one.clean, one.latency) == ("built", "the GPU is gone", None, None)

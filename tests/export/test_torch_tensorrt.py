@@ -214,7 +214,7 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(
     with pytest.raises(CompressError) as caught:
         arguments = ["export", str(chain.student), "--target", target, "--out", str(out)]
         CliRunner().invoke(main, arguments, catch_exceptions=False, standalone_mode=False)
-    assert str(caught.value) == wrong and caught.value.exit_code == 2
+    assert str(caught.value) == str(wrong) and caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,8 +33,8 @@ def test_every_row_passes_as_it_stands_and_fails_with_another_rows_library(row: 
         assert versions.version_fault(target, fits) is None
         for other in PAIRS:
             if other is not row and other.library(target):
-                line = versions.version_fault(target, replace(fits, library=f"{other.library(target)}.0"))
-                assert line and f"built for {wanted}" in line and f"{target}~={row.torch}.0" in line
+                line = str(versions.version_fault(target, replace(fits, library=f"{other.library(target)}.0")))
+                assert f"built for {wanted}" in line and f"{target}~={row.torch}.0" in line
 
 
 #: What is wrong, and what the line must say of it: what was found, and the command that mends it.
@@ -61,23 +61,25 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_one_line_with_its_command(name: str) -> None:
     changes, words = WRONG[name]
-    line = versions.version_fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], **changes))
-    assert line is not None and "\n" not in line
+    fault = versions.version_fault(TORCH_TENSORRT, replace(GOOD[TORCH_TENSORRT], **changes))
+    assert fault is not None
+    line = str(fault)
+    assert "\n" not in line and line == f"{fault.what}; {fault.fix}"
     assert line.count("; ") == 1  # the doctor shows what is wrong and what mends it apart
     for word in words:
         assert word in line, line
 
 
 def test_a_release_without_an_rtx_variant_is_named() -> None:
-    line = versions.version_fault(TORCH_TENSORRT_RTX, InstalledVersions("2.10.0", True, None, None, None))
-    assert line is not None and "no torch-tensorrt-rtx was released for torch 2.10.0" in line
+    line = str(versions.version_fault(TORCH_TENSORRT_RTX, InstalledVersions("2.10.0", True, None, None, None)))
+    assert "no torch-tensorrt-rtx was released for torch 2.10.0" in line
 
 
 def test_a_release_newer_than_the_table_is_held_to_its_own_minor_only() -> None:
     newer = InstalledVersions("2.15.0", True, "2.15.0", None, "11.6.0")
     assert versions.version_fault(TORCH_TENSORRT, newer) is None
-    line = versions.version_fault(TORCH_TENSORRT, replace(newer, wheel="2.14.0"))
-    assert line is not None and "torch-tensorrt~=2.15.0" in line
+    line = str(versions.version_fault(TORCH_TENSORRT, replace(newer, wheel="2.14.0")))
+    assert "torch-tensorrt~=2.15.0" in line
 
 
 def test_a_board_with_jetpack_7_follows_the_table() -> None:

@@ -18,7 +18,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL, pinned
 from edge.runtimes.tensorrt import layers, preflight, recipe
-from edge.runtimes.tensorrt.build import build_engine
+from edge.runtimes.tensorrt.build import Built, build_engine
 from edge.runtimes.tensorrt.cuda import Device
 from edge.runtimes.tensorrt.library import Library
 from edge.runtimes.tensorrt.recipe import ENGINE, SIDECAR, Recipe
@@ -64,17 +64,21 @@ def ready_engine(
         built = build_engine(
             content, build_recipe, library, device=device, timing_cache=read_timings(timings), where=where
         )
-        about = recipe.sidecar_of(built.engine, content, build_recipe, library, device)
-        artifact.write_atomic(work.add_payload(ENGINE), built.engine)
-        artifact.write_atomic(work.add_payload(SIDECAR), recipe.sidecar_text(about))
-        if built.layers is not None:
-            text = json.dumps(built.layers, indent=2, ensure_ascii=False) + "\n"
-            artifact.write_atomic(work.add_record(layers.LAYERS), text)
-            for line in layers.layer_lines(built.layers, build_recipe.int8):
-                say(line)
+        keep_built(work, built, recipe.sidecar_of(built.engine, content, build_recipe, library, device))
+        for line in layers.layer_lines(built.layers, build_recipe.int8) if built.layers is not None else ():
+            say(line)
         extend_timings(timings, built.timing_cache)
 
     return _own(artifact.build(folder, plan, make), library, device, here=True)
+
+
+def keep_built(work: Work, built: Built, about: Mapping[str, Any]) -> None:
+    """The engine and its sidecar as payload of a stage, and what is known of its layers beside them."""
+    artifact.write_atomic(work.add_payload(ENGINE), built.engine)
+    artifact.write_atomic(work.add_payload(SIDECAR), recipe.sidecar_text(about))
+    if built.layers is not None:
+        text = json.dumps(built.layers, indent=2, ensure_ascii=False) + "\n"
+        artifact.write_atomic(work.add_record(layers.LAYERS), text)
 
 
 def cache_folder() -> Path:

@@ -48,13 +48,15 @@ def plan_adopted(config: ExportConfig, file: "Path | str") -> Plan:
 def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
     """Adopt `file` into `out`: classes and input shape held against the dataset, accuracy on test images measured."""
     path = Path(file)
-    _as_it_is(config, path)
+    if config.target != "onnx":
+        raise CompressError(f"{path}: a file of another tool is adopted for --target onnx, not for {config.target}")
+    if config.precision != "auto":
+        raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
     content = _content(path)
 
     def make(work: Work) -> None:
         with open_runner(path) as runner:
             dataset = load_dataset(config.data)
-            _fits(runner, dataset, path)
             figures = _measured(runner, dataset, path)
         proto = onnx.load_model_from_string(content)
         artifact.write_atomic(work.add_payload(MODEL), content)
@@ -63,7 +65,7 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
             "precision": precision(proto),
             "parameters": sum(int(np.prod(entry.dims)) for entry in proto.graph.initializer),
             "adopted": path.name,
-            "fixed_batch": _fixed_batch(proto),
+            "fixed_batch": contract.graph_inputs(proto)[0].type.tensor_type.shape.dim[0].dim_value or None,
             **figures,
         }
         work.metrics = metrics
@@ -89,20 +91,6 @@ def precision(proto: onnx.ModelProto) -> str:
     return FLOATS[floats[0]] if floats else "float32"
 
 
-def _fixed_batch(proto: onnx.ModelProto) -> "int | None":
-    constants = {entry.name for entry in proto.graph.initializer}
-    entry = next(entry for entry in proto.graph.input if entry.name not in constants)
-    return int(entry.type.tensor_type.shape.dim[0].dim_value) or None
-
-
-def _as_it_is(config: ExportConfig, path: Path) -> None:
-    """Refuse what would need other bytes."""
-    if config.target != "onnx":
-        raise CompressError(f"{path}: a file of another tool is adopted for --target onnx, not for {config.target}")
-    if config.precision != "auto":
-        raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
-
-
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -116,27 +104,25 @@ def _plan(config: ExportConfig, sha256: str) -> Plan:
     return Plan(plan.stage, {**kept, "adopted": sha256}, plan.seed, plan.data, plan.inputs)
 
 
-def _fits(runner: Runner, dataset: Dataset, path: Path) -> None:
-    images = dataset.images.shape[1:]
-    if runner.input_shape != images:
-        raise CompressError(
-            f"{path}: takes images {runner.input_shape}, {dataset.name} has {images}; give the --data it is for"
-        )
-    if runner.classes != len(dataset.classes):
-        raise CompressError(
-            f"{path}: tells {runner.classes} classes apart, {dataset.name} has {len(dataset.classes)}; "
-            f"give the --data it is for"
-        )
-
-
 def _measured(runner: Runner, dataset: Dataset, path: Path) -> dict[str, Any]:
-    """Accuracy on the test images, and whether the outputs are probabilities; preprocessing elsewhere shows here."""
+    """Accuracy on the test images, which the file must fit, and whether the outputs are probabilities.
+
+    Preprocessing that is done elsewhere shows here.
+    """
+    shape, classes = dataset.images.shape[1:], len(dataset.classes)
+    if runner.input_shape != shape:
+        raise CompressError(
+            f"{path}: takes images {runner.input_shape}, {dataset.name} has {shape}; give the --data it is for"
+        )
+    if runner.classes != classes:
+        raise CompressError(
+            f"{path}: tells {runner.classes} classes apart, {dataset.name} has {classes}; give the --data it is for"
+        )
     images, labels = dataset.part("test")
     logits = runner.infer(images)
     right = int((logits.argmax(1) == labels).sum())
     low, high = clopper_pearson(right, len(labels))
-    chance = 1 / len(dataset.classes)
-    if low <= chance:
+    if low <= 1 / classes:  # chance
         say(
             f"{path.name}: {right} of {len(labels)} test images right, no better than chance; it may expect other "
             f"pixels than [0, 1] or other classes: put its preprocessing into the file"

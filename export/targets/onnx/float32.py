@@ -47,17 +47,13 @@ def emit_float32(model: Classifier, image: torch.Tensor, opset: int) -> tuple[on
             raise CompressError(unsupported_line(model, example, fault)) from None
     assert program is not None
     proto = program.model_proto
-    origin = {node.name: module for node in proto.graph.node if (module := _module(node)) is not None}
+    origin = {}
+    for node in proto.graph.node:
+        scopes = [entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"]
+        if scopes:
+            origin[node.name] = str(ast.literal_eval(scopes[0])[-2])  # the innermost module whose forward made it
     _strip(proto)
     return proto, origin
-
-
-def _module(node: onnx.NodeProto) -> "str | None":
-    """The innermost torch module whose forward made the node."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            return str(ast.literal_eval(entry.value)[-2])
-    return None
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -90,21 +86,22 @@ def _quiet() -> Iterator[None]:
 
 def unsupported_line(model: nn.Module, example: torch.Tensor, fault: BaseException) -> str:
     """What made the export of `model` fail with `fault`: the operator or the reason, and the torch module at fault."""
-    reason = _first_cause(fault)
+    cause = fault
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = str(cause)
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", reason)
     where, program = _traced(model, example)
+    if operator is not None and program is not None:
+        # the innermost module that calls the operator, which may go by a longer name before it is decomposed
+        plain = operator[1].rpartition(".")[2]
+        users = (node for node in program.graph.nodes if plain in str(node.target))
+        where = next((str(list(node.meta["nn_module_stack"].values())[-1][0]) for node in users), "")
+    layer = f"layer {where}: " if where else ""
     if operator is None:
         first = next(iter(reason.strip().splitlines()), type(fault).__name__)[:160]
-        return f"{_layer(where)}ONNX cannot express it ({first}); what it computes must not depend on values, change it"
-    if program is not None:
-        where = _user(program, operator[1])
-    return f"{_layer(where)}{operator[1]} has no counterpart in ONNX; put operators that ONNX knows in its place"
-
-
-def _first_cause(fault: BaseException) -> str:
-    while fault.__cause__ is not None:
-        fault = fault.__cause__
-    return str(fault)
+        return f"{layer}ONNX cannot express it ({first}); what it computes must not depend on values, change it"
+    return f"{layer}{operator[1]} has no counterpart in ONNX; put operators that ONNX knows in its place"
 
 
 def _traced(model: nn.Module, example: torch.Tensor) -> "tuple[str, Any]":
@@ -128,16 +125,3 @@ def _traced(model: nn.Module, example: torch.Tensor) -> "tuple[str, Any]":
         for handle in handles:
             handle.remove()
     return "", program
-
-
-def _user(program: Any, operator: str) -> str:
-    """The innermost module that calls the operator, which may go by a longer name before it is decomposed."""
-    plain = operator.rpartition(".")[2]
-    for node in program.graph.nodes:
-        if plain in str(node.target):
-            return str(list(node.meta["nn_module_stack"].values())[-1][0])
-    return ""
-
-
-def _layer(name: str) -> str:
-    return f"layer {name}: " if name else ""

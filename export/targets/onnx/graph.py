@@ -55,7 +55,12 @@ def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> 
         plain.load_state_dict(qdq.float_weights(twin), strict=True)
         proto, modules = float32.emit_float32(plain, image, opset)
         stored = int8.read_layout(source.path)
-        _tell_grid(source, stored["runtime"], target.dialect)
+        # fine-tuning adapts weights to one runtime's grid; on another's they may be worth less
+        if source.config.get("mode") == "qat" and stored["runtime"] != target.dialect:
+            say(
+                f"{source.path}: fine-tuned on the INT8 grid of {stored['runtime']}, exported on that of "
+                f"{target.dialect}; for one fine-tuned on it: compress quantize … --set runtime={target.dialect}"
+            )
         qdq.insert_pairs(proto, modules, qdq.Scales.of(twin, dialect.layout(stored), dialect))
     else:
         twin = load(source).cpu()
@@ -91,12 +96,3 @@ def chosen_precision(source: Stage, target: Target, precision: str) -> str:
             f"{source.path}: is a {source.kind} without INT8 ranges; first: compress quantize {source.path} --out DIR"
         )
     return precision
-
-
-def _tell_grid(source: Stage, tuned: str, runtime: str) -> None:
-    """Fine-tuning adapts weights to one runtime's grid; on another's they may be worth less."""
-    if source.config.get("mode") == "qat" and tuned != runtime:
-        say(
-            f"{source.path}: fine-tuned on the INT8 grid of {tuned}, exported on that of {runtime}; "
-            f"for one fine-tuned on it: compress quantize … --set runtime={runtime}"
-        )

@@ -21,15 +21,28 @@ def to_half(proto: onnx.ModelProto, kind: str, modules: Mapping[str, str]) -> No
     """In place. A weight beyond the type's range is refused with its torch module, `modules`: node name → module."""
     graph = proto.graph
     owners = {name: modules.get(node.name, node.name) for node in graph.node for name in node.input}
-    for entry in graph.initializer:
-        _halve(entry, kind, owners.get(entry.name, entry.name))
+    for weight in graph.initializer:
+        _halve(weight, kind, owners.get(weight.name, weight.name))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _halve(attribute.t, kind, modules.get(node.name, node.name))
             elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = KINDS[kind][0]
-    _cast_ends(graph, kind)
+    # float32 image in and float32 logits out, under the names that they have
+    entry, result = graph.input[0].name, graph.output[0].name
+    inside, before = f"{entry}_{kind}", f"{result}_{kind}"
+    for node in graph.node:
+        renamed = {entry: inside, result: before}
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [before if name == result else name for name in node.output]
+    nodes = [
+        helper.make_node("Cast", [entry], [inside], f"{entry}_cast", to=KINDS[kind][0]),
+        *graph.node,
+        helper.make_node("Cast", [before], [result], f"{result}_cast", to=TensorProto.FLOAT),
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _halve(entry: onnx.TensorProto, kind: str, owner: str) -> None:
@@ -45,20 +58,3 @@ def _halve(entry: onnx.TensorProto, kind: str, owner: str) -> None:
         )
     raw = halved.view(torch.int16).numpy().astype("<i2").tobytes()
     entry.CopyFrom(helper.make_tensor(entry.name, number, entry.dims, raw, raw=True))
-
-
-def _cast_ends(graph: onnx.GraphProto, kind: str) -> None:
-    """float32 image in and float32 logits out, under the names that they have."""
-    entry, result = graph.input[0].name, graph.output[0].name
-    inside, before = f"{entry}_{kind}", f"{result}_{kind}"
-    for node in graph.node:
-        node.input[:] = [inside if name == entry else name for name in node.input]
-        node.output[:] = [before if name == result else name for name in node.output]
-        node.input[:] = [before if name == result else name for name in node.input]
-    nodes = [
-        helper.make_node("Cast", [entry], [inside], f"{entry}_cast", to=KINDS[kind][0]),
-        *graph.node,
-        helper.make_node("Cast", [before], [result], f"{result}_cast", to=TensorProto.FLOAT),
-    ]
-    del graph.node[:]
-    graph.node.extend(nodes)

@@ -4,7 +4,6 @@ Without a GPU, or without the library, the stage is *deferred*: whoever runs it 
 from model.onnx and recipe.json, and pins it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,11 @@ def emit_engine(
     """
     emitted = graph.emit_graph(source, target, precision=config.precision, opset=config.opset)
     content = emitted.proto.SerializeToString(deterministic=True)
-    build_recipe = _recipe(emitted, config)
+    weighted, int8 = nodes(emitted.proto)
+    section = config.model_dump(mode="json")
+    build_recipe = recipe.recipe_of(
+        config.target, emitted.precision, section["batch"], section["engine"], weighted=weighted, int8=int8
+    )
     recipe.check_recipe(build_recipe)
     here = _here(config, needs_gpu)
     file = work.add_payload(MODEL)
@@ -129,12 +132,15 @@ def _engine(
     if timings is not None:
         engines.extend_timings(timings, first.timing_cache)
     about = recipe.sidecar_of(first.engine, content, build_recipe, here.library, here.device)
-    artifact.write_atomic(work.add_payload(recipe.ENGINE), first.engine)
-    artifact.write_atomic(work.add_payload(recipe.SIDECAR), recipe.sidecar_text(about))
-    _say(first, build_recipe)
-    if first.layers is not None:
-        text = json.dumps(first.layers, indent=2, ensure_ascii=False) + "\n"
-        artifact.write_atomic(work.add_record(layers.LAYERS), text)
+    engines.keep_built(work, first, about)
+    summary: dict[str, Any] | None = None
+    if first.layers is None:
+        say("the library told nothing of the engine's layers")
+    else:
+        for line in layers.layer_lines(first.layers, build_recipe.int8):
+            say(line)
+        summary = {key: first.layers[key] for key in ("precisions", "not_int8", "unseen")}
+        summary["apart"] = len(first.layers["apart"])
     metrics: dict[str, Any] = {
         "bytes": len(first.engine),
         "engine": "built",
@@ -142,7 +148,7 @@ def _engine(
         "library": here.library.name,
         "built_for": preflight.built_for(about).removeprefix("built for "),
         "build_seconds": round(first.seconds, 2),
-        "layers": _summary(first),
+        "layers": summary,
     }
     images = dataset.part("val")[0][: config.parity_images]
     executed = _executed(builds, about, emitted, here, images, config)
@@ -151,14 +157,6 @@ def _engine(
     if len(builds) > 1:
         metrics["rebuilds"] = _spread(builds, executed[1] if executed else None)
     return metrics
-
-
-def _recipe(emitted: EmittedGraph, config: ExportConfig) -> Recipe:
-    weighted, int8 = nodes(emitted.proto)
-    section = config.model_dump(mode="json")
-    return recipe.recipe_of(
-        config.target, emitted.precision, section["batch"], section["engine"], weighted=weighted, int8=int8
-    )
 
 
 def _here(config: ExportConfig, needs_gpu: bool) -> Here:
@@ -196,27 +194,6 @@ def nodes(proto: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if all(node is not None and node.op_type == "DequantizeLinear" for node in both)
     ]
     return tuple(node.name for node in weighted), tuple(int8)
-
-
-def _say(built: Built, build_recipe: Recipe) -> None:
-    if built.layers is None:
-        say("the library told nothing of the engine's layers")
-        return
-    for line in layers.layer_lines(built.layers, build_recipe.int8):
-        say(line)
-
-
-def _summary(built: Built) -> "dict[str, Any] | None":
-    """The counts of layers.json."""
-    if built.layers is None:
-        return None
-    report = built.layers
-    return {
-        "precisions": report["precisions"],
-        "not_int8": report["not_int8"],
-        "unseen": report["unseen"],
-        "apart": len(report["apart"]),
-    }
 
 
 def _executed(

@@ -14,7 +14,7 @@ from compress.data.dataset import Dataset
 from compress.networks.base import count_parameters
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
 from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
@@ -139,27 +139,36 @@ def compiled_program(
             with kernels():
                 compiled: fx.GraphModule = library.dynamo.compile(program, arg_inputs=[entry], **options)
         except torch.OutOfMemoryError:
-            raise CompressError(_no_memory(config)) from None
+            free, total = (amount >> 20 for amount in torch.cuda.mem_get_info())
+            raise CompressError(
+                f"{config.target}: the GPU's memory does not suffice to build it ({free:,} of {total:,} MiB free); "
+                f"stop what else uses it, or lower batch.max ({config.batch.max})"
+            ) from None
         except Exception as fault:  # converters and builder raise what they like
-            reason = program_runner.first_line(faults[0] if faults else fault)
+            reason = first_line(faults[0] if faults else fault)
             raise CompressError(
                 f"{config.target} cannot build this network ({reason}); use --target tensorrt"
             ) from None
     return compiled
 
 
-def _no_memory(config: ExportConfig) -> str:
-    free, total = (amount >> 20 for amount in torch.cuda.mem_get_info())
-    return (
-        f"{config.target}: the GPU's memory does not suffice to build it ({free:,} of {total:,} MiB free); stop what "
-        f"else uses it, or lower batch.max ({config.batch.max})"
-    )
-
-
 def in_torch(compiled: fx.GraphModule, program: torch.export.ExportedProgram) -> list[str]:
     """What did not become part of an engine: `layer: operator` each, in the order of execution."""
-    layers = {node.name: _innermost(node) for node in program.graph.nodes}
-    return [f"{layers.get(_origin(node)) or node.name}: {_operator(node)}" for node in _torch_nodes(compiled)]
+    layers = {}
+    for node in program.graph.nodes:
+        # the module whose forward made a node, as `named_modules` calls it
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        layers[node.name] = str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
+    left = []
+    for node in _torch_nodes(compiled):
+        # the name that a node, or what it was decomposed from, has in the program
+        name, sources = node.name, node.meta.get("from_node", [])
+        while sources:
+            name, sources = sources[-1].name, sources[-1].from_node
+        assert isinstance(node.target, torch._ops.OpOverload)
+        operator = node.target._schema.name.removeprefix("aten::")  # `conv2d`, `prims::var`
+        left.append(f"{layers.get(name) or node.name}: {operator}")
+    return left
 
 
 def _torch_nodes(module: fx.GraphModule) -> Iterator[fx.Node]:
@@ -169,27 +178,6 @@ def _torch_nodes(module: fx.GraphModule) -> Iterator[fx.Node]:
             yield from _torch_nodes(child)
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             yield node
-
-
-def _origin(node: fx.Node) -> str:
-    """The name that a node, or what it was decomposed from, has in the program."""
-    sources = node.meta.get("from_node", [])
-    name = node.name
-    while sources:
-        name, sources = sources[-1].name, sources[-1].from_node
-    return name
-
-
-def _innermost(node: fx.Node) -> str:
-    """The module whose forward made a node, as `named_modules` calls it."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
-
-
-def _operator(node: fx.Node) -> str:
-    """`conv2d`, `prims::var`."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    return node.target._schema.name.removeprefix("aten::")
 
 
 def save_program(
@@ -204,7 +192,7 @@ def save_program(
         with quiet():
             library.save(compiled, str(stored), output_format=form, arg_inputs=[example], dynamic_shapes=shapes)
     except Exception as fault:  # the exporter and the compiler behind it raise what they like
-        reason = program_runner.first_line(fault)
+        reason = first_line(fault)
         raise CompressError(
             f"{file.name}: the program cannot be stored ({reason}); give the other kind by --set engine.program=ep|aoti"
         ) from None

@@ -14,7 +14,7 @@ from compress.networks.base import Classifier
 from compress.quantization import int8
 from compress.quantization.folding import fold
 from compress.quantization.grids import SIGNED, UNSIGNED
-from compress.quantization.quantizer import FakeQuantize, Quantizer
+from compress.quantization.quantizer import FakeQuantize
 from edge.core.errors import CompressError
 
 DTYPES = {"float32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -94,16 +94,15 @@ def _operators(network: nn.Module) -> dict[str, nn.Module]:
                 f"pip install nvidia-modelopt requests huggingface_hub"
             ) from None
 
-    def operator(name: str, quantizer: Quantizer) -> nn.Module:
-        if not quantizer.is_enabled:
-            return nn.Identity()
+    operators: dict[str, nn.Module] = {}
+    for name, quantizer in quantizers.items():
         amax = quantizer.amax.detach().clone()
         if amax.ndim:  # of a weight, along its first axis
             weight: Any = network.get_submodule(name.rpartition(".")[0]).weight
             amax = amax.reshape(-1, *[1] * (weight.ndim - 1))
-        return QuantizeOperator(amax, unsigned=quantizer.unsigned)
-
-    return {name: operator(name, quantizer) for name, quantizer in quantizers.items()}
+        is_on = quantizer.is_enabled
+        operators[name] = QuantizeOperator(amax, unsigned=quantizer.unsigned) if is_on else nn.Identity()
+    return operators
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edge.core import artifact
 from edge.core.artifact import Stage
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
 from edge.runtimes.runner import Runner
 from export.contract import CONTRACT
@@ -28,8 +28,6 @@ from export.targets.torch_tensorrt.preparation import quiet
 
 #: Where programs are built and run: the first GPU.
 DEVICE = "cuda"
-
-
 #: The loggers of the package and of the builder that it drives.
 LOGGER, BUILDER = "torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"
 
@@ -69,11 +67,6 @@ def complaints() -> Iterator[list[str]]:
     finally:
         logger.propagate = propagated
         logger.removeHandler(kept)
-
-
-def first_line(fault: "BaseException | str") -> str:
-    """What a foreign exception says, short enough for one line."""
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
 
 
 def open_stage(stage: Stage, *, batch_size: int, threads: int, device: str) -> "TorchTensorRTRunner":

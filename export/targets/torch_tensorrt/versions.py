@@ -23,14 +23,29 @@ LIBRARIES = {
 
 #: L4T's major release → JetPack's, from /etc/nv_tegra_release.
 JETPACK = {35: 5, 36: 6, 38: 7, 39: 7}
+
+
+@dataclass(frozen=True)
+class VersionFault:
+    """What does not belong together, and what mends it."""
+
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}"
+
+
 #: Boards that no pair fits; from JetPack 7 on the pairs are those of a server.
 UNFIT_JETPACKS = {
-    5: "JetPack 5 has TensorRT 8, which nothing here builds for; update the board to JetPack 6 or newer",
-    6: "JetPack 6 has TensorRT 10.3, and its last Torch-TensorRT is 2.8, for torch 2.8; "
-    "use --target tensorrt, whose engine is built on the board and needs no torch there",
+    5: VersionFault(
+        "JetPack 5 has TensorRT 8, which nothing here builds for", "update the board to JetPack 6 or newer"
+    ),
+    6: VersionFault(
+        "JetPack 6 has TensorRT 10.3, and its last Torch-TensorRT is 2.8, for torch 2.8",
+        "use --target tensorrt, whose engine is built on the board and needs no torch there",
+    ),
 }
-
-
 #: TensorRT-RTX builds INT8 convolutions since this version; the builders of 1.5.0 and 1.6.1 fail on every one.
 RTX_WITH_INT8 = "1.7"
 
@@ -87,7 +102,7 @@ def check_versions(target: str) -> None:
     """Refuse, in one line, what cannot work together; `target` is torch-tensorrt or torch-tensorrt-rtx."""
     wrong = version_fault(target, installed_versions(target))
     if wrong is not None:
-        raise CompressError(wrong)
+        raise CompressError(str(wrong))
 
 
 def check_int8(target: str) -> None:
@@ -100,19 +115,36 @@ def check_int8(target: str) -> None:
         )
 
 
-def version_fault(target: str, here: InstalledVersions) -> "str | None":
-    """One line, `what is wrong; the command that mends it`. None where all of it belongs together."""
+def version_fault(target: str, here: InstalledVersions) -> "VersionFault | None":
+    """The first thing that is wrong, and the command that mends it. None where all of it belongs together."""
     if here.jetpack in UNFIT_JETPACKS:
         return UNFIT_JETPACKS[here.jetpack]
+    newest = _pip(target, PAIRS[-1].torch)
     if here.torch is None:
-        return f"{target} needs torch, which is not installed; {_pip(target, PAIRS[-1].torch)}"
-    minor = _minor(here.torch)
-    if pair(here.torch) is None and _order(minor) <= _order(PAIRS[-1].torch):
-        return f"torch {here.torch} is older than any {target} known here; {_pip(target, PAIRS[-1].torch)}"
-    for wrong in (_without_cuda, _wheel, _both, _library):
-        line = wrong(target, here)
-        if line is not None:
-            return line
+        return VersionFault(f"{target} needs torch, which is not installed", newest)
+    minor, row, other = _minor(here.torch), pair(here.torch), OTHER[target]
+    fix = _pip(target, minor)
+    if row is None and _order(minor) <= _order(PAIRS[-1].torch):
+        return VersionFault(f"torch {here.torch} is older than any {target} known here", newest)
+    if not here.cuda:
+        wheel = f"{target} {here.wheel}" if here.wheel else f"{target}, which is not installed either,"
+        what = f"torch {here.torch} is built without CUDA, {wheel} does not import beside it"
+        return VersionFault(what, f"pip uninstall -y torch && {fix}")
+    if row is not None and row.library(target) is None:
+        return VersionFault(f"no {target} was released for torch {here.torch}", newest)
+    if here.wheel is None:
+        return VersionFault(f"{target} is not installed, torch is {here.torch}", fix)
+    if _minor(here.wheel) != minor:
+        what = f"{target} {here.wheel} beside torch {here.torch}: they share their minor release"
+        return VersionFault(what, fix)
+    if here.other_wheel is not None:
+        what = f"{target} {here.wheel} and {other} {here.other_wheel} share one package folder"
+        return VersionFault(what, f"pip uninstall -y {other} {target} && {fix}")
+    wanted = row.library(target) if row else None
+    if wanted is not None and (here.library is None or _minor(here.library) != wanted):
+        name = "TensorRT" if target == TORCH_TENSORRT else "TensorRT-RTX"
+        have = f"{name} {here.library}" if here.library else f"no {name}"
+        return VersionFault(f"{have} beside {target} {here.wheel}, which is built for {wanted}", fix)
     return None
 
 
@@ -158,52 +190,6 @@ def jetpack_major(root: "Path | str" = "/") -> "int | None":
     return JETPACK.get(int(release.group(1))) if release else None
 
 
-def _without_cuda(target: str, here: InstalledVersions) -> "str | None":
-    if here.cuda:
-        return None
-    wheel = f"{target} {here.wheel}" if here.wheel else f"{target}, which is not installed either,"
-    fix = _pip(target, _minor(here.torch or ""))
-    return (
-        f"torch {here.torch} is built without CUDA, {wheel} does not import beside it; pip uninstall -y torch && {fix}"
-    )
-
-
-def _wheel(target: str, here: InstalledVersions) -> "str | None":
-    wanted = _minor(here.torch or "")
-    row = pair(here.torch or "")
-    if row is not None and row.library(target) is None:
-        return f"no {target} was released for torch {here.torch}; {_pip(target, PAIRS[-1].torch)}"
-    if here.wheel is None:
-        return f"{target} is not installed, torch is {here.torch}; {_pip(target, wanted)}"
-    if _minor(here.wheel) != wanted:
-        return (
-            f"{target} {here.wheel} beside torch {here.torch}: they share their minor release; {_pip(target, wanted)}"
-        )
-    return None
-
-
-def _both(target: str, here: InstalledVersions) -> "str | None":
-    other = OTHER[target]
-    if here.other_wheel is None:
-        return None
-    fix = _pip(target, _minor(here.torch or ""))
-    return (
-        f"{target} {here.wheel} and {other} {here.other_wheel} share one package folder; "
-        f"pip uninstall -y {other} {target} && {fix}"
-    )
-
-
-def _library(target: str, here: InstalledVersions) -> "str | None":
-    row = pair(here.torch or "")
-    wanted = row.library(target) if row else None
-    name = "TensorRT" if target == TORCH_TENSORRT else "TensorRT-RTX"
-    if wanted is None or (here.library is not None and _minor(here.library) == wanted):
-        return None
-    have = f"{name} {here.library}" if here.library else f"no {name}"
-    fix = _pip(target, _minor(here.torch or ""))
-    return f"{have} beside {target} {here.wheel}, which is built for {wanted}; {fix}"
-
-
 def _pip(target: str, minor: str) -> str:
     return f"pip install torch~={minor}.0 {target}~={minor}.0"
 
@@ -217,7 +203,7 @@ def _order(minor: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", minor))
 
 
-def _fault_on(facts: MachineFacts, target: str) -> "str | None":
+def _fault_on(facts: MachineFacts, target: str) -> "VersionFault | None":
     """What keeps the versions from working together, by the table that `compress export` goes by."""
     libraries = (facts.distributions[name] for name in LIBRARIES[target] if name in facts.distributions)
     return version_fault(
@@ -233,30 +219,26 @@ def _fault_on(facts: MachineFacts, target: str) -> "str | None":
     )
 
 
-def _rule(target: str) -> Rule:
-    """A wheel that is installed beside what it does not work with. A fault reads `what; fix`."""
-    return Rule(
-        f"{target}-pair",
-        when=lambda facts: target in facts.distributions and _fault_on(facts, target) is not None,
-        says=lambda facts: (_fault_on(facts, target) or "").partition("; ")[0],
-        fix=lambda facts: (_fault_on(facts, target) or "").partition("; ")[2],
-        explains=("torch_tensorrt",),
-    )
-
-
 def _doctor(target: str) -> TargetDoctor:
     def answer(facts: MachineFacts) -> Capability:
-        lacks = _fault_on(facts, target) or facts.gpu_lacks
-        if not lacks and not facts.usable("torch_tensorrt"):
-            lacks = f"import torch_tensorrt fails ({facts.modules['torch_tensorrt'].fault})"
-        return Capability("no", lacks) if lacks else Capability("yes", f"{facts.written('torch_tensorrt')} on this GPU")
+        fault = _fault_on(facts, target)
+        lacks = str(fault) if fault else facts.gpu_lacks
+        lacks = lacks or facts.import_lacks("torch_tensorrt", command(target))
+        return Capability.unless(lacks, f"{facts.written('torch_tensorrt')} on this GPU")
 
+    beside = Rule(  # a wheel that is installed beside what it does not work with
+        f"{target}-pair",
+        when=lambda facts: target in facts.distributions and _fault_on(facts, target) is not None,
+        says=lambda facts: fault.what if (fault := _fault_on(facts, target)) else "",
+        fix=lambda facts: fault.fix if (fault := _fault_on(facts, target)) else "",
+        explains=("torch_tensorrt",),
+    )
     return TargetDoctor(
         answer,
         answer,
         module="torch_tensorrt",
         remedy=lambda: command(target),
-        rules=(_rule(target),),
+        rules=(beside,),
         blocked_by=("driver-behind-torch",),
     )
 
