@@ -44,6 +44,12 @@ def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission
     entry = graph_inputs(proto)[0]
     (result,) = proto.graph.output
     channels, height, width = dataset.images.shape[1:]
+    # fewest, best and most images of one call; None: no bound, or none known
+    batch: dict[str, int | None] = {"min": config.batch.min, "opt": config.batch.opt, "max": config.batch.max}
+    if fixed := emission.metrics.get("fixed_batch"):
+        batch = {"min": fixed, "opt": fixed, "max": fixed}
+    elif targets.get(config.target).any_batch:
+        batch = {"min": 1, "opt": None, "max": None}
     return {
         "format": 1,
         "model": {"file": emission.file, "sha256": artifact.file_sha256(work.file(emission.file))},
@@ -53,7 +59,7 @@ def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission
         "input": {
             "name": entry.name,
             "shape": ["batch", channels, height, width],
-            "batch": _batch(emission, config),
+            "batch": batch,
             "dtype": "float32",
             "layout": "NCHW",
             "colour": COLOURS.get(channels, "as in the dataset"),
@@ -76,16 +82,6 @@ def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission
             "infer-dims": f"{channels};{height};{width}",
         },
     }
-
-
-def _batch(emission: Emission, config: "ExportConfig") -> dict[str, "int | None"]:
-    """Fewest, best and most images of one call; None: no bound, or none known."""
-    fixed = emission.metrics.get("fixed_batch")
-    if fixed:
-        return {"min": fixed, "opt": fixed, "max": fixed}
-    if targets.get(config.target).any_batch:
-        return {"min": 1, "opt": None, "max": None}
-    return {"min": config.batch.min, "opt": config.batch.opt, "max": config.batch.max}
 
 
 def graph_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -369,8 +369,7 @@ def compare_with_twins(
         alarm = twin_alarm(attacked.label, str(attacked.twin), agreement[attacked.label])
         if alarm is not None:
             alarms.append(alarm)
-    for alarm in alarms:
-        say(f"ALARM {alarm['name']}: {alarm['meaning']}")
+            say(f"ALARM {alarm['name']}: {alarm['meaning']}")
     return agreement, alarms
 
 

@@ -65,9 +65,19 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
             "checks": [{**asdict(check), "value": float(check.value)} for check in validity_checks],
         }
         if config.curve:
-            figures["curve"] = _curve(evaluated, config, result)
+            rows = []  # by the quick ensemble, upper bounds; at the threat's own radius as measured
+            for eps in config.curve:
+                at = config.threat.model_copy(update={"eps": eps}).radius
+                measured = eps == config.threat.eps
+                there = result if measured else evaluated.attacked(["quick"], config.norm, at)
+                rows.append({"eps": eps, "attack": config.attack if measured else ["quick"], **there.total.as_dict()})
+            figures["curve"] = rows
         if config.unseen is not None:
-            figures["unseen"] = _unseen(evaluated, config)
+            # the other norm, which the model was not trained against, by the quick ensemble: an upper bound
+            norm = "l2" if config.norm == "linf" else "linf"
+            radius = config.threat.model_copy(update={"eps": config.unseen}).radius
+            quick = evaluated.attacked(["quick"], norm, radius).total.as_dict()
+            figures["unseen"] = {"norm": norm, "eps": config.unseen, "attack": ["quick"], **quick}
         if config.corruptions:
             figures["corruptions"] = _corruptions(evaluated)
         if len(models) > 1:
@@ -138,26 +148,6 @@ class _EvaluatedModel:
             with torch.no_grad():
                 logits.append(self.model(x.to(self.device)).cpu().numpy())
         return ~checks.wrong(np.concatenate(logits), self.labels)
-
-
-def _curve(evaluated: _EvaluatedModel, config: EvaluateConfig, result: EnsembleResult) -> list[dict[str, Any]]:
-    """Robust accuracy over radii by the quick ensemble, upper bounds; at the threat's own as measured."""
-    rows = []
-    for eps in config.curve:
-        at = config.threat.model_copy(update={"eps": eps}).radius
-        measured = eps == config.threat.eps
-        there = result if measured else evaluated.attacked(["quick"], config.norm, at)
-        rows.append({"eps": eps, "attack": config.attack if measured else ["quick"], **there.total.as_dict()})
-    return rows
-
-
-def _unseen(evaluated: _EvaluatedModel, config: EvaluateConfig) -> dict[str, Any]:
-    """The other norm, which the model was not trained against, by the quick ensemble: an upper bound."""
-    norm = "l2" if config.norm == "linf" else "linf"
-    assert config.unseen is not None
-    radius = config.threat.model_copy(update={"eps": config.unseen}).radius
-    quick = evaluated.attacked(["quick"], norm, radius)
-    return {"norm": norm, "eps": config.unseen, "attack": ["quick"], **quick.total.as_dict()}
 
 
 def _corruptions(evaluated: _EvaluatedModel) -> dict[str, Any]:

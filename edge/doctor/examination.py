@@ -44,7 +44,7 @@ def examine(sysroot: Path = ROOT) -> MachineFacts:
     else:
         distributions, modules, driver = installed_here()
     return MachineFacts(
-        python=_python(sysroot) if recorded else _this_python(),
+        python=_python(sysroot, recorded),
         host=_host(sysroot, recorded),
         distributions=distributions,
         modules=modules,
@@ -61,20 +61,18 @@ def examine(sysroot: Path = ROOT) -> MachineFacts:
     )
 
 
-def _this_python() -> dict[str, Any]:
-    """`pip`: what reaches this very Python, by its short name where that is the one found first."""
+def _python(sysroot: Path, recorded: bool) -> dict[str, Any]:
+    """This one, with the `pip` that reaches it, or the newest python3 of a recorded tree, by its library folder."""
+    if recorded:
+        folders = [folder for place in ("usr/lib", "usr/local/lib") for folder in sysroot.glob(f"{place}/python3.*")]
+        releases = [folder.name.removeprefix("python") for folder in folders]
+        newest = max(releases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None)
+        return {"version": newest, "executable": None, "environment": None, "pip": "python3 -m pip"}
     environment = sys.prefix if sys.prefix != sys.base_prefix else None
+    # by its short name where that is the one that the shell meets first
     own = shutil.which("pip") == str(Path(sys.executable).with_name("pip"))
     pip = "pip" if own else f"{shlex.quote(sys.executable)} -m pip"
     return {"version": platform.python_version(), "executable": sys.executable, "environment": environment, "pip": pip}
-
-
-def _python(sysroot: Path) -> dict[str, Any]:
-    """The python3 of a recorded tree, by its library folder."""
-    folders = [folder for place in ("usr/lib", "usr/local/lib") for folder in sysroot.glob(f"{place}/python3.*")]
-    releases = [folder.name.removeprefix("python") for folder in folders]
-    newest = max(releases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None)
-    return {"version": newest, "executable": None, "environment": None, "pip": "python3 -m pip"}
 
 
 def _host(sysroot: Path, recorded: bool) -> dict[str, Any]:

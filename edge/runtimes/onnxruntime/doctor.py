@@ -45,10 +45,6 @@ RULES = (
 )
 
 
-def _onnx_build(facts: MachineFacts) -> Capability:
-    return Capability.unless(facts.exporter_lacks, f"{facts.written('torch')}, {facts.written('onnx')}")
-
-
 def _onnx_run(facts: MachineFacts) -> Capability:
     providers = facts.fact("onnxruntime", "providers") or ()
     where = "processor and GPU" if "CUDAExecutionProvider" in providers and facts.has_gpu else "processor"
@@ -57,7 +53,7 @@ def _onnx_run(facts: MachineFacts) -> Capability:
 
 
 ONNX = TargetDoctor(
-    _onnx_build,
+    lambda facts: Capability.unless(facts.exporter_lacks, f"{facts.written('torch')}, {facts.written('onnx')}"),
     _onnx_run,
     module="onnxruntime",
     remedy=lambda: "python3 -m pip install onnxruntime (or give --python, one that has it)",

@@ -122,15 +122,6 @@ def _tensorrt_build(facts: MachineFacts) -> Capability:
     return Capability("yes", f"{facts.written('tensorrt')} {rest}")
 
 
-def _tensorrt_run(facts: MachineFacts) -> Capability:
-    return Capability.unless(facts.gpu_lacks or _library_lacks(facts, "tensorrt"), facts.written("tensorrt"))
-
-
-def _rtx_build(facts: MachineFacts) -> Capability:
-    lacks = facts.exporter_lacks or _library_lacks(facts, "tensorrt-rtx")
-    return Capability.unless(lacks, f"{facts.written('tensorrt_rtx')}, ahead of time: no GPU is needed")
-
-
 def _rtx_run(facts: MachineFacts) -> Capability:
     lacks = facts.gpu_lacks or _library_lacks(facts, "tensorrt-rtx")
     old = [str(device["name"]) for device in facts.gpu.devices if float(device["sm"]) < LEAST_SM]
@@ -141,7 +132,7 @@ def _rtx_run(facts: MachineFacts) -> Capability:
 
 TENSORRT = TargetDoctor(
     _tensorrt_build,
-    _tensorrt_run,
+    lambda facts: Capability.unless(facts.gpu_lacks or _library_lacks(facts, "tensorrt"), facts.written("tensorrt")),
     module="tensorrt",
     remedy=lambda: remedy("tensorrt"),
     rules=RULES,
@@ -153,7 +144,10 @@ TENSORRT = TargetDoctor(
     ),
 )
 TENSORRT_RTX = TargetDoctor(
-    _rtx_build,
+    lambda facts: Capability.unless(
+        facts.exporter_lacks or _library_lacks(facts, "tensorrt-rtx"),
+        f"{facts.written('tensorrt_rtx')}, ahead of time: no GPU is needed",
+    ),
     _rtx_run,
     module="tensorrt_rtx",
     remedy=lambda: remedy("tensorrt-rtx"),

@@ -112,11 +112,9 @@ def _row(layer: Mapping[str, Any]) -> Row:
 
 def _tensors(listed: Any) -> list[dict[str, str]]:
     """Name and type of each; 11 has the type apart, 10 has it inside the format."""
-    tensors = []
-    for tensor in listed if isinstance(listed, list) else []:
-        text = tensor.get("Datatype", tensor.get("Format/Datatype", ""))
-        tensors.append({"name": str(tensor.get("Name", "")), "type": kind(str(text))})
-    return tensors
+    tensors = listed if isinstance(listed, list) else []
+    types = [kind(str(tensor.get("Datatype", tensor.get("Format/Datatype", "")))) for tensor in tensors]
+    return [{"name": str(tensor.get("Name", "")), "type": type_} for tensor, type_ in zip(tensors, types, strict=True)]
 
 
 def _weights(layer: Mapping[str, Any]) -> "str | None":

@@ -22,7 +22,7 @@ from export import parity
 from export.contract import Emission
 from export.targets.onnx import graph
 from export.targets.torch_tensorrt import program_runner, versions
-from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network, quiet
+from export.targets.torch_tensorrt.preparation import example_batch, export_program, kernels, prepare_network, quiet
 from export.targets.torch_tensorrt.program_runner import TorchTensorRTRunner
 
 #: How a program is stored → the file's name and Torch-TensorRT's name of the format.
@@ -184,9 +184,7 @@ def save_program(
     library: Any, compiled: fx.GraphModule, file: Path, form: str, image: tuple[int, ...], batch: tuple[int, int]
 ) -> None:
     """Write the program, any batch within `batch`, in one of Torch-TensorRT's formats."""
-    least, most = batch
-    example = torch.zeros(max(least, min(2, most)), *image, device=program_runner.DEVICE)
-    shapes = None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
+    example, shapes = example_batch(image, batch, program_runner.DEVICE)
     stored = file.with_suffix(".pt2")  # the only ending that both formats take without a warning
     try:
         with quiet():

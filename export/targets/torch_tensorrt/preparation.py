@@ -72,12 +72,18 @@ def export_program(
 
     Traced where its weights lie.
     """
-    least, most = batch
-    device = next(network.parameters()).device
-    example = torch.zeros(max(least, min(2, most)), *image, device=device)
-    shapes = None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
+    example, shapes = example_batch(image, batch, next(network.parameters()).device)
     with quiet():
         return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+
+
+def example_batch(
+    image: "tuple[int, ...]", batch: "tuple[int, int]", device: "torch.device | str"
+) -> tuple[Tensor, Any]:
+    """Images to trace with, and what torch.export is told of their number; None where it is fixed."""
+    least, most = batch
+    example = torch.zeros(max(least, min(2, most)), *image, device=device)
+    return example, None if least == most else ({0: torch.export.Dim("batch", min=least, max=most)},)
 
 
 def _operators(network: nn.Module) -> dict[str, nn.Module]:
