@@ -79,15 +79,13 @@ def evaluate(
         standings = run.before_any_attack(clean)
         with Progress("ensemble", 0) as bar:
             for turn in run.turns(standings, bar):
-                saved = ranks.broadcast(
-                    [store.read(turn.attack, n, x) for n, x in enumerate(turn.batches, turn.number)]
-                )
-                missing = [k for k, outcome in enumerate(saved) if outcome is None]
+                held = ranks.broadcast([store.read(turn.attack, n, x) for n, x in enumerate(turn.batches, turn.number)])
+                missing = [k for k, outcome in enumerate(held) if outcome is None]
                 if missing and standings.seconds.sum() >= most_seconds:
                     break
                 mine = run.on_batch(turn, standings) if ranks.rank() in missing else None
-                fresh = ranks.gather(mine) if missing else saved
-                either = (new if kept is None else kept for kept, new in zip(saved, fresh, strict=False))
+                fresh = ranks.gather(mine) if missing else held
+                either = (new if kept is None else kept for kept, new in zip(held, fresh, strict=False))
                 outcomes = [outcome for outcome in either if outcome is not None]
                 for k, outcome in enumerate(outcomes):
                     standings.add(turn.attack, outcome)

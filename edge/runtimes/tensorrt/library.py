@@ -157,12 +157,11 @@ def load_library(target: str = TENSORRT) -> Library:
         name = MODULES[target]
         try:
             module = importlib.import_module(name)
-        except ModuleNotFoundError as fault:
-            if fault.name != name:
-                raise _broken(target, fault) from None
-            raise CompressError(f"{name} is not installed here; {remedy(target)}") from None
         except Exception as fault:  # it loads shared objects of its own, which fail in ways of their own
-            raise _broken(target, fault) from None
+            what = f"{name} is installed but does not load ({first_line(fault)})"
+            if isinstance(fault, ModuleNotFoundError) and fault.name == name:
+                what = f"{name} is not installed here"
+            raise CompressError(f"{what}; {remedy(target)}") from None
         _loaded[target] = wrap_library(target, module)
     return _loaded[target]
 
@@ -203,7 +202,3 @@ def remedy(target: str, sysroot: Path = Path("/")) -> str:
             "(or a venv made with --system-site-packages)"
         )
     return "pip install tensorrt (it fetches NVIDIA's own packages, for the CUDA that the driver supports)"
-
-
-def _broken(target: str, fault: BaseException) -> CompressError:
-    return CompressError(f"{MODULES[target]} is installed but does not load ({first_line(fault)}); {remedy(target)}")

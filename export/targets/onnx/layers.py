@@ -132,11 +132,6 @@ class Executed:
         return str(executing.op_type) if executing is not None else None
 
 
-def execution_kind(operator: "str | None") -> str:
-    """`integer`, `float`, or `unknown` for a node that was merged into something without a trace."""
-    return "unknown" if operator is None else "integer" if operator in INTEGER else "float"
-
-
 class GraphTensors:
     """The tensors and nodes of a model, by name; constants may stand as initializers or as nodes."""
 
@@ -214,6 +209,9 @@ def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[
         counted |= own
         weight = graph.stored[path[-1]] if path else None
         operator = executed.operator(node, reversed(path)) if executed else None
+        execution = "integer" if operator in INTEGER else "float"
+        if operator is None:  # merged into something without a trace
+            execution = "unknown"
         rows.append(
             {
                 "name": module if is_weight else node.name or (path[-1] if path else node.output[0]),
@@ -224,7 +222,7 @@ def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[
                 "parameters": 0 if weight is None else math.prod(weight.dims),
                 "bytes": graph.bytes(own),
                 "executed_by": operator,
-                "execution": execution_kind(operator) if executed else None,
+                "execution": execution if executed else None,
             }
         )
     return rows

@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edge.core.errors import CompressError
-from edge.doctor.facts import Capability, MachineFacts, Rule, TargetDoctor
+from edge.doctor.facts import Capability, MachineFacts, Rule, TargetDoctor, release
 
 TORCH_TENSORRT, TORCH_TENSORRT_RTX = "torch-tensorrt", "torch-tensorrt-rtx"
 OTHER = {TORCH_TENSORRT: TORCH_TENSORRT_RTX, TORCH_TENSORRT_RTX: TORCH_TENSORRT}
@@ -108,7 +108,7 @@ def check_versions(target: str) -> None:
 def check_int8(target: str) -> None:
     """Refuse, in one line, INT8 where the installed library cannot build it."""
     library = installed_versions(target).library or ""
-    if target == TORCH_TENSORRT_RTX and _order(library) < _order(RTX_WITH_INT8):
+    if target == TORCH_TENSORRT_RTX and release(library) < release(RTX_WITH_INT8):
         raise CompressError(
             f"TensorRT-RTX {library} builds no INT8 convolutions; {RTX_WITH_INT8} does, which no {target} up to "
             f"{PAIRS[-1].torch} goes with: use --target tensorrt-rtx, or export the student that was quantized"
@@ -124,7 +124,7 @@ def version_fault(target: str, here: InstalledVersions) -> "VersionFault | None"
         return VersionFault(f"{target} needs torch, which is not installed", newest)
     minor, row, other = _minor(here.torch), pair(here.torch), OTHER[target]
     fix = _pip(target, minor)
-    if row is None and _order(minor) <= _order(PAIRS[-1].torch):
+    if row is None and release(minor) <= release(PAIRS[-1].torch):
         return VersionFault(f"torch {here.torch} is older than any {target} known here", newest)
     if not here.cuda:
         wheel = f"{target} {here.wheel}" if here.wheel else f"{target}, which is not installed either,"
@@ -186,8 +186,8 @@ def jetpack_major(root: "Path | str" = "/") -> "int | None":
         text = (Path(root) / "etc" / "nv_tegra_release").read_text(errors="replace")
     except OSError:
         return None
-    release = re.search(r"R(\d+)", text)
-    return JETPACK.get(int(release.group(1))) if release else None
+    tag = re.search(r"R(\d+)", text)
+    return JETPACK.get(int(tag.group(1))) if tag else None
 
 
 def _pip(target: str, minor: str) -> str:
@@ -197,10 +197,6 @@ def _pip(target: str, minor: str) -> str:
 def _minor(text: str) -> str:
     """`2.13` of `2.13.0+cu130`."""
     return ".".join(text.split("+")[0].split(".")[:2])
-
-
-def _order(minor: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", minor))
 
 
 def _fault_on(facts: MachineFacts, target: str) -> "VersionFault | None":
