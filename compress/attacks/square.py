@@ -56,16 +56,19 @@ class Square:
                 best = (_stripes if task.norm == "linf" else _tiles)(task, self.name)
                 verdict = judge(logits_of(task.model, best))
                 continue
-            height, width = task.x.shape[2:]
-            share = min(query / self.span, 1)
-            divisor = next(divisor for upto, divisor in SCHEDULE if share <= upto)
-            side = max(1, min(round(math.sqrt(self.p_init / divisor * height * width)), height, width))
+            side = self._side(query, *task.x.shape[2:])
             moved = (_square if task.norm == "linf" else _exchange)(task, best, draws[:, place], side)
             reached = judge(logits_of(task.model, moved))
             better = (reached > verdict) & (verdict <= 0)
             best = torch.where(ball.column(better), moved, best)
             verdict = torch.where(better, reached, verdict)
         return best, verdict
+
+    def _side(self, query: int, height: int, width: int) -> int:
+        """Side of the square in pixels at one query."""
+        share = min(query / self.span, 1)
+        divisor = next(divisor for upto, divisor in SCHEDULE if share <= upto)
+        return max(1, min(round(math.sqrt(self.p_init / divisor * height * width)), height, width))
 
 
 def _signs(draws: Tensor, dtype: torch.dtype) -> Tensor:
