@@ -58,27 +58,22 @@ def execute(args: Sequence[str]) -> int:
         return 1
 
 
-def _verb(name: str) -> Callable[[argparse.Namespace], int]:
-    """`edge.board.verbs.NAME`, imported when it is used."""
-
-    def run(options: argparse.Namespace) -> int:
-        code: int = getattr(importlib.import_module("edge.board.verbs"), name)(options)
-        return code
-
-    return run
-
-
 def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Execute, attack and time an exported classifier on this machine.")
     parser.add_argument("--version", action="version", version=f"robust-compress {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    def add(name: str, what: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def add(name: str, what: str, run: "Callable[[argparse.Namespace], int] | None" = None) -> argparse.ArgumentParser:
+        """Of a verb without a `run` that is `edge.board.verbs.NAME`, imported when it is used."""
+
+        def imported(options: argparse.Namespace) -> int:
+            return int(getattr(importlib.import_module("edge.board.verbs"), name)(options))
+
         verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what, allow_abbrev=False)
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run or imported)
         return verb
 
-    verify = add("verify", "Replay, attack, time and state what was found.", _verb("verify"))
+    verify = add("verify", "Replay, attack, time and state what was found.")
     _artifact(verify)
     verify.add_argument("--attack-set", type=Path, required=True, metavar="DIR", help="attack set to replay")
     verify.add_argument("--device", default="jetson", help="where it is executed; default %(default)s")
@@ -88,7 +83,7 @@ def _parser() -> Parser:
         verify.add_argument(f"--{option}", type=int, metavar="N")
     verify.add_argument("--budget", type=float, metavar="SECONDS", help="for the attacks without gradients")
 
-    bench = add("bench", "Latency alone, on noise; several artifacts take turns.", _verb("bench"))
+    bench = add("bench", "Latency alone, on noise; several artifacts take turns.")
     bench.add_argument("exported", type=Path, nargs="+", help="folders of exported stages, or .onnx files")
     bench.add_argument("--device", default="jetson", help="where it is executed; default %(default)s")
     bench.add_argument("--scenario", type=_several(str), metavar="NAME,NAME", help="single-stream, offline, camera")
@@ -106,15 +101,15 @@ def _parser() -> Parser:
     bench.add_argument("--out", type=Path, metavar="DIR", help="new folder for the result and every raw sample")
     bench.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
 
-    check = add("check", "In seconds: hash, golden logits, 100 frozen images; exit 3 when one differs.", _verb("check"))
+    check = add("check", "In seconds: hash, golden logits, 100 frozen images; exit 3 when one differs.")
     _artifact(check)
     check.add_argument("--attack-set", type=Path, required=True, metavar="DIR", help="attack set that holds it")
     check.add_argument("--device", default="jetson", help="where it is executed; default %(default)s")
 
-    selftest = add("selftest", "Whether this machine does what is expected of it; one JSON to send.", _verb("selftest"))
+    selftest = add("selftest", "Whether this machine does what is expected of it; one JSON to send.")
     selftest.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there as well")
 
-    doctor = add("doctor", "What is installed here, what can be run, and what mends the rest.", _verb("doctor"))
+    doctor = add("doctor", "What is installed here, what can be run, and what mends the rest.")
     doctor.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     doctor.add_argument("--strict", action="store_true", help="exit 3 when something known not to work is installed")
 

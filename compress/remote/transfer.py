@@ -69,12 +69,9 @@ def fetch_result(connection: Connection, job: str, exported: Stage, attacks: Att
             samples.Samples.read(into / samples.FILE)
         shipped = None if ENGINE in listed else exported.path
         stated, _ = statement_check.check_verified(into, shipped=shipped, attack_set=attacks.stage.path)
-        artifact_, bound = stated.predicate.artifact, stated.predicate.attack_set
-        of_set = bound.identity if bound else ""
-        for what, got, want in (
-            ("artifact", artifact_.identity, exported.identity),
-            ("attack set", of_set, attacks.stage.identity),
-        ):
+        bound = stated.predicate.attack_set
+        stated_of = {"artifact": stated.predicate.artifact.identity, "attack set": bound.identity if bound else ""}
+        for (what, got), want in zip(stated_of.items(), (exported.identity, attacks.stage.identity), strict=True):
             if got != want:
                 raise ValueError(f"its statement is about the {what} {got:.12}, sent was {want:.12}")
         _same_images(into / VERDICTS, attacks)

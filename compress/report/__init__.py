@@ -26,30 +26,30 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
     Of a verified stage the lineage is followed back as far as it still lies where it lay. `require` are gates such
     as `robust>=0.3`, judged on the shipped artifact.
     """
-    found = find_sources(Path(folder))
-    attack_set = sources.read_attack_set(found.attack_set)
-    statements = _statements(found)
+    behind = find_sources(Path(folder))
+    attack_set = sources.read_attack_set(behind.attack_set)
+    statements = _statements(behind)
     shipped = next(iter(statements.values()), None)
-    weights = found.teacher.manifest["payload"].get("weights.safetensors") if found.teacher else None
+    weights = behind.teacher.manifest["payload"].get("weights.safetensors") if behind.teacher else None
     return {
-        "title": found.title,
-        "notes": [*_strangers(found, statements), *page_analysis.outdated(found)],
+        "title": behind.title,
+        "notes": [*_strangers(behind, statements), *page_analysis.outdated(behind)],
         "requirements": _judged(shipped, require),
         "teacher": {"bytes": weights["bytes"]} if weights else None,
         "stages": sources.stage_rows(
-            found, attack_set, {name: stated["predicate"] for name, stated in statements.items()}
+            behind, attack_set, {name: stated["predicate"] for name, stated in statements.items()}
         ),
         "verified": [
             page.verified_entry(
                 name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path)
             )
-            for stage, (name, statement) in zip(found.verified.values(), statements.items(), strict=True)
+            for stage, (name, statement) in zip(behind.verified.values(), statements.items(), strict=True)
         ],
         "matrix": attack_set.matrix() if attack_set else None,
-        "analysis": page_analysis.analysis_part(found.analysis),
-        "training": [curve for name, stage in found.trained() if (curve := _curve(name, stage))],
-        "provenance": [_origin(name, stage) for name, stage in found.stages()],
-        "facts": page.stated_facts(shipped) if shipped else _facts(found),
+        "analysis": page_analysis.analysis_part(behind.analysis),
+        "training": [curve for name, stage in behind.trained() if (curve := _curve(name, stage))],
+        "provenance": [_origin(name, stage) for name, stage in behind.stages()],
+        "facts": page.stated_facts(shipped) if shipped else _facts(behind),
     }
 
 

@@ -102,9 +102,9 @@ def assemble(identity: str, files: Mapping[str, str]) -> Path:
     try:
         for name, sha256 in files.items():
             _link(file(sha256), beside / name)
-        found = artifact.read(beside)
-        if found.identity != identity:
-            raise CompressError(f"a stage of identity {found.identity:.12} came as {identity:.12}; send it again")
+        assembled = artifact.read(beside)
+        if assembled.identity != identity:
+            raise CompressError(f"a stage of identity {assembled.identity:.12} came as {identity:.12}; send it again")
         if not _complete(place, identity):
             shutil.rmtree(place, ignore_errors=True)
             try:

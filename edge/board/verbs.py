@@ -29,8 +29,8 @@ def verify(options: argparse.Namespace) -> int:
     attacks = artifact.read(options.attack_set, ("attack-set",))
     # `compress verify`'s own defaults, the artifact's data, the attack set's threat, and what was given
     own = json.loads(_defaults())
-    asked = {"batch_size": options.batch_size, "threads": options.threads, "square_queries": options.square_queries}
-    asked |= {"decision_queries": options.decision_queries, "seed": options.seed, "budget": options.budget}
+    keys = ("batch_size", "threads", "square_queries", "decision_queries", "seed", "budget")
+    asked = {key: getattr(options, key) for key in keys}
     threat = about_of(attacks)["threat"]
     known = {"data": exported.data["name"], "threat": {key: threat[key] for key in ("norm", "eps")}}
     config = {**own, **known, "device": options.device}
@@ -62,19 +62,11 @@ def bench(options: argparse.Namespace) -> int:
     """Latency alone, on noise: the scenarios of `compress bench`."""
     from edge.bench import run
 
-    asked = {"scenarios": options.scenario, "fps": options.fps, "samples": options.samples, "seconds": options.seconds}
-    asked |= {
-        "batch_size": options.batch[0],
-        "sweep": options.batch if len(options.batch) > 1 else None,
-        "load": options.load,
-    }
-    asked |= {"preprocess": options.preprocess, "frames": options.frames}
-    config = {
-        **json.loads(_defaults())["latency"],
-        "device": options.device,
-        "threads": options.threads,
-        "seed": options.seed,
-    }
+    asked = {key: getattr(options, key) for key in ("fps", "samples", "seconds", "load", "preprocess", "frames")}
+    asked |= {"scenarios": options.scenario, "batch_size": options.batch[0]}
+    asked["sweep"] = options.batch if len(options.batch) > 1 else None
+    config = json.loads(_defaults())["latency"]
+    config |= {"device": options.device, "threads": options.threads, "seed": options.seed}
     config |= {"preprocess": None, "frames": None} | {key: value for key, value in asked.items() if value is not None}
     with store.Busy("bench", alone=True):
         result = run.run_bench(options.exported, config, out=options.out)

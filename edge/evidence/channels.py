@@ -67,10 +67,7 @@ class Channels:
         self.names = list(self.read())
 
     def read(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for reader in self._readers:
-            found.update(reader())
-        return found
+        return {name: value for reader in self._readers for name, value in reader().items()}
 
     def _files(self) -> Iterator[tuple[str, str, float]]:
         """Name, file, and what one unit of the file is in units of the channel."""

@@ -82,8 +82,7 @@ def boost(tree: Tree) -> "bool | None":
 
 
 def _find(tree: Tree, names: "re.Pattern[str]") -> "str | None":
-    found = [path for path in tree.glob("sys/class/devfreq/*") if names.fullmatch(path.rsplit("/", 1)[1])]
-    return found[0] if found else None
+    return next((path for path in tree.glob("sys/class/devfreq/*") if names.fullmatch(path.rsplit("/", 1)[1])), None)
 
 
 def _device(tree: Tree, folder: "str | None", what: str) -> "dict[str, Any] | None":

@@ -70,7 +70,9 @@ def statement_details(stated: Statement) -> str:
         parameters = ", ".join(f"{key} {_value(value)}" for key, value in attack.parameters.items())
         counts = [f"{attack.robust_accuracy:.1%}", str(attack.broken), str(attack.alone)]
         table.append([attack.name, attack.kind, *counts, parameters, attack.where])
-    attacks = _columns(table) if len(table) > 1 else []
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    padded = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    attacks = padded if p.attacks else []
     parts = {
         f"statement   version {VERSION}, {PREDICATE_TYPE}": [],
         "attacks": attacks,
@@ -111,11 +113,6 @@ def _shares(figures: Mapping[str, Any]) -> list[str]:
         number = value.get("value") if isinstance(value, Mapping) else value
         phrases.append(f"{name} {number:.1%}" if isinstance(number, float) else f"{name} {number}")
     return phrases
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def latency_lines(predicate: Predicate) -> Iterator[str]:

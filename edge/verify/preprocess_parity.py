@@ -55,11 +55,8 @@ def read_pipeline(config: Mapping[str, Any], clean: "npt.NDArray[np.uint8]") -> 
 def decided(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` as a plan records it: the function with its module's hash, a file of frames as its hash."""
     recorded = dict(config)
-    if recorded.get("preprocess") is not None:
-        recorded["preprocess"] = {
-            "name": recorded["preprocess"],
-            "sha256": preprocess.load(recorded["preprocess"]).sha256,
-        }
+    if (name := recorded.get("preprocess")) is not None:
+        recorded["preprocess"] = {"name": name, "sha256": preprocess.load(name).sha256}
     if recorded.get("frames") is not None:
         preprocess.read_frames(recorded["frames"])
         recorded["frames"] = artifact.file_sha256(Path(recorded["frames"]))
