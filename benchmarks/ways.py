@@ -36,7 +36,7 @@ PARTS = ("teacher", "teacher_import", "distill", "quantize", "attack", "evaluate
 HEARTS = ("grad", "backward", "make_node")
 WAYS = ("distill", "export", "verify", "attack")
 #: The modules of stages and what these share of folders, in the new layout and in the one before it.
-STAGES = ("compress.folders", "export.stage", "edge.verify.verify", *(f"compress.stages.{name}" for name in PARTS))
+STAGES = ("compress.folders", "export.stage", "edge.verify.verify")
 STAGES_BEFORE = ("compress.stages", "compress.train", "edge.verify", *(f"compress.{name}" for name in PARTS))
 
 
@@ -148,7 +148,8 @@ def traced(way: str, line: Sequence[str], root: Path, *, whole: bool = True) -> 
     code = tracer.follow(lambda: execute(line))
     assert code in (None, 0), f"compress {' '.join(line)}: exit code {code}"
     assert tracer.way, f"{way}: its heart was not reached"
-    stages = sum(tracer.entries[module] for module in {*STAGES, *STAGES_BEFORE})
+    shared = {*STAGES, *STAGES_BEFORE}
+    stages = sum(n for module, n in tracer.entries.items() if module in shared or module.startswith("compress.stages."))
     return {
         "way": way,
         "frames": len(tracer.way),

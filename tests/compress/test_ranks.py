@@ -18,7 +18,6 @@ from torch import nn
 from compress import names, networks
 from compress.networks.distributed import exchange_rows, sharded, synchronise
 from compress.numerics import ranks
-from compress.numerics.ranks import group
 from edge.core.errors import CompressError
 from tests.compress.rank_programs import cases
 
@@ -136,7 +135,7 @@ def test_one_rank_is_the_identity() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 1000])
 def test_shares_are_even_and_complete(world: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.numerics.ranks import rows as module
+    from compress.numerics import ranks as module
 
     monkeypatch.setattr(module, "world", lambda: world)
     counts = ranks.shares(rows)
@@ -172,7 +171,7 @@ def torchrun(world: int, folder: Path, *args: str) -> Iterator[subprocess.Popen[
 
 
 def processes(world: int, folder: Path) -> list[int]:
-    """The process of each rank, once all of them are in the group."""
+    """The process of each rank, once all of them are in the ranks."""
     files = [folder / f"rank-{number}" for number in range(world)]
     end = time.monotonic() + 120
     while not all(file.exists() and file.read_text() for file in files):
@@ -228,10 +227,10 @@ def test_what_an_exchange_says_of_a_rank_on_another_machine() -> None:
         pytest.raises(
             ranks.RankLost, match=r"^another rank was lost \(Connection closed by peer \[10\.0\.0\.3\]:4242\)"
         ),
-        group.together(),
+        ranks.together(),
     ):
         raise RuntimeError(said_by_gloo)
-    with pytest.raises(RuntimeError, match="shapes differ") as other, group.together():
+    with pytest.raises(RuntimeError, match="shapes differ") as other, ranks.together():
         raise RuntimeError("shapes differ")
     assert not isinstance(other.value, CompressError)
 

@@ -1,16 +1,23 @@
-"""The group of processes: its start and end, Python objects between them, and the one place where a loss is noticed."""
+"""Several processes as one, started by torchrun: who they are, what they exchange, what happens when one is lost.
+
+Without torchrun's environment there is one rank, and everything here is the identity.
+"""
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
-from compress.numerics.ranks import peers
-from compress.numerics.ranks.peers import Peers
+from compress.numerics import peers
+from compress.numerics.peers import Peers
+from edge.core import artifact
+from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.interrupt import EXIT_CODE, Interrupted
 
@@ -148,3 +155,125 @@ def _number(name: str) -> int:
     if not text.isdecimal():
         raise CompressError(f"{name} {text!r}: WORLD_SIZE is set, so a number is needed there; start with torchrun")
     return int(text)
+
+
+# ----------------------------------------------------------------------------- a batch over ranks
+
+
+def shares(rows: int) -> list[int]:
+    """How many of a batch's rows each rank has: consecutive ones, differing by one at most."""
+    whole, rest = divmod(rows, world())
+    return [whole + (number < rest) for number in range(world())]
+
+
+def share(rows: int) -> slice:
+    """Which of a batch's rows are this rank's."""
+    counts = shares(rows)
+    begin = sum(counts[: rank()])
+    return slice(begin, begin + counts[rank()])
+
+
+def gather_rows(rows: Tensor, counts: "Sequence[int] | None" = None) -> Tensor:
+    """Every rank's rows (n_r,…), one below the other, on every rank (Σ n_r,…); `counts` are the n_r where known.
+
+    Every rank goes on to compute the same loss L of all rows. Backward gives a rank ∂L/∂(its own rows) and exchanges
+    nothing, so what it finds for a weight before the rows is its part, and ∂L/∂weight is the sum over ranks.
+    """
+    if world() == 1:
+        return rows
+    if counts is None:
+        sizes = torch.zeros(world(), dtype=torch.int64, device=rows.device)
+        sizes[rank()] = len(rows)
+        total([sizes])
+        counts = sizes.tolist()
+    found: Tensor = _Rows.apply(rows, tuple(counts))
+    return found
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...]) -> Tensor:
+        begin = sum(counts[: rank()])
+        ctx.own = slice(begin, begin + len(rows))
+        return _gathered(rows, counts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0][ctx.own], None
+
+
+def _gathered(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """All rows; the exchange wants equal shapes, so short shares are filled up on the way."""
+    channels_last = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    mine = rows.new_zeros(max(counts), *rows.shape[1:])
+    mine[: len(rows)] = rows
+    found = [torch.empty_like(mine) for _ in counts]
+    with together():
+        distributed.all_gather(found, mine)
+    whole = torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
+    return whole.contiguous(memory_format=torch.channels_last) if channels_last else whole
+
+
+def total(tensors: "Sequence[Tensor]") -> None:
+    """Each tensor becomes its sum over ranks, in one exchange; the same shapes on every rank."""
+    if world() == 1 or not tensors:
+        return
+    buffer = torch.cat([tensor.flatten() for tensor in tensors])
+    with together():
+        distributed.all_reduce(buffer)
+    with torch.no_grad():
+        for tensor, part in zip(tensors, buffer.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def reduce_gradients(parts: "Iterable[Tensor]", wholes: "Iterable[Tensor]" = ()) -> None:
+    """Bring the gradients to what one process would find, alike on every rank.
+
+    `parts` are weights before `gather_rows`, each rank having found its part: these are added up. `wholes` are weights
+    behind it, of which every rank has found the whole gradient: rank 0's counts, so that no last bit sets them apart.
+    """
+    if world() == 1:
+        return
+    summed = [weight.grad for weight in parts if weight.grad is not None]
+    copied = [weight.grad for weight in wholes if weight.grad is not None]
+    if rank() > 0:
+        for gradient in copied:
+            gradient.zero_()
+    total([*summed, *copied])
+
+
+# ---------------------------------------------------------------------------------------- a stage
+
+
+def build(
+    out: "Path | str",
+    plan: Plan,
+    make: Callable[[Work], None],
+    *,
+    lineage: "Mapping[str, Path] | None" = None,
+    keep: Sequence[str] = (),
+    replace: bool = False,
+) -> Stage:
+    """As `artifact.build`, for a `make` in which the ranks work together.
+
+    The others call `make` when rank 0 does, with a folder of their own that is thrown away; the stage's is rank 0's,
+    so it need not be within their reach.
+    """
+    if world() == 1:
+        return artifact.build(out, plan, make, lineage=lineage, keep=keep, replace=replace)
+    if rank() > 0:
+        if broadcast(False):
+            with tempfile.TemporaryDirectory() as scratch:
+                make(Work(Path(scratch)))
+        return broadcast(Stage(Path(out), {}))
+    called = False
+
+    def make_together(work: Work) -> None:
+        nonlocal called
+        called = broadcast(True)
+        make(work)
+
+    stage = artifact.build(out, plan, make_together, lineage=lineage, keep=keep, replace=replace)
+    if not called:
+        broadcast(False)
+    return broadcast(stage)
