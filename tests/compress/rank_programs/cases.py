@@ -146,7 +146,8 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
         pupil.train()
         parts = objective.parts(pupil, images, x_adv)
         student.zero_grad()
-        objective.zero_grad()
+        for weight in objective.parameters():
+            weight.grad = None
         torch.stack(list(parts.values())).sum().backward()
         ranks.reduce_gradients(student.parameters(), objective.parameters())
         descend(weights)
