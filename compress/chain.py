@@ -147,16 +147,16 @@ def shipped(run: config.Run) -> str:
 
 def downstream(chain: Sequence[Step], start: str) -> frozenset[str]:
     """Names of the steps at `start` (`student`, `baselines/rslad`, `exported` for all) and of all that need them."""
-    found = {step.name for step in chain if step.name == start or step.name.startswith(f"{start}/")}
-    if not found:
+    reached = {step.name for step in chain if step.name == start or step.name.startswith(f"{start}/")}
+    if not reached:
         known = [step.name for step in chain]
         raise CompressError(
             f"no stage {start!r} in this run{errors.nearest_name(start, known)} (stages: {', '.join(known)})"
         )
     for step in chain:  # in the order they are made, so one pass reaches all
-        if found.intersection(step.needs):
-            found.add(step.name)
-    return frozenset(found)
+        if reached.intersection(step.needs):
+            reached.add(step.name)
+    return frozenset(reached)
 
 
 # ------------------------------------------------------------------------------ how the stages stand

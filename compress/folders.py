@@ -90,26 +90,26 @@ def _extra(config: ReadsData) -> "str | None":
 
 def numbered(role: str, roles: Iterable[str]) -> list[str]:
     """Of `roles` those that bear this one's name, in their order: teacher, teacher-2, …"""
-    return sorted((one for one in roles if re.fullmatch(rf"{role}(-\d+)?", one)), key=lambda one: (len(one), one))
+    return sorted((name for name in roles if re.fullmatch(rf"{role}(-\d+)?", name)), key=lambda name: (len(name), name))
 
 
-def read_role(role: str, given: Folders, kinds: Sequence[str]) -> dict[str, Stage]:
+def read_role(role: str, named: Folders, kinds: Sequence[str]) -> dict[str, Stage]:
     """The stage in one folder or those in several, by the roles that `numbered` lists."""
-    folders = [given] if isinstance(given, Path | str) else given
-    found: dict[str, Stage] = {}
+    folders = [named] if isinstance(named, Path | str) else named
+    stages: dict[str, Stage] = {}
     for number, where in enumerate(folders, 1):
         stage = artifact.read(where, kinds)
-        if any(stage.identity == other.identity for other in found.values()):
+        if any(stage.identity == other.identity for other in stages.values()):
             raise CompressError(f"{stage.path}: the same {role} is given twice; name each once")
-        found[role if number == 1 else f"{role}-{number}"] = stage
-    return found
+        stages[role if number == 1 else f"{role}-{number}"] = stage
+    return stages
 
 
 def load_role(role: str, stages: Mapping[str, Stage]) -> "Classifier | None":
     """The network of that role, the ensemble of several, None where there is none."""
     from compress.networks.base import Ensemble
 
-    members = [load(stages[one]) for one in numbered(role, stages)]
+    members = [load(stages[member]) for member in numbered(role, stages)]
     return Ensemble(members).eval() if len(members) > 1 else next(iter(members), None)
 
 

@@ -35,28 +35,28 @@ GIVEN = ("clean_margin", "clean_accuracy")
 Measured = Mapping[str, np.ndarray]
 
 
-def relative(found: Measured, gap: str) -> np.ndarray:
+def relative(measured: Measured, gap: str) -> np.ndarray:
     """The gap as a share of the clean statistic, (R,M); NaN where that is 0."""
-    of = np.broadcast_to(found[f"of_{gap}"], found[gap].shape)
-    return np.divide(found[gap], of, out=np.full(of.shape, np.nan), where=of > 0)
+    of = np.broadcast_to(measured[f"of_{gap}"], measured[gap].shape)
+    return np.divide(measured[gap], of, out=np.full(of.shape, np.nan), where=of > 0)
 
 
-def over_radii(found: Measured) -> dict[str, Any]:
+def over_radii(measured: Measured) -> dict[str, Any]:
     """For each gap r and ρ with robust accuracy over the radii; relative gaps give the same."""
-    robust = found["robust"].T
+    robust = measured["robust"].T
     return {
         gap: {
-            "pearson": _entry(pearson(found[gap].T, robust), _why_not(found, gap)),
-            "spearman": _entry(spearman(found[gap].T, robust), _why_not(found, gap)),
+            "pearson": _entry(pearson(measured[gap].T, robust), _why_not(measured, gap)),
+            "spearman": _entry(spearman(measured[gap].T, robust), _why_not(measured, gap)),
         }
         for gap in GAPS
     }
 
 
-def _why_not(found: Measured, gap: str) -> str:
-    if not varies(found["robust"][:, 0]):
+def _why_not(measured: Measured, gap: str) -> str:
+    if not varies(measured["robust"][:, 0]):
         return "robust accuracy is the same at every radius"
-    if found[f"of_{gap}"][0] == 0:
+    if measured[f"of_{gap}"][0] == 0:
         return "its features have no variance"
     return "the gap is the same at every radius"
 
@@ -68,8 +68,8 @@ def _entry(values: np.ndarray, why_not: str) -> dict[str, Any]:
     return {"r": float(values[0]), "interval": _listed(interval(values[1:]))}
 
 
-def _listed(found: "tuple[float, float] | None") -> "list[float] | None":
-    return None if found is None else list(found)
+def _listed(bounds: "tuple[float, float] | None") -> "list[float] | None":
+    return None if bounds is None else list(bounds)
 
 
 def across_models(models: Sequence[Measured], at: int, *, seed: int) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def across_models(models: Sequence[Measured], at: int, *, seed: int) -> dict[str
     if n < MODELS_FOR_R:
         why = f"{n} model{'s' if n > 1 else ''} given, {MODELS_FOR_R} are needed for a correlation across models"
         return {"n": n, "reason": why}
-    robust = _by_model([found["robust"][at] for found in models])
-    predictors = {key: _by_model([_predictor(found, key, at) for found in models]) for key in LABELS}
-    given = np.stack([predictors[key] for key in GIVEN], axis=-1)
+    robust = _by_model([measured["robust"][at] for measured in models])
+    predictors = {key: _by_model([_predictor(measured, key, at) for measured in models]) for key in LABELS}
+    covariates = np.stack([predictors[key] for key in GIVEN], axis=-1)
     count = robust.shape[0] - 1
     drawn = np.random.default_rng([seed, n, count]).integers(n, size=(count, n))
     rows = []
@@ -91,7 +91,7 @@ def across_models(models: Sequence[Measured], at: int, *, seed: int) -> dict[str
         row: dict[str, Any] = {"name": key, "label": LABELS[key], "kind": "rival" if key in RIVALS else "gap"}
         row |= _tested(values, robust, drawn)
         if key not in RIVALS:
-            row["partial"] = _tested(values, robust, drawn, given)
+            row["partial"] = _tested(values, robust, drawn, covariates)
         rows.append(row)
     rows.sort(key=lambda row: -1 if row["r"] is None else abs(row["r"]), reverse=True)
     note = f"{n} models, the interval is wide" if n < MODELS_ENOUGH else None
@@ -103,25 +103,25 @@ def _by_model(columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(columns, axis=-1)
 
 
-def _predictor(found: Measured, key: str, at: int) -> np.ndarray:
+def _predictor(measured: Measured, key: str, at: int) -> np.ndarray:
     rivals = {"clean_margin": "margin", "clean_accuracy": "robust", "clean_confidence": "confidence"}
     if key in rivals:
-        return found[rivals[key]][0]
+        return measured[rivals[key]][0]
     gap = key.removeprefix("relative_").removesuffix("_gap")
-    return relative(found, gap)[at] if key.startswith("relative_") else found[gap][at]
+    return relative(measured, gap)[at] if key.startswith("relative_") else measured[gap][at]
 
 
-def _tested(x: np.ndarray, y: np.ndarray, drawn: np.ndarray, given: "np.ndarray | None" = None) -> dict[str, Any]:
+def _tested(x: np.ndarray, y: np.ndarray, drawn: np.ndarray, covariates: "np.ndarray | None" = None) -> dict[str, Any]:
     """r, or the partial r, of (M,m) values with both its intervals."""
-    needed = MODELS_FOR_R if given is None else MODELS_FOR_PARTIAL
+    needed = MODELS_FOR_R if covariates is None else MODELS_FOR_PARTIAL
     if x.shape[1] < needed:
         why = f"needs {needed} models"
         return {"r": None, "over_models": None, "over_images": None, "reason": why}
-    values = pearson(x, y) if given is None else partial(x, y, given)
+    values = pearson(x, y) if covariates is None else partial(x, y, covariates)
     if not np.isfinite(values[0]):
         return {"r": None, "over_models": None, "over_images": None, "reason": _why_undefined(x[0], y[0])}
     bx, by = x[0][drawn], y[0][drawn]
-    by_models = pearson(bx, by) if given is None else partial(bx, by, given[0][drawn])
+    by_models = pearson(bx, by) if covariates is None else partial(bx, by, covariates[0][drawn])
     different = 1 + (np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1)
     over_models = interval(np.where(different >= needed, by_models, np.nan))
     entry: dict[str, Any] = {"r": float(values[0])}

@@ -57,12 +57,12 @@ class AnalyzedModel:
 
 def network_stages(folders: "Sequence[Path | str]") -> list[Stage]:
     """The models' stages: of a run folder its teacher, students and twin. One that is there twice counts once."""
-    found: dict[str, Stage] = {}
+    by_identity: dict[str, Stage] = {}
     for folder in folders:
         for path in _in_run(Path(folder)) or [Path(folder)]:
             stage = artifact.read(path, TORCH_STAGES)
-            found.setdefault(stage.identity, stage)
-    return list(found.values())
+            by_identity.setdefault(stage.identity, stage)
+    return list(by_identity.values())
 
 
 def _in_run(folder: Path) -> list[Path]:

@@ -50,30 +50,42 @@ def analyze(shared: Shared, folders: "tuple[Path, ...]", radii: "str | None", **
         )
     stages = measurement.network_stages(folders)
     base: Mapping[str, Any] = next(
-        (given for found in stages if "data" in (given := stage.inherited(found.path, (), ["data", "threat"]))), {}
+        (
+            shared_keys
+            for network in stages
+            if "data" in (shared_keys := stage.inherited(network.path, (), ["data", "threat"]))
+        ),
+        {},
     )
     flags["radii"] = [eps.strip() for eps in radii.split(",")] if radii else None
     settled = stage.settle(AnalyzeConfig, "analyze", shared, flags, base)
     out = shared.out or folders[0] / "analysis"
     complete = artifact.status(out, plan(settled, AnalyzeInputs(folders))).state == "complete"
-    made = run(settled, AnalyzeInputs(folders), out, replace=own)
+    analysis = run(settled, AnalyzeInputs(folders), out, replace=own)
     written = report.write(folders[0]) if own else None
     if shared.as_json:
         more = {"report": str(written)} if written else {}
-        click.echo(stage.as_json(made, complete, analysis=read(made), figure=str(made.file("figure.png")), **more))
+        click.echo(
+            stage.as_json(analysis, complete, analysis=read(analysis), figure=str(analysis.file("figure.png")), **more)
+        )
     else:
-        click.echo("\n".join([head(made, complete), *analysis_lines(read(made), made.path / "figure.png", written)]))
+        click.echo(
+            "\n".join(
+                [head(analysis, complete), *analysis_lines(read(analysis), analysis.path / "figure.png", written)]
+            )
+        )
 
 
-def analysis_lines(found: Mapping[str, Any], picture: Path, report: "Path | None") -> list[str]:
+def analysis_lines(figures: Mapping[str, Any], picture: Path, report: "Path | None") -> list[str]:
     """The whole text below a stage's head line."""
-    data = found["data"]
-    head = f"  n {data['n']} test images, PGD-{found['attack']['steps']}, linf eps {found['eps']}, "
-    head += f"{len(found['radii'])} radii up to {found['radii'][-1]}; intervals 95 %, {found['bootstrap']:,} resamples"
+    data = figures["data"]
+    head = f"  n {data['n']} test images, PGD-{figures['attack']['steps']}, linf eps {figures['eps']}, "
+    radii, resamples = figures["radii"], figures["bootstrap"]
+    head += f"{len(radii)} radii up to {radii[-1]}; intervals 95 %, {resamples:,} resamples"
     titles = ["model", "clean", "robust", "variance gap", "r over radii", "Gram gap", "r over radii"]
-    rows = [_row(model, found["eps"]) for model in found["models"]]
-    why = dict.fromkeys(f"  {line}" for model in found["models"] for line in _doubts(model))
-    across = list(_across(found["across_models"], found["eps"]))
+    rows = [_row(model, figures["eps"]) for model in figures["models"]]
+    why = dict.fromkeys(f"  {line}" for model in figures["models"] for line in _doubts(model))
+    across = list(_across(figures["across_models"], figures["eps"]))
     written = [f"  figure  {picture}", *([f"  report  {report}"] if report else [])]
     return [head, *(f"  {line}" for line in table(titles, rows)), *why, *across, *written]
 
@@ -115,8 +127,8 @@ def _across(across: Mapping[str, Any], eps: str) -> Iterator[str]:
         yield f"  across models: {across['reason']}"
         return
     yield f"  across {across['n']} models at eps {eps}" + (f": {across['note']}" if across["note"] else "")
-    given = " and ".join(across["given"])
-    titles = ["predictor of robust accuracy", "r", "over models", "over images", f"r given {given}"]
+    covariates = " and ".join(across["given"])
+    titles = ["predictor of robust accuracy", "r", "over models", "over images", f"r given {covariates}"]
     rows = [
         [row["label"] + (" (rival)" if row["kind"] == "rival" else ""), *_cells(row)] for row in across["predictors"]
     ]
@@ -129,12 +141,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         return ["undefined", "", "", row["reason"]]
     partial = row.get("partial")
     if partial is None:
-        given = ""
+        beyond_covariates = ""
     elif partial["r"] is None:
-        given = partial["reason"]
+        beyond_covariates = partial["reason"]
     else:
-        given = correlation(partial, "over_models")
-    return [f"{row['r']:+.3f}", _bounds(row["over_models"]), _bounds(row["over_images"]), given]
+        beyond_covariates = correlation(partial, "over_models")
+    return [f"{row['r']:+.3f}", _bounds(row["over_models"]), _bounds(row["over_images"]), beyond_covariates]
 
 
 def _bounds(bounds: "list[float] | None") -> str:

@@ -59,19 +59,19 @@ def bench(
     from edge.bench.run import bench_lines
     from edge.core.errors import CheckFailed
 
-    given = {
+    timing = {
         **options.latency_settings(scenario, samples, seconds, fps, load),
         **options.batch_settings(batch),
         **flags,
     }
     content = config.merged(
-        {key: value for key, value in given.items() if value is not None}, parsed_settings(settings)
+        {key: value for key, value in timing.items() if value is not None}, parsed_settings(settings)
     )
     settled = config.parse(config.BenchConfig, content, "bench").model_dump(mode="json")
     images, shown = _images(data)
-    found = run.run_bench(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(bench_lines(found)))
-    fired = [row["name"] for row in found["artifacts"] for alarm in row["alarms"] if alarm["fired"]]
+    timed = run.run_bench(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
+    click.echo(json.dumps(timed, ensure_ascii=False) if as_json else "\n".join(bench_lines(timed)))
+    fired = [row["name"] for row in timed["artifacts"] for alarm in row["alarms"] if alarm["fired"]]
     if fired:
         raise CheckFailed(
             f"{', '.join(fired)}: logits during timing differ from those outside it; its times say nothing"

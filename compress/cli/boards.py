@@ -63,8 +63,8 @@ def verify(
     ]
 
     def ended() -> str:
-        said = [remote.end() for remote, *_ in work if remote.active]
-        return f"interrupted; {'; '.join(said) or 'nothing runs on a board yet'}"
+        ends = [remote.end() for remote, *_ in work if remote.active]
+        return f"interrupted; {'; '.join(ends) or 'nothing runs on a board yet'}"
 
     interrupt.instead.append(ended)
     try:
@@ -73,11 +73,11 @@ def verify(
                 remote, _, out = next(group)  # a board does one job at a time
                 if artifact.status(out, remote.plan()).state != "complete":
                     remote.start()
-        found = []
+        verified = []
         for remote, _, out in work:
             complete = (out / artifact.MANIFEST).is_file()
-            found.append((remote.run(out, add_record=add_page), complete))
-        return found
+            verified.append((remote.run(out, add_record=add_page), complete))
+        return verified
     finally:
         interrupt.instead.remove(ended)
         for link in links.values():

@@ -25,5 +25,5 @@ def bundle(out: Path, as_json: bool) -> None:
 
     sha256 = made.write_bundle(out)
     size = out.stat().st_size
-    found = {"file": str(out), "sha256": sha256, "bytes": size}
-    click.echo(json.dumps(found) if as_json else f"bundle  {out}  {sha256:.12}  {size:,} bytes")
+    written = {"file": str(out), "sha256": sha256, "bytes": size}
+    click.echo(json.dumps(written) if as_json else f"bundle  {out}  {sha256:.12}  {size:,} bytes")

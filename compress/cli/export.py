@@ -64,7 +64,9 @@ def _every(settled: "ExportConfig", shared: Shared, model: Path, given: "list[st
     if given:
         raise CompressError(f"--all tries every target and precision; leave --{given[0]} out, or --all")
     assert shared.out is not None  # click requires it
-    found = candidates.export_candidates(settled, model, shared.out)
+    candidate_table = candidates.export_candidates(settled, model, shared.out)
     click.echo(
-        json.dumps(found.as_object(), ensure_ascii=False) if shared.as_json else "\n".join(candidate_lines(found))
+        json.dumps(candidate_table.as_object(), ensure_ascii=False)
+        if shared.as_json
+        else "\n".join(candidate_lines(candidate_table))
     )

@@ -21,34 +21,34 @@ def as_objects(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def judged(judgement: GateJudgement) -> dict[str, Any]:
     """What `--json` adds to the object of a verified stage."""
-    found: dict[str, Any] = {
+    judged_fields: dict[str, Any] = {
         "requirements": as_objects(judgement.outcomes),
         "alarms": judgement.stated.predicate.fired,
         "warnings": as_json(judgement.stated.predicate.warnings or []),
     }
-    return found if judgement.comparison is None else {**found, "comparison": judgement.comparison}
+    return judged_fields if judgement.comparison is None else {**judged_fields, "comparison": judgement.comparison}
 
 
-def write_junit(found: Sequence[GateCase], path: "Path | None") -> None:
+def write_junit(cases: Sequence[GateCase], path: "Path | None") -> None:
     if path is not None:
-        junit(found, path)
+        junit(cases, path)
 
 
-def annotate(found: Sequence[GateCase], form: "str | None", *, as_json: bool) -> None:
+def annotate(cases: Sequence[GateCase], form: "str | None", *, as_json: bool) -> None:
     """Workflow commands, on stdout; on stderr where stdout is one JSON object: GitHub's runner reads both."""
     if form is not None:
-        for line in github(found):
+        for line in github(cases):
             click.echo(line, err=as_json)
 
 
-def leave(found: Sequence[GateCase]) -> None:
+def leave(cases: Sequence[GateCase]) -> None:
     """Exit 3 when something failed. Not raised as a fault: the results were printed, the one JSON object too."""
-    failed = [case for case in found if case.failed]
+    failed = [case for case in cases if case.failed]
     if not failed:
         return
-    required = [case for case in found if case.group == REQUIREMENT]
+    required = [case for case in cases if case.group == REQUIREMENT]
     unmet = [case.name for case in required if case.failed]
-    said = [f"{len(unmet)} of {len(required)} requirements failed: {', '.join(unmet)}"] if unmet else []
-    said += [f"{case.group} failed: {case.name}" for case in failed if case.group not in (REQUIREMENT, ALARM)]
-    click.echo(f"compress: {'; '.join(said)}", err=True)
+    reasons = [f"{len(unmet)} of {len(required)} requirements failed: {', '.join(unmet)}"] if unmet else []
+    reasons += [f"{case.group} failed: {case.name}" for case in failed if case.group not in (REQUIREMENT, ALARM)]
+    click.echo(f"compress: {'; '.join(reasons)}", err=True)
     raise click.exceptions.Exit(CheckFailed.exit_code)

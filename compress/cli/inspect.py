@@ -32,27 +32,27 @@ def inspect(artifact: Path, as_json: bool) -> None:
     """
     from export.inspection import inspect_artifact as look
 
-    found = look(artifact)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(inspection_lines(found)))
+    inspection = look(artifact)
+    click.echo(json.dumps(inspection, ensure_ascii=False) if as_json else "\n".join(inspection_lines(inspection)))
 
 
 #: Labels are listed in full up to here.
 FEW = 20
 
 
-def inspection_lines(found: Mapping[str, Any]) -> list[str]:
+def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
     """Head, contract, files, layers, quantization, engine, lineage: what there is of these."""
-    head = [found["kind"], found["path"], (found["identity"] or "")[:12]]
-    about = [found["target"], found["precision"], found["model"]]
+    head = [inspection["kind"], inspection["path"], (inspection["identity"] or "")[:12]]
+    about = [inspection["target"], inspection["precision"], inspection["model"]]
     return [
         "  ".join(filter(None, [*head, ", ".join(filter(None, about))])),
-        *_block("contract", _contract(found["contract"])),
-        *_block("files", _files(found)),
-        *_block("engine", _engine(found["engine"])),
-        *_block("graph", _graph(found["graph"])),
-        *_block("layers", _layers(found["graph"])),
-        *_block("quantization", _quantization(found["graph"])),
-        *_block("lineage", _lineage(found["lineage"])),
+        *_block("contract", _contract(inspection["contract"])),
+        *_block("files", _files(inspection)),
+        *_block("engine", _engine(inspection["engine"])),
+        *_block("graph", _graph(inspection["graph"])),
+        *_block("layers", _layers(inspection["graph"])),
+        *_block("quantization", _quantization(inspection["graph"])),
+        *_block("lineage", _lineage(inspection["lineage"])),
     ]
 
 
@@ -61,10 +61,10 @@ def _block(title: str, rows: "Iterator[str]") -> list[str]:
     return [title, *listed] if listed else []
 
 
-def _contract(found: "Mapping[str, Any] | None") -> Iterator[str]:
-    if found is None:
+def _contract(contract: "Mapping[str, Any] | None") -> Iterator[str]:
+    if contract is None:
         return
-    taken, given, labels = found["input"], found["output"], found["labels"]
+    taken, given, labels = contract["input"], contract["output"], contract["labels"]
     marks = [taken.get("layout"), taken.get("colour")]
     if taken.get("range"):
         low, high = taken["range"]
@@ -88,7 +88,7 @@ def _tensor(entry: Mapping[str, Any]) -> str:
     return f"{entry.get('name')} {entry.get('dtype')} ({', '.join(map(str, entry.get('shape', [])))})"
 
 
-def _files(found: Mapping[str, Any]) -> Iterator[str]:
+def _files(inspection: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [
             entry["name"],
@@ -96,15 +96,15 @@ def _files(found: Mapping[str, Any]) -> Iterator[str]:
             entry["sha256"][:12],
             "hash right" if entry["verified"] else "no manifest",
         ]
-        for entry in found["files"]
+        for entry in inspection["files"]
     ]
     yield from table(["file", "size", "sha256", ""], rows)
 
 
-def _engine(found: "Mapping[str, Any] | None") -> Iterator[str]:
-    if found is None:
+def _engine(engine: "Mapping[str, Any] | None") -> Iterator[str]:
+    if engine is None:
         return
-    about, recipe, told = found["about"], found["recipe"], found["layers"]
+    about, recipe, told = engine["about"], engine["recipe"], engine["layers"]
     if about is None:
         yield "deferred: built from model.onnx and recipe.json on the device that runs it first"
     else:
@@ -126,16 +126,16 @@ def _engine(found: "Mapping[str, Any] | None") -> Iterator[str]:
             yield f"meant for INT8, executed otherwise: {', '.join(told['not_int8'])}"
 
 
-def _graph(found: "Mapping[str, Any] | None") -> Iterator[str]:
-    if found is None or "opset" not in found:
+def _graph(graph: "Mapping[str, Any] | None") -> Iterator[str]:
+    if graph is None or "opset" not in graph:
         return
-    yield f"opset {found['opset']}, IR version {found['ir_version']}, by {found['producer'] or 'an unnamed tool'}"
-    yield "operators  " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
-    yield "stored     " + ", ".join(f"{_size(count)} {name}" for name, count in found["stored_bytes"].items())
+    yield f"opset {graph['opset']}, IR version {graph['ir_version']}, by {graph['producer'] or 'an unnamed tool'}"
+    yield "operators  " + ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
+    yield "stored     " + ", ".join(f"{_size(count)} {name}" for name, count in graph["stored_bytes"].items())
 
 
-def _layers(found: "Mapping[str, Any] | None") -> Iterator[str]:
-    if found is None or not found["layers"]:
+def _layers(graph: "Mapping[str, Any] | None") -> Iterator[str]:
+    if graph is None or not graph["layers"]:
         return
     rows = [
         [
@@ -147,27 +147,27 @@ def _layers(found: "Mapping[str, Any] | None") -> Iterator[str]:
             row.get("execution") or "",
             row.get("executed_by") or "",
         ]
-        for row in found["layers"]
+        for row in graph["layers"]
     ]
     titles = ["layer", "operator", "weight", "stored", "size", "executes", "as"]
     kept = [i for i in range(len(titles)) if i < 2 or any(row[i] for row in rows)]
     yield from table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
-def _quantization(found: "Mapping[str, Any] | None") -> Iterator[str]:
-    told = None if found is None else found["quantization"]
-    if told is None:
+def _quantization(graph: "Mapping[str, Any] | None") -> Iterator[str]:
+    pairs = None if graph is None else graph["quantization"]
+    if pairs is None:
         return
-    yield f"activations  {told['pairs']} pairs, {told['unsigned']} unsigned, {told['signed']} signed"
-    if "zero_points" in told:
-        yield "zero points  " + ", ".join(f"{value} ({count})" for value, count in told["zero_points"].items())
-        yield "constants    " + (", ".join(f"{count} {name}" for name, count in told["weights"].items()) or "none")
+    yield f"activations  {pairs['pairs']} pairs, {pairs['unsigned']} unsigned, {pairs['signed']} signed"
+    if "zero_points" in pairs:
+        yield "zero points  " + ", ".join(f"{value} ({count})" for value, count in pairs["zero_points"].items())
+        yield "constants    " + (", ".join(f"{count} {name}" for name, count in pairs["weights"].items()) or "none")
     else:
-        yield f"ranges       {told['ranges']}, tuned for {told['runtime']}, {told['fused']} sites fused by TensorRT"
-    for name, spread in (("scales", told["scales"]), ("of weights", told["weight_scales"])):
+        yield f"ranges       {pairs['ranges']}, tuned for {pairs['runtime']}, {pairs['fused']} sites fused by TensorRT"
+    for name, spread in (("scales", pairs["scales"]), ("of weights", pairs["weight_scales"])):
         if spread:
             yield f"{name:<11}  " + ", ".join(f"{which} {value:.3g}" for which, value in spread.items())
-    yield f"left float   {', '.join(told['left_float']) or 'no layer'}"
+    yield f"left float   {', '.join(pairs['left_float']) or 'no layer'}"
 
 
 def _lineage(found: "Sequence[Mapping[str, Any]]") -> Iterator[str]:

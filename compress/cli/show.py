@@ -40,9 +40,13 @@ def figures(name: str, stage: Stage) -> "list[str] | None":
     """
     if stage.kind == "verified":
         stated = json.loads(stage.file("statement.json").read_text())["predicate"]
-        found = stated["figures"]
-        robust, how = (found["robust"], "worst case") if found["robust"] else (found["upper_bound"], "upper bound only")
-        row = [_percent(found["clean"]["value"]), _percent(robust["value"]), how]
+        stated_figures = stated["figures"]
+        robust, how = (
+            (stated_figures["robust"], "worst case")
+            if stated_figures["robust"]
+            else (stated_figures["upper_bound"], "upper bound only")
+        )
+        row = [_percent(stated_figures["clean"]["value"]), _percent(robust["value"]), how]
         return [name, *row, _size(stated["artifact"]["bytes"]), f"{stated['latency']['p50_ms']:.3f} ms"]
     test = stage.metrics.get("test")
     if not test:
@@ -60,19 +64,21 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def evaluation(found: Mapping[str, Any]) -> list[str]:
+def evaluation(evaluated: Mapping[str, Any]) -> list[str]:
     """An evaluation for people: the figure, a row an attack, the worst class, what else was asked, what was noticed."""
-    low, high = found["interval"]
-    bounds = found["robust_bounds"]
-    robust = _percent(bounds[0]) if found["robust"] is not None else f"{_percent(bounds[0])} to {_percent(bounds[1])}"
-    threat = found["threat"]
+    low, high = evaluated["interval"]
+    bounds = evaluated["robust_bounds"]
+    robust = (
+        _percent(bounds[0]) if evaluated["robust"] is not None else f"{_percent(bounds[0])} to {_percent(bounds[1])}"
+    )
+    threat = evaluated["threat"]
     lines = [
-        f"  n {found['n']}, {threat['norm']} eps {threat['eps']:.4g}",
-        f"  clean   {_percent(found['clean'])}",
+        f"  n {evaluated['n']}, {threat['norm']} eps {threat['eps']:.4g}",
+        f"  clean   {_percent(evaluated['clean'])}",
         f"  robust  {robust}  (95 % interval {_percent(low)} to {_percent(high)})",
     ]
-    if found["inconclusive"]:
-        lines.append(f"  {found['inconclusive']} images are inconclusive: the budget ended first")
+    if evaluated["inconclusive"]:
+        lines.append(f"  {evaluated['inconclusive']} images are inconclusive: the budget ended first")
     rows = [
         [
             row["name"],
@@ -81,55 +87,58 @@ def evaluation(found: Mapping[str, Any]) -> list[str]:
             _percent(row["robust_accuracy"]),
             f"{row['seconds']:.1f} s",
         ]
-        for row in found["attacks"]
+        for row in evaluated["attacks"]
     ]
     lines += [f"  {line}" for line in table(["attack", "attacked", "broke", "robust after it", "time"], rows)]
-    worst = found["by_class"][str(found["worst_class"])]
-    name = found["data"]["classes"][found["worst_class"]]
+    worst = evaluated["by_class"][str(evaluated["worst_class"])]
+    name = evaluated["data"]["classes"][evaluated["worst_class"]]
     lines.append(
         f"  worst class  {name}: clean {_percent(worst['clean'])}, robust {_percent(worst['robust_bounds'][0])}"
     )
-    for row in found.get("curve", []):
+    for row in evaluated.get("curve", []):
         lines.append(
             f"  at eps {row['eps']}  robust ≤ {_percent(row['robust_bounds'][1])}  ({', '.join(row['attack'])})"
         )
-    if unseen := found.get("unseen"):
+    if unseen := evaluated.get("unseen"):
         lines.append(
             f"  {unseen['norm']} eps {unseen['eps']}  robust ≤ {_percent(unseen['robust_bounds'][1])}  (quick)"
         )
-    if corruptions := found.get("corruptions"):
+    if corruptions := evaluated.get("corruptions"):
         each = ", ".join(f"{k} {_percent(v['mean'])}" for k, v in corruptions.items() if k != "mean")
         lines.append(f"  corruptions  {_percent(corruptions['mean'])}  ({each})")
-    if transfer := found.get("transfer"):
+    if transfer := evaluated.get("transfer"):
         lines += [f"  {line}" for line in _transfer(transfer)]
-    fired = [f"  alarm  {check['name']}: {check['text']}" for check in found["checks"] if check["fired"]]
-    return [*lines, *(f"  note  {note}" for note in found["notes"]), *fired]
+    fired = [f"  alarm  {check['name']}: {check['text']}" for check in evaluated["checks"] if check["fired"]]
+    return [*lines, *(f"  note  {note}" for note in evaluated["notes"]), *fired]
 
 
-def sensitivity_lines(found: Mapping[str, Any]) -> list[str]:
+def sensitivity_lines(costs: Mapping[str, Any]) -> list[str]:
     """What each layer in INT8 costs in robust accuracy, the most sensitive first."""
-    low, high = found["float"]["interval"]
+    low, high = costs["float"]["interval"]
     lines = [
-        f"  robust validation accuracy of the float network {_percent(found['float']['robust'])} (95 % interval "
-        f"{_percent(low)} to {_percent(high)}), in INT8 {_percent(found['int8']['robust'])}; PGD-{found['steps']}, "
-        f"eps {found['eps']}, n {found['n']}"
+        f"  robust validation accuracy of the float network {_percent(costs['float']['robust'])} (95 % interval "
+        f"{_percent(low)} to {_percent(high)}), in INT8 {_percent(costs['int8']['robust'])}; PGD-{costs['steps']}, "
+        f"eps {costs['eps']}, n {costs['n']}"
     ]
-    by_name = {row["layer"]: row for row in found["layers"]}
+    by_name = {row["layer"]: row for row in costs["layers"]}
     rows = []
-    for name in found["most_sensitive_first"]:
+    for name in costs["most_sensitive_first"]:
         row = by_name[name]
         each = (row["alone_int8"], row["alone_float"])
-        cells = [[_percent(one["robust"]), f"{one['drop_points']:+.2f}", f"{one['mean_margin']:.3f}"] for one in each]
+        cells = [
+            [_percent(verdict["robust"]), f"{verdict['drop_points']:+.2f}", f"{verdict['mean_margin']:.3f}"]
+            for verdict in each
+        ]
         rows.append([name, f"{row['weights']:,}", *cells[0], *cells[1]])
     titles = ["layer", "weights", "alone INT8", "points lost", "margin", "alone float", "points lost", "margin"]
     return [*lines, *(f"  {line}" for line in table(titles, rows))]
 
 
-def _transfer(found: Mapping[str, Any]) -> list[str]:
+def _transfer(transfer: Mapping[str, Any]) -> list[str]:
     """Accuracy of the model in a column on the adversarial images of the model in a row."""
-    roles = list(found["models"])
-    rows = [[found["models"][a], *(_percent(found["accuracy"][a][b]) for b in roles)] for a in roles]
-    return table(["images of, on", *(found["models"][role] for role in roles)], rows)
+    roles = list(transfer["models"])
+    rows = [[transfer["models"][a], *(_percent(transfer["accuracy"][a][b]) for b in roles)] for a in roles]
+    return table(["images of, on", *(transfer["models"][role] for role in roles)], rows)
 
 
 CANDIDATE_TITLES = ["candidate", "size", "logits differ by", "same class", "clean (val)", "p50", "state"]

@@ -59,16 +59,16 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """`--set` values by dotted key, each value read as YAML."""
-    found = {}
+    values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key.strip() or not equals:
             raise CompressError(f"--set {pair}: KEY=VALUE is needed, e.g. --set epochs=5")
         try:
-            found[key.strip()] = yaml.safe_load(text)
+            values[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise CompressError(f"--set {pair}: the value is not YAML; quote it") from None
-    return found
+    return values
 
 
 def place(shared: Shared) -> tuple[Path, bool]:

@@ -84,8 +84,8 @@ def check(
         signature = CheckedPart("signature", signing.check(folder, key), skipped=key is None)
     else:
         signature = CheckedPart("signature", "none was made", skipped=True)
-    _, found = statement_check.check_verified(folder, shipped=shipped, attack_set=attack_set)
-    rows = [signature, *found]
+    _, parts = statement_check.check_verified(folder, shipped=shipped, attack_set=attack_set)
+    rows = [signature, *parts]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "checked": [asdict(row) for row in rows]}, ensure_ascii=False))
         return
@@ -110,8 +110,8 @@ def sign(folder: Path, key: "Path | None", keyless: bool, shipped: "Path | None"
             "a signature needs one of --key FILE and --keyless; `compress statement keygen` makes a key"
         )
     statement_check.check_verified(folder, shipped=shipped, attack_set=attack_set)
-    made = signing.sign(folder, key) if key else signing.sign_keyless(folder)
-    click.echo("\n".join(map(str, made)))
+    written = signing.sign(folder, key) if key else signing.sign_keyless(folder)
+    click.echo("\n".join(map(str, written)))
 
 
 @click.command(cls=Verb, examples=["compress statement keygen signing.key"])

@@ -101,19 +101,19 @@ def verify(
             complete = (out / MANIFEST).is_file()
             made = verification.run(config.semantic(), verification.VerifyInputs(folder, attack_set), out)
             verified.append((made, complete))
-    found = [(made, complete, GateJudgement.of(made.path, terms)) for made, complete in verified]
+    judged = [(made, complete, GateJudgement.of(made.path, terms)) for made, complete in verified]
 
-    several = len(found) > 1
-    cases = [case for made, _, judgement in found for case in judgement.cases(f"{made.path.name}: " * several)]
+    several = len(judged) > 1
+    cases = [case for made, _, judgement in judged for case in judgement.cases(f"{made.path.name}: " * several)]
     gates.write_junit(cases, junit)
     if shared.as_json:
-        objects = [stage.as_object(made, complete, **gates.judged(judgement)) for made, complete, judgement in found]
+        objects = [stage.as_object(made, complete, **gates.judged(judgement)) for made, complete, judgement in judged]
         click.echo(json.dumps(objects if several else objects[0], ensure_ascii=False))
     else:
-        for made, complete, judgement in found:
+        for made, complete, judgement in judged:
             click.echo("\n".join([head(made, complete), *judgement.lines()]))
         if several:
-            click.echo("\n".join(side_by_side([(made.path.name, judgement.stated) for made, _, judgement in found])))
+            click.echo("\n".join(side_by_side([(made.path.name, judgement.stated) for made, _, judgement in judged])))
     gates.annotate(cases, annotations, as_json=shared.as_json)
     gates.leave(cases)
 

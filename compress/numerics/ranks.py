@@ -75,8 +75,8 @@ def started() -> Iterator[None]:
         # what is told in one line carries an exit code: ours, click's
         code = EXIT_CODE if isinstance(fault, Interrupted) else getattr(fault, "exit_code", None)
         common = code is not None and not isinstance(fault, RankLost)
-        told = (common and rank() > 0 and watched.spoken()) or not watched.first()  # what all find, rank 0 says
-        if told and code is not None:
+        spoken = (common and rank() > 0 and watched.spoken()) or not watched.first()  # what all find, rank 0 says
+        if spoken and code is not None:
             sys.exit(code)
         raise
     finally:
@@ -87,30 +87,30 @@ def gather(value: Object) -> list[Object]:
     """Every rank's value, in the order of ranks, on every rank; anything that can be pickled."""
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
+    values: list[Any] = [None] * world()
     with together():
-        distributed.all_gather_object(found, value)
-    return found
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: Object) -> Object:
     """Rank 0's value on every rank; what the others give is not read."""
     if world() == 1:
         return value
-    found = [value if rank() == 0 else None]
+    values = [value if rank() == 0 else None]
     with together():
-        distributed.broadcast_object_list(found, src=0)
-    return found[0]  # type: ignore[return-value]
+        distributed.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[return-value]
 
 
 def largest(value: float) -> float:
     """The largest of the ranks' values, float64; how they agree on what each sees on its own, a signal or a clock."""
     if world() == 1:
         return value
-    found = torch.tensor(value, dtype=torch.float64)
+    value_of_all = torch.tensor(value, dtype=torch.float64)
     with together():
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return float(found)
+        distributed.all_reduce(value_of_all, distributed.ReduceOp.MAX)
+    return float(value_of_all)
 
 
 def instead() -> "str | None":
@@ -186,8 +186,8 @@ def gather_rows(rows: Tensor, counts: "Sequence[int] | None" = None) -> Tensor:
         sizes[rank()] = len(rows)
         total([sizes])
         counts = sizes.tolist()
-    found: Tensor = _Rows.apply(rows, tuple(counts))
-    return found
+    gathered: Tensor = _Rows.apply(rows, tuple(counts))
+    return gathered
 
 
 class _Rows(torch.autograd.Function):
@@ -207,10 +207,10 @@ def _gathered(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
     channels_last = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
     mine = rows.new_zeros(max(counts), *rows.shape[1:])
     mine[: len(rows)] = rows
-    found = [torch.empty_like(mine) for _ in counts]
+    parts = [torch.empty_like(mine) for _ in counts]
     with together():
-        distributed.all_gather(found, mine)
-    whole = torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
+        distributed.all_gather(parts, mine)
+    whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return whole.contiguous(memory_format=torch.channels_last) if channels_last else whole
 
 

@@ -63,11 +63,11 @@ def run(config: AnalyzeConfig, inputs: AnalyzeInputs, out: "Path | str", *, repl
         sample = Sample(dataset.images[index], dataset.labels[index], index)
         say(f"analyzing {len(subjects)} models at {len(radii)} radii on {len(index)} test images of {dataset.name}")
         measured = _measured(subjects, sample, radii, config, work)
-        found = _describe(subjects, measured, dataset, len(index), radii, config)
+        analysis = _describe(subjects, measured, dataset, len(index), radii, config)
         artifact.write_atomic(
-            work.add_payload(FIGURES), json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            work.add_payload(FIGURES), json.dumps(analysis, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
-        figure.draw(found, work.add_record(PICTURE))
+        figure.draw(analysis, work.add_record(PICTURE))
         work.metrics = {"n": len(index), "models": len(subjects), "eps": config.threat.eps}
 
     return artifact.build(
@@ -88,11 +88,11 @@ def grid(config: AnalyzeConfig) -> list[str]:
     if not config.radii:
         return ["0", *(config.threat.eps if k == 4 else _written(eps * k / 4) for k in range(1, 9) if eps * k <= 4)]
     radii = {Fraction(radius): radius for radius in ("0", *config.radii)}
-    given = ", ".join(config.radii)
+    listed = ", ".join(config.radii)
     if eps not in radii:
-        raise CompressError(f"radii: {given} are without eps {config.threat.eps}, where models are compared; add it")
+        raise CompressError(f"radii: {listed} are without eps {config.threat.eps}, where models are compared; add it")
     if len(radii) < FEWEST_RADII:
-        raise CompressError(f"radii: {given} make no line; give at least {FEWEST_RADII} different ones, 0 counts")
+        raise CompressError(f"radii: {listed} make no line; give at least {FEWEST_RADII} different ones, 0 counts")
     return [config.threat.eps if radius == eps else radii[radius] for radius in sorted(radii)]
 
 
@@ -104,11 +104,11 @@ def _written(radius: Fraction) -> str:
 
 def _plan(config: AnalyzeConfig, stages: Sequence[Stage]) -> Plan:
     """With checkpoints, which are no part of a stage's identity, their hashes too."""
-    made = plan_of("analyzed", config, _roles(stages))
+    planned = plan_of("analyzed", config, _roles(stages))
     if not config.every_epoch:
-        return made
+        return planned
     kept = {f"checkpoints-{k}": artifact.digest(measurement.checkpoints(stage)) for k, stage in enumerate(stages)}
-    return changed(made, inputs={**made.inputs, **kept})
+    return changed(planned, inputs={**planned.inputs, **kept})
 
 
 def _roles(stages: Sequence[Stage]) -> dict[str, Stage]:
@@ -142,7 +142,7 @@ def _one(
 ) -> dict[str, np.ndarray]:
     kept = work.file(STATE) / f"{number}.npz"
     if not kept.is_file():
-        found = measure(
+        statistics = measure(
             subject.load().to(training.device()),
             subject.name,
             sample,
@@ -153,7 +153,7 @@ def _one(
             batch_size=config.batch_size,
         )
         partial = kept.with_suffix(".tmp.npz")
-        np.savez(partial, **found)  # type: ignore[arg-type]
+        np.savez(partial, **statistics)  # type: ignore[arg-type]
         partial.replace(kept)
     with np.load(kept) as arrays:
         return dict(arrays)
@@ -182,27 +182,29 @@ def _describe(
                 "kind": subject.stage.kind,
                 "identity": subject.stage.identity,
                 "epoch": subject.epoch,
-                "features": int(found["width"]),
-                "radii": _rows(found, radii, n),
-                "over_radii": law.over_radii(found),
+                "features": int(statistics["width"]),
+                "radii": _rows(statistics, radii, n),
+                "over_radii": law.over_radii(statistics),
             }
-            for subject, found in zip(subjects, measured, strict=True)
+            for subject, statistics in zip(subjects, measured, strict=True)
         ],
         "across_models": law.across_models(measured, at, seed=config.seed),
     }
 
 
-def _rows(found: Mapping[str, np.ndarray], radii: Sequence[str], n: int) -> list[dict[str, Any]]:
+def _rows(statistics: Mapping[str, np.ndarray], radii: Sequence[str], n: int) -> list[dict[str, Any]]:
     """The sample's own figures at every radius."""
-    shares = {gap: law.relative(found, gap) for gap in GAPS}
+    shares = {gap: law.relative(statistics, gap) for gap in GAPS}
     rows = []
     for k, radius in enumerate(radii):
-        count = round(float(found["robust"][k, 0]) * n)
+        count = round(float(statistics["robust"][k, 0]) * n)
         row: dict[str, Any] = {"eps": radius, "robust": count / n, "count": count}
         row["interval"] = list(clopper_pearson(count, n, LEVEL))
         for gap in GAPS:
-            row[f"{gap}_gap"] = float(found[gap][k, 0])
+            row[f"{gap}_gap"] = float(statistics[gap][k, 0])
             share = float(shares[gap][k, 0])
             row[f"relative_{gap}_gap"] = share if np.isfinite(share) else None
-        rows.append({**row, "margin": float(found["margin"][k, 0]), "confidence": float(found["confidence"][k, 0])})
+        rows.append(
+            {**row, "margin": float(statistics["margin"][k, 0]), "confidence": float(statistics["confidence"][k, 0])}
+        )
     return rows

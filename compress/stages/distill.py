@@ -49,10 +49,10 @@ def _read(config: StudentConfig, inputs: StudentInputs) -> dict[str, Stage]:
         return _read_clean(config, inputs.clean_teacher)
     if not inputs.teacher:
         raise CompressError(f"method {names.written(config.method)} needs a teacher; give --teacher FOLDER")
-    found = read_role("teacher", inputs.teacher, ("teacher", "student"))
-    for teacher in found.values():
+    teachers = read_role("teacher", inputs.teacher, ("teacher", "student"))
+    for teacher in teachers.values():
         _refuse_non_robust(teacher, config.teacher_floor)
-    return {**found, **_read_clean(config, inputs.clean_teacher)}
+    return {**teachers, **_read_clean(config, inputs.clean_teacher)}
 
 
 def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str, Stage]:

@@ -32,11 +32,11 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
         note = ""
     else:
         classes = len(dataset.classes) if dataset else None
-        found = importing.import_network(
+        network = importing.import_network(
             source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes
         )
-        model, architecture = _torch(found, source, dataset, config, work)
-        note = found.note
+        model, architecture = _torch(network, source, dataset, config, work)
+        note = network.note
     work.metrics = {"model": architecture["model"], "parameters": count_parameters(model)}
     if note:
         work.metrics["note"] = note
@@ -50,8 +50,8 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Class
     model = OnnxClassifier(path)
     runner = model.runner
     if dataset is not None:
-        found = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
-        check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
+        network = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
+        check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
     architecture = network_files.describe_network(network_files.ONNX, runner.input_shape, classes)
     artifact.write_atomic(work.add_payload(MODEL), path.read_bytes())
@@ -60,19 +60,19 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Class
 
 
 def _torch(
-    found: ImportedNetwork, source: Source, dataset: "Dataset | None", config: ImportConfig, work: Work
+    network: ImportedNetwork, source: Source, dataset: "Dataset | None", config: ImportConfig, work: Work
 ) -> "tuple[Classifier, dict[str, Any]]":
     """Architecture and weights written, then opened again as every later stage will."""
     if dataset is not None:
-        check.refuse_mismatch(found, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
-    shape = dataset.images.shape[1:] if dataset else (found.channels, config.image_size, config.image_size)
-    classes = dataset.classes if dataset else tuple(map(str, range(found.classes)))
-    architecture = network_files.describe_network(found.model, shape, classes)
-    network_files.write_weights(work.add_payload(network_files.WEIGHTS), found.weights)
+        check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
+    shape = dataset.images.shape[1:] if dataset else (network.channels, config.image_size, config.image_size)
+    classes = dataset.classes if dataset else tuple(map(str, range(network.classes)))
+    architecture = network_files.describe_network(network.model, shape, classes)
+    network_files.write_weights(work.add_payload(network_files.WEIGHTS), network.weights)
     network_files.write_architecture(work, architecture)
-    found.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
+    network.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
     model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
-    _try(model, shape, found.classes, source)
+    _try(model, shape, network.classes, source)
     return model, architecture
 
 
@@ -107,9 +107,9 @@ def _checked(model: Classifier, dataset: Dataset, source: Source, config: Import
     )
     say(f"checking {source.text} on {len(index)} test images of {dataset.name}, eps {config.threat.eps}")
     measured = check.measure_teacher(model, split, how)
-    found: dict[str, Any] = {"test": measured}
+    figures: dict[str, Any] = {"test": measured}
     if source.entry is not None and dataset.name in (source.entry.dataset, "imagefolder", "npz", "parquet"):
-        found["published"] = check.compare_published(model, split, measured, source.entry, how)
-        if found["published"]["explained"]:
-            say(f"{source.text}: {found['published']['explained']}")
-    return found
+        figures["published"] = check.compare_published(model, split, measured, source.entry, how)
+        if figures["published"]["explained"]:
+            say(f"{source.text}: {figures['published']['explained']}")
+    return figures

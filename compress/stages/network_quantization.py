@@ -36,27 +36,27 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
     layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
     subject = CalibratedNetwork(student, layout, config.runtime)
-    chosen, found = _float_layers(subject, dataset, config, work)
+    chosen, fallback = _float_layers(subject, dataset, config, work)
     layout = subject.leave_float(chosen)
     described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
     if config.mode == "qat":
         _fine_tune(student, stages, dataset, config, work)
     else:
         work.metrics = _measure(student, dataset, config)
-    work.metrics = {**described, **found, **work.metrics}
+    work.metrics = {**described, **fallback, **work.metrics}
     int8.check_ranges(student)
     network_files.write_network(work, architecture, student)
     int8.write_layout(work, layout)
 
 
 def _architecture(student: Stage) -> dict[str, Any]:
-    found = network_files.read_architecture(student.path)
-    if found["model"] == network_files.ONNX:
+    architecture = network_files.read_architecture(student.path)
+    if architecture["model"] == network_files.ONNX:
         raise CompressError(
             f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
             f"graph that is quantized already"
         )
-    return found
+    return architecture
 
 
 def _float_layers(
@@ -71,18 +71,18 @@ def _float_layers(
     judge = RobustJudge(dataset, config, next(subject.model.parameters()).device)
 
     def measured() -> Sensitivity:
-        found = sensitivity.measure_sensitivity(subject, judge, config.float_layers)
-        text = json.dumps({**judge.described, "runtime": config.runtime, **found.as_dict()}, indent=2) + "\n"
+        costs = sensitivity.measure_sensitivity(subject, judge, config.float_layers)
+        text = json.dumps({**judge.described, "runtime": config.runtime, **costs.as_dict()}, indent=2) + "\n"
         artifact.write_atomic(work.add_record(sensitivity.RECORD), text)
-        return found
+        return costs
 
     known = measured() if config.sensitivity else None
     if config.max_robust_drop is None:
         return config.float_layers, {}
-    chosen, found = fall_back(
+    chosen, fallback = fall_back(
         subject, judge, config.max_robust_drop, config.float_layers, lambda: known if known is not None else measured()
     )
-    return chosen, {"fallback": found}
+    return chosen, {"fallback": fallback}
 
 
 def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> list[torch.Tensor]:
@@ -139,10 +139,10 @@ def _fine_tune(
 def _learned(student: Classifier) -> "list[int8.Quantizer]":
     """The quantizers that are on, learning their ranges from now on, but for that of the image."""
     exact = folding.image_sites(student)
-    found = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
-    for quantizer in found:
+    learning = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
+    for quantizer in learning:
         quantizer.learn()
-    return found
+    return learning
 
 
 def _measure(student: Classifier, dataset: Dataset, config: QuantizeConfig) -> dict[str, Any]:

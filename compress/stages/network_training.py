@@ -77,13 +77,13 @@ def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bo
     """The extra images of a stage that is given some, checked against its dataset."""
     if config.extra is None:
         return None
-    found = extra.checked_extra(extra.load_extra(config.extra.path), dataset, config.extra.fraction, config.batch_size)
-    if found.labels is None and not taught:
+    images = extra.checked_extra(extra.load_extra(config.extra.path), dataset, config.extra.fraction, config.batch_size)
+    if images.labels is None and not taught:
         raise CompressError(
-            f"extra {found.name}: holds no labels, and method {names.written(config.method)} has no teacher to give "
+            f"extra {images.name}: holds no labels, and method {names.written(config.method)} has no teacher to give "
             f"some; add an array label, or choose a method with a teacher"
         )
-    return found
+    return images
 
 
 def measurement_on_test(

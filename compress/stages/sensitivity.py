@@ -156,9 +156,9 @@ def measure_sensitivity(
 
         def attacked(in_float: Sequence[str], note: str) -> RobustVerdict:
             subject.leave_float(in_float)
-            found = judge(subject.model)
+            verdict = judge(subject.model)
             bar.step(1, note)
-            return found
+            return verdict
 
         whole = attacked(subject.layers, "float"), attacked(always_float, "INT8")
         for layer in layers:
@@ -183,20 +183,20 @@ def fall_back(
     subject.leave_float(subject.layers)
     reference = judge(subject.model)
     subject.leave_float(in_float)
-    found = first = judge(subject.model)
-    if found.drop(reference) > allowed:
+    verdict = first = judge(subject.model)
+    if verdict.drop(reference) > allowed:
         for layer in sensitivity().ranking:
             chosen.append(layer)
             if len(chosen) == len(subject.layers):
                 raise CheckFailed(
                     f"max_robust_drop {allowed:g}: INT8 loses {first.drop(reference):.2f} points of robust validation "
-                    f"accuracy (n={found.n}), and still {found.drop(reference):.2f} with every layer but {layer} in "
-                    f"floating point; nothing was kept; allow more, or --mode qat"
+                    f"accuracy (n={verdict.n}), and still {verdict.drop(reference):.2f} with every layer but {layer} "
+                    f"in floating point; nothing was kept; allow more, or --mode qat"
                 )
             subject.leave_float(chosen)
-            found = judge(subject.model)
-            say(f"fallback: {layer} in floating point, {found.drop(reference):.2f} points lost (n={found.n})")
-            if found.drop(reference) <= allowed:
+            verdict = judge(subject.model)
+            say(f"fallback: {layer} in floating point, {verdict.drop(reference):.2f} points lost (n={verdict.n})")
+            if verdict.drop(reference) <= allowed:
                 break
     sizes = {name: subject.model.get_submodule(name).weight.numel() for name in subject.layers}  # type: ignore[operator]
     return [name for name in subject.layers if name in chosen], {
@@ -204,7 +204,7 @@ def fall_back(
         "max_robust_drop": allowed,
         "float": reference.as_dict(),
         "int8": {**first.as_dict(), "drop_points": first.drop(reference)},
-        "kept": {**found.as_dict(), "drop_points": found.drop(reference)},
+        "kept": {**verdict.as_dict(), "drop_points": verdict.drop(reference)},
         "float_layers": [name for name in subject.layers if name in chosen],
         "float_weights": sum(sizes[name] for name in chosen) / sum(sizes.values()),
     }

@@ -22,10 +22,10 @@ class FeatureTap(Classifier):
         self.pooled: Tensor | None = None
 
     def forward_features(self, x: Tensor) -> Features:
-        found = self.network.forward_features(x)
+        features = self.network.forward_features(x)
         if x is self.x:
-            self.pooled = found.pooled.detach()
-        return found
+            self.pooled = features.pooled.detach()
+        return features
 
 
 class Diagnosis:
@@ -39,8 +39,8 @@ class Diagnosis:
         """Whether step `step` of the run, from 0, is one."""
         return self.every > 0 and step % self.every == 0
 
-    def add(self, found: Mapping[str, float]) -> None:
-        for name, value in found.items():
+    def add(self, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 
@@ -61,14 +61,14 @@ def figures(
     parts: Mapping[str, Tensor], weights: Sequence[Tensor], seen: FeatureTap, batch: TrainingBatch
 ) -> dict[str, float]:
     """`gradient_share_PART`, and `covariance_…_student` and `…_teacher` on x_adv. Graphs and statistics stay."""
-    found = {f"gradient_share_{name}": share for name, share in shares(parts, weights).items()}
+    values = {f"gradient_share_{name}": share for name, share in shares(parts, weights).items()}
     pooled = {"student": seen.pooled}
     if batch.teacher is not None and batch.teacher.has_features:
         pooled["teacher"] = batch.teach(seen.x).pooled
     for who, features in pooled.items():
         if features is not None and features.shape[1]:
-            found |= {f"covariance_{name}_{who}": value for name, value in spectrum(features).items()}
-    return found
+            values |= {f"covariance_{name}_{who}": value for name, value in spectrum(features).items()}
+    return values
 
 
 def shares(parts: Mapping[str, Tensor], weights: Sequence[Tensor]) -> dict[str, float]:
@@ -81,8 +81,8 @@ def shares(parts: Mapping[str, Tensor], weights: Sequence[Tensor]) -> dict[str, 
 def _norm(part: Tensor, weights: Sequence[Tensor]) -> float:
     if not part.requires_grad:
         return 0.0
-    found = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-    gradients = [gradient for gradient in found if gradient is not None]
+    by_weight = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+    gradients = [gradient for gradient in by_weight if gradient is not None]
     ranks.total(gradients)
     return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
 

@@ -273,8 +273,8 @@ class _Loop:
         return "  ".join(part for part in parts if part)
 
     def _validated(self) -> str:
-        found = self.state.last_validation
-        return "  ".join(f"validation {name} {value:.1%}" for name, value in found.items())
+        accuracies = self.state.last_validation
+        return "  ".join(f"validation {name} {value:.1%}" for name, value in accuracies.items())
 
     def steps_done(self) -> int:
         return self.state.epoch * self.update.supply.steps + self.state.step
@@ -323,8 +323,8 @@ class _Loop:
         if self.clock.position(self.steps_done(), all_steps) > self.config.swa_start * all_steps:
             average.after_epoch(self.student, self._clean_batches)
         with average.worn(self.student):
-            found = self._accuracies(self.validation)
-            self._select(found)
+            accuracies = self._accuracies(self.validation)
+            self._select(accuracies)
             if self.config.keep_epochs and ranks.rank() == 0:
                 checkpoint.keep_epoch(self.work, state.epoch + 1, self.student)
         state.validation_seconds = self.clock.reserve = ranks.largest(time.monotonic() - began)
@@ -333,7 +333,7 @@ class _Loop:
             **{name: float(value) / state.step for name, value in state.totals.items()},
             **self.update.diagnosis.taken(),
             "lr": self.update.optimizer.param_groups[0]["lr"],
-            **{f"validation_{name}": value for name, value in found.items()},
+            **{f"validation_{name}": value for name, value in accuracies.items()},
             "images_per_s": round(state.step * self.config.batch_size / state.epoch_seconds, 1),
             "seconds": round(state.epoch_seconds + state.validation_seconds, 2),
         }
@@ -350,26 +350,26 @@ class _Loop:
         self.student.eval()
         whole, size, steps = sharded(self.student), self.config.batch_size, self.config.validate_steps
         with precision.full():
-            found = {"clean": accuracy(whole, split, size)}
+            accuracies = {"clean": accuracy(whole, split, size)}
             if self.objective.attacks:  # of the others nothing is chosen by it, so it is not measured
-                found["robust"] = robust_accuracy(whole, split, size, eps=self.eps, steps=steps, seed=self.seed)
-        return found
+                accuracies["robust"] = robust_accuracy(whole, split, size, eps=self.eps, steps=steps, seed=self.seed)
+        return accuracies
 
-    def _select(self, found: dict[str, float]) -> None:
+    def _select(self, accuracies: dict[str, float]) -> None:
         """Keep the weights if they are the best so far, and look for the two ways in which robustness is lost."""
         state, epoch = self.state, self.state.epoch + 1
         if self.objective.single_step(self.config.attack) and watch.collapsed(
-            state.best_validation, found, self.chance
+            state.best_validation, accuracies, self.chance
         ):
-            state.collapse = {"epoch": epoch, "robust": found["robust"], "best": state.best_score}
+            state.collapse = {"epoch": epoch, "robust": accuracies["robust"], "best": state.best_score}
             say(
                 f"{self.label}: catastrophic overfitting in epoch {epoch}, stopped (validation robust "
-                f"{found['robust']:.1%}, best {state.best_score:.1%}); kept epoch {state.best_epoch}"
+                f"{accuracies['robust']:.1%}, best {state.best_score:.1%}); kept epoch {state.best_epoch}"
             )
-        state.last_validation = found
-        score = found["robust" if self.objective.attacks else "clean"]
+        state.last_validation = accuracies
+        score = accuracies["robust" if self.objective.attacks else "clean"]
         if score >= state.best_score:  # of equals the later, which has seen more
-            state.best_epoch, state.best_score, state.best_validation = epoch, score, found
+            state.best_epoch, state.best_score, state.best_validation = epoch, score, accuracies
             state.best = copied(self.student)
         lost = self.objective.attacks and watch.below(score, state.best_score, len(self.validation.labels))
         state.below = state.below + 1 if lost else 0

@@ -75,8 +75,8 @@ class Passes(Classifier):
         if self.precision == precision.FLOAT32:
             return self.run(x)
         with precision.autocast(self.precision, x.device):
-            found = self.run(x)
-        return replace(found, logits=found.logits.float(), pooled=found.pooled.float())
+            features = self.run(x)
+        return replace(features, logits=features.logits.float(), pooled=features.pooled.float())
 
 
 class Guide(Passes):

@@ -75,12 +75,12 @@ class Supply:
 
     def _next(self, name: str, at: int, batch: int, count: int) -> Tensor:
         """The `at`-th `batch` of an endless row: random orders of 0…count − 1, one behind the other."""
-        begin, end, found = at * batch, (at + 1) * batch, []
+        begin, end, parts = at * batch, (at + 1) * batch, []
         while begin < end:
             turn, offset = divmod(begin, count)
-            found.append(self._order(name, turn, count)[offset : offset + end - begin])
-            begin += len(found[-1])
-        return torch.cat(found)
+            parts.append(self._order(name, turn, count)[offset : offset + end - begin])
+            begin += len(parts[-1])
+        return torch.cat(parts)
 
     def _order(self, name: str, turn: int, count: int) -> Tensor:
         """The random order of that turn; the last one is kept."""
@@ -98,8 +98,8 @@ class Supply:
 
     def _moved(self, values: np.ndarray) -> Tensor:
         """On the device, without waiting for what it is computing."""
-        found = torch.from_numpy(values)
-        return found.pin_memory().to(self.where, non_blocking=True) if self.where.type == "cuda" else found
+        moved = torch.from_numpy(values)
+        return moved.pin_memory().to(self.where, non_blocking=True) if self.where.type == "cuda" else moved
 
 
 @dataclass
@@ -206,10 +206,10 @@ class Update:
         return parts
 
     def _perturbed(self, batch: TrainingBatch, x_adv: Tensor, epoch: int) -> "contextlib.AbstractContextManager[None]":
-        given = self.config.awp
-        if given is None or epoch < given.warmup:
+        perturbation = self.config.awp
+        if perturbation is None or epoch < perturbation.warmup:
             return contextlib.nullcontext()
-        return worse(self.student, lambda: total(self.objective.parts(self.whole, batch, x_adv)), given.gamma)
+        return worse(self.student, lambda: total(self.objective.parts(self.whole, batch, x_adv)), perturbation.gamma)
 
     def _descend(self, loss: Tensor, lr: float) -> None:
         self.optimizer.zero_grad()

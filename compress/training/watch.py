@@ -47,7 +47,7 @@ class Finite:
         raise CheckFailed(f"epoch {epoch + 1}, step {step + 1}: {names} is not finite; lower lr (now {lr})")
 
 
-def collapsed(best: dict[str, float], found: dict[str, float], chance: float) -> bool:
+def collapsed(best: dict[str, float], accuracies: dict[str, float], chance: float) -> bool:
     """Catastrophic overfitting (Wong et al. 2020): robust accuracy below half of the best, clean not below what it was.
 
     `best` and `found` hold validation accuracies "robust" and "clean"; a best that a network could reach by naming one
@@ -55,7 +55,7 @@ def collapsed(best: dict[str, float], found: dict[str, float], chance: float) ->
     """
     if not best or best["robust"] < 1.5 * chance:
         return False
-    return found["robust"] < best["robust"] / 2 and found["clean"] >= best["clean"]
+    return accuracies["robust"] < best["robust"] / 2 and accuracies["clean"] >= best["clean"]
 
 
 def below(robust: float, best: float, images: int) -> bool:
@@ -93,11 +93,11 @@ def largest(fits: Callable[[int], object], size: int) -> "int | None":
     return None
 
 
-def message(size: int, found: "int | None") -> str:
+def message(size: int, fitting: "int | None") -> str:
     """One line for the user."""
-    if found is None:
+    if fitting is None:
         return f"batch_size {size}: out of memory, and not even 2 images fit; choose a smaller model"
-    return f"batch_size {size}: out of memory; {found} images fit, set batch_size {found} (--batch-size {found})"
+    return f"batch_size {size}: out of memory; {fitting} images fit, set batch_size {fitting} (--batch-size {fitting})"
 
 
 # --------------------------------------------------------------------------------------- TensorBoard
