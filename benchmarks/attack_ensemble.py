@@ -31,7 +31,7 @@ from compress import folders, training
 from compress.attacks import ensemble, presets
 from compress.cli.stage import inherited
 from compress.config import EvaluateConfig, parse
-from compress.stages.attack import test_images
+from compress.stages.attack import chosen_test_images
 from edge.core import artifact
 
 RESULTS = Path(__file__).parent / "results" / "attack_ensemble.jsonl"
@@ -57,7 +57,7 @@ def main(given: argparse.Namespace) -> None:
     config = parse(EvaluateConfig, {**base, "images": given.images}, "benchmark")
     stage = artifact.read(given.model, folders.TORCH_STAGES)
     dataset = folders.load_data(config.data, stage)
-    index = test_images(dataset, config.images)
+    index = chosen_test_images(dataset, config.images)
     images, labels = dataset.images[index], dataset.labels[index]
     device = training.device()
     model: nn.Module = folders.load(stage).to(device)

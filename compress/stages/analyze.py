@@ -20,7 +20,7 @@ from compress.analysis.measurement import GAPS, AnalyzedModel, Sample, draw, mea
 from compress.config import AnalyzeConfig
 from compress.data.dataset import Dataset
 from compress.folders import lineage, load, load_data, plan_of
-from compress.stages.attack import test_images
+from compress.stages.attack import chosen_test_images
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -57,7 +57,7 @@ def run(config: AnalyzeConfig, inputs: AnalyzeInputs, out: "Path | str", *, repl
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages)
         _refuse_without_features(stages)
-        index = test_images(dataset, config.images or min(DEFAULT_IMAGES, len(dataset.splits["test"])))
+        index = chosen_test_images(dataset, config.images or min(DEFAULT_IMAGES, len(dataset.splits["test"])))
         if len(index) < FEWEST_IMAGES:
             raise CompressError(f"images: {len(index)} are too few for intervals; give at least {FEWEST_IMAGES}")
         sample = Sample(dataset.images[index], dataset.labels[index], index)

@@ -59,7 +59,7 @@ def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: AttackInput
     return planned if host is None else replace_fields(planned, config={**planned.config, "host": host})
 
 
-def test_images(dataset: Dataset, count: "int | None") -> np.ndarray:
+def chosen_test_images(dataset: Dataset, count: "int | None") -> np.ndarray:
     """Indices of the test images to attack, in dataset order: all, or the first of each class in equal numbers."""
     test = dataset.splits["test"]
     if count is None:

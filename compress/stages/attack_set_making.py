@@ -14,7 +14,7 @@ from compress.config import AttackConfig
 from compress.folders import load, load_data
 from compress.networks.graph import onnx_twin
 from compress.remote.runner import RemoteRunner, open_stage
-from compress.stages.attack import AttackInputs, origin_of, test_images
+from compress.stages.attack import AttackInputs, chosen_test_images, origin_of
 from edge import open_runner
 from edge.core import artifact, targets
 from edge.core.artifact import Stage, Work
@@ -30,7 +30,7 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     """What `stages` hold is attacked by the protocol; images, verdicts and golden images are written into `work`."""
     settings = _settings(config)
     dataset = load_data(config.data, *stages.values())
-    index = test_images(dataset, config.images)
+    index = chosen_test_images(dataset, config.images)
     opened: Callable[[Path], Runner] = open_runner
     if inputs.host is not None:
         opened = functools.partial(open_stage, host=inputs.host, python=inputs.python)

@@ -17,7 +17,7 @@ from compress.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from compress.folders import TORCH_STAGES, lineage, load, load_data, plan_of
 from compress.networks.base import Classifier
 from compress.numerics import ranks
-from compress.stages.attack import test_images
+from compress.stages.attack import chosen_test_images
 from edge.attacks import checks
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
@@ -49,7 +49,7 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages.values())
-        index = test_images(dataset, config.images)
+        index = chosen_test_images(dataset, config.images)
         images, labels = dataset.images[index], dataset.labels[index]
         say(f"evaluating {stages['model'].path} on {len(index)} test images of {dataset.name}")
         models = {role: _EvaluatedModel(stage, images, labels, config, work) for role, stage in stages.items()}

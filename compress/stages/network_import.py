@@ -11,7 +11,7 @@ from compress.data.split import Split
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.graph.onnx_twin import OnnxClassifier
-from compress.stages.attack import test_images
+from compress.stages.attack import chosen_test_images
 from compress.zoo import check, importing
 from compress.zoo.check import TeacherCheck
 from compress.zoo.checkpoints import ONNX_SUFFIX
@@ -92,7 +92,7 @@ def _try(model: Classifier, shape: "tuple[int, ...]", classes: int, source: Sour
 
 def _checked(model: Classifier, dataset: Dataset, source: Source, config: ImportConfig) -> dict[str, Any]:
     """The check's metrics; a gap to the published figures is told on stderr as well."""
-    index = test_images(dataset, min(config.images, len(dataset.splits["test"])))
+    index = chosen_test_images(dataset, min(config.images, len(dataset.splits["test"])))
     where = training.device()
     split = Split(torch.from_numpy(dataset.images[index]).to(where), torch.from_numpy(dataset.labels[index]).to(where))
     model.to(where)

@@ -18,7 +18,7 @@ from compress.cli.execute import execute
 from compress.config import AnalyzeConfig, parse
 from compress.data.split import to_float
 from compress.networks import network_files
-from compress.stages.attack import test_images
+from compress.stages.attack import chosen_test_images
 from edge.core import artifact
 from edge.core.artifact import Plan, Work
 from edge.core.errors import CompressError
@@ -41,7 +41,7 @@ def run(out: Path, *folders: Path, **options: Any) -> artifact.Stage:
 
 def sample(count: int = 60) -> measurement.Sample:
     digits = data.load_dataset("digits")
-    index = test_images(digits, count)
+    index = chosen_test_images(digits, count)
     return measurement.Sample(digits.images[index], digits.labels[index], index)
 
 

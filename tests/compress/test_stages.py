@@ -99,11 +99,11 @@ def test_a_wrong_attack_budget_would_be_seen() -> None:
 
 def test_fewer_images_are_chosen_evenly_over_the_classes() -> None:
     digits = data.load_dataset("digits")
-    index = attack.test_images(digits, 30)
+    index = attack.chosen_test_images(digits, 30)
     assert np.bincount(digits.labels[index]).tolist() == [3] * 10
-    assert attack.test_images(digits, None).tolist() == digits.splits["test"].tolist()
+    assert attack.chosen_test_images(digits, None).tolist() == digits.splits["test"].tolist()
     with pytest.raises(CompressError, match="100000 asked for"):
-        attack.test_images(digits, 100_000)
+        attack.chosen_test_images(digits, 100_000)
 
 
 def test_a_method_that_needs_a_teacher_says_so(tmp_path: Path) -> None:
