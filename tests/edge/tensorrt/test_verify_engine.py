@@ -31,7 +31,8 @@ def world(tmp_path: Path, cudart: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fake, "weights", lambda: made.twin)
     monkeypatch.setattr(runner, "Cuda", lambda: Cuda(cudart))
-    monkeypatch.setattr(runner.TensorRTRunner, "_capture", lambda self: None)
+    prepare = runner.TensorRTRunner._prepare
+    monkeypatch.setattr(runner.TensorRTRunner, "_prepare", lambda self, cuda_graph: prepare(self, cuda_graph=False))
     monkeypatch.setattr(library, "load_library", lambda target: found)
     fake.BUILT.clear()
     return made
