@@ -60,7 +60,7 @@ def test_no_attack_claims_to_have_asked_it(made: tuple[Stage, Stage]) -> None:
     parts = findings.coverage(
         about["attacks"], itself="trt", twin="quantized.tensorrt", student="student", ran=("square", "rays")
     )
-    assert {part["part"]: part["covered"] for part in parts} == {
+    assert {part.part: part.covered for part in parts} == {
         "a": True,
         "b": True,
         "c": False,
@@ -68,8 +68,8 @@ def test_no_attack_claims_to_have_asked_it(made: tuple[Stage, Stage]) -> None:
         "e": True,
         "f": True,
     }
-    (hybrid,) = (part for part in parts if part["part"] == "c")
-    assert hybrid["where"] == "the attack set has no bpda attack on trt"
+    (hybrid,) = (part for part in parts if part.part == "c")
+    assert hybrid.where == "the attack set has no bpda attack on trt"
 
 
 def test_golden_logits_are_the_twins_and_say_so(made: tuple[Stage, Stage], chain: SimpleNamespace) -> None:

@@ -1,6 +1,7 @@
 """Methods, networks and datasets of installed packages: names as ours are; what is wrong with one is one line."""
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -74,8 +75,12 @@ def test_without_them_their_names_are_unknown() -> None:
             config.parse(config.Run, wrong, "a.yaml")
 
 
-def test_a_student_is_trained_by_all_three(install: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_is_trained_by_all_three(
+    install: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(GOOD)
+    for verb in ("distill", "teacher"):  # a process imports a verb once, after packages are installed
+        monkeypatch.delitem(sys.modules, f"compress.cli.{verb}", raising=False)
     short = ["--epochs", "3", "--set", "attack.steps=2", "--set", "validate_steps=2", "--set", "test_steps=2"]
     args = ["distill", "--data", "stripes:240", "--student", "pooled-linear", "--method", "input-gradients", *short]
     assert execute([*args, "--set", "batch_size=32", "--set", "lr=0.5", "--out", str(tmp_path / "s")]) == 0
