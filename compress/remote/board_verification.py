@@ -31,7 +31,6 @@ from edge.verify.verify import VerifiedWork, VerifyInputs
 
 FETCHED = "fetched"
 STARTED_IN_S = 120.0  # a board that hashes an engine and imports nothing
-SILENT_S = 60.0  # the longest pause of a board that is followed
 
 
 class BoardVerification:

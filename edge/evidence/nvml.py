@@ -15,7 +15,6 @@ from edge.evidence.tree import Tree
 LIBRARY = "libnvidia-ml.so.1"
 GRAPHICS, MEMORY = 0, 2  # nvmlClockType_t
 DIE, SLOWDOWN = 0, 1  # nvmlTemperatureSensors_t, nvmlTemperatureThresholds_t
-TOO_SMALL = 7  # NVML_ERROR_INSUFFICIENT_SIZE
 #: nvmlClocksEventReasons: what holds the clocks down. Idle, locked and display clocks are settings, no faults.
 REASONS = {
     0x4: "power cap",
