@@ -72,7 +72,7 @@ def stand_in() -> Any:
     compiler.to_torch_device = lambda device: torch.device("cpu")
     own = importlib.import_module("export.targets.torch_tensorrt.program_runner")
     own.DEVICE = "cpu"
-    own.load = lambda target: library
+    own.load_torch_tensorrt = lambda target: library
     return library
 
 
@@ -105,14 +105,14 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt-rtx"}, "test")
     library, started = stand_in(), time.perf_counter()
     with kernels():
-        emission = export_program(prepare_network(model, floats), shape, (config.batch.min, config.batch.max))
-    compiled = emission.compiled_program(library, emission, shape, floats, config, Path("timing.cache"))
+        program = export_program(prepare_network(model, floats), shape, (config.batch.min, config.batch.max))
+    compiled = emission.compiled_program(library, program, shape, floats, config, Path("timing.cache"))
     engines = [child.serialized_engine for _, child in compiled.named_children() if hasattr(child, "serialized_engine")]
     return {
         "engines": len(engines),
         "bytes": sum(map(len, engines)),
         "weights": sum(value.numel() for value in model.parameters()),
-        "in_torch": emission.in_torch(compiled, emission),
+        "in_torch": emission.in_torch(compiled, program),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
