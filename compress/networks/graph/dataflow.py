@@ -1,4 +1,4 @@
-"""A graph read by what flows where: functions of the file inlined, constant branches taken. Nothing here imports torch."""
+"""A graph read by what flows where: its functions inlined, constant branches taken. Nothing here imports torch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ MOVES = frozenset(
     {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice", "Gather", "Split"}
 )
 #: Operators whose result has the values of their first input, where that is a constant.
-KEEPS = frozenset(["Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DequantizeLinear"])
+KEEPS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DequantizeLinear"}
 
 
 class DataFlow:

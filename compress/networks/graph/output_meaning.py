@@ -1,7 +1,7 @@
 """What a classifier's output is, read off the graph back from it: logits, probabilities, or their logarithm.
 
-Softmax is found by what is computed, not by the last node: behind casts, quantizers, reshapes and constant factors, in a
-function of the file, written out as exponentials over their sum. Nothing here imports torch.
+Softmax is found by what is computed, not by the last node: behind casts, quantizers, reshapes and constant factors, in
+a function of the file, written out as exponentials over their sum. Nothing here imports torch.
 """
 
 import math
@@ -25,55 +25,27 @@ SQUASHES = {
     "QLinearSigmoid": "sigmoid",
 }
 #: Operators whose result may be of either sign and any size.
-AFFINE = frozenset(
-    [
-        "Gemm",
-        "MatMul",
-        "Conv",
-        "ConvTranspose",
-        "Einsum",
-        "BatchNormalization",
-        "Add",
-        "Sub",
-        "Sum",
-        "Mean",
-        "Mul",
-        "Div",
-        "ReduceMean",
-        "ReduceSum",
-        "GlobalAveragePool",
-        "AveragePool",
-        "ConvInteger",
-        "MatMulInteger",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QLinearAdd",
-        "QLinearMul",
-        "QLinearGlobalAveragePool",
-        "QGemm",
-        "MatMulNBits",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-        "FusedMatMul",
-        "FusedGemm",
-        "FusedConv",
-        "NhwcConv",
-    ]
-)
-ELEMENTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Sum", "Mean"])
-AVERAGES = frozenset(
-    ["Add", "Sum", "Mean", "Concat", "ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "QLinearAdd"]
-)
+# fmt: off
+AFFINE = {
+    "Gemm", "MatMul", "Conv", "ConvTranspose", "Einsum", "BatchNormalization", "Add", "Sub", "Sum", "Mean",
+    "Mul", "Div", "ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "ConvInteger",
+    "MatMulInteger", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool",
+    "QGemm", "MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "FusedMatMul", "FusedGemm",
+    "FusedConv", "NhwcConv",
+}
+# fmt: on
+ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sum", "Mean"}
+AVERAGES = {"Add", "Sum", "Mean", "Concat", "ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool"}
 GUARD = 1e-3  # what is added to probabilities so that their logarithm is finite is at most this
-NONNEGATIVE = frozenset(["Exp", "Relu", "Softplus", "Sigmoid", "Abs", "Softmax", "HardSigmoid"])
+NONNEGATIVE = {"Exp", "Relu", "Softplus", "Sigmoid", "Abs", "Softmax", "HardSigmoid"}
 
 
 @dataclass(frozen=True)
 class OutputMeaning:
     """`kind` of the output, and the tensor `before` the softmax or sigmoid, which `function` names.
 
-    `before` is None where there is none: of logits, of what is unknown, and where no single tensor stands there (the mean
-    of several softmaxes, a sum of ReLUs divided by itself). `moves`: the nodes from the softmax to the output that put
+    `before` is None where there is none: of logits, of what is unknown, and where no single tensor stands there (the
+    mean of several softmaxes, ReLUs over their own sum). `moves`: the nodes from the softmax to the output that put
     values in other places, in order. Probabilities, or their logarithm, come out as `factor` · value + `offset`.
     """
 
@@ -91,7 +63,7 @@ class OutputMeaning:
 
 
 def output_meaning(proto: onnx.ModelProto) -> OutputMeaning:
-    """Of the first output. Names are those of `flattened(proto)`: of the file itself but for tensors inside functions."""
+    """Of the first output. Names are those of `flattened(proto)`: the file's own but for tensors inside functions."""
     flow = DataFlow(flattened(proto))
     result = flow.proto.graph.output[0]
     sizes = [size.dim_value for size in result.type.tensor_type.shape.dim]
