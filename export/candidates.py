@@ -19,6 +19,8 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import BATCH_SIZE, Runner
+from edge.statement.statement import as_json
+from edge.statement.timing import LatencyFigures
 from export import stage
 
 TABLE = "candidates.json"
@@ -42,7 +44,7 @@ class Candidate:
     exported: "Stage | None" = None
     complete: bool = False
     clean: "dict[str, Any] | None" = None
-    latency: "dict[str, Any] | None" = None
+    latency: "LatencyFigures | None" = None
     rounds: list[float] = field(default_factory=list)
 
     @property
@@ -67,7 +69,7 @@ class Candidate:
             "bytes": self.metrics.get("bytes"),
             "parity": self.parity,
             "clean": self.clean,
-            "latency": self.latency,
+            "latency": as_json(self.latency),
         }
 
 
@@ -179,6 +181,7 @@ def _measure(rows: Sequence[Candidate], config: ExportConfig) -> None:
     subjects = [TimingSubject(row.name, partial(_open, row), lambda runner: images) for row in running]
     timed = measure_latency(subjects, TimingRequest(config.batch.min, WARMUP, SAMPLES, seed=config.seed))
     for row, timing in zip(running, timed, strict=True):
+        assert isinstance(timing.latency, LatencyFigures)  # single queries are what is asked
         row.latency, row.rounds = timing.latency, timing.rounds[SINGLE]
         if timing.alarm is not None and timing.alarm.fired:
             row.why = timing.alarm.meaning

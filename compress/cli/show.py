@@ -175,7 +175,7 @@ def _candidate_cells(row: "Candidate") -> list[str]:
         f"{parity['max_abs']:.3g} of {parity['scale']:.3g}" if parity else "",
         f"{100 * parity['argmax_agreement']:.1f} %" if parity else "",
         f"{100 * clean['value']:.1f} % of {clean['n']}" if clean else "",
-        f"{latency['p50_ms']:.3f} ms" if latency else "",
+        f"{latency.p50_ms:.3f} ms" if latency else "",
         row.state,
     ]
 
@@ -203,6 +203,6 @@ def _verified_figures(predicate: "Predicate") -> list[str]:
         f"{worst.value:.1%}" if figures.robust else f"≤ {worst.value:.1%}",
         f"{low:.1%} to {high:.1%}",
         "–" if agreement is None else f"{agreement.clean.argmax_agreement:.1%}",
-        f"{predicate.latency['p50_ms']:.3f} ms",
+        f"{predicate.times.p50_ms:.3f} ms",
         f"{predicate.artifact.bytes:,} B",
     ]

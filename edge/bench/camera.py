@@ -8,13 +8,13 @@ query that was sent later than it should have been.
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.bench.figures import percentiles
 from edge.bench.stream import Stream, timed_query
+from edge.statement.timing import CameraFigures
 
 RULE = "one frame waits; a newer one replaces it, which drops it; a deadline is the next frame's arrival"
 ROUNDING = 1e-6  # a product of two floats that is a whole number of frames, and a hair
@@ -66,25 +66,22 @@ def run_camera(stream: Stream, fps: float, seconds: float) -> CameraRun:
     return CameraRun(fps, frames, answered, latency, service, before, woken, (due[0], now))
 
 
-def camera_figures(shot: CameraRun) -> dict[str, Any]:
-    """What a statement says of it; shares and counts are of all frames that came.
-
-    `jitter_ms` is the mean change of latency from one answer to the next, `wake_p99_ms` the harness's own lateness.
-    """
+def camera_figures(shot: CameraRun) -> CameraFigures:
+    """What a statement says of it."""
     deadline_ms, ms = 1000 / shot.fps, shot.latency_ns / 1e6
     on_time = int((ms <= deadline_ms).sum())
-    return {
-        "fps": shot.fps,
-        "frames": shot.frames,
-        "answered": len(ms),
-        "dropped": shot.frames - len(ms),
-        "missed": len(ms) - on_time,
-        "on_time": on_time / shot.frames,
-        "deadline_ms": deadline_ms,
-        "rule": RULE,
+    return CameraFigures(
         **percentiles(shot.latency_ns),
-        "max_ms": float(ms.max()),
-        "service_p50_ms": float(np.percentile(shot.service_ns, 50)) / 1e6,
-        "jitter_ms": float(np.abs(np.diff(ms)).mean()) if len(ms) > 1 else 0.0,
-        "wake_p99_ms": float(np.percentile(shot.late_ns, 99)) / 1e6 if len(shot.late_ns) else None,
-    }
+        fps=shot.fps,
+        frames=shot.frames,
+        answered=len(ms),
+        dropped=shot.frames - len(ms),
+        missed=len(ms) - on_time,
+        on_time=on_time / shot.frames,
+        deadline_ms=deadline_ms,
+        rule=RULE,
+        max_ms=float(ms.max()),
+        service_p50_ms=float(np.percentile(shot.service_ns, 50)) / 1e6,
+        jitter_ms=float(np.abs(np.diff(ms)).mean()) if len(ms) > 1 else 0.0,
+        wake_p99_ms=float(np.percentile(shot.late_ns, 99)) / 1e6 if len(shot.late_ns) else None,
+    )

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge.statement.timing import LatencyFigures, Throughput, TimingFigures
+
 PERCENTILES = (50, 90, 95, 99)
 P999_FROM = 5000
 BRIEF = (50, 99)
 
 
-def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = PERCENTILES) -> dict[str, float]:
+def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = PERCENTILES) -> dict[str, Any]:
     """`p50_ms`, … by linear interpolation; p99.9 only from 5,000 samples."""
     ms = samples_ns / 1e6
     times = {f"p{p}_ms": float(np.percentile(ms, p)) for p in which}
@@ -20,42 +22,31 @@ def percentiles(samples_ns: "npt.NDArray[np.int64]", which: "tuple[int, ...]" = 
     return times
 
 
-def latency_summary(
-    samples_ns: "npt.NDArray[np.int64]",
-    *,
-    batch_size: int,
-    inside: str,
-    warmup: int,
-    cold_start_ms: float,
-    first_ms: float,
-) -> dict[str, Any]:
-    """Percentiles and spread of single-stream samples, in ms."""
+def latency_summary(samples_ns: "npt.NDArray[np.int64]", inside: str, opened: TimingFigures) -> LatencyFigures:
+    """What is known of the opened artifact, with percentiles and spread of its single-stream samples."""
     ms = samples_ns / 1e6
-    return {
-        "batch_size": batch_size,
-        "n": len(ms),
-        "inside": inside,
+    return LatencyFigures(
+        **vars(opened),
         **percentiles(samples_ns),
-        "mean_ms": float(ms.mean()),
-        "min_ms": float(ms.min()),
-        "max_ms": float(ms.max()),
-        "cv": float(ms.std() / ms.mean()),
-        "images_per_s": batch_size * 1000 / float(ms.mean()),
-        "cold_start_ms": cold_start_ms,
-        "first_inference_ms": first_ms,
-        "warmup": warmup,
-    }
+        n=len(ms),
+        inside=inside,
+        mean_ms=float(ms.mean()),
+        min_ms=float(ms.min()),
+        max_ms=float(ms.max()),
+        cv=float(ms.std() / ms.mean()),
+        images_per_s=opened.batch_size * 1000 / float(ms.mean()),
+    )
 
 
-def throughput(samples_ns: "npt.NDArray[np.int64]", wall_ns: int, batch_size: int) -> dict[str, Any]:
+def throughput(samples_ns: "npt.NDArray[np.int64]", wall_ns: int, batch_size: int) -> Throughput:
     """Images a second over the whole time, what lies between the queries included; and what a query took."""
-    return {
-        "batch_size": batch_size,
-        "n": len(samples_ns),
-        "seconds": wall_ns / 1e9,
-        "images_per_s": batch_size * len(samples_ns) / (wall_ns / 1e9),
+    return Throughput(
         **percentiles(samples_ns, BRIEF),
-    }
+        batch_size=batch_size,
+        n=len(samples_ns),
+        seconds=wall_ns / 1e9,
+        images_per_s=batch_size * len(samples_ns) / (wall_ns / 1e9),
+    )
 
 
 LEVEL = 0.95

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.core.errors import CompressError
+from edge.statement.timing import PeakMemory, TimingConditions
 
 SPIN_NS = 1_000_000  # a sleeping process wakes late; the last stretch before a moment is spent awake
 NAME = "perf_counter_ns"
@@ -54,15 +55,16 @@ def quiet_harness() -> Iterator[None]:
             gc.enable()
 
 
-def timing_conditions() -> dict[str, Any]:
-    """What a reader must know of the harness: {"clock", "garbage_collector", "affinity", "wait"}."""
-    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {
-        "clock": NAME,
-        "garbage_collector": "frozen and off",
-        "affinity": affinity,
-        "wait": f"asleep until {SPIN_NS / 1e6:g} ms before a frame is due, then spinning",
-    }
+def timing_conditions(*, cuda_graph: bool, spin_wait: "bool | None") -> TimingConditions:
+    """What a reader must know of the harness and of how the runtime was called."""
+    return TimingConditions(
+        clock=NAME,
+        garbage_collector="frozen and off",
+        affinity=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        wait=f"asleep until {SPIN_NS / 1e6:g} ms before a frame is due, then spinning",
+        cuda_graph=cuda_graph,
+        spin_wait=spin_wait,
+    )
 
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -78,14 +80,14 @@ def reset_peak_memory() -> bool:
     return True
 
 
-def peak_memory(since_reset: bool) -> dict[str, Any]:
-    """{"peak_rss_bytes", "since"}: of the process, everything in it counted."""
+def peak_memory(since_reset: bool) -> PeakMemory:
+    """Of the process, everything in it counted."""
     if since_reset:
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return {"peak_rss_bytes": int(line.split()[1]) * 1024, "since": "opening the runtime"}
+                return PeakMemory(int(line.split()[1]) * 1024, "opening the runtime")
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_rss_bytes": kib * 1024, "since": "the start of the process"}
+    return PeakMemory(kib * 1024, "the start of the process")
 
 
 # ---------------------------------------------------------------------------------------------------------------- load

@@ -20,6 +20,7 @@ from edge.core.progress import Progress, say
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
 from edge.statement.statement import Alarm
+from edge.statement.timing import AskedAgain, BriefTimes, TimingFigures
 
 SINGLE, OFFLINE, CAMERA = "single-stream", "offline", "camera"
 
@@ -85,7 +86,7 @@ class Timed:
     """What was found of one artifact."""
 
     name: str
-    latency: dict[str, Any]  # as in the statement
+    latency: TimingFigures  # `LatencyFigures` once single queries were timed
     about: dict[str, Any] = field(default_factory=dict)  # {"sha256", "runtime"}: what was executed by what
     samples: dict[str, Any] = field(default_factory=dict)  # raw arrays, int64 ns
     spans: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # what → ns on the clock, images
@@ -111,43 +112,50 @@ def measure_latency(
     """What is asked of every subject; several take turns, so that the machine's mood is shared out among them."""
     clock = clock or TimingClock()
     reset = reset_peak_memory()
-    timings = [Timed(subject.name, {}) for subject in subjects]
+    turns = ROUNDS if len(subjects) > 1 else None
+    device_memory = []  # of each artifact, where its runner knows it
     with harness.load_running(ask.load) as beside:
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
-            for timed, stream in zip(timings, streams, strict=True):
-                timed.about = {"sha256": stream.runner.sha256, "runtime": stream.runner.describe()}
-                # First query and warm-up, each its own; what the timed queries then find
-                runner, first_ms = stream.runner, stream.first()
-                described = runner.describe()
-                warmup = stream.warm(ask.warmup)
-                timed.latency = {
-                    "batch_size": runner.batch_size,
-                    "cold_start_ms": runner.open_ms,
-                    "first_inference_ms": first_ms,
-                    "warmup": warmup,
-                    "conditions": {
-                        **timing_conditions(),
-                        "cuda_graph": bool(described.get("cuda_graph", False)),
-                        "spin_wait": runner.spin_wait,
-                    },
-                }
+            timings = [
+                _warmed(subject.name, stream, ask, beside, turns)
+                for subject, stream in zip(subjects, streams, strict=True)
+            ]
             _single(timings, streams, ask)
             for timed, stream in zip(timings, streams, strict=True):
                 _camera(timed, stream, ask)
-                # The kept answers asked again, and the device's memory where the runner knows it
-                n, different = stream.differing()
-                timed.alarm = timed_logits_alarm(n, different)
-                timed.latency["asked_again"] = {"n": n, "different": different}
-                gpu = stream.runner.describe().get("device_memory_bytes")
-                if gpu is not None:
-                    timed.latency["memory"] = {"gpu_bytes": gpu}
+                _ask_again(timed, stream)
+                device_memory.append(stream.runner.describe().get("device_memory_bytes"))
         for size in ask.further_sizes:
             _sized(timings, subjects, size, ask, clock)
-    for timed in timings:
-        timed.latency["memory"] = peak_memory(reset) | {"artifacts": len(timings)} | timed.latency.get("memory", {})
-        timed.latency["conditions"] |= {"load": beside, "turns": ROUNDS if len(timings) > 1 else None}
-        timed.latency["scenarios"] = [name for name in (SINGLE, OFFLINE, CAMERA) if name in ask.scenarios]
+    for timed, gpu_bytes in zip(timings, device_memory, strict=True):
+        memory = replace(peak_memory(reset), artifacts=len(timings), gpu_bytes=gpu_bytes)
+        timed.latency = replace(timed.latency, memory=memory)
     return timings
+
+
+def _warmed(name: str, stream: Stream, ask: TimingRequest, beside: Any, turns: "int | None") -> Timed:
+    """First query and warm-up, each its own; what the timed queries then find."""
+    runner, first_ms = stream.runner, stream.first()
+    described = runner.describe()
+    conditions = timing_conditions(cuda_graph=bool(described.get("cuda_graph", False)), spin_wait=runner.spin_wait)
+    opened = TimingFigures(
+        batch_size=runner.batch_size,
+        cold_start_ms=runner.open_ms,
+        first_inference_ms=first_ms,
+        warmup=stream.warm(ask.warmup),
+        conditions=replace(conditions, load=beside, turns=turns),
+        scenarios=[scenario for scenario in (SINGLE, OFFLINE, CAMERA) if scenario in ask.scenarios],
+    )
+    return Timed(name, opened, {"sha256": runner.sha256, "runtime": described})
+
+
+def _ask_again(timed: Timed, stream: Stream) -> None:
+    """The kept answers once more, counted with those of the batch sizes before."""
+    n, different = stream.differing()
+    before = timed.latency.asked_again
+    again = AskedAgain(before.n + n, before.different + different)
+    timed.latency = replace(timed.latency, asked_again=again)
+    timed.alarm = timed_logits_alarm(again.n, again.different)
 
 
 # -------------------------------------------------------------------------------------------- one batch size
@@ -187,27 +195,16 @@ def _single(timings: Sequence[Timed], streams: Sequence[Stream], ask: TimingRequ
 
 
 def _summarise(timed: Timed, stream: Stream) -> None:
-    known, pre = timed.latency, stream.queries.preprocess
+    pre = stream.queries.preprocess
     inside = INSIDE if pre is None else f"{pre.name} on the camera's frames, one call of infer on what it gives: {CALL}"
     timed.samples["samples_ns"] = stream.samples_ns
     timed.spans[SINGLE] = _span(stream)
-    timed.latency = {
-        **figures.latency_summary(
-            stream.samples_ns,
-            batch_size=known["batch_size"],
-            inside=inside,
-            warmup=known["warmup"],
-            cold_start_ms=known["cold_start_ms"],
-            first_ms=known["first_inference_ms"],
-        ),
-        "conditions": known["conditions"],
-    }
+    preprocess_ms = None
     if pre is not None:
         timed.samples["preprocess_ns"] = stream.preprocess_ns
-        timed.latency["preprocess_ms"] = figures.percentiles(stream.preprocess_ns, figures.BRIEF)
-    split = query_parts(stream)
-    if split is not None:
-        timed.latency["parts"] = split
+        preprocess_ms = BriefTimes(**figures.percentiles(stream.preprocess_ns, figures.BRIEF))
+    opened = replace(timed.latency, preprocess_ms=preprocess_ms, parts=query_parts(stream))
+    timed.latency = figures.latency_summary(stream.samples_ns, inside, opened)
 
 
 def _camera(timed: Timed, stream: Stream, ask: TimingRequest) -> None:
@@ -221,7 +218,7 @@ def _camera(timed: Timed, stream: Stream, ask: TimingRequest) -> None:
         name = f"camera_{fps:g}"
         timed.samples |= {f"{name}_frame": shots[-1].answered, f"{name}_ns": shots[-1].latency_ns}
         timed.spans[f"{CAMERA} {fps:g}"] = (*shots[-1].span_ns, len(shots[-1].answered) * stream.runner.batch_size)
-    timed.latency["camera"] = [camera.camera_figures(shot) for shot in shots]
+    timed.latency = replace(timed.latency, camera=[camera.camera_figures(shot) for shot in shots])
 
 
 # -------------------------------------------------------------------------------------------- further batch sizes
@@ -246,16 +243,13 @@ def _sized(
                 bar.step()
         for timed, stream in zip(timings, streams, strict=True):
             row = figures.throughput(stream.samples_ns, stream.wall_ns, size)
-            n, different = stream.differing()
-            again = timed.latency["asked_again"]
-            timed.latency["asked_again"] = {"n": again["n"] + n, "different": again["different"] + different}
-            timed.alarm = timed_logits_alarm(**timed.latency["asked_again"])
+            _ask_again(timed, stream)
             timed.samples[f"batch_{size}_ns"] = stream.samples_ns
             timed.spans[f"batch {size}"] = _span(stream)
             if size in ask.sweep:
-                timed.latency.setdefault("sweep", []).append(row)
+                timed.latency = replace(timed.latency, sweep=[*(timed.latency.sweep or []), row])
             if OFFLINE in ask.scenarios and size == ask.offline_size:
-                timed.latency["offline"] = row
+                timed.latency = replace(timed.latency, offline=row)
 
 
 def _same_size(subject: TimingSubject, runner: Runner, size: int) -> None:

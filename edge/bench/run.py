@@ -57,17 +57,18 @@ def run_bench(
     watch = Watch(gpu=config["device"] != "cpu")
     with watch.timing():
         timings = measure_latency(subjects, ask)
+    first = timings[0].latency
     result = {
         "nature": UNOFFICIAL,
         "queries": shown,
         "preprocess": None if pipeline is None else {"name": pipeline.name, "sha256": pipeline.sha256},
         "artifacts": [
-            {"name": timed.name, **timed.about, "latency": timed.latency, "alarms": [as_json(timed.alarm)]}
+            {"name": timed.name, **timed.about, "latency": as_json(timed.latency), "alarms": [as_json(timed.alarm)]}
             for timed in timings
         ],
         "compared": compare_timings(timings, ask.seed),
         "config": dict(config),
-        **watch.found(_spans(timings), timings[0].latency),
+        **watch.found(_spans(timings), first.spread, first.conditions.load),
         "versions": artifact.versions(),
     }
     if folder is not None:

@@ -18,6 +18,7 @@ from edge.core.progress import Progress
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner
 from edge.statement.statement import Alarm
+from edge.statement.timing import QueryParts
 
 KEPT_MOST = 32
 
@@ -169,7 +170,7 @@ PARTS_MOST = 200
 DEVICE_PARTS = ("h2d_ms", "compute_ms", "d2h_ms")
 
 
-def query_parts(stream: Stream) -> "dict[str, Any] | None":
+def query_parts(stream: Stream) -> "QueryParts | None":
     """Medians over queries of their own, since looking inside costs time; None of a runner that cannot tell.
 
     A runner that can has `timed_call(batch) -> (logits, {"h2d_ms", "compute_ms", "d2h_ms"})`, float32 in [0, 1].
@@ -186,5 +187,4 @@ def query_parts(stream: Stream) -> "dict[str, Any] | None":
         total = (clock.now() - began) / 1e6
         device = [float(parts[name]) for name in DEVICE_PARTS]
         rows.append([*device, total - sum(device), total])
-    medians = np.median(np.array(rows), 0)
-    return {"n": len(rows), **dict(zip((*DEVICE_PARTS, "host_ms", "total_ms"), map(float, medians), strict=True))}
+    return QueryParts(len(rows), *map(float, np.median(np.array(rows), 0)))

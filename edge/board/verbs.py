@@ -14,6 +14,7 @@ from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import open_runner
+from edge.statement import statement
 from edge.statement.gate import GateJudgement, GateTerms
 from edge.verify import golden
 from edge.verify import verify as verification
@@ -104,7 +105,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _print(result: Mapping[str, Any], lines: "list[str]", as_json: bool) -> None:
-    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+    print(json.dumps(statement.as_json(result), ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -135,7 +136,7 @@ def check_artifact(exported: "Path | str", attack_set: "Path | str", device: str
         raise CompressError(f"{attack_set}: holds another file of {stage.path}; make the attack set again")
     frozen = {"n": len(images), "different": different, "passed": different <= MOST_DIFFERENT * len(images)}
     return {
-        "passed": frozen["passed"] and held["verdict"] in (golden.EQUAL, golden.NEAR),
+        "passed": frozen["passed"] and held.verdict in (golden.EQUAL, golden.NEAR),
         "artifact": stage.identity,
         "sha256": sha256,
         "runtime": described,

@@ -33,19 +33,24 @@ WARNINGS = {
 
 
 def machine_warnings(
-    before: MachineState, during: "MachineState | None", after: MachineState, latency: MachineState
+    before: MachineState,
+    during: "MachineState | None",
+    after: MachineState,
+    spread: "float | None" = None,
+    load: "Mapping[str, Any] | None" = None,
 ) -> list[Row]:
     """[{name, found, fix}] in the order of NAMES; `before` and `after` as `snapshot`, `during` as `summary` gives them.
 
-    `latency` gives `cv` and `conditions`. What could not be read raises no warning: `unreadable` says it.
+    `spread` is the coefficient of variation of latency, `load` what was asked to run beside it. What could not be read
+    raises no warning: `unreadable` says it.
     """
     watched = during if during is not None and during.get("n") else None
     rows = [
         *_of_clocks(before, watched, after),
         *_of_slowing(before, watched, after),
         *_of_heat(before, watched, after),
-        *_of_company(before, watched, after, (latency.get("conditions") or {}).get("load")),
-        *_of_samples(during, latency),
+        *_of_company(before, watched, after, load),
+        *_of_samples(during, spread),
     ]
     return sorted(rows, key=lambda row: list(WARNINGS).index(row["name"]))
 
@@ -144,10 +149,9 @@ def _of_company(before: MachineState, during: "MachineState | None", after: Mach
         yield _row("steal", reason, "measure on a machine of its own, or with dedicated cores")
 
 
-def _of_samples(during: "MachineState | None", latency: MachineState) -> Iterator[Row]:
-    cv = latency.get("cv")
-    if cv is not None and cv > UNSTEADY_CV:
-        reason = f"coefficient of variation {100 * cv:.1f} %, more than {100 * UNSTEADY_CV:g} %"
+def _of_samples(during: "MachineState | None", spread: "float | None") -> Iterator[Row]:
+    if spread is not None and spread > UNSTEADY_CV:
+        reason = f"coefficient of variation {100 * spread:.1f} %, more than {100 * UNSTEADY_CV:g} %"
         yield _row("unsteady", reason, "lock the clocks, end what else runs, take more samples")
     if during is None:
         return

@@ -29,7 +29,7 @@ REST_S = 1.0  # of nothing, to know what the machine takes when idle
 
 
 class Watch:
-    """The state before, on making it; `with watch.timing(): …` samples; `watch.found(spans, latency)` states it all.
+    """The state before, on making it; `with watch.timing(): …` samples; `watch.found(spans, …)` states it all.
 
     `gpu`: whether NVML is asked. `sysroot`: a recorded tree instead of this machine.
     """
@@ -51,11 +51,14 @@ class Watch:
             yield
         self.samples = sampler.samples
 
-    def found(self, spans: Mapping[str, tuple[int, int, int]], latency: Mapping[str, Any]) -> dict[str, Any]:
+    def found(
+        self, spans: Mapping[str, tuple[int, int, int]], spread: "float | None", load: "Mapping[str, Any] | None"
+    ) -> dict[str, Any]:
         """{"machine": {before, during, after}, "warnings": […]} of the statement.
 
         `spans`: what was timed → beginning and end in ns on the monotonic clock, and its images. The first one is what
-        `latency` tells of; of the others the energy alone is kept.
+        `spread`, the coefficient of variation of latency, tells of; of the others the energy alone is kept. `load` is
+        what was asked to run beside it.
         """
         after = snapshot(self._sysroot, gpu=self._gpu)
         parts = list(spans.items())
@@ -71,7 +74,7 @@ class Watch:
         }
         return {
             "machine": {"before": self._before, "during": during, "after": after},
-            "warnings": machine_warnings(self._before, during, after, latency),
+            "warnings": machine_warnings(self._before, during, after, spread, load),
         }
 
 

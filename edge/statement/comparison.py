@@ -140,7 +140,7 @@ def compare_verified(
             "fallen": fallen,
             "recovered": new.index[new.stands & ~old.stands].tolist(),
         },
-        "latency": {"p50_ms": [float(side.predicate.latency["p50_ms"]) for side in (new, old)], "tested": False},
+        "latency": {"p50_ms": [float(side.predicate.times.p50_ms) for side in (new, old)], "tested": False},
     }
 
 

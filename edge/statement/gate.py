@@ -116,8 +116,8 @@ def _judge(predicate: Predicate, requirement: Requirement, raised: Sequence[str]
             return Outcome(requirement, False, None, "not measured: the attack set does not hold the artifact's twin")
         got = predicate.agreement.clean.argmax_agreement
     else:
-        size, latency = predicate.artifact.bytes, predicate.latency
-        got = float(size if requirement.name == "size_bytes" else latency[requirement.name])
+        size, latency = predicate.artifact.bytes, predicate.times
+        got = float(size if requirement.name == "size_bytes" else getattr(latency, requirement.name))
     return Outcome(requirement, _OPERATORS[requirement.op](got, requirement.value), got, f"{got:g}")
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from edge.core.errors import CompressError
 from edge.core.proportions import clopper_pearson
+from edge.statement.timing import ABSENT, LatencyFigures
 
 STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
@@ -32,10 +33,6 @@ T = TypeVar("T")
 
 class OtherVersion(CompressError):
     """A statement of a version that is not read here: no damage, another program's."""
-
-
-#: A field that the JSON leaves out where it is None.
-ABSENT = {"absent": True}
 
 
 @dataclass(frozen=True)
@@ -206,6 +203,31 @@ class PipelineParity:
 
 
 @dataclass(frozen=True)
+class GoldenDifference:
+    """A golden image whose class is another one; `attack` is `clean` for the image itself."""
+
+    index: int
+    attack: str
+    expected: int
+    got: int
+
+
+@dataclass(frozen=True)
+class GoldenEvidence:
+    """The golden handful on the artifact: `verdict` as `edge.verify.golden` names them, the largest gap of logits."""
+
+    verdict: str
+    n: int
+    max_abs: float
+    scale: float
+    tolerance: float
+    different: "list[GoldenDifference]"
+    batch_size: int
+    expected_at_batch_size: int
+    expected_from: str
+
+
+@dataclass(frozen=True)
 class MachineWarning:
     """A named reason not to trust figures of latency and energy, and what ends it."""
 
@@ -224,7 +246,7 @@ class BoundFile:
 
 @dataclass(frozen=True)
 class Predicate:
-    """Everything that is stated of one artifact. `latency` as `edge.bench` makes it, `machine` as `edge.evidence`."""
+    """Everything that is stated of one artifact. `machine` is what `edge.evidence` read, as it came."""
 
     artifact: ShippedArtifact
     threat: StatedThreat
@@ -243,11 +265,17 @@ class Predicate:
     float_figures: "Mapping[str, Any] | None" = field(default=None, metadata=ABSENT)
     attack_set: "BoundSet | None" = None
     preprocess: "PipelineParity | None" = field(default=None, metadata=ABSENT)
-    golden: "Mapping[str, Any] | None" = None
-    latency: "Mapping[str, Any]" = field(default_factory=dict)
+    golden: "GoldenEvidence | None" = None
+    latency: "LatencyFigures | None" = None
     machine: "Mapping[str, Any]" = field(default_factory=dict)
     warnings: "list[MachineWarning] | None" = field(default=None, metadata=ABSENT)
     verdicts: "BoundFile | None" = None
+
+    @property
+    def times(self) -> LatencyFigures:
+        """`latency`, which every statement that is written has."""
+        assert self.latency is not None
+        return self.latency
 
     @property
     def is_covered(self) -> bool:

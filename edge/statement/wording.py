@@ -9,7 +9,7 @@ from edge.statement.statement import PREDICATE_TYPE, VERSION, Figure, MachineWar
 def statement_text(stated: Statement) -> str:
     """The statement for a person at a terminal, in a few lines."""
     p = stated.predicate
-    artifact, threat, latency = p.artifact, p.threat, p.latency
+    artifact, threat, latency = p.artifact, p.threat, p.times
     agreement = "not measured: the attack set does not hold the artifact's twin"
     if p.agreement is not None:
         clean, adversarial = p.agreement.clean.argmax_agreement, p.agreement.adversarial.argmax_agreement
@@ -21,8 +21,8 @@ def statement_text(stated: Statement) -> str:
         f"clean       {figure_phrase(p.figures.clean)}",
         f"robust      {_robust(p)}",
         f"agreement   {agreement}",
-        f"latency     p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms at batch {latency['batch_size']} "
-        f"({latency['n']} samples)",
+        f"latency     p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms at batch {latency.batch_size} "
+        f"({latency.n} samples)",
         *latency_lines(p),
         *machine_lines(p.machine, p.warnings or []),
         *(f"ALARM       {alarm.name}: {alarm.meaning}" for alarm in p.alarms if alarm.fired),
@@ -117,18 +117,19 @@ def _shares(figures: Mapping[str, Any]) -> list[str]:
 
 def latency_lines(predicate: Predicate) -> Iterator[str]:
     """Offline, camera, load and preprocessing, of what was measured."""
-    latency = predicate.latency
-    if row := latency.get("offline"):
-        size, seconds = row["batch_size"], row["seconds"]
-        yield f"offline     {row['images_per_s']:,.0f} images/s at batch {size} over {seconds:.1f} s"
-    for row in latency.get("camera", []):
-        times = f"p50 {row['p50_ms']:.3f} ms, p99 {row['p99_ms']:.3f} ms from the scheduled arrival"
-        late = f"{row['dropped']} dropped, {row['missed']} later than {row['deadline_ms']:.1f} ms"
-        yield f"camera      {row['fps']:g} frames/s: {times}; of {row['frames']} frames {late}"
-    if load := latency.get("conditions", {}).get("load"):
+    latency = predicate.times
+    if offline := latency.offline:
+        rate, size = f"{offline.images_per_s:,.0f} images/s", offline.batch_size
+        yield f"offline     {rate} at batch {size} over {offline.seconds:.1f} s"
+    for shot in latency.camera or []:
+        times = f"p50 {shot.p50_ms:.3f} ms, p99 {shot.p99_ms:.3f} ms from the scheduled arrival"
+        late = f"{shot.dropped} dropped, {shot.missed} later than {shot.deadline_ms:.1f} ms"
+        yield f"camera      {shot.fps:g} frames/s: {times}; of {shot.frames} frames {late}"
+    if load := latency.conditions.load:
         yield f"load        {load_phrase(load)} beside all that was timed"
     if pipeline := predicate.preprocess:
-        taken, right = latency["preprocess_ms"]["p50_ms"], pipeline.clean.value
+        assert latency.preprocess_ms is not None  # timed wherever there is a pipeline
+        taken, right = latency.preprocess_ms.p50_ms, pipeline.clean.value
         stay = f"{right:.1%} of clean images right, {pipeline.same_prediction:.1%} of predictions stay"
         yield f"preprocess  {pipeline.name}: p50 {taken:.3f} ms, inside the latency; through it {stay}"
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import Runner
+from edge.statement.statement import GoldenDifference, GoldenEvidence
 from edge.verify.attack_set import about_of, arrays_of
 
 FILE = "golden.npz"
@@ -49,15 +50,12 @@ def choose_golden(labels: "npt.NDArray[Any]", broken: "npt.NDArray[np.bool_]") -
     return [*clean, *candidates[: MOST - len(clean)]]
 
 
-def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "dict[str, Any] | None":
+def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "GoldenEvidence | None":
     """What `runner` says of the handful of an attack-set stage, beside what it said when the set was made.
 
     `place` is the artifact's among the set's models: where nothing executed it when the set was made, its twin's
-    logits are what is expected. By default the place of the runner's very bytes.
-
-    {"verdict": "equal bits", "within tolerance", "logits differ" or "different predictions", "n", "max_abs", "scale",
-    "tolerance", "different": [{"index", "attack", "expected", "got"}], "batch_size": …}; None where the artifact's
-    bytes are not in the set. Equal bits are to be expected at the set's own batch size alone.
+    logits are what is expected. By default the place of the runner's very bytes. None where the artifact's bytes are
+    not in the set. Equal bits are to be expected at the set's own batch size alone.
     """
     about = about_of(stage)
     of_twin = place is not None and "unexecuted" in about["models"][place]
@@ -82,41 +80,35 @@ def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "d
         verdict = DIFFERENT
     else:
         verdict = NEAR if gap <= tolerance * scale else FAR
-    return {
-        "verdict": verdict,
-        "n": len(want),
-        "max_abs": gap,
-        "scale": scale,
-        "tolerance": tolerance,
-        "different": [_row(int(i), held, names, want, got) for i in different],
-        "batch_size": runner.batch_size,
-        "expected_at_batch_size": about["golden"]["batch_size"][place],
-        "expected_from": "twin" if of_twin else "artifact",
-    }
+    return GoldenEvidence(
+        verdict=verdict,
+        n=len(want),
+        max_abs=gap,
+        scale=scale,
+        tolerance=tolerance,
+        different=[_difference(int(i), held, names, want, got) for i in different],
+        batch_size=runner.batch_size,
+        expected_at_batch_size=about["golden"]["batch_size"][place],
+        expected_from="twin" if of_twin else "artifact",
+    )
 
 
-def golden_line(evidence: Mapping[str, Any]) -> str:
+def golden_line(evidence: GoldenEvidence) -> str:
     """The evidence for a person: `golden check of 20 images: within tolerance (…)`."""
-    head = f"golden check of {evidence['n']} images: {evidence['verdict']}"
-    if evidence["different"]:
-        rows = [
-            f"{row['index']} ({row['attack']}): {row['expected']} → {row['got']}" for row in evidence["different"][:3]
-        ]
-        more = len(evidence["different"]) - len(rows)
+    head = f"golden check of {evidence.n} images: {evidence.verdict}"
+    if evidence.different:
+        rows = [f"{row.index} ({row.attack}): {row.expected} → {row.got}" for row in evidence.different[:3]]
+        more = len(evidence.different) - len(rows)
         return f"{head}, image {'; '.join(rows)}{f'; and {more} more' if more else ''}"
-    if evidence["verdict"] == EQUAL:
+    if evidence.verdict == EQUAL:
         return head
-    of = "what its twin gives, nothing executed it then" if evidence["expected_from"] == "twin" else "what it gave then"
-    return f"{head} of {of}, by up to {evidence['max_abs']:.3g} of {evidence['scale']:.3g}"
+    of = "what its twin gives, nothing executed it then" if evidence.expected_from == "twin" else "what it gave then"
+    return f"{head} of {of}, by up to {evidence.max_abs:.3g} of {evidence.scale:.3g}"
 
 
-def _row(
+def _difference(
     i: int, held: "Mapping[str, npt.NDArray[Any]]", names: list[str], want: np.ndarray, got: np.ndarray
-) -> dict[str, Any]:
+) -> GoldenDifference:
     attack = int(held["attack"][i])
-    return {
-        "index": int(held["index"][i]),
-        "attack": "clean" if attack == CLEAN else names[attack],
-        "expected": int(want[i].argmax()),
-        "got": int(got[i].argmax()),
-    }
+    name = "clean" if attack == CLEAN else names[attack]
+    return GoldenDifference(int(held["index"][i]), name, int(want[i].argmax()), int(got[i].argmax()))

@@ -21,7 +21,16 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.evidence import Watch, samples
 from edge.runtimes.runner import Runner, executable, open_runner
-from edge.statement.statement import STATEMENT, VERDICTS, BoundFile, MachineWarning, Predicate, Statement
+from edge.statement.statement import (
+    STATEMENT,
+    VERDICTS,
+    BoundFile,
+    GoldenEvidence,
+    MachineWarning,
+    Predicate,
+    Statement,
+)
+from edge.statement.timing import LatencyFigures
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
 from edge.verify.verdicts import Verdicts, execute_attacks
@@ -107,7 +116,8 @@ def run(
         with watch.timing():
             (timed,) = measure_latency([timed_subject], ask)
         assert timed.alarm is not None  # a subject was timed
-        state = watch.found(timed.spans, timed.latency)
+        assert isinstance(timed.latency, LatencyFigures)  # `with_single` asked for single queries
+        state = watch.found(timed.spans, timed.latency.spread, timed.latency.conditions.load)
         warnings = [MachineWarning(**row) for row in state["warnings"]]
         watch.samples.write(work.add_record(samples.FILE))
         table = _table(attacks, verdicts, [row.name for row in judged.attacks])
@@ -191,7 +201,7 @@ def _check_compatible(exported: Stage, attacks: AttackSet, config: Mapping[str, 
         )
 
 
-def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "dict[str, Any] | None":
+def _golden(exported: Stage, runner: Runner, attacks: AttackSet) -> "GoldenEvidence | None":
     """The golden handful at the batch size at which the set was made, told at once; None where it is not in the set."""
     place = attacks.place(exported.identity)
     if place is None:
@@ -244,8 +254,8 @@ def metrics(predicate: Predicate) -> dict[str, Any]:
         "clean": figures.clean.value,
         "robust": figures.robust.value if figures.robust else None,
         "upper_bound": figures.upper_bound.value if figures.upper_bound else None,
-        "p50_ms": predicate.latency["p50_ms"],
-        "p99_ms": predicate.latency["p99_ms"],
+        "p50_ms": predicate.times.p50_ms,
+        "p99_ms": predicate.times.p99_ms,
         "bytes": predicate.artifact.bytes,
         "alarms": predicate.fired,
     }

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
+from tests.compress.fake_stages import TIMED
 
 N, EPS, RADIUS = 60, "40/255", 40
 DATA = {"name": "digits", "fingerprint": "f" * 64, "split": "5" * 64}
@@ -210,6 +211,7 @@ def statement(
             "cold_start_ms": 41.2,
             "first_inference_ms": 1.93,
             "warmup": 50,
+            **TIMED,
         },
         "machine": {"before": state, "after": {**state, "load": [0.9, 0.4, 0.2]}},
         "runtime": {"name": "onnxruntime", "version": "1.31.1", "provider": "CPUExecutionProvider", "threads": 2},

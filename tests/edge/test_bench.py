@@ -12,6 +12,8 @@ from edge.bench import figures
 from edge.bench.harness import TimingClock, quiet_harness, timing_conditions
 from edge.bench.stream import KeptAnswers, Queries, Stream
 from edge.runtimes.preprocess import Preprocess
+from edge.statement.statement import as_json
+from edge.statement.timing import TimingFigures
 from tests.edge.scripted import FakeClock, Scripted, images
 
 
@@ -95,15 +97,17 @@ def test_throughput_is_of_the_whole_time_and_what_lies_between_is_no_latency() -
     found.run(4)
     assert found.samples_ns.tolist() == [1000] * 4 and found.wall_ns == 6000
     said = figures.throughput(found.samples_ns, found.wall_ns, 3)
-    assert said["images_per_s"] == pytest.approx(12 / 6e-6) and said["seconds"] == pytest.approx(6e-6)
-    assert (said["batch_size"], said["n"], said["p50_ms"]) == (3, 4, 0.001)
+    assert said.images_per_s == pytest.approx(12 / 6e-6) and said.seconds == pytest.approx(6e-6)
+    assert (said.batch_size, said.n, said.p50_ms) == (3, 4, 0.001)
 
 
 # ---------------------------------------------------------------------------------------------- numbers
 
 
 def summary(samples: np.ndarray) -> dict[str, Any]:
-    return figures.latency_summary(samples, batch_size=4, inside="all", warmup=9, cold_start_ms=7.0, first_ms=3.0)
+    conditions = timing_conditions(cuda_graph=False, spin_wait=True)
+    opened = TimingFigures(batch_size=4, cold_start_ms=7.0, first_inference_ms=3.0, warmup=9, conditions=conditions)
+    return dict(as_json(figures.latency_summary(samples, "all", opened)))
 
 
 def test_percentiles_against_sorting() -> None:
@@ -168,5 +172,6 @@ def test_nothing_is_collected_inside_and_everything_as_before_after_it() -> None
 
 
 def test_conditions_are_told() -> None:
-    found = timing_conditions()
-    assert found["clock"] == "perf_counter_ns" and "off" in found["garbage_collector"] and found["affinity"]
+    found = timing_conditions(cuda_graph=True, spin_wait=None)
+    assert found.clock == "perf_counter_ns" and "off" in found.garbage_collector and found.affinity
+    assert found.cuda_graph and found.spin_wait is None

@@ -56,8 +56,8 @@ def test_one_slow_answer_is_not_hidden() -> None:
     assert found.answered.tolist() == [0, 1, 2, 5, 6, 7, 8]
     assert found.latency_ns.tolist() == [2, 2, 37, 15, 13, 5, 2]
     said = camera.camera_figures(found)
-    assert (said["frames"], said["answered"], said["dropped"], said["missed"]) == (9, 7, 2, 3)
-    assert said["on_time"] == pytest.approx(4 / 9)
+    assert (said.frames, said.answered, said.dropped, said.missed) == (9, 7, 2, 3)
+    assert said.on_time == pytest.approx(4 / 9)
     assert found.service_ns.tolist() == [2, 2, 37, 8, 8, 2, 2]
 
 
@@ -92,11 +92,11 @@ def test_figures_against_loops() -> None:
         camera.CameraRun(60.0, 500, answered, latency, latency - 5, latency * 0, late, (0, 1))
     )
     deadline, ms = 1000 / 60, (latency / 1e6).tolist()
-    assert found["missed"] == sum(1 for value in ms if value > deadline) > 0
-    assert found["dropped"] == 100 and found["on_time"] == pytest.approx((400 - found["missed"]) / 500)
+    assert found.missed == sum(1 for value in ms if value > deadline) > 0
+    assert found.dropped == 100 and found.on_time == pytest.approx((400 - found.missed) / 500)
     changes = [abs(b - a) for a, b in itertools.pairwise(ms)]
-    assert found["jitter_ms"] == pytest.approx(sum(changes) / len(changes))
-    assert found["p99_ms"] == pytest.approx(np.percentile(ms, 99)) and found["max_ms"] == max(ms)
-    assert found["wake_p99_ms"] == pytest.approx(np.percentile(late, 99) / 1e6)
+    assert found.jitter_ms == pytest.approx(sum(changes) / len(changes))
+    assert found.p99_ms == pytest.approx(np.percentile(ms, 99)) and found.max_ms == max(ms)
+    assert found.wake_p99_ms == pytest.approx(np.percentile(late, 99) / 1e6)
     never = camera.CameraRun(60.0, 500, answered[:1], latency[:1], latency[:1], latency[:1], late[:0], (0, 1))
-    assert camera.camera_figures(never)["wake_p99_ms"] is None and camera.camera_figures(never)["jitter_ms"] == 0
+    assert camera.camera_figures(never).wake_p99_ms is None and camera.camera_figures(never).jitter_ms == 0

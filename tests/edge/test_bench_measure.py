@@ -30,6 +30,8 @@ from edge.core.errors import CompressError
 from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import Runner
 from edge.statement import statement
+from edge.statement.statement import as_json
+from edge.statement.timing import AskedAgain, QueryParts
 from tests.edge import linear
 from tests.edge.scripted import FakeClock, Scripted, images
 from tests.edge.test_light import HEAVY, imported
@@ -66,8 +68,8 @@ def graph(tmp_path: Path) -> Path:
 
 def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) -> None:
     (timed,) = measure_latency([subject(graph)], ask(scenarios=ALL, sweep=[1, 2, 8], fps=[100.0, 250.0]))
-    valid(timed.latency)
-    said = timed.latency
+    valid(as_json(timed.latency))
+    said = as_json(timed.latency)
     assert said["n"] == 30 == len(timed.samples["samples_ns"]) and said["scenarios"] == ALL
     assert [row["batch_size"] for row in said["sweep"]] == [1, 2, 8] and said["offline"] == said["sweep"][2]
     assert [(row["fps"], row["frames"]) for row in said["camera"]] == [(100.0, 5), (250.0, 13)]
@@ -87,15 +89,15 @@ def test_every_scenario_of_a_real_artifact_is_as_the_schema_says(graph: Path) ->
 
 def test_by_default_it_is_single_queries_alone(graph: Path) -> None:
     (timed,) = measure_latency([subject(graph)], TimingRequest.read({"batch_size": 2, "warmup": 1, "samples": 7}))
-    valid(timed.latency)
-    assert not {"camera", "offline", "sweep", "parts", "preprocess_ms"} & set(timed.latency)
-    assert (timed.latency["batch_size"], timed.latency["n"], timed.latency["warmup"]) == (2, 7, 1)
+    valid(as_json(timed.latency))
+    assert not {"camera", "offline", "sweep", "parts", "preprocess_ms"} & set(as_json(timed.latency))
+    assert (timed.latency.batch_size, timed.latency.n, timed.latency.warmup) == (2, 7, 1)
     assert list(timed.samples) == ["samples_ns"]
 
 
 def test_offline_alone_is_at_the_largest_size_and_measures_no_single_queries(graph: Path) -> None:
     (timed,) = measure_latency([subject(graph)], ask(scenarios=["offline"], batch_size=4))
-    assert timed.latency["offline"]["batch_size"] == 4 and "n" not in timed.latency and "sweep" not in timed.latency
+    assert timed.latency.offline.batch_size == 4 and not {"n", "sweep"} & set(as_json(timed.latency))
     assert ask(scenarios=["offline"], sweep=[2, 16]).offline_size == 16
     assert ask(scenarios=["camera"]).with_single().scenarios == ("single-stream", "camera")
 
@@ -103,8 +105,8 @@ def test_offline_alone_is_at_the_largest_size_and_measures_no_single_queries(gra
 def test_answers_that_change_while_time_is_taken_are_found(tmp_path: Path) -> None:
     (timed,) = measure_latency([subject(linear.noisy(tmp_path / "n.onnx", WEIGHTS))], ask(sweep=[2]))
     assert timed.alarm.fired and timed.alarm.name == "timed logits differ"
-    again = timed.latency["asked_again"]
-    assert again["different"] == again["n"] == timed.alarm.count > 30
+    again = timed.latency.asked_again
+    assert again.different == again.n == timed.alarm.count > 30
 
 
 def test_one_wrong_answer_among_many_is_found() -> None:
@@ -117,7 +119,7 @@ def test_one_wrong_answer_among_many_is_found() -> None:
     runner = Once(FakeClock())
     one = TimingSubject("x", lambda size: runner, lambda _: images(), None)
     (timed,) = measure_latency([one], ask(samples=30), runner.clock)
-    assert timed.latency["asked_again"] == {"n": 30, "different": 1} and timed.alarm.fired
+    assert timed.latency.asked_again == AskedAgain(30, 1) and timed.alarm.fired
 
 
 def test_preprocessing_is_timed_in_every_scenario_and_apart(graph: Path) -> None:
@@ -131,8 +133,8 @@ def test_preprocessing_is_timed_in_every_scenario_and_apart(graph: Path) -> None
     (timed,) = measure_latency(
         [subject(graph, lambda runner: grey(runner).reshape(12, -1), pre)], ask(scenarios=ALL, sweep=[3])
     )
-    valid(timed.latency)
-    assert "m:flat" in timed.latency["inside"] and timed.latency["preprocess_ms"]["p50_ms"] > 0
+    valid(as_json(timed.latency))
+    assert "m:flat" in timed.latency.inside and timed.latency.preprocess_ms.p50_ms > 0
     assert (timed.samples["preprocess_ns"] < timed.samples["samples_ns"]).all()
     assert set(seen) == {(1, 16), (3, 16)}
 
@@ -147,10 +149,8 @@ def test_the_device_tells_the_parts_of_a_query() -> None:
     runner = Device(FakeClock())
     one = TimingSubject("x", lambda size: runner, lambda _: images(), None)
     (timed,) = measure_latency([one], ask(), runner.clock)
-    valid(timed.latency)
-    parts = timed.latency["parts"]
-    assert parts.pop("n") == 30
-    assert parts == {"h2d_ms": 1.0, "compute_ms": 6.5, "d2h_ms": 0.5, "host_ms": 2.0, "total_ms": 10.0}
+    valid(as_json(timed.latency))
+    assert timed.latency.parts == QueryParts(30, h2d_ms=1.0, compute_ms=6.5, d2h_ms=0.5, host_ms=2.0, total_ms=10.0)
 
 
 # ---------------------------------------------------------------------------------------------- several artifacts
@@ -178,7 +178,7 @@ def test_several_take_turns_forwards_and_backwards() -> None:
     (row,) = compare_timings(found)
     assert (row["name"], row["to"], row["what"]) == ("b", "a", "single-stream")
     assert row["ratio"] == pytest.approx(1.5) and row["interval"] == pytest.approx([1.5, 1.5])
-    assert found[0].latency["conditions"]["turns"] == ROUNDS
+    assert found[0].latency.conditions.turns == ROUNDS
 
 
 def test_the_interval_of_a_ratio_holds_what_is_true_as_often_as_it_says() -> None:
@@ -270,11 +270,11 @@ import json, numpy as np
 from edge.bench import harness as memory
 said = [memory.reset_peak_memory()]
 for _ in range(2):
-    low = memory.peak_memory(True)["peak_rss_bytes"]
+    low = memory.peak_memory(True).peak_rss_bytes
     block = np.ones(50_000_000, np.uint8)
     del block
-    said += [low, memory.peak_memory(True)["peak_rss_bytes"], memory.reset_peak_memory()]
-print(json.dumps([*said, memory.peak_memory(False)]))
+    said += [low, memory.peak_memory(True).peak_rss_bytes, memory.reset_peak_memory()]
+print(json.dumps([*said, vars(memory.peak_memory(False))]))
 """
 
 
@@ -298,7 +298,7 @@ def test_a_size_that_the_file_does_not_take_is_refused_before_anything_runs(tmp_
         check_timing([subject(fixed)], ask(sweep=[4, 8]))
     check_timing([subject(fixed)], ask(sweep=[4]))
     (timed,) = measure_latency([subject(fixed)], ask())
-    assert timed.latency["batch_size"] == 4
+    assert timed.latency.batch_size == 4
 
 
 def config(**more: Any) -> dict[str, Any]:

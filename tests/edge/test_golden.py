@@ -74,8 +74,8 @@ def test_the_same_bytes_give_the_same_bits(world: World) -> None:
     found = check(world, "onnx", world.attack_set({"onnx": world.twin}))
     assert found is not None
     # the set's own logits were computed by numpy, in float64
-    assert found["verdict"] in (golden.EQUAL, golden.NEAR) and found["different"] == []
-    assert 0 < found["n"] <= 32 and found["batch_size"] == found["expected_at_batch_size"] == 64
+    assert found.verdict in (golden.EQUAL, golden.NEAR) and found.different == []
+    assert 0 < found.n <= 32 and found.batch_size == found.expected_at_batch_size == 64
 
 
 def test_logits_that_moved_and_predictions_that_changed_are_told_apart(world: World) -> None:
@@ -96,21 +96,21 @@ def test_logits_that_moved_and_predictions_that_changed_are_told_apart(world: Wo
         exact = runner.infer(held["images"])
     logits = held["logits"].copy()
     logits[2] = exact
-    assert with_logits(logits)["verdict"] == golden.EQUAL
+    assert with_logits(logits).verdict == golden.EQUAL
     scale = np.abs(exact).max()
     logits[2] = exact + 0.01 * scale  # of every class alike: no prediction moves
-    assert with_logits(logits)["verdict"] == golden.NEAR
+    assert with_logits(logits).verdict == golden.NEAR
     logits[2] = exact + 0.2 * scale
     found = with_logits(logits)
-    assert found["verdict"] == golden.FAR and found["max_abs"] == pytest.approx(0.2 * scale, rel=1e-3)
+    assert found.verdict == golden.FAR and found.max_abs == pytest.approx(0.2 * scale, rel=1e-3)
     logits[2, 1] = exact[1][[1, 2, 0]]
     found = with_logits(logits)
-    assert found["verdict"] == golden.DIFFERENT
-    (row,) = found["different"]
+    assert found.verdict == golden.DIFFERENT
+    (row,) = found.different
     names = ["clean", *(attack["name"] for attack in about["attacks"])]
-    assert row["index"] == held["index"][1] and row["attack"] == names[held["attack"][1] + 1]
-    assert (row["expected"], row["got"]) == (int(logits[2, 1].argmax()), int(exact[1].argmax()))
-    assert f"image {row['index']} ({row['attack']}): {row['expected']} → {row['got']}" in golden.golden_line(found)
+    assert row.index == held["index"][1] and row.attack == names[held["attack"][1] + 1]
+    assert (row.expected, row.got) == (int(logits[2, 1].argmax()), int(exact[1].argmax()))
+    assert f"image {row.index} ({row.attack}): {row.expected} → {row.got}" in golden.golden_line(found)
 
 
 def test_other_bytes_are_not_in_the_set(world: World) -> None:

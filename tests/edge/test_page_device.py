@@ -38,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> "tuple[dict[str, Any],
     samples = watched(8, CHANNELS, about={"wall_s": 8.0, "cpu_s": 0.04, "ranges": {}, "unreadable": []})
     during = {"what": "single-stream", "span_ns": list(span(3, 7))}
     during |= sample_summary(samples, span(3, 7), idle=span(0, 1.9), inferences=1000)
-    warnings = machine_warnings(state, during, state, {"cv": 0.5})
+    warnings = machine_warnings(state, during, state, 0.5)
     return {"machine": {"before": state, "during": during, "after": state}, "warnings": warnings}, samples
 
 

@@ -10,6 +10,7 @@ from compress.report.markup import join
 from compress.report.page_evidence import scenarios
 from edge.statement import statement, wording
 from edge.statement.statement import Statement
+from tests.compress.fake_stages import TIMED
 from tests.compress.page_reader import Page
 from tests.compress.report_fixture import loose_statement
 
@@ -25,7 +26,7 @@ CAMERA = {
     **{f"{name}_ms": 4.5 for name in ("p50", "p90", "p95", "p99", "max", "jitter", "service_p50", "wake_p99")},
     "rule": "one waits <here>",
 }
-CONDITIONS = {"clock": "c", "cuda_graph": True, "spin_wait": None, "load": {"processes": 2}}
+CONDITIONS = {**TIMED["conditions"], "cuda_graph": True, "spin_wait": None, "load": {"processes": 2}}
 
 
 def measured() -> dict[str, Any]:
@@ -77,7 +78,10 @@ def test_everything_that_was_measured_is_on_the_page() -> None:
 
 
 def test_a_statement_of_single_queries_alone_has_none_of_it() -> None:
-    assert list(scenarios([{"label": "a", "predicate": loose_statement()["predicate"]}])) == []
+    predicate = loose_statement()["predicate"]
+    (how,) = scenarios([{"label": "a", "predicate": predicate}])
+    assert "How latency was measured" in str(how)
+    assert list(scenarios([{"label": "a", "predicate": {**predicate, "latency": {"n": 1}}}])) == []
     assert "camera" not in wording.statement_text(Statement.of(loose_statement()))
 
 

@@ -176,7 +176,7 @@ def test_classes_hold_the_whole_of_the_json_in_its_order(stated: dict[str, Any])
         assert again["predicate"].pop("golden") is None  # stated always, null where the set does not hold it
     assert again == stated
     if stated == everything():
-        assert json.dumps(again) == json.dumps(stated)
+        assert list(again["predicate"]) == list(stated["predicate"])
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_one_that_computes_something_else_fails(tmp_path: Path) -> None:
     attacks = world.attack_set({"other": world.twin})  # said to have computed what it does not
     found = verbs.check_artifact(world.stages["other"].path, attacks.path)
     assert not found["passed"] and found["frozen"]["different"] > 1
-    assert found["golden"]["verdict"] in ("different predictions", "logits differ")
+    assert found["golden"].verdict in ("different predictions", "logits differ")
     assert verbs.check_lines(found)[-1].startswith("FAILED")
 
 

@@ -99,7 +99,7 @@ def test_every_board_gives_a_full_record(board: "tuple[str, Path]") -> None:
     assert found["fans"]["pwmfan"]["pwm"] and found["fans"]["pwm_tach"]["rpm"] and found["ticks"]["busy"]
     assert found["gpu"]["busy"] == want["busy"] and found["memory"]["available_bytes"]
     assert [row["what"] for row in found["unreadable"]] == want["unread"]
-    assert [row["name"] for row in machine_warnings(found, None, found, {"cv": 0.01})] == want["warnings"]
+    assert [row["name"] for row in machine_warnings(found, None, found, 0.01)] == want["warnings"]
 
 
 def test_no_serial_number_is_kept(board: "tuple[str, Path]") -> None:

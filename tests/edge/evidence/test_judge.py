@@ -10,7 +10,7 @@ from edge.evidence import snapshot
 from edge.evidence.warnings import WARNINGS, machine_warnings
 from tests.edge import boards
 
-STEADY = {"cv": 0.01}
+STEADY = 0.01  # coefficient of variation
 State = dict[str, Any]
 
 
@@ -37,8 +37,8 @@ def states(quiet: State) -> "tuple[State, State, State]":
     return copy.deepcopy(quiet), during, copy.deepcopy(quiet)
 
 
-def names(states: "tuple[State, State, State]", latency: State = STEADY) -> list[str]:
-    rows = machine_warnings(*states, latency)
+def names(states: "tuple[State, State, State]", spread: float = STEADY, load: "State | None" = None) -> list[str]:
+    rows = machine_warnings(*states, spread, load)
     assert all(row["found"] and row["fix"] and row["name"] in WARNINGS for row in rows)
     return [row["name"] for row in rows]
 
@@ -113,14 +113,14 @@ def test_no_warning_without_cause(states: "tuple[State, State, State]", which: i
 
 
 def test_latency_that_spreads_is_unsteady(states: "tuple[State, State, State]") -> None:
-    assert names(states, {"cv": 0.0251}) == ["unsteady"]
-    assert names(states, {"cv": 0.0249}) == names(states, {}) == []
+    assert names(states, 0.0251) == ["unsteady"]
+    assert names(states, 0.0249) == names(states, {}) == []
 
 
 def test_a_load_that_was_asked_for_is_no_fault(states: "tuple[State, State, State]") -> None:
     states[DURING]["cores"]["others"] = 2.0
-    assert names(states, {**STEADY, "conditions": {"load": {"processes": 2}}}) == []
-    assert names(states, {**STEADY, "conditions": {"load": None}}) == ["background-load"]
+    assert names(states, load={"processes": 2}) == []
+    assert names(states, load=None) == ["background-load"]
 
 
 def test_a_processor_by_its_governor_and_a_gpu_by_what_its_clock_did(states: "tuple[State, State, State]") -> None:

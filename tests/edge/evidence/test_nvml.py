@@ -112,7 +112,7 @@ def test_a_desktop_gpu_in_a_snapshot_and_its_warnings(library: Compile) -> None:
     assert found["kind"] == "gpu" and found["clocks"]["gpu"] == {"mhz": 2520, "max_mhz": 3105}
     assert found["temperatures_c"]["gpu"] == 71 and found["limits_c"]["gpu"] == 93
     assert found["power_mw"]["GPU"] == 312500 and found["energy_mj"]["GPU"] == 5 * 10**12
-    rows = {row["name"]: row["found"] for row in machine_warnings(found, None, found, {"cv": 0.0})}
+    rows = {row["name"]: row["found"] for row in machine_warnings(found, None, found, 0.0)}
     assert rows["throttled"].endswith("held down by power cap, heat (hardware)") and "process 1" in rows["shared-gpu"]
 
 

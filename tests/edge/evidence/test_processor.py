@@ -78,7 +78,7 @@ def test_a_server(server: Path) -> None:
     assert found["throttled"] == {"Processor": 0}  # a fan or a display cools by other means
     assert found["ticks"] == {"busy": 150, "steal": 17, "total": 9227}  # guests are in user already
     assert found["memory"]["swap_used_bytes"] == 100 * 1024
-    rows = machine_warnings(found, None, found, {"cv": 0.0})
+    rows = machine_warnings(found, None, found, 0.0)
     assert [(row["name"], row["found"]) for row in rows] == [("governor", "cores run under powersave")]
     assert "tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor" in rows[0]["fix"]
 

@@ -92,7 +92,7 @@ def test_energy_of_a_recorded_board_above_idle(tmp_path: Path, monkeypatch: pyte
     watch = Watch(gpu=False, sysroot=boards.unpack("orin-nx", tmp_path))
     with watch.timing():
         span = busy(0.7)
-    found = watch.found({"single-stream": (*span, 100), "batch 8": (*span, 50)}, {"cv": 0.01})
+    found = watch.found({"single-stream": (*span, 100), "batch 8": (*span, 50)}, 0.01, None)
     during = found["machine"]["during"]
     seconds = (span[1] - span[0]) / 1e9
     assert during["energy"]["gross_mj"] == pytest.approx(24738.048 * seconds / 100, rel=1e-6)
