@@ -32,6 +32,7 @@ from compress.numerics import precision as arithmetic
 from compress.numerics import ranks
 from edge.core.errors import CompressError
 from edge.core.progress import Progress
+from edge.validity.logits import distributions
 
 EXAMPLES = 32  # images on which the network searched on must answer as the one under test
 
@@ -241,7 +242,7 @@ class _EnsembleRun:
                 )
             predictions.append(answers.argmax(1))
             margins.append(judge.margins(answers, y))
-            probabilities = probabilities and distributions(answers)
+            probabilities = probabilities and bool(distributions(answers).all())
         blind = [attack.name for attack in self.plan if gradient_free(attack.name) or users(attack.name)]
         if len(blind) < len(self.plan) and not judge.differentiable(self.model, self.tensor(np.arange(1))):
             raise CompressError(
@@ -337,8 +338,3 @@ class _EnsembleRun:
             yield f"on {numberless} adversarial images a logit is not a finite number; they count as misclassified"
         if clean.probabilities:
             yield "the model's outputs look like probabilities; attacks need the logits before the softmax"
-
-
-def distributions(answers: np.ndarray) -> bool:
-    """Whether every row of (B,K) lies in [0, 1] and sums to 1."""
-    return bool(((answers >= 0) & (answers <= 1)).all() and (np.abs(answers.sum(1) - 1) < 1e-3).all())

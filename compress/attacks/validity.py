@@ -1,11 +1,11 @@
-"""Signs that an ensemble's figure flatters the model: masked gradients, randomness, outputs that are no logits.
+"""Signs that a torch model's figure flatters it: masked gradients, beside the checks of its logits (`edge.validity`).
 
 The failures that Carlini et al. (2019), Tramèr et al. (2020) and the flags of AutoAttack look for, each a number with
 the threshold above or below which it fires.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -14,29 +14,32 @@ from torch import Tensor
 from compress.attacks import judge, losses
 from compress.attacks.apgd import ascend
 from compress.attacks.contract import Model, Task, image_random_start
-from compress.attacks.ensemble import distributions
 from compress.attacks.ensemble_outcomes import EnsembleResult
 from compress.attacks.pgd import gradient_at
 from compress.attacks.presets import gradient_free, users
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics import precision
+from compress.quantization.quantizer import Quantizer
+from edge.runtimes.runner import at_batch_sizes
+from edge.validity import rules
+from edge.validity.logits import (
+    AskLogits,
+    chance_check,
+    logits_checks,
+    rounding_of,
+    sampled,
+    unit_images,
+    validity_check,
+)
+from edge.validity.rules import ValidityCheck
 
-ROUNDING = 1e-4  # of an image's spread of logits: what the order of a sum may change
 ZERO_SHARE = 0.05
 EXPLODING = 2000.0  # logits across the ball; honest networks stay in the hundreds
 RISING_SHARE = 0.8
 FREE_POINTS, FREE_IMAGES = 0.002, 3  # more than the larger of these, by attacks without gradients alone
 STEPS = 10  # of APGD, to see whether its loss rises
-
-
-@dataclass(frozen=True)
-class ValidityCheck:
-    """`fired` says that the robust accuracy is not to be trusted as it stands; `text` what was seen and what to do."""
-
-    name: str
-    fired: bool
-    value: float
-    threshold: float
-    text: str
+SAMPLE = 256  # of an evaluation, whose attacks take far longer
+BRIEF_SAMPLE = 64  # where a figure takes one short attack
 
 
 def validity_checks(
@@ -47,7 +50,7 @@ def validity_checks(
     *,
     batch_size: int = 128,
     device: "str | torch.device" = "cpu",
-    sample: int = 256,
+    sample: int = SAMPLE,
 ) -> list[ValidityCheck]:
     """Every check of the model that `result` is about, on at most `sample` of its images, uint8 or float32 (N,C,H,W).
 
@@ -55,80 +58,102 @@ def validity_checks(
     with the others on all images, where both kinds ran.
     """
     pool = np.flatnonzero(result.right) if result.right.any() else np.arange(len(labels))
-    chosen = pool[np.linspace(0, len(pool) - 1, min(sample, len(pool))).astype(np.int64)]
-    batches = []
-    for begin in range(0, len(chosen), batch_size):
-        index = chosen[begin : begin + batch_size]
-        x = images[index].astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images[index]
-        y = torch.from_numpy(labels[index].astype(np.int64)).to(device)
-        x_here = torch.from_numpy(x).to(device)
-        batches.append(Task(model, x_here, y, index, result.eps, result.norm, result.seed))
+    chosen = pool[sampled(len(pool), sample)]
+    return [
+        *network_checks(
+            model,
+            images[chosen],
+            labels[chosen],
+            eps=result.eps,
+            norm=result.norm,
+            seed=result.seed,
+            batch_size=batch_size,
+            device=device,
+        ),
+        chance_check(int(result.right.sum()), labels, result.predictions),
+        *_free(result),
+    ]
+
+
+def network_checks(
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    seed: int = 0,
+    batch_size: int = 128,
+    device: "str | torch.device" = "cpu",
+    sample: int = SAMPLE,
+    gradients: bool = True,
+) -> list[ValidityCheck]:
+    """The checks of logits and of gradients on at most `sample` images, uint8 or float32 (N,C,H,W), evenly spread.
+
+    Without `gradients` those of logits alone: where no attack took any. The network stays as it was.
+    """
+    chosen = sampled(len(labels), sample)
+    x, y = unit_images(images[chosen]), labels[chosen]
     with precision.full():
-        return [*_repeated(batches), _probabilities(batches), *_gradients(batches), _rising(batches), *_free(result)]
+        with _other_sizes(model, device) as at_sizes:
+            found = logits_checks(
+                asked_in_calls(model, batch_size, device), x, at_sizes=at_sizes, rounding=_rounding(model)
+            )
+        if not gradients:
+            return found
+        batches = []
+        for begin in range(0, len(x), batch_size):
+            part = slice(begin, begin + batch_size)
+            y_here = torch.from_numpy(y[part].astype(np.int64)).to(device)
+            batches.append(Task(model, torch.from_numpy(x[part]).to(device), y_here, chosen[part], eps, norm, seed))
+        return [*found, *_gradients(batches), _rising(batches)]
 
 
-def _answers(batches: list[Task]) -> np.ndarray:
-    return np.concatenate([judge.checked_logits(task.model, task.x) for task in batches])
+def asked_in_calls(model: Model, size: int, device: "str | torch.device" = "cpu") -> AskLogits:
+    """Logits of a torch model, `size` images a call."""
+
+    def ask(x: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(np.ascontiguousarray(x)).split(size)
+        return np.concatenate([judge.checked_logits(model, part.to(device)) for part in parts])
+
+    return ask
 
 
-def _repeated(batches: list[Task]) -> Iterator[ValidityCheck]:
-    """Whether a second call on the same batches gives other logits, and other classes."""
-    first, second = _answers(batches), _answers(batches)
-    spread = first.max(1) - first.min(1)
-    moved = float((np.abs(second - first).max(1) > ROUNDING * spread).mean())
-    yield _checked(
-        "randomised model",
-        moved > 0,
-        moved,
-        0.0,
-        f"two calls on the same {len(first)} images gave {moved:.1%} of them other logits",
-        "use the plan rand, which averages over draws",
-    )
-    differ = int((first.argmax(1) != second.argmax(1)).sum())
-    yield _checked(
-        "predictions differ between calls",
-        differ > 0,
-        differ,
-        0.0,
-        f"two calls on the same {len(first)} clean images named another class for {differ}",
-        "an accuracy of one call is a matter of luck; make the model deterministic",
-    )
+def _other_sizes(model: Model, device: "str | torch.device") -> "AbstractContextManager[dict[int, AskLogits]]":
+    """The model asked alone; a graph's runner fills its calls up, so it is opened anew for calls of one image."""
+    if isinstance(model, OnnxClassifier):
+        return at_batch_sizes(model.runner, (1,))
+    return nullcontext({1: asked_in_calls(model, 1, device)})
 
 
-def _probabilities(batches: list[Task]) -> ValidityCheck:
-    answers = _answers(batches)
-    share = float(np.mean([distributions(row) for row in answers[:, None]]))
-    return _checked(
-        "probabilities in place of logits",
-        share == 1,
-        share,
-        1.0,
-        f"outputs lie in [0, 1] and sum to 1 on {share:.1%} of images",
-        "attack the logits before the softmax",
-    )
+def _rounding(model: Model) -> float:
+    """Fake quantizers turn rounding into steps of their grid."""
+    quantized = isinstance(model, torch.nn.Module) and any(isinstance(part, Quantizer) for part in model.modules())
+    return rounding_of("int8" if quantized or isinstance(model, OnnxClassifier) else "float32")
 
 
 def _gradients(batches: list[Task]) -> Iterator[ValidityCheck]:
     """Input gradients: of the cross-entropy exactly 0, or of the margin larger than any honest slope."""
     zero = np.concatenate([_size(task, losses.cross_entropy(task.y)) == 0 for task in batches])
-    yield _checked(
-        "zero gradients",
-        bool(zero.mean() > ZERO_SHARE),
+    yield validity_check(
+        rules.ZERO,
         float(zero.mean()),
         ZERO_SHARE,
+        len(zero),
         f"the input gradient of the cross-entropy is exactly 0 on {int(zero.sum())} of {len(zero)} images",
         "gradient attacks are blind there; attack a differentiable stand-in (BPDA) or divide the logits",
     )
     slopes = np.concatenate([task.eps * _size(task, losses.margin(task.y)) for task in batches])
     slope = float(np.minimum(np.nan_to_num(np.median(slopes), nan=np.inf), np.finfo(np.float32).max))
     endless = int((~np.isfinite(slopes)).sum())
-    yield _checked(
-        "exploding gradients",
-        slope > EXPLODING or endless > 0,
+    yield validity_check(
+        rules.EXPLODING,
         slope,
         EXPLODING,
+        len(slopes),
         f"across the ball the margin's slope is {slope:.4g} logits (median), on {endless} images it is not finite",
         "softmax saturates and gradients are lost to rounding; divide the logits by a constant",
+        fired=slope > EXPLODING or endless > 0,
     )
 
 
@@ -159,14 +184,16 @@ def _rising(batches: list[Task]) -> ValidityCheck:
             steps=STEPS,
         )
         risen.append((trace.losses.amax(0) > trace.losses[0]).cpu().numpy())
-    share = float(np.concatenate(risen).mean())
-    return _checked(
-        "loss not rising",
-        share < RISING_SHARE,
+    risen_all = np.concatenate(risen)
+    share = float(risen_all.mean())
+    return validity_check(
+        rules.RISING,
         share,
         RISING_SHARE,
+        len(risen_all),
         f"{STEPS} steps of APGD raised the cross-entropy on {share:.1%} of images",
         "the attack does not climb, so its failure says nothing",
+        fired=share < RISING_SHARE,
     )
 
 
@@ -181,15 +208,11 @@ def _free(result: EnsembleResult) -> Iterator[ValidityCheck]:
     tried = result.tried[with_gradients].all(0)
     alone = int((tried & result.broken[free].any(0) & ~result.broken[~free].any(0)).sum())
     threshold = max(FREE_POINTS * len(tried), FREE_IMAGES)
-    yield _checked(
-        "attacks without gradients win",
-        alone > threshold,
+    yield validity_check(
+        rules.FREE,
         alone,
         threshold,
+        len(tried),
         f"{alone} of {len(tried)} images fall to attacks without gradients and to no attack with them",
         "gradients are masked; give the gradient-free attacks more queries and attack a differentiable stand-in",
     )
-
-
-def _checked(name: str, fired: bool, value: float, threshold: float, seen: str, advice: str) -> ValidityCheck:
-    return ValidityCheck(name, fired, value, threshold, f"{seen}: {advice}" if fired else seen)

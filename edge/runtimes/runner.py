@@ -1,5 +1,7 @@
 """A classifier that runs: `with open_runner(where) as runner: runner.infer(x)`."""
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -137,6 +139,23 @@ def open_runner(
             f"{path}: cannot be read ({fault.strerror}); give the folder of an exported stage or an .onnx file"
         ) from None
     return OnnxRunner(content, where=str(path), batch_size=batch_size, threads=threads, device=device)
+
+
+@contextlib.contextmanager
+def at_batch_sizes(
+    runner: Runner, sizes: "Sequence[int]"
+) -> "Iterator[dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]]]":
+    """`infer` of the same bytes by the images of a call; sizes that they cannot be executed at are left out."""
+    with contextlib.ExitStack() as stack:
+        by_size: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]] = {}
+        for size in dict.fromkeys(sizes):
+            try:
+                other = runner if size == runner.batch_size else stack.enter_context(runner.again(size))
+            except (CompressError, NotImplementedError):  # another machine's runner keeps its size
+                continue
+            if other.batch_size == size:
+                by_size[size] = other.infer
+        yield by_size
 
 
 def executable(exported: artifact.Stage, device: str) -> None:
