@@ -3,7 +3,8 @@
 A module of torch, which methods import when they prepare themselves.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,24 @@ def evaluated(network: Classifier, x: Tensor) -> Features:
     for module, training in modes:
         module.training = training
     return features
+
+
+@contextlib.contextmanager
+def without_trace(network: nn.Module) -> Iterator[None]:
+    """Inside, passes of the network change none of its buffers, and nothing moves torch's own random streams.
+
+    The buffers are copies meanwhile, not written back: autograd refuses a running mean that was written to.
+    """
+    kept = [(module._buffers, name, value) for module in network.modules() for name, value in module._buffers.items()]
+    gpus = {value.device for value in network.parameters() if value.is_cuda}
+    with torch.random.fork_rng(devices=list(gpus)):
+        for buffers, name, value in kept:
+            buffers[name] = None if value is None else value.clone()
+        try:
+            yield
+        finally:
+            for buffers, name, value in kept:
+                buffers[name] = value
 
 
 class Projections(nn.Module):

@@ -76,6 +76,8 @@ class GuidedContrast(Addition):
         super().__init__(**heads, **({} if self.bank is None else {"bank": self.bank}))
 
     def terms(self, views: Views) -> Terms:
+        if not self.options.weight:
+            return {}
         anchor = functional.normalize(self.teacher_head(views.taught_clean.pooled), dim=1)
         embedded = [functional.normalize(self.student_head(f.pooled), dim=1) for f in (views.clean, views.adversarial)]
         each = torch.stack([self._contrast(anchor, z, views) for z in embedded]).mean(0)

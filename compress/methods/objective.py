@@ -240,7 +240,12 @@ class Addition(Stateful):
 
 
 class Combined(Objective):
-    """A host and what is added to it: the host's attack, the terms of all."""
+    """A host and what is added to it: the host's attack, the terms of all.
+
+    An addition changes the loss and nothing else. The host makes its passes as it does alone, in its order; those that
+    additions need beside them leave BatchNorm's statistics and the random streams as they were. So a host with an
+    addition of weight 0 is the host, to the bit.
+    """
 
     def __init__(self, host: Objective, additions: Sequence[Addition]) -> None:
         super().__init__(host=host.state, additions=torch.nn.ModuleList([addition.state for addition in additions]))
@@ -269,14 +274,16 @@ class Combined(Objective):
 
     def terms(self, views: Views) -> Terms:
         """The host's terms, its images weighted, then those of each addition; no name twice."""
-        _ = views.clean, views.adversarial  # always in this order, which BatchNorm's statistics depend on
+        from compress.methods.features import without_trace
+
         terms = self.host.terms(views)
-        for addition in self.additions:
-            weights = addition.weights(views)
-            if weights is not None:
-                terms = {name: weights * term if term.ndim else term for name, term in terms.items()}
-        for addition in self.additions:
-            terms |= addition.terms(views)
+        with without_trace(views.student):
+            for addition in self.additions:
+                weights = addition.weights(views)
+                if weights is not None:
+                    terms = {name: weights * term if term.ndim else term for name, term in terms.items()}
+            for addition in self.additions:
+                terms |= addition.terms(views)
         return terms
 
     def after_step(self) -> None:

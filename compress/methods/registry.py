@@ -132,5 +132,11 @@ def build_objective(
         part = find_method(name)
         return part.objective(part.options(**by_name.get(name, {})), preparation)
 
-    host, *added = (built(name) for name in method_parts(method, options))
-    return Combined(host, added) if added else host
+    host_name, *names_added = method_parts(method, options)
+    host: Objective = built(host_name)
+    if not names_added:
+        return host
+    from compress.methods.features import without_trace
+
+    with without_trace(student):  # what an addition draws for its own weights is no draw of the host's
+        return Combined(host, [built(name) for name in names_added])

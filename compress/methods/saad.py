@@ -1,5 +1,7 @@
 """SAAD: images weighed by how unsure the teacher is of them when attacked (Lee et al. 2026)."""
 
+import contextlib
+
 from pydantic import Field
 
 from compress.methods.base import Classifier, Method, Preparation, Taught, Tensor, Weight, functional, torch
@@ -27,11 +29,15 @@ def saad(views: Views, options: Saad) -> Terms:
     start (uniform in the ball, where the code adds 1e-3 · N(0, 1)); averaging the weights, which it does from epoch 95
     on, is `average: swa` of the training.
     """
-    log_p = views.taught_adversarial.logits.log_softmax(1)
+    from compress.numerics import precision
+
+    with precision.exact() if options.alpha else contextlib.nullcontext():  # one pass for both terms
+        taught, own = views.taught_adversarial.logits, views.adversarial.logits
+    log_p = taught.log_softmax(1)
     entropy = -(log_p.exp() * log_p).sum(1)
     above = entropy - entropy.min()
     weight = options.entropy_scale * above
-    terms = {"kl_adversarial": weight * divergences(views.taught_adversarial.logits, views.adversarial.logits)}
+    terms = {"kl_adversarial": weight * divergences(taught, own)}
     if options.alpha:
         terms["gradients"] = options.alpha * views.batch.progress * weight * gradient_misfit(views)
     if options.beta:

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Features:
-    """One forward pass: `logits` (B,K), `pooled` penultimate features (B,D), `stages` feature maps (B,C,H,W)."""
+    """One forward pass: `logits` (B,K), `pooled` penultimate features (B,D), `stages` feature maps (B,C,H,W).
+
+    `rounded`: computed with fewer digits than float32 has, though they come in it.
+    """
 
     logits: Tensor
     pooled: Tensor
     stages: tuple[Tensor, ...]
+    rounded: bool = False
 
 
 class Classifier(nn.Module):

@@ -145,7 +145,8 @@ class Sharded(Classifier):
         counts = ranks.shares(len(x))
         own = self.network.forward_features(x[ranks.share(len(x))])
         stages = cast("tuple[Tensor, ...]", _Stages(own.stages, counts))
-        return Features(ranks.gather_rows(own.logits, counts), ranks.gather_rows(own.pooled, counts), stages)
+        logits, pooled = (ranks.gather_rows(rows, counts) for rows in (own.logits, own.pooled))
+        return Features(logits, pooled, stages, own.rounded)
 
     def forward(self, x: Tensor) -> Tensor:
         return ranks.gather_rows(self.network(x[ranks.share(len(x))]), ranks.shares(len(x)))

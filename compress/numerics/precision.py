@@ -1,6 +1,7 @@
 """In which arithmetic a network computes where float32 is not demanded: bfloat16 where the processor multiplies it."""
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from edge.core.errors import CompressError
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = ("auto", FLOAT32, BFLOAT16)
+
+_exact = contextvars.ContextVar("exact", default=False)
 
 
 def has_bfloat16(device: "torch.device | str") -> bool:
@@ -49,3 +52,22 @@ def full() -> Iterator[None]:
     finally:
         for backend, value in zip(backends, before, strict=True):
             backend.allow_tf32 = value
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """As `full`, and what `rounds` speaks of does not round inside: for differences, which rounding would swallow."""
+    before = _exact.set(True)
+    try:
+        with full():
+            yield
+    finally:
+        _exact.reset(before)
+
+
+def rounds(precision: str, device: "torch.device | str") -> bool:
+    """Whether a training pass of that precision, made now, has fewer digits than float32: bfloat16, TF32 on a GPU."""
+    if precision == BFLOAT16:
+        return not _exact.get()
+    on_gpu = torch.device(device).type == "cuda"
+    return on_gpu and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)

@@ -114,6 +114,7 @@ def _fine_tune(
     refuse_without_features(method, teacher, stages)
     learned = _learned(student) if config.ranges == "learned" else []
     split = Split.of(dataset, "train", where)
+    torch.manual_seed(config.seed)  # what an objective or dropout draws depends on nothing before
     objective = registry.build_objective(
         method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
     ).to(where)

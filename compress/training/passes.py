@@ -61,6 +61,7 @@ class Passes(Classifier):
     """`network`, its convolutions and matrix products in `precision`; logits and pooled features come out in float32.
 
     So every loss is computed in float32, and weights, optimizer and BatchNorm statistics are never anything else.
+    Inside `precision.exact` the whole pass is in float32.
     """
 
     def __init__(self, network: Classifier) -> None:
@@ -72,11 +73,13 @@ class Passes(Classifier):
         self.run: Callable[[Tensor], Features] = network.forward_features
 
     def forward_features(self, x: Tensor) -> Features:
-        if self.precision == precision.FLOAT32:
+        if not precision.rounds(self.precision, x.device):
             return self.run(x)
+        if self.precision == precision.FLOAT32:
+            return replace(self.run(x), rounded=True)
         with precision.autocast(self.precision, x.device):
             features = self.run(x)
-        return replace(features, logits=features.logits.float(), pooled=features.pooled.float())
+        return replace(features, logits=features.logits.float(), pooled=features.pooled.float(), rounded=True)
 
 
 class Guide(Passes):
@@ -89,8 +92,9 @@ class Guide(Passes):
     def forward_features(self, x: Tensor) -> Features:
         if torch.is_grad_enabled():
             return super().forward_features(x)
+        rounded = precision.rounds(self.precision, x.device)
         for images, features in self._seen:
-            if images is x:
+            if images is x and features.rounded == rounded:
                 return features
         features = super().forward_features(x)
         self._seen.append((x, features))
