@@ -36,8 +36,8 @@ class GradientMatching(Addition):
 def gradient_misfit(views: Views) -> Tensor:
     """The divergence of `GradientMatching` for each image, (B,), without its weight.
 
-    The passes that are subtracted are in float32 in every precision of the training: in bfloat16 the logits' rounding is
-    as large as their difference. What was seen of x_adv in less is asked once more.
+    The passes that are subtracted are in float32 in every precision of the training: in bfloat16 rounding is a sixth of
+    the difference's gradient. What was seen of x_adv in less is asked once more.
     """
     from compress.numerics import precision
 

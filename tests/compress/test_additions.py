@@ -1,4 +1,4 @@
-"""What an addition leaves as it was: at weight 0 the host to the bit, at any weight its statistics and random streams."""
+"""What an addition leaves as it was: at weight 0 the host to the bit, at any weight its statistics and its draws."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from compress.training.passes import PLAIN, Arithmetic, Guide, Passes
 from compress.training.update import Supply, Update
 from compress.training.watch import Finite
 
-#: Additions at weight 0: dropped, or computed and multiplied by 0 (`warmup` and igdm's progress are 0 at the beginning).
+#: Additions at weight 0: dropped, or computed and multiplied by 0, as `warmup` and igdm's progress at the beginning.
 SILENT: dict[str, tuple[list[str], dict[str, Any]]] = {
     "vgap": (["vgap"], {"vgap": {"lambda_cov": 0.0, "lambda_gram": 0.0}}),
     "vgap, computed": (["vgap"], {"vgap": {"warmup": 0.5, "lambda_gap": 1.0}}),
@@ -46,7 +46,13 @@ class Normed(Classifier):
 
 
 def trained(
-    host: str, added: list[str], options: dict[str, Any], *, steps: int = 2, arithmetic: Arithmetic = PLAIN, awp: bool = True
+    host: str,
+    added: list[str],
+    options: dict[str, Any],
+    *,
+    steps: int = 2,
+    arithmetic: Arithmetic = PLAIN,
+    awp: bool = True,
 ) -> dict[str, Tensor]:
     """The student, its momenta and torch's random stream after that many epochs of a step, at the run's beginning."""
     draw = torch.Generator().manual_seed(1)

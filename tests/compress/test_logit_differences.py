@@ -79,19 +79,19 @@ def test_the_gradient_of_a_difference_survives_bfloat16(
 def test_what_the_host_saw_stays_rounded_and_nobody_is_asked_again_in_float32(
     networks: tuple[Classifier, Classifier, Tensor, Tensor, Tensor],
 ) -> None:
-    asked = []
+    passes = []
     for kind in ("bfloat16", "float32"):
         seen = views(networks, kind)
-        own, count = seen.adversarial, []
+        own, asked = seen.adversarial, list[Tensor]()
         assert isinstance(seen.student, Passes) and isinstance(seen.batch.guide, Guide)
         for each in (seen.student, seen.batch.guide):
-            each.run = lambda x, run=each.run: count.append(x) or run(x)  # type: ignore[func-returns-value]
+            each.run = lambda x, run=each.run, asked=asked: asked.append(x) or run(x)  # type: ignore
         taught = seen.taught_adversarial
         gradient_misfit(seen)
         assert seen.adversarial is own and own.rounded == taught.rounded == (kind == "bfloat16")
-        assert seen.batch.teach(seen.x_adv).rounded == own.rounded  # what was asked in float32 is no answer for the host
-        asked.append(len(count))
-    assert asked == [6, 3]
+        assert seen.batch.teach(seen.x_adv).rounded == own.rounded  # an answer in float32 is none for the host
+        passes.append(len(asked))
+    assert passes == [6, 3]
 
 
 def test_exact_passes_end_with_the_block_and_tf32_with_them() -> None:
