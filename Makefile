@@ -9,6 +9,8 @@ TORCH_TRT := .venv-torch-trt
 TRT := .venv-trt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
+# A process a core, four at most: each makes the tiny networks of the tests anew. A file's tests stay together.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 ARM64 := .arm64
 .PHONY: demo test test-slow test-arm64 zoo lint install dev clean
 
@@ -16,10 +18,10 @@ demo: install
 	$(BIN)/compress run configs/quickstart.yaml
 
 test: dev lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: dev $(ZOO)/installed $(TORCH_TRT)/installed $(TRT)/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 # The device side as a board has it: Debian's arm64 userland under qemu (apt install qemu-user-static), fetched once.
 test-arm64: dev $(ARM64)/ready

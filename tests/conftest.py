@@ -1,5 +1,6 @@
 """One tiny chain, made once: every stage real, trained just enough to tell its parts apart."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,11 @@ from hypothesis import settings
 
 from compress.__main__ import share_the_cores
 
-share_the_cores()  # before any test imports torch
+# before any test imports torch
+share_the_cores()
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # several processes share the cores
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 # the same examples in every run: what fails here fails for everyone
 settings.register_profile("steady", derandomize=True)

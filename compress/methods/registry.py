@@ -21,6 +21,12 @@ def find_method(name: str) -> Method:
     return method
 
 
+def every_method() -> tuple[Method, ...]:
+    """Ours, then those of installed packages; of these a broken one is left out with a line."""
+    names.method_names()  # refuses what has a name of ours
+    return (*map(find_method, names.METHODS), *plugins.loaded("methods", Method))
+
+
 def options_of(name: str) -> type[MethodOptions]:
     """The options of a method, which know their defaults."""
     return find_method(name).options
@@ -28,7 +34,7 @@ def options_of(name: str) -> type[MethodOptions]:
 
 def hosts() -> tuple[str, ...]:
     """The methods that stand alone."""
-    return tuple(name for name in names.method_names() if find_method(name).host is None)
+    return tuple(method.name for method in every_method() if method.host is None)
 
 
 def teacher_methods() -> tuple[str, ...]:
@@ -39,7 +45,7 @@ def teacher_methods() -> tuple[str, ...]:
 def additions() -> dict[str, str]:
     """The methods that add to another one, their host: the one beside them in a list, the one that their option names,
     or the one here."""
-    return {name: host for name in names.method_names() if (host := find_method(name).host) is not None}
+    return {method.name: method.host for method in every_method() if method.host is not None}
 
 
 def checked_method(written: Any) -> str | list[str]:

@@ -119,11 +119,13 @@ FAMILIES = (
 
 
 def families() -> Iterator[Network]:
-    """Ours, then those of installed packages, which are imported no sooner than they are asked for."""
-    named = with_installed("networks", (family.name for family in FAMILIES))
+    """Ours, then those of installed packages, which are imported no sooner than they are asked for.
+
+    A broken one is left out with a line.
+    """
+    with_installed("networks", (family.name for family in FAMILIES))  # refuses what has a name of ours
     yield from FAMILIES
-    for name in named[len(FAMILIES) :]:
-        yield plugins.load("networks", name, Network)
+    yield from plugins.loaded("networks", Network)
 
 
 def model_names() -> tuple[str, ...]:
@@ -136,6 +138,8 @@ def find_family(base: str) -> Network:
     for family in families():
         if family.has(base):
             return family
+    if base in plugins.installed("networks"):
+        plugins.load("networks", base, Network)  # says why it was left out
     errors.known_name("model", base, model_names())
     raise AssertionError(f"{base} is offered by a family that does not have it")
 

@@ -4,10 +4,12 @@ Names are read from the packages' metadata; an object is imported when it is use
 """
 
 import functools
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 Added = TypeVar("Added")
 
@@ -50,3 +52,27 @@ def load(group: str, name: str, kind: "type[Added]") -> "Added":
     if (own := getattr(added, "name", name)) != name:
         raise CompressError(f"{group} {name!r}: {point.value} names itself {own!r}; give its entry point that name")
     return added
+
+
+def loaded(group: str, kind: "type[Added]") -> "Iterator[Added]":
+    """Every object that installed packages add to a group. What `load` refuses is left out, and why is said once.
+
+    One broken package then stops nothing but what asks for it by name.
+    """
+    for name in installed(group):
+        added = _usable(group, name, kind)
+        if added is not None:
+            yield added
+
+
+def _usable(group: str, name: str, kind: "type[Added]") -> "Added | None":
+    try:
+        return load(group, name, kind)
+    except CompressError as fault:
+        _say_once(f"left out: {fault}")
+        return None
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)

@@ -65,7 +65,13 @@ def models(kind: type[BaseModel], seen: "set[type[BaseModel]] | None" = None) ->
 
 
 @pytest.mark.parametrize(
-    "kind", [*models(config.Run), config.ExportConfig, config.VerifyConfig, *map(registry.options_of, names.METHODS)]
+    "kind",
+    [
+        *sorted(models(config.Run), key=lambda kind: kind.__name__),
+        config.ExportConfig,
+        config.VerifyConfig,
+        *map(registry.options_of, names.METHODS),
+    ],
 )
 def test_every_key_is_documented(kind: type[BaseModel]):
     assert kind.__doc__

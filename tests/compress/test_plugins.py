@@ -13,7 +13,7 @@ from compress import config, data, names, networks
 from compress.cli.execute import execute
 from compress.config import starter
 from compress.methods import registry
-from edge.core import artifact, plugins
+from edge.core import artifact, plugins, targets
 from edge.core.errors import CompressError
 
 HERE = "tests.compress.plugin_objects"
@@ -117,9 +117,19 @@ def test_a_broken_one_is_one_line(
         data.find_source("stripes")
     assert execute(["distill", "--data", "stripes", "--student", "cnn", "--out", str(tmp_path / "s")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) <= 4  # click's usage above the line itself
-    install({"methods": {"mine": value}, "networks": {"mine": value}})
-    for ask in (lambda: registry.checked_method("mine"), lambda: networks.checked_model("mine")):
-        with pytest.raises(CompressError, match=r"^(methods|networks) 'mine': "):
+    install({"methods": {"mine": value}, "networks": {"mine": value}, "targets": {"mine": value}})
+    capsys.readouterr()
+    assert "rslad" in registry.hosts() and targets.every() == targets.OURS
+    assert networks.checked_model("resnet8") in networks.model_names()
+    left_out = capsys.readouterr().err.splitlines()
+    groups = ("methods", "targets", "networks")
+    assert [line.partition(" 'mine'")[0] for line in left_out] == [f"left out: {group}" for group in groups]
+    for ask in (
+        lambda: registry.checked_method("mine"),
+        lambda: networks.checked_model("mine"),
+        lambda: targets.get("mine"),
+    ):
+        with pytest.raises(CompressError, match=r"^(methods|networks|targets) 'mine': "):
             ask()
 
 
