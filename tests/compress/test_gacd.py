@@ -72,42 +72,99 @@ def test_contrast_with_the_memory_against_loops(masked: bool) -> None:
     options = {"negatives": "bank", "bank_negatives": 9, "mask_same_class": masked, "reweight": False}
     student, teacher, made, found, x_adv = built(**options)
     bank = made.additions[0].bank
-    for turn in range(2):  # the second time with a memory of the first and the scale of then
+    scale: list[float] = []
+    for turn in range(2):  # the second time with a memory of the first and the scales of then
         seen_by = replace(found, key=(0, 0, turn))
         anchor, *seen = embedded(made, student, teacher, seen_by, x_adv)
-        rows, labels, y = bank.rows.tolist(), bank.labels.tolist(), found.y.tolist()
+        labels, y = bank.labels.tolist(), found.y.tolist()
+        memory = {name: getattr(bank, name).tolist() for name in ("student", "teacher")}
         drawn = torch.randint(40, (9,), generator=generator(0, 0, turn, "negatives")).tolist()
         if turn == 0:
-            scale = 40 * sum(math.exp(inner(a, rows[j]) / 0.5) for a in anchor for j in drawn) / (len(anchor) * 9)
+            for anchors, name in ((anchor, "student"), (seen[0] + seen[1], "teacher")):
+                h = [math.exp(inner(a, memory[name][j]) / 0.5) for a in anchors for j in drawn]
+                scale.append(40 * sum(h) / len(h))
         total = 0.0
         for i in range(len(y)):
             for z in seen:
-                p = math.exp(inner(anchor[i], z[i]) / 0.5) / scale
-                total -= math.log(p / (p + 9 / 40)) / 2
-                for j in drawn:
-                    if j == i or (masked and labels[j] == y[i]):
-                        continue
-                    p = math.exp(inner(anchor[i], rows[j]) / 0.5) / scale
-                    total -= math.log((9 / 40) / (p + 9 / 40)) / 2
+                for half, (own, name) in enumerate(((anchor, "student"), (z, "teacher"))):
+                    p = math.exp(inner(anchor[i], z[i]) / 0.5) / scale[half]
+                    total -= math.log(p / (p + 9 / 40)) / 2
+                    for j in drawn:
+                        if j == i or (masked and labels[j] == y[i]):
+                            continue
+                        p = math.exp(inner(own[i], memory[name][j]) / 0.5) / scale[half]
+                        total -= math.log((9 / 40) / (p + 9 / 40)) / 2
         assert values(made, student, seen_by, x_adv)["contrast"] == pytest.approx(total / len(y))
+        made.after_step()
+
+
+def by_weights(made: Objective, student: Tiny, found: TrainingBatch, x_adv: Tensor) -> list[Tensor]:
+    """The contrast's gradient by the student's features' weights."""
+    return list(torch.autograd.grad(made.parts(student, found, x_adv)["contrast"], list(student.body.parameters())))
+
+
+@pytest.mark.parametrize("negatives", ["batch", "bank"])
+def test_negatives_push_the_student_away(negatives: str) -> None:
+    """Beside the same images all of one class, which leaves the positives alone."""
+    options = {"negatives": negatives, "bank_negatives": 30, "reweight": False}
+    student, teacher, made, found, x_adv = built(**options)
+    added, seen_by = made.additions[0], replace(found, y=torch.arange(len(found.y)))
+    if negatives == "bank":
+        made.parts(student, found, x_adv)
+        made.after_step()  # from now on Z is the same for both
+        added.bank.labels.fill_(99)
+    both = by_weights(made, student, seen_by, x_adv)
+    if negatives == "bank":
+        added.bank.labels.fill_(0)
+    attracted = by_weights(made, student, replace(found, y=torch.zeros_like(found.y)), x_adv)
+    pushed = [a - b for a, b in zip(both, attracted, strict=True)]
+    assert max(float(part.abs().max()) for part in pushed) > 1e-3
+
+    def nearness() -> float:
+        """Mean inner product of the student with the teacher on other images."""
+        anchor, clean, adversarial = (torch.tensor(z) for z in embedded(made, student, teacher, found, x_adv))
+        others = anchor if negatives == "batch" else added.bank.teacher.float()
+        products = torch.stack([z @ others.T for z in (clean, adversarial)])
+        return float(products[:, ~torch.eye(*products.shape[1:], dtype=torch.bool)].mean())
+
+    before = nearness()
+    with torch.no_grad():
+        for weight, part in zip(student.body.parameters(), pushed, strict=True):
+            weight -= 0.01 * part
+    assert nearness() < before
+
+
+def test_a_sharp_contrast_with_the_memory_stays_finite() -> None:
+    student, _, made, found, x_adv = built(negatives="bank", temperature=1e-3)
+    for _ in range(2):
+        gradients = by_weights(made, student, found, x_adv)
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
         made.after_step()
 
 
 def test_the_memory_keeps_each_image_with_momentum_and_only_after_a_step() -> None:
     student, teacher, made, found, x_adv = built(negatives="bank", bank_momentum=0.25)
     bank = made.additions[0].bank
-    before = bank.rows.clone()
+    before = {name: getattr(bank, name).clone() for name in ("student", "teacher")}
     values(made, student, found, x_adv)
-    assert torch.equal(bank.rows, before) and int(bank.labels.max()) == -1
+    assert all(torch.equal(getattr(bank, name), rows) for name, rows in before.items()) and int(bank.labels.max()) == -1
     made.after_step()
-    _, clean, adversarial = (torch.tensor(z) for z in embedded(made, student, teacher, found, x_adv))
-    new = torch.nn.functional.normalize(clean + adversarial, dim=1)
-    wanted = torch.nn.functional.normalize(0.25 * before[:7] + 0.75 * new, dim=1)
-    torch.testing.assert_close(bank.rows[:7], wanted.double(), atol=1e-6, rtol=0)
-    assert torch.equal(bank.rows[7:], before[7:]) and torch.equal(bank.labels[:7], found.y)
+    taught, clean, adversarial = (torch.tensor(z) for z in embedded(made, student, teacher, found, x_adv))
+    for name, new in (("student", clean + adversarial), ("teacher", taught)):
+        moved = 0.25 * before[name][:7] + 0.75 * torch.nn.functional.normalize(new, dim=1)
+        wanted = torch.nn.functional.normalize(moved, dim=1)
+        torch.testing.assert_close(getattr(bank, name)[:7], wanted.double(), atol=1e-6, rtol=0)
+        assert torch.equal(getattr(bank, name)[7:], before[name][7:])
+    assert torch.equal(bank.labels[:7], found.y)
     again = built(negatives="bank", bank_momentum=0.25)[2]
     again.load_state_dict(made.state_dict())
     assert values(again, student, found, x_adv) == values(made, student, found, x_adv)
+
+
+def test_negatives_are_of_other_classes_unless_that_is_turned_off() -> None:
+    from compress.methods import registry
+
+    assert registry.options_of("gacd")().mask_same_class is True
 
 
 def test_a_student_that_says_what_its_teacher_says_pays_least() -> None:
@@ -134,5 +191,5 @@ def test_a_bank_larger_than_memory_is_refused() -> None:
     student, teacher = Tiny(3, seed=2), Tiny(5, seed=1)
     from compress.methods import registry
 
-    with pytest.raises(CompressError, match=r"bank needs .* GiB for 100,000,000,000 images"):
+    with pytest.raises(CompressError, match=r"bank needs .* GiB for student and teacher, 100,000,000,000 images"):
         registry.build_objective("gacd", {"negatives": "bank"}, student, teacher, [batch(teacher)[0].x], images=10**11)

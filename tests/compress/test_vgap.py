@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compress.methods import registry
 from compress.methods.features import ENOUGH, covariance, covariance_within, gap, gram, misfit, principal_directions
+from compress.methods.objective import Objective, TrainingBatch
 from compress.methods.vgap import VarianceGap
 from compress.networks.base import Features
 from compress.numerics.seeds import generator
@@ -145,6 +146,50 @@ def test_running_statistics_mix_in_the_past_once_a_step() -> None:
     fresh = objective(student, teacher, **options)
     fresh.load_state_dict(made.state_dict())  # as a checkpoint does
     assert values(fresh, student, other, other_adv) == values(made, student, other, other_adv)
+
+
+def covariance_gradient(f: Tensor, outer: Tensor) -> Tensor:
+    """∂⟨outer, C(f)⟩/∂f in loops, for a symmetric `outer` (D,D): 2 / (B − 1) · outer (f_i − mean)."""
+    rows, slope, width = f.tolist(), outer.tolist(), range(f.shape[1])
+    mean = [sum(row[d] for row in rows) / len(rows) for d in width]
+    return torch.tensor(
+        [[2 / (len(rows) - 1) * sum(slope[d][e] * (row[e] - mean[e]) for e in width) for d in width] for row in rows],
+        dtype=torch.float64,
+    )
+
+
+def test_the_gradient_of_running_statistics_is_as_large_as_the_batchs() -> None:
+    student, teacher = Tiny(5, seed=2), Tiny(5, seed=1)
+    options = {"projection": "identity", "decay": 0.8, "lambda_cov": 1.0, "lambda_gram": 1.0, "gram": "classes"}
+    running, plain = (objective(student, teacher, statistics=kind, **options) for kind in ("ema", "batch"))
+    found, x_adv = batch(teacher)
+    weights = list(student.parameters())
+
+    def gradients(made: Objective, *names: str, seen: TrainingBatch = found, adv: Tensor = x_adv) -> list[Tensor]:
+        parts = made.parts(student, seen, adv)
+        return list(torch.autograd.grad(sum(parts[name] for name in names), weights, allow_unused=True))
+
+    running.parts(student, found, x_adv)
+    running.after_step()  # the statistics stand still: the past is the batch
+    for mine, theirs in zip(gradients(running, "cov", "gram"), gradients(plain, "cov", "gram"), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    other, other_adv = replace(found, x=found.x.flip(3)), x_adv.flip(3)  # and where they move, loops say the same
+    wanted = [torch.zeros_like(weight) for weight in student.body.parameters()]
+    for old, new in ((found.x, other.x), (x_adv, other_adv)):
+        f = student.forward_features(new).pooled
+        mixed = [
+            0.8 * covariance(n.forward_features(old).pooled.detach())
+            + 0.2 * covariance(n.forward_features(new).pooled.detach())
+            for n in (student, teacher)
+        ]
+        outer = (mixed[0] - mixed[1]) / mixed[1].square().sum()  # 2 (S − T) / ‖T‖², half of it for each view
+        for total, part in zip(
+            wanted, torch.autograd.grad(f, list(student.body.parameters()), covariance_gradient(f, outer)), strict=True
+        ):
+            total += part
+    got = gradients(running, "cov", seen=other, adv=other_adv)[:2]
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_weights_rise_over_the_warm_up() -> None:
