@@ -4,7 +4,8 @@ import os
 import signal
 import sys
 
-from edge.core import interrupt
+from edge.core import interrupt, streams
+from edge.core.errors import MachineFault
 
 
 def share_the_cores() -> None:
@@ -18,6 +19,11 @@ def share_the_cores() -> None:
 
 def entry() -> None:
     """The console script: run this process's command line and exit with its code."""
+    try:
+        streams.prepare()
+    except MachineFault as fault:
+        print(f"compress: {fault}", file=sys.stderr)
+        sys.exit(fault.exit_code)
     interrupt.watch((signal.SIGINT, signal.SIGTERM))
     share_the_cores()
     if "WORLD_SIZE" in os.environ:  # what the group's connections say when they close is said in one line elsewhere

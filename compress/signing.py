@@ -46,9 +46,16 @@ def keygen(private: Path) -> Path:
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
     handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(secret)
-    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(secret)
+        artifact.write_atomic(
+            public, key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+    except OSError as fault:
+        private.unlink()  # half a pair is no key, and would be in the way of the next attempt
+        fault.filename = fault.filename or str(private)
+        raise
     return public
 
 
@@ -167,7 +174,11 @@ def sign(folder: Path, key_file: Path) -> list[Path]:
         "predicate": {},
     }
     body = json.dumps(listing, indent=2, ensure_ascii=False).encode()
-    artifact.write_atomic(folder / FILES, seal(body, key))
+    try:
+        artifact.write_atomic(folder / FILES, seal(body, key))
+    except OSError:
+        (folder / ENVELOPE).unlink()  # signed is all of the folder or nothing
+        raise
     return [folder / ENVELOPE, folder / FILES]
 
 

@@ -1,12 +1,11 @@
 """The device side's command line: `python3 edge.pyz VERB …`. argparse alone; what a verb needs is imported by it.
 
-Exit codes are `compress`'s: 0 done, 1 our fault, 2 the input's, 3 a check failed, 130 interrupted.
+Exit codes are `compress`'s: 0 done, 1 our fault, 2 the input's or the machine's, 3 a check failed, 130 interrupted.
 """
 
 import argparse
 import importlib
 import json
-import os
 import signal
 import sys
 import traceback
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge import __version__
-from edge.core import interrupt
+from edge.core import errors, interrupt, streams
 from edge.core.errors import CompressError
 
 PROGRAM = "edge.pyz"
@@ -31,6 +30,11 @@ class Parser(argparse.ArgumentParser):
 
 def entry() -> None:
     """Run this process's command line and exit with its code."""
+    try:
+        streams.prepare()
+    except errors.MachineFault as fault:
+        print(f"compress: {fault}", file=sys.stderr)
+        sys.exit(fault.exit_code)
     interrupt.watch((signal.SIGINT, signal.SIGTERM))
     sys.exit(execute(sys.argv[1:]))
 
@@ -38,24 +42,35 @@ def entry() -> None:
 def execute(args: Sequence[str]) -> int:
     """Run one verb; a user's fault is one line on stderr, with `--json` an object on stdout too."""
     try:
-        options = _parser().parse_args(args)
-        code: int = options.run(options)
+        try:
+            options = _parser().parse_args(args)
+            code: int = options.run(options)
+        except SystemExit as left:  # --help, --version
+            code = int(left.code or 0)
         sys.stdout.flush()
         return code
     except CompressError as fault:
-        if "--json" in args:
-            print(json.dumps({"error": str(fault), "exit_code": fault.exit_code}, ensure_ascii=False))
-        print(f"compress: {fault}", file=sys.stderr)
-        return fault.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains again
-        return BROKEN_PIPE
-    except SystemExit as left:  # --help, --version
-        return int(left.code or 0)
-    except Exception:
+        return _told(errors.told_fault(fault), args)
+    except Exception as fault:
+        if getattr(fault, "filename", None) == streams.STDOUT:
+            streams.silence_stdout()
+        if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
+            return BROKEN_PIPE
+        if told := errors.machine_fault(fault):
+            return _told(told, args)
         traceback.print_exc()
         print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
         return 1
+
+
+def _told(fault: CompressError, args: Sequence[str]) -> int:
+    if "--json" in args:
+        try:
+            print(json.dumps({"error": str(fault), "exit_code": fault.exit_code}, ensure_ascii=False), flush=True)
+        except OSError:  # it may be what failed
+            streams.silence_stdout()
+    print(f"compress: {fault}", file=sys.stderr)
+    return fault.exit_code
 
 
 def _parser() -> Parser:

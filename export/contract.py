@@ -93,7 +93,7 @@ def graph_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 def contract_of_folder(folder: Path) -> "dict[str, Any] | None":
     """contract.json, as it was written."""
     path = folder / CONTRACT
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def contract_of_graph(proto: onnx.ModelProto, labels: "Sequence[str] | None") -> dict[str, Any]:

@@ -176,7 +176,7 @@ def layers_in_engine(rows: Sequence[dict[str, Any]], engine_facts: Mapping[str, 
 
 
 def _json(path: Path) -> "dict[str, Any] | None":
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 # ----------------------------------------------------------------------------------------------- weights of torch

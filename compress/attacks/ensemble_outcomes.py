@@ -147,7 +147,7 @@ class StateFolder:
         path = folder / PLAN
         if path.exists():
             try:
-                old = json.loads(path.read_text())
+                old = json.loads(path.read_text(encoding="utf-8"))
             except (ValueError, UnicodeDecodeError):
                 raise CompressError(f"{path}: not readable; delete the folder and run again") from None
             if why := artifact.difference(old, self.plan):

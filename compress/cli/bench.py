@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli import options
+from compress.cli import boards, options
 from compress.cli.main import Verb
 from compress.cli.options import DATA, FOLDER, Name, json_option, settings_option
 from compress.data import split_name
@@ -68,6 +68,7 @@ def bench(
         {key: value for key, value in timing.items() if value is not None}, parsed_settings(settings)
     )
     settled = config.parse(config.BenchConfig, content, "bench").model_dump(mode="json")
+    boards.check_device(settled["device"], (), "time it there, `python3 edge.pyz bench` (`compress bundle` writes it)")
     images, shown = _images(data)
     timed = run.run_bench(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
     click.echo(json.dumps(timed, ensure_ascii=False) if as_json else "\n".join(bench_lines(timed)))

@@ -27,8 +27,13 @@ def host_options(*, multiple: bool) -> Any:
     return decorate
 
 
-def check_device(device: str, hosts: Sequence[str]) -> None:
-    """What must be known before any work: a Jetson is here, or hosts are given, each once."""
+def check_device(
+    device: str, hosts: Sequence[str], elsewhere: str = "give compress verify the board, --host user@board"
+) -> None:
+    """What must be known before any work: a Jetson is here, or hosts are given, each once.
+
+    `elsewhere` is how the verb does its work on a Jetson that is not this machine.
+    """
     from compress.remote.ssh import check_host
     from edge.evidence.jetson import is_jetson
     from edge.evidence.tree import LIVE, Tree
@@ -37,9 +42,7 @@ def check_device(device: str, hosts: Sequence[str]) -> None:
         if hosts.count(check_host(host)) > 1:
             raise CompressError(f"--host {host}: given twice; name each board once")
     if device == "jetson" and not hosts and not is_jetson(Tree(LIVE)):
-        raise CompressError(
-            "device jetson: this machine is no Jetson; give compress verify the board, --host user@board, or choose cpu"
-        )
+        raise CompressError(f"device jetson: this machine is no Jetson; {elsewhere}, or choose cpu")
 
 
 def short(host: str) -> str:

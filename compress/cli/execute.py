@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from compress.cli.main import main
-from edge.core import errors
+from edge.core import errors, streams
 from edge.core.errors import CompressError
 
 PROGRAM = "compress"
@@ -27,13 +27,17 @@ def execute(args: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except CompressError as fault:
-        return _told(str(fault), fault.exit_code, args)
+        told = errors.told_fault(fault)
+        return _told(str(told), told.exit_code, args)
     except click.ClickException as fault:
         return _told(usage_line(fault), 2, args)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains again
-        return BROKEN_PIPE
-    except Exception:
+    except Exception as fault:
+        if getattr(fault, "filename", None) == streams.STDOUT:
+            streams.silence_stdout()
+        if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
+            return BROKEN_PIPE
+        if machine := errors.machine_fault(fault):
+            return _told(str(machine), machine.exit_code, args)
         traceback.print_exc()
         print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
         return 1
@@ -57,7 +61,10 @@ def _invoke(args: Sequence[str]) -> int:
 
 def _told(message: str, code: int, args: Sequence[str]) -> int:
     if "--json" in args:
-        click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+        try:
+            click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+        except OSError:  # it may be what failed
+            streams.silence_stdout()
     click.echo(f"compress: {message}", err=True)
     return code
 

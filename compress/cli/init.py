@@ -7,6 +7,7 @@ import click
 
 from compress.cli.main import Verb
 from compress.cli.options import FOLDER
+from edge.core import artifact
 from edge.core.errors import CompressError
 
 
@@ -27,8 +28,5 @@ def init(file: Path, schema: "Path | None", force: bool) -> None:
         if path.exists() and not force:
             raise CompressError(f"{path}: exists; choose another name or overwrite it with --force")
     for path, text in written.items():
-        try:
-            path.write_text(text)
-        except OSError as fault:
-            raise CompressError(f"{path}: cannot be written ({fault.strerror}); choose another place") from None
+        artifact.write_atomic(path, text)
         click.echo(f"wrote {path}")

@@ -123,8 +123,8 @@ VERBS = {
 def main(context: click.Context) -> None:
     """Compress an adversarially robust image classifier and verify the robustness of what is shipped.
 
-    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 our fault, 2 the input's fault (one line says
-    what), 3 a requirement or check failed, 130 interrupted (the same command resumes).
+    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 our fault, 2 the input's fault or the machine's
+    (one line says what), 3 a requirement or check failed, 130 interrupted (the same command resumes).
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -39,7 +39,7 @@ def figures(name: str, stage: Stage) -> "list[str] | None":
     An exported artifact's figures stand in the row of its verified stage, which executed it.
     """
     if stage.kind == "verified":
-        stated = json.loads(stage.file("statement.json").read_text())["predicate"]
+        stated = json.loads(stage.file("statement.json").read_text(encoding="utf-8"))["predicate"]
         stated_figures = stated["figures"]
         robust, how = (
             (stated_figures["robust"], "worst case")

@@ -27,7 +27,7 @@ def read_yaml(path: "Path | str") -> dict[str, Any]:
     """The mapping in a YAML file; a built-in config may be named without its folder: `quickstart`."""
     file = _find(Path(path))
     try:
-        content = yaml.load(file.read_text(), Loader=_UniqueKeys)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as fault:
         raise CompressError(f"{path}: cannot be read ({fault})") from None
     except yaml.YAMLError as fault:

@@ -10,6 +10,7 @@ removed at any time. Where it cannot be written, every load decodes again.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from compress.data.dataset import SPLITS, Dataset
 from compress.data.files import reason
 from edge.core import artifact
 from edge.core.errors import CompressError
-from edge.core.progress import Progress
+from edge.core.progress import Progress, say
 
 FORMAT = 1  # raised whenever the same source files would give another dataset
 META = "meta.json"
@@ -39,7 +40,7 @@ def cache_home() -> Path:
     own = os.environ.get("ROBUST_COMPRESS_CACHE")
     if own:
         return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "robust-compress")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "robust-compress")
 
 
 def cached_dataset(
@@ -53,16 +54,23 @@ def cached_dataset(
     dataset = make()
     try:
         _store(dataset, source)
-    except OSError:  # no right to write, no room left: the dataset in memory is as good
+    except OSError as fault:  # no right to write, no room left: the dataset in memory is as good
+        _say_once(
+            f"{cache_home()}: cannot be written ({fault.strerror}), so {kind} is decoded each time; "
+            f"ROBUST_COMPRESS_CACHE names another folder"
+        )
         return dataset
     return _find(source, kind) or dataset
+
+
+_say_once = functools.cache(say)
 
 
 def remembered_fingerprint(kind: str, file: Path, make: Callable[[], str]) -> str:
     """The fingerprint that `make` finds in a file, found once for each path, size and time of it."""
     kept = cache_home() / "fingerprints" / _key(kind, "", file, [file])
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        fingerprint = kept.read_text()
+        fingerprint = kept.read_text(encoding="utf-8")
         if len(fingerprint) == 64:
             return fingerprint
     fingerprint = make()
@@ -83,7 +91,7 @@ def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> s
 
 def _find(source: Path, kind: str) -> "Dataset | None":
     try:
-        return _open(cache_home() / "entries" / source.read_text(), kind)
+        return _open(cache_home() / "entries" / source.read_text(encoding="utf-8"), kind)
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -91,7 +99,7 @@ def _find(source: Path, kind: str) -> "Dataset | None":
 def _open(entry: Path, kind: str) -> "Dataset | None":
     """The dataset in a complete entry; None when a file is missing or of another size than was written."""
     try:
-        meta = json.loads((entry / META).read_text())
+        meta = json.loads((entry / META).read_text(encoding="utf-8"))
         if any((entry / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
         # Mapped copy-on-write: pages come from disk as they are used, and torch takes the array without a warning.

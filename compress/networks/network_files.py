@@ -71,7 +71,7 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / ARCHITECTURE).read_text()))
+    return dict(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

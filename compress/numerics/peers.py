@@ -110,7 +110,7 @@ def lost(ranks: "Sequence[int]", why: str = "its process ended") -> str:
 def home() -> tuple[str, int]:
     """Which processes this one can see, "" where that cannot be told, and its number among them."""
     with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}", os.getpid()
     return "", os.getpid()
 

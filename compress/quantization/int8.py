@@ -129,7 +129,7 @@ def write_layout(work: artifact.Work, layout: Layout) -> None:
 
 def read_layout(path: Path) -> Layout:
     """The layout in a stage folder; one that lacks a key was written by another version: CompressError."""
-    layout = dict(json.loads((path / QUANTIZER).read_text()))
+    layout = dict(json.loads((path / QUANTIZER).read_text(encoding="utf-8")))
     if missing := [key for key in KEYS if key not in layout]:
         raise CompressError(f"{path}: {QUANTIZER} lacks {', '.join(missing)}, another version wrote it; quantize again")
     return layout

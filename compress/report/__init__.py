@@ -138,7 +138,7 @@ def _curve(name: str, stage: Stage) -> "dict[str, Any] | None":
     """Validation accuracy by epoch; robust only of methods that attack, the others do not measure it."""
     if "metrics.jsonl" not in stage.manifest["records"]:
         return None
-    epochs = [json.loads(line) for line in stage.file("metrics.jsonl").read_text().splitlines() if line]
+    epochs = [json.loads(line) for line in stage.file("metrics.jsonl").read_text(encoding="utf-8").splitlines() if line]
     if not epochs:
         return None
     return {

@@ -84,7 +84,7 @@ def analysis_part(stage: "Stage | None") -> "dict[str, Any] | None":
     """The document's `analysis`; checkpoints stand in the figure only."""
     if stage is None:
         return None
-    content = json.loads(stage.file("analysis.json").read_text())
+    content = json.loads(stage.file("analysis.json").read_text(encoding="utf-8"))
     picture = base64.b64encode(stage.file("figure.png").read_bytes()).decode()
     shared = {key: content[key] for key in ("eps", "across_models")}
     return {

@@ -157,7 +157,7 @@ def read_attack_set(stage: "Stage | None") -> "ReplayedSet | None":
     """The arrays and names of an attack-set stage."""
     if stage is None:
         return None
-    described = json.loads(stage.file("attack-set.json").read_text())
+    described = json.loads(stage.file("attack-set.json").read_text(encoding="utf-8"))
     with np.load(stage.file("attack-set.npz")) as arrays:
         right = arrays["clean_logits"].argmax(2) == arrays["labels"]
         return ReplayedSet(

@@ -79,7 +79,7 @@ def read(stage: Stage) -> dict[str, Any]:
     """The figures of an analyzed stage."""
     if stage.kind != "analyzed":
         raise CompressError(f"{stage.path}: is a stage of kind {stage.kind}; needed here: analyzed")
-    return dict(json.loads(stage.file(FIGURES).read_text()))
+    return dict(json.loads(stage.file(FIGURES).read_text(encoding="utf-8")))
 
 
 def grid(config: AnalyzeConfig) -> list[str]:

@@ -200,4 +200,4 @@ def read_evaluation(stage: Stage) -> dict[str, Any]:
     """The figures of an evaluated stage."""
     if stage.kind != "evaluated":
         raise CompressError(f"{stage.path}: is a stage of kind {stage.kind}; needed here: evaluated")
-    return dict(json.loads(stage.file(FIGURES).read_text()))
+    return dict(json.loads(stage.file(FIGURES).read_text(encoding="utf-8")))

@@ -143,7 +143,11 @@ class Sensitivity:
 
 def read_sensitivity(stage: Stage) -> "dict[str, Any] | None":
     """The record of a quantized stage, None where nothing was measured."""
-    return dict(json.loads(stage.file(RECORD).read_text())) if RECORD in stage.manifest["records"] else None
+    return (
+        dict(json.loads(stage.file(RECORD).read_text(encoding="utf-8")))
+        if RECORD in stage.manifest["records"]
+        else None
+    )
 
 
 def measure_sensitivity(

@@ -123,7 +123,7 @@ def kept(config: Training) -> tuple[str, ...]:
 def rows(work: Work) -> list[dict[str, Any]]:
     """The metrics so far, a row an epoch."""
     path = work.file(METRICS)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def write_row(work: Work, row: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Where a teacher's weights come from: the source as the user writes it, resolved to files here, or fetched whole."""
 
+import contextlib
 import re
 import urllib.request
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from urllib.error import HTTPError
 
 from compress.zoo import catalog
 from compress.zoo.catalog import CatalogEntry
+from edge.core import errors
 from edge.core.errors import CompressError
 from edge.core.progress import say
 
@@ -131,7 +133,10 @@ def fetch_file(url: str, path: Path) -> None:
     except HTTPError as fault:
         raise CompressError(f"the service answered {fault.code} {fault.reason}") from None
     except (OSError, HTTPException) as fault:  # URLError is an OSError
+        if told := errors.machine_fault(fault, path):
+            raise told from None
         reason = getattr(fault, "reason", None) or fault
         raise CompressError(f"no network, or no answer: {reason}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

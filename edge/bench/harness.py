@@ -83,7 +83,7 @@ def reset_peak_memory() -> bool:
 def peak_memory(since_reset: bool) -> PeakMemory:
     """Of the process, everything in it counted."""
     if since_reset:
-        for line in STATUS.read_text().splitlines():
+        for line in STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return PeakMemory(int(line.split()[1]) * 1024, "opening the runtime")
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bench.measure import Timed, TimingRequest, TimingSubject, check_timing, compare_timings, measure_latency
-from edge.core import artifact
+from edge.core import artifact, errors
 from edge.core.errors import CompressError
 from edge.core.readable import table
 from edge.evidence import Watch, samples
@@ -58,6 +58,8 @@ def run_bench(
     with watch.timing():
         timings = measure_latency(subjects, ask)
     first = timings[0].latency
+    evidence = watch.found(_spans(timings), first.spread, first.conditions.load)
+    elsewhere = elsewhere_warnings(config["device"], evidence["machine"]["before"])
     result = {
         "nature": UNOFFICIAL,
         "queries": shown,
@@ -68,12 +70,21 @@ def run_bench(
         ],
         "compared": compare_timings(timings, ask.seed),
         "config": dict(config),
-        **watch.found(_spans(timings), first.spread, first.conditions.load),
+        "machine": evidence["machine"],
+        "warnings": [*map(as_json, elsewhere), *evidence["warnings"]],
         "versions": artifact.versions(),
     }
     if folder is not None:
         _write(folder, result, timings, watch)
     return result
+
+
+def elsewhere_warnings(device: str, state: Mapping[str, Any]) -> list[MachineWarning]:
+    """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
+    if device != "jetson" or state["kind"] == "jetson":
+        return []
+    machine = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
+    return [MachineWarning("not-a-jetson", machine, "measure on the board that ships")]
 
 
 def _spans(timings: Sequence[Timed]) -> "dict[str, tuple[int, int, int]]":
@@ -135,7 +146,8 @@ def _write(folder: Path, result: Mapping[str, Any], timings: Sequence[Timed], wa
         partial.rename(folder)
     except OSError as fault:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CompressError(f"{folder}: cannot be written ({fault.strerror}); choose another --out") from None
+        told = errors.machine_fault(fault, folder)
+        raise told or CompressError(f"{folder}: cannot be written ({fault.strerror}); choose another --out") from None
 
 
 # -------------------------------------------------------------------------------------------------------- for a person

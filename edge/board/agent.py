@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge import __version__
 from edge.board import frames, job, store
 from edge.board.frames import Channel, Closed, Header, checked_frame
+from edge.core import errors
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class Agent:
             self._refuse(ask, f"request {kind!r} is not understood ({fault!r}); is the same version there?", 2)
         except (Closed, MemoryError):
             raise
-        except Exception:
-            self._refuse(ask, traceback.format_exc(), 1)
+        except Exception as fault:
+            told = errors.machine_fault(fault)
+            self._refuse(ask, str(told) if told else traceback.format_exc(), told.exit_code if told else 1)
 
     def _refuse(self, ask: Header, message: str, exit_code: int) -> None:
         self._channel.send({"type": "error", "message": message, "exit_code": exit_code, "id": ask.get("id")})

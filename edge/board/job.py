@@ -27,7 +27,7 @@ from typing import Any
 
 import edge
 from edge.board import store
-from edge.core import artifact, progress, targets
+from edge.core import artifact, errors, progress, targets
 from edge.core.errors import CompressError
 
 REQUEST, STATE, EVENTS, LOG = "request.json", "state.json", "events.jsonl", "log.txt"
@@ -50,7 +50,7 @@ def job_status(name: str) -> dict[str, Any]:
     if _alive(folder):
         return {"state": RUNNING, "exit_code": None, "message": ""}
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((folder / STATE).read_text()))
+        return dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
     return {"state": ABSENT, "exit_code": None, "message": ""}
 
 
@@ -88,7 +88,7 @@ def start_job(request: Request) -> dict[str, Any]:
 def carry_out_job(name: str) -> int:
     """The job's own process: its work, its progress into a file, its end into another. Returns the exit code."""
     folder = store.job(name)
-    request = json.loads((folder / REQUEST).read_text())
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     with open(folder / EVENTS, "a", buffering=1, encoding="utf-8") as events:
         progress.listener = lambda event: print(json.dumps(event), file=events)
         end: dict[str, Any]
@@ -102,11 +102,11 @@ def carry_out_job(name: str) -> int:
             end = {"state": DONE, "exit_code": 0, "message": ""}
         except CompressError as fault:
             end = {"state": FAILED, "exit_code": fault.exit_code, "message": str(fault)}
-        except OSError as fault:
-            message = f"{fault.filename or folder}: {fault.strerror}; free some space on the board's disk"
-            end = {"state": FAILED, "exit_code": 2, "message": message}
-        except Exception:
-            end = {"state": FAILED, "exit_code": 1, "message": traceback.format_exc()}
+        except Exception as fault:
+            if told := errors.machine_fault(fault, folder):
+                end = {"state": FAILED, "exit_code": told.exit_code, "message": f"on the board, {told}"}
+            else:
+                end = {"state": FAILED, "exit_code": 1, "message": traceback.format_exc()}
     artifact.write_atomic(folder / STATE, json.dumps(end))
     return int(end["exit_code"])
 
@@ -136,7 +136,7 @@ def stop_job(name: str) -> bool:
     folder = store.job(name)
     if not _alive(folder):
         return False
-    group = int((folder / LOCK).read_text())
+    group = int((folder / LOCK).read_text(encoding="utf-8"))
     for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, number)

@@ -187,7 +187,7 @@ class Busy:
 
 def owner(path: Path) -> str:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return f"process {int(record['pid'])} ({record['what']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edge.core import errors
 from edge.core.errors import CompressError
 
 FORMAT = 1
@@ -133,7 +134,7 @@ def read(folder: "Path | str", kinds: Sequence[str] = ()) -> Stage:
         raise CompressError(f"{path}: no {MANIFEST} there, so not a stage folder; give one that `compress` made")
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text(encoding="utf-8"))
         written = manifest["plan"]["format"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
         raise CompressError(f"{file}: not readable as a manifest; delete its folder and make the stage again") from None
@@ -252,12 +253,7 @@ def build(
         if isinstance(partial, Stage):
             return partial
         work = Work(partial)
-        try:
-            make(work)
-        except CompressError:
-            if not any((partial / name).exists() for name in keep):
-                shutil.rmtree(partial)
-            raise
+        make(work)
         _finish(path, plan, work, lineage or {}, started)
     return read(path)
 
@@ -278,13 +274,13 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                 )
         try:
             partial.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as fault:
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as fault:
             raise CompressError(f"{partial}: cannot be created ({fault.strerror}); choose another --out") from None
         handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise CompressError(f"{path}: {_owner(partial)} is working on it; wait for it or stop it") from None
             if not _same_folder(handle, partial):  # its owner finished between our open and our lock
                 continue
@@ -296,16 +292,33 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                     f"{partial}: an unfinished stage of another kind ({difference(old, plan.as_dict())}); "
                     f"choose another --out or delete it"
                 )
-            for entry in partial.iterdir():
-                if same and entry.name in keep:
-                    continue
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            write_atomic(partial / PLAN, json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
-            write_atomic(partial / OWNER, json.dumps({"pid": os.getpid(), "host": platform.node()}))
-            yield partial
+            try:
+                for entry in partial.iterdir():
+                    if same and entry.name in keep:
+                        continue
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                write_atomic(partial / PLAN, json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
+                write_atomic(partial / OWNER, json.dumps({"pid": os.getpid(), "host": platform.node()}))
+                yield partial
+            except Exception as fault:
+                told = fault if isinstance(fault, CompressError) else _machine_fault(fault, path, partial)
+                if told is not None and not any((partial / name).exists() for name in keep):
+                    shutil.rmtree(partial, ignore_errors=True)
+                if told is None or told is fault:
+                    raise
+                raise told from fault
             return
         finally:
             os.close(handle)
+
+
+def _machine_fault(fault: Exception, path: Path, partial: Path) -> "CompressError | None":
+    """What went wrong with the machine while the stage at `path` was made; files inside it go by its name."""
+    if Path(os.fsdecode(getattr(fault, "filename", None) or "")).is_relative_to(partial):
+        fault.filename = None  # type: ignore[attr-defined]
+    if isinstance(fault, FileNotFoundError) and not partial.exists():
+        return errors.MachineFault(f"{partial}: was deleted while the stage was made; repeat the command")
+    return errors.machine_fault(fault, path)
 
 
 def _partial(path: Path) -> Path:
@@ -321,7 +334,7 @@ def _same_folder(handle: int, path: Path) -> bool:
 
 def _owner(partial: Path) -> str:
     try:
-        owner = json.loads((partial / OWNER).read_text())
+        owner = json.loads((partial / OWNER).read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError):
         return "another process"
@@ -329,7 +342,7 @@ def _owner(partial: Path) -> str:
 
 def _read_plan(partial: Path) -> "dict[str, Any] | None":
     try:
-        return dict(json.loads((partial / PLAN).read_text()))
+        return dict(json.loads((partial / PLAN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # killed before its plan was written: nothing to resume
 
@@ -355,12 +368,13 @@ def _finish(path: Path, plan: Plan, work: Work, lineage: Mapping[str, Path], sta
             "versions": versions(),
         },
     }
-    for entry in partial.iterdir():
-        if entry.name not in payload and entry.name not in records:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     write_atomic(partial / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     for name in (*payload, *records):
         _sync(partial / name)
+    # Only now, when a full disk can no longer stop it, what an interrupted attempt would go on from
+    for entry in partial.iterdir():
+        if entry.name != MANIFEST and entry.name not in payload and entry.name not in records:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     _sync(partial)
     # Put the finished folder in place; an older one gives way only now
     old = path.with_name(path.name + ".old")
@@ -389,11 +403,17 @@ def _sync(path: Path) -> None:
 def write_atomic(path: Path, content: "str | bytes") -> None:
     """The whole new content or the old file, whatever happens in between."""
     beside = path.with_name(path.name + ".tmp")
-    with open(beside, "wb") as handle:
-        handle.write(content.encode() if isinstance(content, str) else content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
+    try:
+        with open(beside, "wb") as handle:
+            handle.write(content.encode() if isinstance(content, str) else content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(path)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        fault.filename = str(path)  # a write into an open file fails without its name
+        raise
 
 
 def versions() -> dict[str, str]:

@@ -90,5 +90,6 @@ def end(number: int) -> NoReturn:
     _ending.acquire()  # never released: the line is said once
     start = "\n" if os.isatty(2) else ""  # a progress line may stand there
     if line:
-        os.write(2, f"{start}compress: {line}\n".encode())
+        with contextlib.suppress(OSError):  # stderr may be full or gone; the process ends all the same
+            os.write(2, f"{start}compress: {line}\n".encode())
     os._exit(EXIT_CODE)

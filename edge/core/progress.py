@@ -1,5 +1,6 @@
 """Progress on stderr: one rewritten line on a terminal, now and then a line elsewhere. Standard library only."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -22,7 +23,19 @@ def say(line: str) -> None:
     if listener is not None:
         listener({"say": line})
     else:
-        print((ERASE if sys.stderr.isatty() else "") + line, file=sys.stderr, flush=True)
+        _write((ERASE if _terminal() else "") + line + "\n")
+
+
+def _write(text: str) -> None:
+    """What nobody can read any more (its terminal is gone, its disk full) stops no work."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _terminal() -> bool:
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
 class Progress:
@@ -59,13 +72,13 @@ class Progress:
                 self.shown = now
                 self._tell(None)
             return
-        terminal = sys.stderr.isatty()
+        terminal = _terminal()
         if now - self.shown < (REDRAW_S if terminal else LINE_S):
             return
         self.shown = now
         if terminal:
             width = shutil.get_terminal_size().columns - 1
-            print(ERASE + self._line(self._left())[:width], end="", file=sys.stderr, flush=True)
+            _write(ERASE + self._line(self._left())[:width])
         else:
             say(self._line(self._left()))
 

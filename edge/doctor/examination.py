@@ -206,7 +206,7 @@ def _from_metadata(name: str, versions: Mapping[str, str], fault: "str | None") 
 def probe_imports(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """What `probe.py` answers for each name, every one in a process of its own."""
     path = f"import sys; sys.path[:] = {sys.path!r}\n"  # what this process imports, not what the working folder holds
-    program = path + resources.files("edge.doctor").joinpath("probe.py").read_text()
+    program = path + resources.files("edge.doctor").joinpath("probe.py").read_text(encoding="utf-8")
     started = {
         name: subprocess.Popen(
             [sys.executable, "-c", program, name],

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bench.measure import TimingRequest, TimingSubject, check_timing, measure_latency
+from edge.bench.run import elsewhere_warnings
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -131,7 +132,7 @@ def run(
                 golden=golden_evidence,
                 latency=timed.latency,
                 machine=state["machine"],
-                warnings=[*_elsewhere(device, state["machine"]["before"]), *warnings],
+                warnings=[*elsewhere_warnings(device, state["machine"]["before"]), *warnings],
                 verdicts=BoundFile(VERDICTS, artifact.file_sha256(path)),
             )
         )
@@ -156,14 +157,6 @@ def _read(inputs: VerifyInputs) -> tuple[Stage, Stage]:
 def _plan(config: Mapping[str, Any], exported: Stage, attacks: Stage) -> Plan:
     inputs = {"exported": exported.identity, "attack-set": attacks.identity}
     return Plan("verified", preprocess_parity.decided(config), int(config["seed"]), exported.data, inputs)
-
-
-def _elsewhere(device: str, state: Mapping[str, Any]) -> list[MachineWarning]:
-    """The warning of a machine that is not what was asked for: its figures are true of itself alone."""
-    if device != "jetson" or state["kind"] == "jetson":
-        return []
-    machine = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
-    return [MachineWarning("not-a-jetson", machine, "verify on the board that ships, by --host user@board")]
 
 
 def _check_batches(exported: Stage, config: Mapping[str, Any]) -> None:

@@ -84,6 +84,7 @@ def test_logits_that_differ_during_timing_exit_3_after_everything_is_told(call: 
         ("bench a.onnx --fps 0", "fps.0: input should be greater than 0"),
         ("bench a.onnx --set speed=3", "speed: unknown key"),
         ("bench a.onnx --device gpu", "unknown device 'gpu'"),
+        ("bench a.onnx --device jetson", "device jetson: this machine is no Jetson; time it there"),
         ("bench nowhere", "no manifest.json there"),
         ("bench a.txt", "no manifest.json there"),
         ("bench a.onnx --data digits", "this model takes (N, 1, 4, 4)"),
@@ -97,6 +98,15 @@ def test_faults_are_one_line_and_leave_nothing(call: Call, line: str, said: str)
     code, out, err = call(f"{line} {BRIEF} --out timed")
     assert code == 2 and out == "" and said in err.splitlines()[-1], err
     assert "Traceback" not in err and sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_on_a_board_that_is_no_jetson_its_figures_say_so(tmp_path: Path) -> None:
+    from edge.bench import run
+
+    linear.linear(tmp_path / "a.onnx", linear.balanced(np.random.default_rng(1)))
+    brief = {"device": "jetson", "samples": 5, "warmup": 1, "threads": 1}
+    timed = run.run_bench([tmp_path / "a.onnx"], BenchConfig(**brief).model_dump(mode="json"))
+    assert "not-a-jetson" in [warning["name"] for warning in timed["warnings"]]
 
 
 def test_verify_takes_the_same_and_states_it(call: Call, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def open_stage(stage: Stage, *, batch_size: int, threads: int, device: str) -> "
     target = stage.config["target"]
     if device != "cuda":
         raise CompressError(f"{stage.path}: a {target} program runs on --device cuda, not on {device}")
-    contract = json.loads(stage.file(CONTRACT).read_text())
+    contract = json.loads(stage.file(CONTRACT).read_text(encoding="utf-8"))
     name = contract["model"]["file"]
     content = stage.file(name).read_bytes()
     got, want = artifact.bytes_sha256(content), stage.manifest["payload"][name]["sha256"]

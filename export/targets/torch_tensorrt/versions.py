@@ -172,7 +172,7 @@ def torch_has_cuda() -> bool:
     spec = util.find_spec("torch")
     folders = (spec.submodule_search_locations or []) if spec else []
     files = [Path(folder) / "version.py" for folder in folders]
-    return any(names_cuda(file.read_text()) for file in files if file.is_file())
+    return any(names_cuda(file.read_text(encoding="utf-8")) for file in files if file.is_file())
 
 
 def names_cuda(version_py: str) -> bool:
