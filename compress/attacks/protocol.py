@@ -100,13 +100,11 @@ class AttackedModel:
         """BPDA (Athalye et al. 2018): the artifact's logits forward, the twin's gradient backward."""
         assert self.runner is not None and self.model is not None
         runner, twin = self.runner, self.model
-        probabilities = isinstance(twin, GraphTwin) and twin.probabilities
 
         def model(x: Tensor) -> Tensor:
             pretended = twin(x)
             real = torch.from_numpy(runner.infer(x.detach().cpu().numpy())).to(x.device)
-            # the logarithm of a softmax is its logits but for a constant an image
-            real = real.clamp(min=torch.finfo(real.dtype).tiny).log() if probabilities else real
+            real = twin.logits_of_output(real) if isinstance(twin, GraphTwin) else real
             return pretended + (real - pretended).detach()
 
         return model

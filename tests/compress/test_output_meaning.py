@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.networks.graph import onnx_twin
 from compress.networks.graph.output_meaning import output_meaning
 from tests.compress import graphs
 
 node = helper.make_node
 RNG = np.random.default_rng(3)
 CONSTANTS = {
-    "W": RNG.normal(size=(108, 5)).astype(np.float32),
+    "W": (RNG.normal(size=(108, 5)) / 8).astype(np.float32),
     "ones": np.array([1], np.int64),
     "wide": np.array([0, 5, 1, 1], np.int64),
     "flat": np.array([0, -1], np.int64),
@@ -199,6 +201,26 @@ def test_the_kind_and_what_stands_before(name: str) -> None:
     onnx.checker.check_model(proto)
     found = output_meaning(proto)
     assert (found.kind, found.before) == (kind, before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_twin_gives_what_stands_before_it_and_says_what_the_file_says(name: str) -> None:
+    kind, _, nodes = CASES[name]
+    content, x = graph(nodes).SerializeToString(), RNG.random((4, *graphs.SHAPE), np.float32)
+    twin, want = onnx_twin.build_twin(content, where="g"), torch.from_numpy(graphs.run(content, x))
+    logits = twin(torch.from_numpy(x))
+    loose = 1e-2 if name == "half" else 1e-4
+    torch.testing.assert_close(twin.output(torch.from_numpy(x)), want, rtol=loose, atol=loose)
+    assert twin.meaning.kind == kind
+    if kind not in ("probabilities", "log-probabilities"):
+        torch.testing.assert_close(logits, want, rtol=1e-4, atol=1e-5)
+        return
+    if name not in ("softmax of softmax", "quantized"):  # of those the file's own values say less
+        read = twin.logits_of_output(want)
+        torch.testing.assert_close(read.log_softmax(1), logits.log_softmax(1), rtol=10 * loose, atol=10 * loose)
+    leaf = torch.from_numpy(x).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(400 * twin(leaf), want.argmin(1))
+    assert float(torch.autograd.grad(loss, leaf)[0].abs().amax()) > 1, "a saturated softmax leaves no gradient"
 
 
 def test_a_function_of_the_file_is_read_through_and_the_old_softmax_is_over_all_that_follows() -> None:

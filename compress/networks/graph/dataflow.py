@@ -67,11 +67,11 @@ class DataFlow:
         """The tensor whose values `name` holds, before they were cast, rounded to a grid or moved."""
         return self.moved(name)[0]
 
-    def moved(self, name: str) -> "tuple[str, tuple[onnx.NodeProto, ...]]":
-        """That tensor, and the nodes that put its values in other places since, in order."""
-        moves: tuple[onnx.NodeProto, ...] = ()
+    def moved(self, name: str) -> "tuple[str, tuple[tuple[onnx.NodeProto, int], ...]]":
+        """That tensor, and the nodes that put its values in other places since, in order, with the output's place."""
+        moves: tuple[tuple[onnx.NodeProto, int], ...] = ()
         while (node := self.maker.get(name)) is not None and node.op_type in RETYPES | MOVES and node.input:
-            moves = (node, *moves) if node.op_type in MOVES else moves
+            moves = ((node, list(node.output).index(name)), *moves) if node.op_type in MOVES else moves
             name = node.input[0]
         return name, moves
 

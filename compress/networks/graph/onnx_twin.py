@@ -1,29 +1,58 @@
 """An ONNX file as a network: rebuilt from its operators, so that gradients flow through them, or only executed."""
 
+import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
 import torch
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
+from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
+from compress.networks.graph.dataflow import STANDARD, DataFlow, attributes_of, constant, flattened
 from compress.networks.graph.operators import OPERATORS
+from compress.networks.graph.output_meaning import (
+    LOG_PROBABILITIES,
+    PROBABILITIES,
+    UNKNOWN,
+    OutputMeaning,
+    output_meaning,
+)
 from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.runtimes.runner import open_runner
 
 QUANTIZE = "QuantizeLinear"
-STANDARD = ("", "ai.onnx")
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class ExecutionOrder:
+    """The nodes behind `result`, in their order; `done`: after each the values that no later one reads."""
+
+    nodes: list[Node]
+    done: list[list[str]]
+    result: str
+
+    @classmethod
+    def behind(cls, nodes: Sequence[Node], result: str) -> "ExecutionOrder":
+        needed = _needed(nodes, result)
+        return cls(needed, _last_uses(needed), result)
 
 
 class GraphTwin(Classifier):
-    """Executes the graph's nodes in their order; logits only. Where the file fixes a batch size, batches are padded."""
+    """Executes the graph's nodes in their order; logits only. Where the file fixes a batch size, batches are padded.
+
+    `forward` gives the values before the softmax, where the file gives probabilities or their logarithm; `output` gives
+    what the file gives.
+    """
 
     has_features = False
 
@@ -35,53 +64,85 @@ class GraphTwin(Classifier):
         entry: str,
         result: str,
         batch: int,
+        meaning: OutputMeaning,
     ) -> None:
         super().__init__()
-        self.entry, self.batch, self.halves = entry, batch, halves
-        last = next((node for node in nodes if result in node.outputs), None)
-        #: Whether the file gives probabilities; `forward` gives the logits behind them, `output` what the file gives.
-        self.probabilities = last is not None and last.op == "Softmax"
-        self.result = last.inputs[0] if last is not None and self.probabilities else result
+        self.entry, self.batch, self.halves, self.meaning = entry, batch, halves, meaning
         self.places = {name: f"constant_{number}" for number, name in enumerate(constants)}
         for name, place in self.places.items():
             self.register_buffer(place, constants[name], persistent=False)
-        self.quantizers = nn.ModuleDict()
-        self.nodes, self.done = _needed(nodes, self.result), _last_uses(_needed(nodes, self.result))
-        for node in self.nodes:
-            if node.op == QUANTIZE:
-                self.quantizers[_key(node)] = _quantizer(node, constants)
+        self.stated = ExecutionOrder.behind(nodes, result)
+        self.searched = ExecutionOrder.behind(*_before_softmax(nodes, meaning)) if meaning.before else self.stated
+        quantize = {node.outputs[0]: node for node in [*self.stated.nodes, *self.searched.nodes] if node.op == QUANTIZE}
+        self.keys = {name: f"quantizer_{number}" for number, name in enumerate(quantize)}
+        self.quantizers = nn.ModuleDict(
+            {self.keys[name]: _quantizer(node, constants) for name, node in quantize.items()}
+        )
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self.searched.nodes
 
     def forward_features(self, x: Tensor) -> Features:
-        if self.batch:
-            blank = x.new_zeros((-len(x) % self.batch, *x.shape[1:]))
-            parts = torch.cat([x, blank]).split(self.batch) if len(blank) else x.split(self.batch)
-            logits = torch.cat([self._run(part) for part in parts])[: len(x)]
-        else:
-            logits = self._run(x)
+        logits = self._in_batches(x, self.searched)
+        if self.meaning.kind in (PROBABILITIES, LOG_PROBABILITIES) and not self.meaning.before:
+            logits = self.logits_of_output(logits)
         return Features(logits, logits.new_zeros((len(logits), 0)), ())
 
     def output(self, x: Tensor) -> Tensor:
         """What the file gives for images (B,C,H,W): logits (B,K), or probabilities."""
-        logits: Tensor = self(x)
-        return logits.softmax(1) if self.probabilities else logits
+        return self._in_batches(x, self.stated)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def logits_of_output(self, values: Tensor) -> Tensor:
+        """What the file gave (B,K), as logits; those of a softmax up to a constant an image."""
+        if self.meaning.kind not in (PROBABILITIES, LOG_PROBABILITIES):
+            return values
+        plain = (values - self.meaning.offset) / self.meaning.factor
+        if self.meaning.function == "sigmoid":
+            shares = plain if self.meaning.kind == PROBABILITIES else plain.exp()
+            return torch.logit(shares.clamp(TINY, 1 - torch.finfo(shares.dtype).eps))
+        if self.meaning.kind == LOG_PROBABILITIES:
+            return plain.clamp(min=math.log(TINY))
+        return plain.clamp(min=TINY).log()
+
+    def _in_batches(self, x: Tensor, order: ExecutionOrder) -> Tensor:
+        if not self.batch:
+            return self._run(x, order)
+        blank = x.new_zeros((-len(x) % self.batch, *x.shape[1:]))
+        parts = torch.cat([x, blank]).split(self.batch) if len(blank) else x.split(self.batch)
+        return torch.cat([self._run(part, order) for part in parts])[: len(x)]
+
+    def _run(self, x: Tensor, order: ExecutionOrder) -> Tensor:
         values = {self.entry: x}
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(order.nodes):
             inputs = [self._value(name, values) for name in node.inputs]
-            result = (
-                self.quantizers[_key(node)](inputs[0]) if node.op == QUANTIZE else OPERATORS[node.op](node, *inputs)
-            )
+            if node.op == QUANTIZE:
+                result: Any = self.quantizers[self.keys[node.outputs[0]]](inputs[0])
+            else:
+                result = _computed(node, inputs)
             outputs = result if isinstance(result, tuple) else (result,)
             values |= zip(node.outputs, rounded_to_half(node, outputs, self.halves), strict=False)
-            for name in self.done[number]:
+            for name in order.done[number]:
                 values.pop(name, None)
-        return values[self.result]
+        return values[order.result]
 
     def _value(self, name: str, values: Mapping[str, Tensor]) -> "Tensor | None":
         if not name:
             return None
         return values[name] if name in values else getattr(self, self.places[name])
+
+
+def _before_softmax(nodes: Sequence[Node], meaning: OutputMeaning) -> tuple[list[Node], str]:
+    """The nodes with those behind the softmax once more, fed with what stands before it; and what they give."""
+    assert meaning.before is not None
+    by_output = {node.outputs[0]: node for node in nodes}
+    name, replayed = meaning.before, []
+    for number, (proto, place) in enumerate(meaning.moves):
+        node = by_output[proto.output[0]]
+        outputs = tuple(f"{output}@logits{number}" for output in node.outputs)
+        replayed.append(dataclasses.replace(node, inputs=(name, *node.inputs[1:]), outputs=outputs))
+        name = outputs[place]
+    return [*nodes, *replayed], name
 
 
 def build_twin(content: bytes, *, where: str) -> GraphTwin:
@@ -91,25 +152,7 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     """
     proto = _parsed(content, where)
     graph = proto.graph
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in STANDARD)
-    nodes = [
-        Node(
-            entry.name,
-            entry.op_type,
-            tuple(entry.input),
-            tuple(entry.output),
-            {attribute.name: helper.get_attribute_value(attribute) for attribute in entry.attribute},
-            opset,
-        )
-        for entry in graph.node
-    ]
-    unknown = Counter(
-        entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"
-        for entry in graph.node
-        if entry.domain not in STANDARD or entry.op_type not in {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
-    )
-    if unknown:
-        raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
+    nodes = _nodes(proto, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
     halves = half_types(nodes, _half_constants(graph))
     entries = [entry for entry in graph.input if entry.name not in constants]
@@ -118,33 +161,66 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
             f"{where}: {len(entries)} inputs, {len(graph.output)} outputs; a classifier has one of each"
         )
     sizes = [dimension.dim_value for dimension in entries[0].type.tensor_type.shape.dim]
+    result = graph.output[0].name
     try:
+        refuse_unread(nodes, result)
         moving = _fold(nodes, constants, halves, where)
-        twin = GraphTwin(moving, constants, halves, entries[0].name, graph.output[0].name, sizes[0])
-        twin.eval().requires_grad_(False)
-        _try(twin, torch.zeros(sizes[0] or 2, *sizes[1:]), where)
+        shape = (sizes[0] or 2, *sizes[1:])
+        for meaning in (output_meaning(proto), OutputMeaning(UNKNOWN)):
+            twin = GraphTwin(moving, constants, halves, entries[0].name, result, sizes[0], meaning)
+            twin.eval().requires_grad_(False)
+            if not meaning.before or _ranks_as_its_output(twin, torch.linspace(0, 1, math.prod(shape)).reshape(shape)):
+                break
+        _try(twin, torch.zeros(shape), where)
     except CompressError:
         raise
+    except UnreadPart as fault:
+        raise CompressError(f"{where}: {fault}; it has no twin") from None
     except Exception as fault:  # whatever torch raises on operands that an operator here does not take
-        first = next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:200]
-        raise CompressError(f"{where}: its graph cannot be rebuilt in torch ({first}); it has no twin") from None
+        raise CompressError(
+            f"{where}: its graph cannot be rebuilt in torch ({first_line(fault)}); it has no twin"
+        ) from None
     return twin
 
 
 def _parsed(content: bytes, where: str) -> onnx.ModelProto:
     try:
-        proto = onnx.load_model_from_string(content)
-        return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+        return flattened(onnx.load_model_from_string(content))
     except Exception as fault:  # protobuf's exceptions share no base class
         raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
+
+
+def _nodes(proto: onnx.ModelProto, where: str) -> list[Node]:
+    """Those that the output depends on; CompressError where an operator among them is not known."""
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
+    live = DataFlow(proto).live()
+    unknown = Counter(
+        entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"
+        for entry in live
+        if entry.domain not in STANDARD or entry.op_type not in {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
+    )
+    if unknown:
+        raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
+    return [
+        Node(entry.name, entry.op_type, tuple(entry.input), tuple(entry.output), attributes_of(entry), opset)
+        for entry in live
+    ]
+
+
+def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":
+    """By the operator; what it does not take, with its name."""
+    try:
+        return OPERATORS[node.op](node, *inputs)
+    except Exception as fault:  # torch's and ours, of operands and sizes
+        raise ValueError(f"{called(node)}: {first_line(fault)}") from fault
 
 
 def _half_constants(graph: onnx.GraphProto) -> dict[str, torch.dtype]:
     """Name → type of the weights and `Constant` nodes in half precision."""
     constants = {entry.name: entry.data_type for entry in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t.data_type
+        if node.op_type == "Constant" and (value := constant(node)) is not None:
+            constants[node.output[0]] = value.data_type
     return {name: HALF[kind] for name, kind in constants.items() if kind in HALF}
 
 
@@ -157,7 +233,7 @@ def _tensor(entry: Any, where: str) -> Tensor:
         return torch.from_numpy(array.copy())
     except TypeError:
         kind = onnx.TensorProto.DataType.Name(entry.data_type)
-        raise CompressError(f"{where}: holds weights of type {kind}, unknown here; it has no twin") from None
+        raise CompressError(f"{where}: {entry.name!r} is of type {kind}, unknown here; it has no twin") from None
 
 
 def _fold(
@@ -190,7 +266,7 @@ def _constant_operator(node: Node, constants: Mapping[str, Tensor], where: str) 
         value = node.attributes.get("value")
         fill = torch.zeros(1) if value is None else _tensor(value, where)
         return lambda shape: fill.expand(tuple(shape.tolist())).clone()
-    return lambda *inputs: OPERATORS[node.op](node, *inputs)
+    return lambda *inputs: _computed(node, inputs)
 
 
 def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> QuantizeLinear:
@@ -220,11 +296,6 @@ def _last_uses(nodes: Sequence[Node]) -> list[list[str]]:
     return done
 
 
-def _key(node: Node) -> str:
-    """A name of the node that a module may have."""
-    return node.outputs[0].replace(".", "_")
-
-
 def _try(twin: GraphTwin, x: Tensor, where: str) -> None:
     """One pass forward and backward."""
     leaf = x.requires_grad_()
@@ -233,6 +304,12 @@ def _try(twin: GraphTwin, x: Tensor, where: str) -> None:
         raise CompressError(f"{where}: gives {tuple(logits.shape)} for {len(x)} images; it has no twin")
     if not logits.requires_grad or torch.autograd.grad(logits.sum(), leaf, allow_unused=True)[0] is None:
         raise CompressError(f"{where}: no gradient reaches its image; it has no twin made from its graph")
+
+
+def _ranks_as_its_output(twin: GraphTwin, images: Tensor) -> bool:
+    """Whether the values before a softmax rank the classes as what the file gives does."""
+    leading = twin.output(images).gather(1, twin(images).argsort(1))
+    return bool((leading.diff(dim=1) >= -1e-6 * leading.abs().amax()).all())
 
 
 class OnnxClassifier(Classifier):

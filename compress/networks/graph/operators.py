@@ -5,18 +5,28 @@ Integer tensors, which graphs compute shapes with, pass the same operators as im
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
 from compress.networks.graph import Node
 from compress.networks.graph.rounding import dequantize
+from compress.networks.graph.windows import average_pool, conv, max_pool
 
 #: ONNX's numbers of element types; half precision is carried in float32 (`rounding`)
 TYPES = dict.fromkeys((1, 10, 16), torch.float32) | {2: torch.uint8, 3: torch.int8, 5: torch.int16}
-TYPES |= {6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
+TYPES |= {4: torch.uint16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+
+
+def _cast(node: Node, x: Tensor) -> Tensor:
+    kind = node.whole("to", 0)
+    if kind not in TYPES:
+        raise ValueError(f"to = {TensorProto.DataType.Name(kind)} is not supported")
+    return x.to(TYPES[kind])
 
 
 def _gemm(node: Node, a: Tensor, b: Tensor, c: "Tensor | None" = None) -> Tensor:
@@ -46,15 +56,40 @@ def _normalized(node: Node, x: Tensor, function: Callable[[Tensor, int], Tensor]
     return function(x.flatten(axis), -1).reshape(x.shape)
 
 
+def _first_largest(x: Tensor, axis: int) -> Tensor:
+    """1 at the largest value, of several at the first, else 0."""
+    return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
+
+
 def _batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     if node.whole("training_mode", 0):
-        raise ValueError("training mode is not supported")
+        raise ValueError("training_mode = 1 is not supported: it takes its statistics from the batch")
     return functional.batch_norm(x, mean, var, scale, bias, eps=node.number("epsilon", 1e-5))
 
 
 def _layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: "Tensor | None" = None) -> Tensor:
-    axis = node.whole("axis", -1) % x.ndim
-    return functional.layer_norm(x, x.shape[axis:], scale, bias, node.number("epsilon", 1e-5))
+    shape = x.shape[node.whole("axis", -1) % x.ndim :]
+    scale, bias = scale.expand(shape), None if bias is None else bias.expand(shape)
+    return functional.layer_norm(x, shape, scale, bias, node.number("epsilon", 1e-5))
+
+
+def _dropout(node: Node, x: Tensor, ratio: "Tensor | None" = None, training: "Tensor | None" = None) -> Tensor:
+    if training is not None and bool(training):
+        raise ValueError("training_mode = 1 is not supported: it draws at random")
+    return x
+
+
+def _selu(node: Node, x: Tensor) -> Tensor:
+    alpha, gamma = node.attributes.get("alpha"), node.attributes.get("gamma")
+    if alpha is None and gamma is None:
+        return functional.selu(x)
+    alpha = SELU_ALPHA if alpha is None else alpha
+    return (SELU_GAMMA if gamma is None else gamma) * functional.elu(x, alpha)
+
+
+def _power(node: Node, base: Tensor, exponent: Tensor) -> Tensor:
+    """In the type of the base, whatever the exponent's is."""
+    return (base**exponent).to(base.dtype)
 
 
 # ------------------------------------------------------------------------------------------- reductions
@@ -100,7 +135,11 @@ def _flatten(node: Node, x: Tensor) -> Tensor:
 
 def _squeeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
     chosen = _given(node, "axes", axes)
-    return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
+    if not chosen:
+        return x.squeeze()
+    if any(x.shape[axis] != 1 for axis in chosen):
+        raise ValueError(f"axes {chosen} of {list(x.shape)} are not all of size 1")
+    return x.squeeze(tuple(chosen))
 
 
 def _unsqueeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
@@ -111,11 +150,12 @@ def _unsqueeze(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
 
 
 def _split(node: Node, x: Tensor, sizes: "Tensor | None" = None) -> tuple[Tensor, ...]:
-    axis = node.whole("axis", 0)
+    axis, count = node.whole("axis", 0), len(node.outputs)
     lengths = _given(node, "split", sizes)
-    if lengths is not None:
-        return x.split(lengths, axis)
-    return x.split(-(-x.shape[axis] // len(node.outputs)), axis)
+    parts = x.split(-(-x.shape[axis] // count) if lengths is None else lengths, axis)
+    if len(parts) != count or node.whole("num_outputs", count) != count:
+        raise ValueError(f"{x.shape[axis]} rows do not make {count} outputs")
+    return parts
 
 
 def _slice(
@@ -129,11 +169,12 @@ def _slice(
     first, last = _given(node, "starts", starts) or [], _given(node, "ends", ends) or []
     along = _given(node, "axes", axes) or list(range(len(first)))
     by = _given(node, "steps", steps) or [1] * len(first)
-    if min(by) < 1:
-        raise ValueError("a step backwards is not supported")
     parts = [slice(None)] * x.ndim
     for axis, *bounds in zip(along, first, last, by, strict=True):
-        parts[axis] = slice(*bounds)
+        if bounds[2] < 0:  # torch takes no step backwards
+            x = x.index_select(axis, torch.tensor(range(*slice(*bounds).indices(x.shape[axis])), dtype=torch.int64))
+        else:
+            parts[axis] = slice(*bounds)
     return x[tuple(parts)]
 
 
@@ -151,82 +192,32 @@ def _pad(
     mode = node.text("mode", "constant")
     if mode == "constant":
         return functional.pad(x, pairs, value=node.number("value", 0.0) if value is None else value.item())
-    if any(pairs[4:]):
-        raise ValueError(f"mode {mode} beyond height and width is not supported")
-    return functional.pad(x, pairs[:4], {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+    if mode not in ("reflect", "edge", "wrap"):
+        raise ValueError(f"mode {mode} is not supported")
+    for axis, (before, behind) in sides.items():  # what is cut off is not repeated
+        x = x.narrow(axis, max(-before, 0), x.shape[axis] - max(-before, 0) - max(-behind, 0))
+        x = x.index_select(axis, _repeated(x.shape[axis], max(before, 0), max(behind, 0), mode))
+    return x
+
+
+def _repeated(size: int, before: int, behind: int, mode: str) -> Tensor:
+    """Places along an axis, in an image of that size which goes on on both sides."""
+    places = torch.arange(-before, size + behind)
+    if mode == "edge":
+        return places.clamp(0, size - 1)
+    if mode == "wrap" or size == 1:
+        return places % size
+    places = places % (2 * size - 2)
+    return torch.where(places < size, places, 2 * size - 2 - places)
 
 
 def _gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
     axis = node.whole("axis", 0) % x.ndim
-    flat = index.reshape(-1).to(torch.int64) % x.shape[axis]
+    flat, size = index.reshape(-1).to(torch.int64), x.shape[axis]
+    if bool(((flat < -size) | (flat >= size)).any()):
+        raise ValueError(f"an index lies outside of {size} rows")
+    flat = flat % size
     return x.index_select(axis, flat).reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-
-
-# ------------------------------------------------------------------------------------------- windows over an image
-
-CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
-
-
-def conv(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
-    """x (B,C,…), weight (O,C/groups,…), bias (O,)."""
-    kernel = list(weight.shape[2:])
-    strides, dilations = node.ints("strides", [1] * len(kernel)), node.ints("dilations", [1] * len(kernel))
-    pads = _pads(node, x, kernel, strides, dilations)
-    groups = node.whole("group", 1)
-    half = len(kernel)
-    if pads[:half] == pads[half:]:
-        return CONVOLUTIONS[x.ndim](x, weight, bias, strides, pads[:half], dilations, groups)
-    return CONVOLUTIONS[x.ndim](_padded(x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
-
-
-def max_pool(node: Node, x: Tensor) -> Tensor:
-    kernel, strides, dilations, ceil = _window(node)
-    padded = _padded(x, _pads(node, x, kernel, strides, dilations), -torch.inf)
-    return functional.max_pool2d(padded, kernel, strides, 0, dilations, ceil)
-
-
-def average_pool(node: Node, x: Tensor) -> Tensor:
-    """Without `count_include_pad` a window is averaged over the pixels of the image that it holds."""
-    kernel, strides, dilations, ceil = _window(node)
-    if any(size != 1 for size in dilations):
-        raise ValueError("dilations of an average are not supported")
-    pads = _pads(node, x, kernel, strides, dilations)
-    total = functional.avg_pool2d(_padded(x, pads, 0.0), kernel, strides, 0, ceil)
-    if node.whole("count_include_pad", 0) or not any(pads):
-        return total
-    ones = _padded(torch.ones_like(x[:1, :1]), pads, 0.0)
-    return total / functional.avg_pool2d(ones, kernel, strides, 0, ceil)
-
-
-def _window(node: Node) -> tuple[list[int], list[int], list[int], bool]:
-    kernel = node.ints("kernel_shape", [])
-    ones = [1] * len(kernel)
-    if len(kernel) != 2:
-        raise ValueError(f"a window of {len(kernel)} dimensions is not supported")
-    return kernel, node.ints("strides", ones), node.ints("dilations", ones), bool(node.whole("ceil_mode", 0))
-
-
-def _pads(node: Node, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
-    mode = node.text("auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        return node.ints("pads", [0] * 2 * len(kernel))
-    if mode == "VALID":
-        return [0] * 2 * len(kernel)
-    begins, ends = [], []
-    for size, width, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
-        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
-        small, large = total // 2, total - total // 2
-        begins.append(small if mode == "SAME_UPPER" else large)
-        ends.append(large if mode == "SAME_UPPER" else small)
-    return [*begins, *ends]
-
-
-def _padded(x: Tensor, pads: Sequence[int], value: float) -> Tensor:
-    if not any(pads):
-        return x
-    half = len(pads) // 2
-    pairs = [side for k in reversed(range(half)) for side in (pads[k], pads[half + k])]
-    return functional.pad(x, pairs, value=value)
 
 
 #: name → operator: (node, inputs…) → its output, or all of its outputs
@@ -235,13 +226,14 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Add": lambda node, a, b: a + b,
     "AveragePool": average_pool,
     "BatchNormalization": _batch_normalization,
-    "Cast": lambda node, x: x.to(TYPES[node.whole("to", 0)]),
+    "Cast": _cast,
+    "Celu": lambda node, x: functional.celu(x, node.number("alpha", 1.0)),
     "Clip": _clip,
     "Concat": lambda node, *parts: torch.cat(parts, node.whole("axis", 0)),
     "Conv": conv,
     "DequantizeLinear": dequantize,
     "Div": _divide,
-    "Dropout": lambda node, x, *rest: x,
+    "Dropout": _dropout,
     "Elu": lambda node, x: functional.elu(x, node.number("alpha", 1.0)),
     "Erf": lambda node, x: x.erf(),
     "Exp": lambda node, x: x.exp(),
@@ -252,6 +244,7 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": lambda node, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     "GlobalMaxPool": lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
+    "Hardmax": lambda node, x: _normalized(node, x, _first_largest),
     "HardSigmoid": lambda node, x: (node.number("alpha", 0.2) * x + node.number("beta", 0.5)).clamp(0, 1),
     "HardSwish": lambda node, x: x * (x / 6 + 0.5).clamp(0, 1),
     "Identity": lambda node, x: x,
@@ -265,20 +258,24 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "MatMul": lambda node, a, b: a @ b,
     "Max": lambda node, *values: functools.reduce(torch.maximum, values),
     "MaxPool": max_pool,
+    "Mean": lambda node, *values: functools.reduce(torch.add, values) / len(values),
     "Min": lambda node, *values: functools.reduce(torch.minimum, values),
     "Mish": lambda node, x: functional.mish(x),
     "Mul": lambda node, a, b: a * b,
     "Neg": lambda node, x: -x,
     "Pad": _pad,
-    "Pow": lambda node, a, b: a**b,
+    "Pow": _power,
     "PRelu": lambda node, x, slope: torch.where(x < 0, slope * x, x),
     "Reciprocal": lambda node, x: 1 / x,
+    "ReduceL1": _reduce(lambda x, axes, keepdim: x.abs().sum(axes, keepdim=keepdim)),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
+    "ReduceMin": _reduce(torch.amin),
     "ReduceSum": _reduce(torch.sum),
     "Relu": lambda node, x: x.relu(),
     "Reshape": _reshape,
-    "Selu": lambda node, x: functional.selu(x),
+    "Selu": _selu,
     "Shape": lambda node, x: torch.tensor(x.shape)[node.attributes.get("start", 0) : node.attributes.get("end")],
     "Sigmoid": lambda node, x: x.sigmoid(),
     "Slice": _slice,
@@ -290,7 +287,9 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Sub": lambda node, a, b: a - b,
     "Sum": lambda node, *values: functools.reduce(torch.add, values),
     "Swish": lambda node, x: x * (node.number("alpha", 1.0) * x).sigmoid(),
+    "Softsign": lambda node, x: functional.softsign(x),
     "Tanh": lambda node, x: x.tanh(),
+    "ThresholdedRelu": lambda node, x: torch.where(x > node.number("alpha", 1.0), x, torch.zeros_like(x)),
     "Transpose": lambda node, x: x.permute(node.ints("perm", range(x.ndim)[::-1])),
     "Unsqueeze": _unsqueeze,
 }

@@ -46,13 +46,14 @@ class OutputMeaning:
 
     `before` is None where there is none: of logits, of what is unknown, and where no single tensor stands there (the
     mean of several softmaxes, ReLUs over their own sum). `moves`: the nodes from the softmax to the output that put
-    values in other places, in order. Probabilities, or their logarithm, come out as `factor` · value + `offset`.
+    values in other places, in order, each with the place of the output that goes on. Probabilities, or their logarithm,
+    come out as `factor` · value + `offset`.
     """
 
     kind: str
     before: "str | None" = None
     function: "str | None" = None
-    moves: tuple[onnx.NodeProto, ...] = ()
+    moves: tuple[tuple[onnx.NodeProto, int], ...] = ()
     factor: float = 1.0
     offset: float = 0.0
 
@@ -66,18 +67,17 @@ def output_meaning(proto: onnx.ModelProto) -> OutputMeaning:
     """Of the first output. Names are those of `flattened(proto)`: the file's own but for tensors inside functions."""
     flow = DataFlow(flattened(proto))
     result = flow.proto.graph.output[0]
-    sizes = [size.dim_value for size in result.type.tensor_type.shape.dim]
     try:
-        return _Backwards(flow, sizes[1] if len(sizes) == 2 else 0).meaning(result.name)
+        return _Backwards(flow, result.name).meaning(result.name)
     except RecursionError:  # a chain of thousands of nodes that pass values on
         return OutputMeaning(UNKNOWN)
 
 
 class _Backwards:
-    """From a tensor to what it means, by the node that gives it. `classes`: 0 where the file does not say."""
+    """From a tensor to what it means, by the node that gives it. `result` is the output, (N,K)."""
 
-    def __init__(self, flow: DataFlow, classes: int) -> None:
-        self.flow, self.classes = flow, classes
+    def __init__(self, flow: DataFlow, result: str) -> None:
+        self.flow, self.result = flow, result
         self._sizes: dict[str, list[int]] | None = None
         self._known: dict[str, OutputMeaning] = {}
 
@@ -95,7 +95,8 @@ class _Backwards:
             return self.meaning(node.input[0])
         if op in MOVES:
             inner = self.meaning(node.input[0])
-            return replace(inner, moves=(*inner.moves, node)) if inner.before else inner
+            moves = (*inner.moves, (node, list(node.output).index(name)))
+            return replace(inner, moves=moves) if inner.before else inner
         if op == "If":
             return self._branches(node)
         if op in SQUASHES:
@@ -127,7 +128,7 @@ class _Backwards:
             inner = DataFlow(model)
             inner.maker = {**self.flow.maker, **inner.maker}
             inner.stored = {**self.flow.stored, **inner.stored}
-            kinds.add(_Backwards(inner, self.classes).meaning(graph.output[0].name).kind)
+            kinds.add(_Backwards(inner, self.result).meaning(graph.output[0].name).kind)
         return OutputMeaning(kinds.pop() if len(kinds) == 1 else UNKNOWN)
 
     def _squashed(self, node: onnx.NodeProto) -> OutputMeaning:
@@ -153,13 +154,14 @@ class _Backwards:
         axis %= len(sizes)
         over = sizes[axis:] if old else sizes[axis : axis + 1]
         beside = sizes[:axis] + ([] if old else sizes[axis + 1 :])
-        if not self.classes or not all(over):
+        classes = [*self._shapes().get(self.result, []), 0, 0][1]
+        if not classes or not all(over):
             return axis != 0
         count = 1
         for size in over:
             count *= size
         # beside the classes there is one axis of images, and others of size one
-        return count == self.classes and sum(size != 1 for size in beside) <= 1
+        return count == classes and sum(size != 1 for size in beside) <= 1
 
     def _shapes(self) -> dict[str, list[int]]:
         """Sizes by tensor, 0 for what is not fixed; empty where they cannot be inferred."""

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from compress.networks.graph import Node
 
-#: ONNX's numbers of element types
+#: ONNX's numbers of element types: of integer levels, and of half precision
+LEVELS = {2: torch.uint8, 3: torch.int8, 4: torch.uint16, 5: torch.int16}
 HALF = {10: torch.float16, 16: torch.bfloat16}
 
 
@@ -26,8 +28,7 @@ class QuantizeLinear(nn.Module):
 
     def __init__(self, node: Node, scale: Tensor, zero: "Tensor | None") -> None:
         super().__init__()
-        _plain(node)
-        levels = torch.iinfo(torch.uint8 if zero is None else zero.dtype)
+        levels = torch.iinfo(_level_type(node, zero))
         self.axis, self.low, self.high = node.whole("axis", 1), levels.min, levels.max
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros_like(scale) if zero is None else zero.to(scale.dtype))
@@ -45,7 +46,6 @@ class QuantizeLinear(nn.Module):
 
 def dequantize(node: Node, levels: Tensor, scale: Tensor, zero: "Tensor | None" = None) -> Tensor:
     """scale · (level − zero point)."""
-    _plain(node)
     axis = node.whole("axis", 1)
     if zero is not None:
         # integers first, as int32 biases exceed what float32 holds exactly
@@ -54,9 +54,16 @@ def dequantize(node: Node, levels: Tensor, scale: Tensor, zero: "Tensor | None" 
     return levels.to(scale.dtype) * _along(scale, axis, levels)
 
 
-def _plain(node: Node) -> None:
-    if node.whole("block_size", 0):
-        raise ValueError("blocked quantization is not supported")
+def _level_type(node: Node, zero: "Tensor | None") -> torch.dtype:
+    """The zero point's type, else `output_dtype`, else uint8."""
+    stated = node.whole("output_dtype", 0)
+    if stated and stated not in LEVELS:
+        raise ValueError(f"output_dtype = {TensorProto.DataType.Name(stated)} is not supported")
+    if zero is None:
+        return LEVELS[stated] if stated else torch.uint8
+    if stated and LEVELS[stated] != zero.dtype:
+        raise ValueError(f"output_dtype is not the type of its zero point, {zero.dtype}")
+    return zero.dtype
 
 
 def _along(values: Tensor, axis: int, x: Tensor) -> Tensor:

@@ -1,0 +1,120 @@
+"""Convolution and pooling: windows over an image, laid as ONNX Runtime lays them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.networks.graph import Node
+
+CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+
+
+def conv(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
+    """x (B,C,…), weight (O,C/groups,…), bias (O,)."""
+    kernel = list(weight.shape[2:])
+    if (stated := node.ints("kernel_shape", kernel)) != kernel:
+        raise ValueError(f"kernel_shape {stated} is not that of its weights, {kernel}")
+    strides, dilations = node.ints("strides", [1] * len(kernel)), node.ints("dilations", [1] * len(kernel))
+    pads = _pads(node, x, kernel, strides, dilations)
+    groups = node.whole("group", 1)
+    half = len(kernel)
+    if pads[:half] == pads[half:]:
+        return CONVOLUTIONS[x.ndim](x, weight, bias, strides, pads[:half], dilations, groups)
+    return CONVOLUTIONS[x.ndim](_padded(x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
+
+
+@dataclass(frozen=True)
+class PoolWindows:
+    """Kernel, strides and dilations by axis; `pads` as stated, begins before ends, `reach`: those windows really use.
+
+    They differ where `ceil_mode` adds a window that ends behind the padding. One that would begin there does not exist.
+    """
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[int]
+    reach: list[int]
+
+    @classmethod
+    def of(cls, node: Node, x: Tensor) -> "PoolWindows":
+        kernel = node.ints("kernel_shape", [])
+        ones = [1] * len(kernel)
+        if len(kernel) != 2 or x.ndim != 4:
+            raise ValueError(f"a window of {len(kernel)} dimensions is not supported")
+        strides, dilations = node.ints("strides", ones), node.ints("dilations", ones)
+        pads = _pads(node, x, kernel, strides, dilations)
+        ends = []
+        for axis, size in enumerate(x.shape[2:]):
+            begin, end, stride = pads[axis], pads[2 + axis], strides[axis]
+            width = (kernel[axis] - 1) * dilations[axis] + 1
+            room = size + begin + end - width
+            count = (-(-room // stride) if node.whole("ceil_mode", 0) else room // stride) + 1
+            if (count - 1) * stride >= size + begin:
+                count -= 1
+            ends.append(max((count - 1) * stride + width - size - begin, end, 0))
+            if (
+                size + begin + ends[-1] - width
+            ) // stride + 1 > count:  # the last window is the one that does not exist
+                ends[-1] = (count - 1) * stride + width - size - begin
+        return cls(kernel, strides, dilations, pads, [*pads[:2], *ends])
+
+
+def max_pool(node: Node, x: Tensor) -> Tensor:
+    windows = PoolWindows.of(node, x)
+    least = torch.finfo(x.dtype).min if x.is_floating_point() else torch.iinfo(x.dtype).min
+    padded = _padded(x, windows.reach, least)
+    return functional.max_pool2d(padded, windows.kernel, windows.strides, 0, windows.dilations)
+
+
+def average_pool(node: Node, x: Tensor) -> Tensor:
+    """Over the pixels of the image that a window holds, with `count_include_pad` over those of the padding too."""
+    windows = PoolWindows.of(node, x)
+    total = _mean(_padded(x, windows.reach, 0.0), windows)
+    counted = bool(node.whole("count_include_pad", 0))
+    if not any(windows.reach) or (counted and windows.reach == windows.pads):
+        return total
+    ones = torch.ones_like(x[:1, :1])
+    if counted:
+        ones = _padded(ones, windows.pads, 1.0)
+        beyond = [reach - pad for reach, pad in zip(windows.reach, windows.pads, strict=True)]
+        return total / _mean(_padded(ones, beyond, 0.0), windows)
+    return total / _mean(_padded(ones, windows.reach, 0.0), windows)
+
+
+def _mean(x: Tensor, windows: PoolWindows) -> Tensor:
+    """Of each window all its places."""
+    if windows.dilations == [1, 1]:
+        return functional.avg_pool2d(x, windows.kernel, windows.strides, 0)
+    weight = torch.full((1, 1, *windows.kernel), 1 / (windows.kernel[0] * windows.kernel[1]), dtype=x.dtype)
+    each = x.reshape(-1, 1, *x.shape[2:])
+    means = functional.conv2d(each, weight.to(x.device), None, windows.strides, 0, windows.dilations)
+    return means.reshape(*x.shape[:2], *means.shape[2:])
+
+
+def _pads(node: Node, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
+    mode = node.text("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return node.ints("pads", [0] * 2 * len(kernel))
+    if mode == "VALID":
+        return [0] * 2 * len(kernel)
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ValueError(f"auto_pad {mode} is not supported")
+    begins, ends = [], []
+    for size, width, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if mode == "SAME_UPPER" else large)
+        ends.append(large if mode == "SAME_UPPER" else small)
+    return [*begins, *ends]
+
+
+def _padded(x: Tensor, pads: Sequence[int], value: float) -> Tensor:
+    if not any(pads):
+        return x
+    half = len(pads) // 2
+    pairs = [side for k in reversed(range(half)) for side in (pads[k], pads[half + k])]
+    return functional.pad(x, pairs, value=value)

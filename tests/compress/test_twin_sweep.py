@@ -1,0 +1,284 @@
+"""Attributes, inputs and opsets of the twin's operators, each combination as ONNX Runtime computes it or refused."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from compress.networks.graph import onnx_twin
+from compress.networks.graph.attributes import MEANINGLESS, NEWEST, OLDEST, READ
+from compress.networks.graph.operators import OPERATORS
+from edge.core.errors import CompressError
+from tests.compress import graphs
+from tests.compress.graphs import one
+
+RNG = np.random.default_rng(5)
+FARTHEST = -(2**63)
+
+
+def f(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def i(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def s(value: float) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+def slices(*four: tuple[int, ...]) -> list[np.ndarray]:
+    return [i(*values) for values in four]
+
+
+#: opsets, inputs beside the image, attributes (None: left out), and how the graph is made otherwise
+Swept = tuple[list[int], list[list[Any]], dict[str, list[Any]], dict[str, Any]]
+STRIDES, KERNELS = [None, [2, 2], [3, 2]], [[3, 3], [2, 3]]
+PADS = [None, [1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 1, 1]]
+SAME = ["SAME_UPPER", "SAME_LOWER", "VALID"]
+POOL = {"kernel_shape": KERNELS, "strides": STRIDES, "ceil_mode": [None, 1]}
+COUNTED = {"count_include_pad": [None, 1]}
+NORMS = [f(3), f(3), f(3), np.abs(f(3)) + 0.1]
+AXES = {"axes": [None, [1], [-1, 2]], "keepdims": [0, 1]}
+AXES_INPUT = [[], [i(1)], [i(-1, 2)], [i()]]
+NOOP = {"keepdims": [None, 0], "noop_with_empty_axes": [None, 1]}
+PADDINGS = [[i(0, 0, 1, 2, 0, 0, 0, 1)], [i(0, 0, -1, 2, 0, 0, 2, -2)], [i(0, 1, 5, 2, 0, 1, 4, 1), s(0.5)]]
+PADDED_AXES = [[i(1, 2), "", i(-1)], [i(1, -2, 0, 1), s(0.3), i(1, 3)]]
+MODES = {"mode": [None, "constant", "reflect", "edge", "wrap"]}
+ALPHA = [None, 0.3, 1.7, -0.5]
+SWEEP: dict[str, list[Swept]] = {
+    "MaxPool": [
+        ([12, 22], [[]], {**POOL, "pads": PADS, "dilations": [None, [2, 2]]}, {}),
+        ([12], [[]], {**POOL, "auto_pad": SAME}, {}),
+    ],
+    "AveragePool": [
+        ([11, 22], [[]], {**POOL, **COUNTED, "pads": PADS}, {}),
+        (
+            [19],
+            [[]],
+            {"kernel_shape": [[2, 2]], **COUNTED, "ceil_mode": [0, 1], "dilations": [[2, 1]], "pads": PADS},
+            {},
+        ),
+        ([22], [[]], {"kernel_shape": [[3, 3]], "strides": STRIDES, **COUNTED, "auto_pad": SAME}, {}),
+    ],
+    "Conv": [
+        ([11, 22], [[f(6, 3, 3, 2)], [f(6, 3, 3, 2), f(6)]], {"strides": [None, [2, 1]], "pads": PADS}, {}),
+        ([11], [[f(6, 3, 3, 2)]], {"auto_pad": SAME, "strides": STRIDES}, {}),
+        ([11], [[f(6, 1, 3, 2)]], {"group": [3], "kernel_shape": [None, [3, 2]], "dilations": [None, [2, 2]]}, {}),
+    ],
+    "Elu": [([22], [[]], {"alpha": ALPHA}, {})],
+    "Selu": [([6 + 1, 22], [[]], {"alpha": ALPHA, "gamma": ALPHA}, {})],
+    "Celu": [([12], [[]], {"alpha": ALPHA}, {})],
+    "LeakyRelu": [([6 + 1, 16], [[]], {"alpha": ALPHA}, {})],
+    "ThresholdedRelu": [([10], [[]], {"alpha": ALPHA}, {})],
+    "HardSigmoid": [([22], [[]], {"alpha": ALPHA, "beta": ALPHA}, {})],
+    "Gelu": [([20], [[]], {"approximate": [None, "none", "tanh"]}, {})],
+    "Swish": [([24], [[]], {"alpha": ALPHA}, {})],
+    "Gemm": [
+        (
+            [9, 13],
+            [[f(6, 4), f(4)], [f(6, 4), f(1)], [f(6, 4), s(0.5)]],
+            {"alpha": [None, 0.5], "beta": [None, 2.0, 0.0]},
+            {"shape": (6,)},
+        ),
+        ([11], [[f(4, 6)], [f(4, 6), f(4)]], {"alpha": [None, 0.5], "transB": [1]}, {"shape": (6,)}),
+    ],
+    "BatchNormalization": [
+        ([9, 15], [NORMS], {"epsilon": [None, 0.01], "momentum": [None, 0.5]}, {}),
+        ([7], [NORMS], {"spatial": [None, 1, 0]}, {}),
+        ([14], [NORMS], {"training_mode": [0, 1]}, {}),
+    ],
+    "InstanceNormalization": [([7, 22], [[f(3), f(3)]], {"epsilon": [None, 0.1]}, {})],
+    "LayerNormalization": [
+        (
+            [17],
+            [[f(6)], [f(6), f(6)], [f(1), f(1)]],
+            {"epsilon": [None, 0.1], "axis": [None, 3], "stash_type": [None, 1]},
+            {},
+        ),
+        ([17], [[f(3, 6, 6), f(6)], [f(6)]], {"axis": [1, -3], "stash_type": [None, 10]}, {}),
+    ],
+    "Softmax": [([9, 11, 13], [[]], {"axis": [None, 1, 2, -1]}, {})],
+    "LogSoftmax": [([9, 13], [[]], {"axis": [None, 1, 2, -1]}, {})],
+    "Hardmax": [([9, 13], [[]], {"axis": [None, 1, 2, -1]}, {})],
+    "ReduceL1": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
+    "ReduceLogSumExp": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
+    "ReduceMax": [([11], [[]], AXES, {}), ([18, 20], AXES_INPUT, NOOP, {})],
+    "ReduceMean": [([11], [[]], AXES, {}), ([18], AXES_INPUT, NOOP, {})],
+    "ReduceMin": [([11], [[]], AXES, {}), ([18], AXES_INPUT, NOOP, {})],
+    "ReduceSum": [([11], [[]], AXES, {}), ([13], AXES_INPUT, NOOP, {})],
+    "Clip": [
+        ([7, 9], [[]], {"min": [None, -0.2], "max": [None, 0.3]}, {}),
+        ([11, 13], [[], [s(-0.2)], ["", s(0.3)], [s(-0.2), s(0.3)], [s(0.3), s(-0.2)]], {}, {}),
+    ],
+    "Reshape": [
+        ([13, 21], [[i(0, -1)], [i(0, 3, 0, 2, 3)], [i(2, 0, -1)]], {}, {}),
+        ([14], [[i(2, -1)]], {"allowzero": [0, 1]}, {}),
+    ],
+    "Flatten": [([9, 13], [[]], {"axis": [None, 0, 1, 2, -3, 4]}, {})],
+    "Squeeze": [
+        ([11], [[]], {"axes": [None, [2], [1, 2], [-1]]}, {"shape": (1, 1, 6)}),
+        ([13], [[], [i(2)], [i(1, -2)], [i(-1)], [i()]], {}, {"shape": (1, 1, 6)}),
+    ],
+    "Unsqueeze": [([11], [[]], {"axes": [[2], [-1, 1]]}, {}), ([13], [[i(2)], [i(-1, 1)]], {}, {})],
+    "Split": [
+        ([11], [[]], {"axis": [2, -1], "split": [None, [2, 4]]}, {"outputs": 2}),
+        ([13], [[], [i(2, 4)], [i(1, 2)]], {"axis": [1, 2, -1]}, {"outputs": 2}),
+        ([18], [[]], {"axis": [1, 2], "num_outputs": [4]}, {"outputs": 4}),
+        ([18], [[]], {"axis": [1, 2], "num_outputs": [5]}, {"outputs": 5}),
+    ],
+    "Slice": [
+        ([9], [[]], {"starts": [[1], [-3]], "ends": [[3], [99]], "axes": [[2], [-1]]}, {}),
+        (
+            [13],
+            [
+                slices((1,), (3,), (1,), (1,)),
+                slices((5,), (0,), (2,), (-2,)),
+                slices((-1,), (-99,), (3,), (-1,)),
+                slices((4, 0), (-6, 9), (2, 3), (-1, 2)),
+                slices((99,), (FARTHEST,), (-1,), (-1,)),
+                slices((-99,), (3,), (2,), (2,)),
+                [i(0, 1), i(2, 3), "", i(1, 2)],
+            ],
+            {},
+            {},
+        ),
+    ],
+    "Pad": [
+        ([13, 19], PADDINGS, MODES, {}),
+        ([18], PADDED_AXES, MODES, {}),
+        ([9], [[]], {"pads": [[0, 0, 1, 2, 0, 0, -1, 1]], **MODES, "value": [None, 0.5]}, {}),
+    ],
+    "Gather": [([11, 13], [[i(0, -1)], [np.array([[0, 2], [-1, -3]])], [i(5)], [i(-7)]], {"axis": [1, -2]}, {})],
+    "Concat": [([13], [[f(2, 3, 6, 1)]], {"axis": [3, -1, 1]}, {})],
+    "Transpose": [([13], [[]], {"perm": [None, [0, 3, 1, 2]]}, {})],
+    "Cast": [([19], [[]], {"to": [1, 8, 17, 22], "saturate": [None, 0]}, {})],
+    "Pow": [([13, 15], [[s(2)], [s(3)], [np.array(2)], [np.array(2, np.int32)]], {}, {})],
+    "PRelu": [([9, 16], [[f(3, 1, 1)], [f(6)], [s(0.2)]], {}, {})],
+    "Dropout": [
+        ([10], [[]], {"ratio": [None, 0.9]}, {}),
+        ([13], [[], [s(0.9)], [s(0.9), np.array(False)], [s(0.9), np.array(True)]], {"seed": [None, 3]}, {}),
+    ],
+    "Expand": [([13], [[i(1, 3, 6, 6)], [i(6)], [i(2, 1, 3, 1, 1)]], {}, {})],
+    "Div": [([7, 14], [[f(3, 1, 1)], [s(2)], [f(1, 3, 6, 6)]], {}, {}), ([14], [[f(3, 1, 1)]], {}, {"where": 1})],
+    "MatMul": [([13], [[f(6, 5)], [f(3, 6, 5)], [f(6)]], {}, {})],
+}
+#: What a quantized activation may be laid out as.
+ZEROS = [None, *(np.array(7, kind) for kind in (np.uint8, np.int8, np.uint16, np.int16))]
+KINDS = [None, TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16]
+
+
+def combinations(op: str) -> Iterator[tuple[str, Callable[[], bytes], tuple[int, ...]]]:
+    for opsets, inputs, attributes, more in SWEEP[op]:
+        for opset, constants, values in itertools.product(opsets, inputs, itertools.product(*attributes.values())):
+            given = {name: value for name, value in zip(attributes, values, strict=True) if value is not None}
+            what = f"{op}-{opset} {given} {[getattr(value, 'shape', value) for value in constants]}"
+            yield what, lambda: one(op, constants, opset=opset, **given, **more), more.get("shape", graphs.SHAPE)  # noqa: B023
+
+
+@pytest.mark.parametrize("op", SWEEP)
+def test_each_combination_is_the_runtimes_or_refused(op: str) -> None:
+    equal = 0
+    for what, make, shape in combinations(op):
+        x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+        try:
+            content = make()
+            want = graphs.run(content, x)
+        except Exception:  # what the runtime refuses has nothing to be compared with
+            continue
+        try:
+            got = onnx_twin.build_twin(content, where="g").output(torch.from_numpy(x)).numpy()
+        except CompressError as fault:
+            assert op in str(fault) or op == "Hardmax" or "images; it has no twin" in str(fault), what
+            continue
+        assert got.shape == want.shape, what
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5, err_msg=what)
+        equal += 1
+    assert equal or op == "Cast"
+
+
+@pytest.mark.parametrize("stated", KINDS)
+def test_levels_are_of_the_type_that_is_stated(stated: "int | None") -> None:
+    """By the zero point, by `output_dtype`, by both; on a scale an image and a channel; on values beyond the range."""
+    x = (np.random.default_rng(2).normal(size=(2, *graphs.SHAPE)) * 3).astype(np.float32)
+    equal = 0
+    for zero, axis in itertools.product(ZEROS, (None, 1, -3)):
+        scale = s(0.01) if axis is None else np.array([0.01, 0.003, 0.02], np.float32)
+        attributes = {} if axis is None else {"axis": axis}
+        levels = {"s": scale} | ({} if zero is None else {"z": zero if axis is None else np.full(3, zero)})
+        typed = {} if stated is None else {"output_dtype": stated}
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", *levels], ["q"], **attributes, **typed),
+            helper.make_node("DequantizeLinear", ["q", *levels], ["d"], **attributes),
+            helper.make_node("Flatten", ["d"], ["y"]),
+        ]
+        content = graphs.model(nodes, levels, opset=21)
+        proto = onnx.load_model_from_string(content)
+        proto.ir_version = 10
+        content = proto.SerializeToString()
+        try:
+            want = graphs.run(content, x)
+        except Exception:  # a zero point of another type than is stated
+            continue
+        got = onnx_twin.build_twin(content, where="g").output(torch.from_numpy(x)).numpy()
+        np.testing.assert_array_equal(got, want, err_msg=f"{stated} {zero} {axis}")
+        equal += 1
+    assert equal >= 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (one("LayerNormalization", [f(6)], stash_type=10), "operator LayerNormalization: attribute stash_type = 10 is"),
+        (one("Relu", opset=27), "opset 27 is not known, 7 to 26 are"),
+        (one("Relu", opset=6), "opset 6 is not known"),
+        (one("Relu", opset=13, consumed_inputs=[0]), r"attribute consumed_inputs = \[0\] is none of Relu-13"),
+        (one("Cast", to=TensorProto.FLOAT8E5M2), "operator Cast: to = FLOAT8E5M2 is not supported"),
+        (one("MaxPool", kernel_shape=[2, 2], outputs=2), "operator MaxPool: output Indices is not supported"),
+        (one("QuantizeLinear", [s(1)], opset=21, block_size=2), "operator QuantizeLinear: attribute block_size = 2"),
+        (
+            one("QuantizeLinear", [s(1)], opset=21, output_dtype=TensorProto.INT4),
+            "output_dtype = INT4 is not supported",
+        ),
+        (one("BatchNormalization", NORMS, opset=15, training_mode=1), "training_mode = 1 is not supported"),
+        (one("MaxPool", kernel_shape=[2]), "operator MaxPool: a window of 1 dimensions is not supported"),
+        (one("Gather", [i(7)], axis=2), "operator Gather: an index lies outside of 6 rows"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_name(content: bytes, message: str) -> None:
+    with pytest.raises(CompressError, match=message) as fault:
+        onnx_twin.build_twin(content, where="m.onnx")
+    assert "\n" not in str(fault.value) and str(fault.value).endswith("it has no twin")
+
+
+def test_every_attribute_of_every_opset_is_read_meaningless_or_refused() -> None:
+    """And what is said to be read is an attribute of the operator in some opset."""
+    assert set(READ) | set(MEANINGLESS) <= {*OPERATORS, "QuantizeLinear", "Constant", "ConstantOfShape"}
+    for op in {*READ, *MEANINGLESS}:
+        known = {
+            name
+            for opset in range(OLDEST, NEWEST + 1)
+            if onnx.defs.has(op, opset)
+            for name in onnx.defs.get_schema(op, opset).attributes
+        }
+        assert {*READ.get(op, "").split(), *MEANINGLESS.get(op, "").split()} <= known, op
+
+
+def test_two_quantizers_whose_names_are_alike_stay_two() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["a.q"]),
+        helper.make_node("DequantizeLinear", ["a.q", "s"], ["d"]),
+        helper.make_node("QuantizeLinear", ["d", "t"], ["a_q"]),
+        helper.make_node("DequantizeLinear", ["a_q", "t"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["y"]),
+    ]
+    content = graphs.model(nodes, {"s": s(0.01), "t": s(0.1)})
+    x = np.random.default_rng(1).random((2, *graphs.SHAPE), np.float32)
+    got = onnx_twin.build_twin(content, where="g")(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, graphs.run(content, x), rtol=1e-6)
