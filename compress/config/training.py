@@ -70,7 +70,7 @@ class Training(Strict):
         "none", description="which weights are validated and shipped: the last ones, or an average over steps or epochs"
     )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="weight of the past in average ema, after its warm-up")
-    swa_start: float = Field(0.75, ge=0, lt=1, description="share of the run after which average swa begins")
+    swa_start: float = Field(0.75, ge=0, lt=1, description="share of the run at whose end average swa begins")
     awp: "Awp | None" = Field(None, description="adversarial weight perturbation, off by default; {} for its defaults")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of attack, teacher and update passes; auto: what is measured to be faster here"

@@ -320,7 +320,7 @@ class _Loop:
         state, average = self.state, self.update.average
         began = time.monotonic()
         all_steps = self.config.epochs * self.update.supply.steps
-        if self.clock.position(self.steps_done(), all_steps) > self.config.swa_start * all_steps:
+        if schedule.reached(self.config.swa_start, self.clock.position(self.steps_done(), all_steps), all_steps):
             average.after_epoch(self.student, self._clean_batches)
         with average.worn(self.student):
             accuracies = self._accuracies(self.validation)

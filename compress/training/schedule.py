@@ -49,6 +49,11 @@ class Clock:
 CYCLE_START, CYCLE_END = 25.0, 1e4
 
 
+def reached(begin: float, position: float, total: int) -> bool:
+    """Whether the share `begin` of `total` steps is done; to half a step, since 0.07 · 100 is more than 7 in floats."""
+    return position + 0.5 >= begin * total
+
+
 def share(config: Training, position: float, total: int) -> float:
     """The share at `position` of `total` steps, by the config's schedule; a position may lie between two steps."""
     if config.schedule == "cosine":

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from compress import training
 from compress.attacks.pgd import accuracy
 from compress.config import Training
 from compress.data.split import Split
-from compress.training import average
+from compress.training import average, schedule
 from compress.training.average import Average, copied
 from tests.compress.short_training import BRIEF, few, fresh, same, train
 
@@ -82,11 +84,26 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path: Path, kind: str) 
     assert accuracy(student, split, Training(**BRIEF).batch_size) == found["validation"]["clean"]
 
 
-def test_before_its_share_of_the_run_swa_changes_nothing(tmp_path: Path) -> None:
-    """Of two epochs the first lies before the start, and the last weights are a mean of one."""
+def test_swa_begins_with_the_epoch_that_ends_its_share_of_the_run(tmp_path: Path) -> None:
+    """As published code does, `if epoch >= 95` of epochs 1 to 200: of four epochs and one half the last three."""
     student, plain = fresh(), fresh()
-    train(tmp_path / "a", student, average="swa", swa_start=0.5)
-    train(tmp_path / "b", plain)
-    for name, value in plain.state_dict().items():
+    train(tmp_path / "a", student, average="swa", swa_start=0.5, epochs=4)
+    train(tmp_path / "b", plain, epochs=4, keep_epochs=True)
+    last = torch.load(tmp_path / "a" / training.CHECKPOINT, weights_only=True)["average"]
+    files = [load_file(tmp_path / "b" / f"epoch-000{epoch}.safetensors") for epoch in (2, 3, 4)]
+    assert last["count"] == 3
+    for name in plain.state_dict():
         if "running" not in name and "num_batches" not in name:
-            assert torch.equal(student.state_dict()[name], value)
+            mean = torch.stack([epoch[name] for epoch in files]).mean(0)
+            torch.testing.assert_close(last["weights"][name], mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("epochs", [3, 7, 100, 200, 300])
+def test_every_share_ends_with_its_epoch_whatever_floats_make_of_it(epochs: int) -> None:
+    for steps in (1, 45, 390, 391):
+        for epoch in range(1, epochs):
+            begin = epoch / epochs
+            begun = [schedule.reached(begin, at * steps, epochs * steps) for at in (epoch - 1, epoch)]
+            assert begun == [False, True]
+    assert [schedule.reached(0.475, 391 * at, 391 * 200) for at in (94, 95)] == [False, True]
+    assert 0.07 * 100 > 7 and schedule.reached(0.07, 7, 100)
