@@ -94,7 +94,7 @@ def evaluate(
                         store.write(turn.attack, turn.number + k, outcome)
                 # batches attacked at once took as long as the longest of them
                 standings.seconds[turn.attack] += max(float(outcome.seconds) for outcome in outcomes)
-                run.show(bar, turn, missing, standings)
+                run.show(bar, turn, missing, standings, most_s=most_seconds - float(standings.seconds.sum()))
         return run.result(standings, clean)
 
 
@@ -219,12 +219,12 @@ class _EnsembleRun:
                     yield _Turn(attack, number, at_once, exact)
                     number += len(at_once)
 
-    def show(self, bar: Progress, turn: _Turn, missing: list[int], standings: Standings) -> None:
+    def show(self, bar: Progress, turn: _Turn, missing: list[int], standings: Standings, *, most_s: float) -> None:
         """What was saved before takes no passes of this call."""
         attack = self.plan[turn.attack]
         passes = [cost(attack) * len(index) * (k in missing) for k, index in enumerate(turn.batches)]
         bar.total -= cost(attack) * sum(map(len, turn.batches)) - sum(passes)
-        bar.step(sum(passes), note=f"{attack.name}  robust ≤ {standings.standing.mean():.1%}")
+        bar.step(sum(passes), note=f"{attack.name}  robust ≤ {standings.standing.mean():.1%}", most_s=max(most_s, 0.0))
 
     def clean_pass(self) -> CleanPass:
         predictions, margins, probabilities = [], [], True

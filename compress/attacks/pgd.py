@@ -122,7 +122,13 @@ def accuracy(model: Model, split: Split, batch_size: int) -> float:
 
 def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, steps: int, seed: int) -> float:
     """Share of images still right at every iterate of one PGD run on cross-entropy, step 2.5 ε / steps."""
-    standing = 0
+    stands = standing(model, split, batch_size, eps=eps, steps=steps, seed=seed)
+    return int(stands.sum()) / len(stands)
+
+
+def standing(model: Model, split: Split, batch_size: int, *, eps: float, steps: int, seed: int) -> Tensor:
+    """Which images these are, (N,)."""
+    stands = []
     for index, (x, y) in enumerate(split.batches(batch_size)):
         start = batch_random_start(x, eps, generator(seed, "evaluate", index))
         with torch.no_grad():
@@ -130,8 +136,9 @@ def robust_accuracy(model: Model, split: Split, batch_size: int, *, eps: float, 
         x, y, start = x[right], y[right], start[right]  # what is wrong already need not be attacked
         if len(y):
             _, worst = largest_margin(model, x, y, start=start, eps=eps, steps=steps)
-            standing += int((worst < 0).sum())
-    return standing / len(split.labels)
+            right[right.clone()] = worst < 0
+        stands.append(right)
+    return torch.cat(stands)
 
 
 def largest_margin(

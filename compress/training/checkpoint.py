@@ -37,9 +37,11 @@ class TrainingState:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_validation: dict[str, float] = field(default_factory=dict)
     last_validation: dict[str, float] = field(default_factory=dict)
+    #: which validation images stood in the best epoch, (N,), of a method that attacks
+    best_stands: "Tensor | None" = None
     #: {"epoch", "robust", "best"} once single-step training has overfitted catastrophically; it ends there
     collapse: dict[str, float] = field(default_factory=dict)
-    #: epochs in a row that lie below the best one by more than the margin
+    #: epochs in a row that lie below the best one, by `watch.fallen`
     below: int = 0
     #: seconds of training so far, of all attempts, and those of one validation
     spent: float = 0.0

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from compress.attacks.pgd import accuracy, robust_accuracy
+from compress.attacks.pgd import accuracy, standing
 from compress.config import Quantize, Training
 from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
@@ -58,8 +58,7 @@ def fit(
     loop = _Loop(student, objective, teachers, data, config, eps=eps, seed=seed, work=work, label=label, extra=extra)
     with interrupt.deferred():
         loop.begin()
-        with Progress(label, config.epochs * loop.update.supply.steps) as loop.bar:
-            loop.bar.step(loop.steps_done())
+        with Progress(label, config.epochs * loop.update.supply.steps, done=loop.steps_done()) as loop.bar:
             while not loop.done():
                 loop.train_epoch()
                 loop.validate()
@@ -241,7 +240,7 @@ class _Loop:
             state.step += 1
             self.step_seconds.append(time.monotonic() - began)
             state.epoch_seconds += self.step_seconds[-1]
-            self.bar.step(1, note=self._note())
+            self.bar.step(1, note=self._note(), most_s=self.clock.left())
             self._judge_budget()
             self._keep()
             if self.clock.over():
@@ -268,8 +267,6 @@ class _Loop:
             f"{images_per_s:,.0f} images/s",
             self._validated(),
         ]
-        if self.clock.budget is not None:  # which may end it before the time left by steps
-            parts.insert(1, f"{max(self.clock.budget - self.clock.spent(), 0):.0f} s of the budget left")
         return "  ".join(part for part in parts if part)
 
     def _validated(self) -> str:
@@ -323,8 +320,8 @@ class _Loop:
         if schedule.reached(self.config.swa_start, self.clock.position(self.steps_done(), all_steps), all_steps):
             average.after_epoch(self.student, self._clean_batches)
         with average.worn(self.student):
-            accuracies = self._accuracies(self.validation)
-            self._select(accuracies)
+            accuracies, stands = self._accuracies(self.validation)
+            self._select(accuracies, stands)
             if self.config.keep_epochs and ranks.rank() == 0:
                 checkpoint.keep_epoch(self.work, state.epoch + 1, self.student)
         state.validation_seconds = self.clock.reserve = ranks.largest(time.monotonic() - began)
@@ -343,19 +340,20 @@ class _Loop:
         self._save()
         if self.events is not None:
             self.events.write(row)
-        self.bar.step(0, note=self._validated())
+        self.bar.step(0, note=self._validated(), most_s=self.clock.left())
 
-    def _accuracies(self, split: Split) -> dict[str, float]:
-        """Clean and, of a method that attacks, robust accuracy; always in float32."""
+    def _accuracies(self, split: Split) -> tuple[dict[str, float], "Tensor | None"]:
+        """Clean and, of a method that attacks, robust accuracy, and which images stand, (N,); always in float32."""
         self.student.eval()
         whole, size, steps = sharded(self.student), self.config.batch_size, self.config.validate_steps
         with precision.full():
             accuracies = {"clean": accuracy(whole, split, size)}
-            if self.objective.attacks:  # of the others nothing is chosen by it, so it is not measured
-                accuracies["robust"] = robust_accuracy(whole, split, size, eps=self.eps, steps=steps, seed=self.seed)
-        return accuracies
+            if not self.objective.attacks:  # nothing is chosen by it, so it is not measured
+                return accuracies, None
+            stands = standing(whole, split, size, eps=self.eps, steps=steps, seed=self.seed)
+        return {**accuracies, "robust": int(stands.sum()) / len(stands)}, stands
 
-    def _select(self, accuracies: dict[str, float]) -> None:
+    def _select(self, accuracies: dict[str, float], stands: "Tensor | None") -> None:
         """Keep the weights if they are the best so far, and look for the two ways in which robustness is lost."""
         state, epoch = self.state, self.state.epoch + 1
         if self.objective.single_step(self.config.attack) and watch.collapsed(
@@ -370,14 +368,18 @@ class _Loop:
         score = accuracies["robust" if self.objective.attacks else "clean"]
         if score >= state.best_score:  # of equals the later, which has seen more
             state.best_epoch, state.best_score, state.best_validation = epoch, score, accuracies
-            state.best = copied(self.student)
-        lost = self.objective.attacks and watch.below(score, state.best_score, len(self.validation.labels))
-        state.below = state.below + 1 if lost else 0
+            state.best, state.best_stands = copied(self.student), stands
+        told, best = state.below >= watch.OVERFIT_EPOCHS, state.best_stands
+        fell = stands is not None and best is not None and watch.fallen(best, stands, epoch)
+        state.below = state.below + 1 if fell else 0
+        compared = f"validation robust {score:.1%}, best {state.best_score:.1%} in epoch {state.best_epoch}"
         if state.below == watch.OVERFIT_EPOCHS:
             say(
-                f"{self.label}: robust overfitting, {state.below} epochs below the best (validation robust "
-                f"{score:.1%}, best {state.best_score:.1%} in epoch {state.best_epoch}); average swa or awp helps"
+                f"{self.label}: robust overfitting, {state.below} epochs in a row below the best by more than chance "
+                f"({compared}); average swa or awp helps"
             )
+        elif told and not state.below:
+            say(f"{self.label}: robust overfitting withdrawn, epoch {epoch} is not below the best ({compared})")
 
     def _clean_batches(self) -> Iterator[Tensor]:
         """Training images as they are, in batches of full size."""

@@ -31,6 +31,10 @@ class Clock:
             return done
         return min(max(done, self.spent() / max(self.budget - self.reserve, 1e-9) * total), total)
 
+    def left(self) -> "float | None":
+        """Seconds until the budget is used up, at least 0; None without one."""
+        return None if self.budget is None else max(self.budget - self.spent(), 0.0)
+
     def over(self) -> bool:
         """Whether it is time to validate and end."""
         return self.budget is not None and self.spent() >= self.budget - self.reserve

@@ -1,7 +1,6 @@
 """What a loop looks out for (losses that are not finite, two ways to overfit, memory), and TensorBoard's files."""
 
 import importlib.util
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +11,16 @@ from compress.training import checkpoint
 from edge.core.artifact import Work
 from edge.core.errors import CheckFailed
 from edge.core.progress import say
+from edge.core.proportions import mcnemar
 
 #: Robust overfitting is told after so many epochs in a row …
 OVERFIT_EPOCHS = 3
 
-#: … that lie so far below the best epoch, or a standard error of it where that is more.
+#: … that lie so far below the best epoch …
 OVERFIT_MARGIN = 0.02
+
+#: … at this level, over all epochs that the best one was chosen from.
+OVERFIT_LEVEL = 0.01
 
 
 class Finite:
@@ -58,12 +61,14 @@ def collapsed(best: dict[str, float], accuracies: dict[str, float], chance: floa
     return accuracies["robust"] < best["robust"] / 2 and accuracies["clean"] >= best["clean"]
 
 
-def below(robust: float, best: float, images: int) -> bool:
-    """Whether a validation accuracy on that many images lies more than the margin below the best one.
+def fallen(best: Tensor, now: Tensor, epochs: int) -> bool:
+    """Whether fewer validation images stand `now` than in the best of so many epochs, (N,) each, and not by chance.
 
-    Several such epochs in a row are robust overfitting (Rice et al. 2020).
+    By more than the margin, and by McNemar's exact test of the same images at a level that is divided by the epochs:
+    the best of many is a lucky one. Several such epochs in a row are robust overfitting (Rice et al. 2020).
     """
-    return robust < best - max(OVERFIT_MARGIN, math.sqrt(best * (1 - best) / images))
+    lost, gained = int((best & ~now).sum()), int((now & ~best).sum())
+    return lost - gained > OVERFIT_MARGIN * len(best) and mcnemar(lost, gained) < OVERFIT_LEVEL / epochs
 
 
 # -------------------------------------------------------------------------------------------- memory

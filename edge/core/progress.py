@@ -1,6 +1,7 @@
 """Progress on stderr: one rewritten line on a terminal, now and then a line elsewhere. Standard library only."""
 
 import contextlib
+import math
 import shutil
 import sys
 import time
@@ -41,13 +42,14 @@ def _terminal() -> bool:
 class Progress:
     """How far a loop is: `with Progress("square", 1000) as bar: bar.step(k, note="…")`.
 
-    `total` is in whatever the steps count. On a terminal the line carries the time left; elsewhere a line is written
-    at most every ten seconds, and one at the end.
+    `total` is in whatever the steps count, `done` of them by another process before. A line carries the time left: on a
+    terminal it is rewritten, elsewhere one is written at most every ten seconds, and one at the end.
     """
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total = label, total
-        self.done, self.note = 0, ""
+        self.done, self.note = done, ""
+        self._before, self._most_s = done, math.inf
         self.started = self.shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -62,10 +64,14 @@ class Progress:
         else:
             say(self._line(f"in {_clock(self._elapsed())}" if kind is None else "stopped"))
 
-    def step(self, k: int = 1, note: str = "") -> None:
-        """`k` more are done; `note` stands on the line until another one replaces it."""
+    def step(self, k: int = 1, note: str = "", most_s: "float | None" = None) -> None:
+        """`k` more are done; `note` stands on the line until another one replaces it.
+
+        `most_s`: the seconds after which a budget ends the loop, whatever is left of it.
+        """
         self.done += k
         self.note = note or self.note
+        self._most_s = math.inf if most_s is None else most_s
         now = time.monotonic()
         if listener is not None:
             if now - self.shown >= TOLD_S:
@@ -91,9 +97,12 @@ class Progress:
         return "  ".join(part for part in parts if part)
 
     def _left(self) -> str:
-        if not 0 < self.done < self.total:
+        if not self._before < self.done < self.total:
             return ""
-        return f"{_clock(self._elapsed() * (self.total - self.done) / self.done)} left"
+        by_rate = self._elapsed() * (self.total - self.done) / (self.done - self._before)
+        if self._most_s < by_rate:
+            return f"{_clock(self._most_s)} of the budget left"
+        return f"{_clock(by_rate)} left"
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -11,7 +11,7 @@ import torch
 from compress import training
 from compress.training import schedule
 from compress.training.schedule import Clock
-from edge.core import interrupt
+from edge.core import interrupt, progress
 from edge.core.errors import CompressError
 from tests.compress.short_training import fresh, train
 from tests.compress.test_fit_resume import AtStep, asked
@@ -28,16 +28,21 @@ def test_the_schedule_follows_whichever_is_further() -> None:
     assert Clock(None, spent=1e9).position(3, 1000) == 3 and not Clock(None, spent=1e9).over()
 
 
-def test_training_ends_on_time_with_its_schedule_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_ends_on_time_with_its_schedule_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By a clock that goes on 5 s whenever it is read: a budget of 1,000 s is some fifty steps long."""
-    ticks = itertools.count(step=5.0)
-    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    for module in (schedule, progress):
+        ticks = itertools.count(step=5.0)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda ticks=ticks: next(ticks)))
     found = train(tmp_path, fresh(), epochs=10_000, budget="1000s")
     rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert 500 < found["seconds"] < 1100 and found["budget_seconds"] == 1000
     assert 1 <= len(rows) == found["epochs"] < 30
     assert rows[-1]["lr"] < 0.05 * 0.1 < rows[0]["lr"]
     assert found["validation_last"]["clean"] == rows[-1]["validation_clean"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if " left" in line]  # one estimate: the budget's
+    assert len(lines) > 3 and all(line.count("left") == line.count("of the budget left") == 1 for line in lines)
 
 
 def test_what_was_spent_before_a_kill_counts(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from compress.methods.normal import CleanTraining, Normal
 from compress.methods.objective import TrainingBatch
 from compress.networks.base import Classifier
 from compress.training import watch
+from compress.training.checkpoint import TrainingState
+from compress.training.loop import _Loop
 from edge.core.artifact import Work
 from edge.core.errors import CheckFailed, CompressError
 from tests.compress.short_training import BRIEF, EPS, PgdTraining, few, fresh, same, train
@@ -42,11 +44,45 @@ def test_parts_that_are_finite_may_add_up_to_what_is_not() -> None:
     watch.Finite().check(0, 0.1)  # nothing was noted
 
 
-@pytest.mark.parametrize(("robust", "expected"), [(0.50, False), (0.49, False), (0.47, False), (0.44, True)])
-def test_below_means_more_than_the_margin_and_than_chance(robust: float, expected: bool) -> None:
-    assert watch.below(robust, best=0.50, images=100) is expected  # standard error 5 %
-    assert watch.below(0.47, best=0.50, images=100_000)
-    assert not watch.below(0.485, best=0.50, images=100_000)
+def outcomes(n: int, lost: int, gained: int) -> tuple[Tensor, Tensor]:
+    """Images of two epochs, half of them standing in both, so many lost and gained from one to the other."""
+    best, now = torch.zeros(2, n, dtype=torch.bool)
+    best[: n // 2], now[: n // 2] = True, True
+    best[n // 2 : n // 2 + lost], now[n // 2 + lost : n // 2 + lost + gained] = True, True
+    return best, now
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "gained", "epochs", "expected"),
+    [
+        (95, 14, 4, 10, False),  # ten points of a small split, as chance has them in a run of that length
+        (95, 40, 0, 10, True),
+        (1000, 100, 50, 10, True),
+        (1000, 100, 50, 1000, False),  # the best of a thousand epochs is a lucky one
+        (1000, 60, 50, 10, False),
+        (100_000, 1500, 0, 10, False),  # beyond chance, and too little to matter
+        (100, 0, 40, 1, False),
+    ],
+)
+def test_fallen_means_more_than_the_margin_and_than_chance(
+    n: int, lost: int, gained: int, epochs: int, expected: bool
+) -> None:
+    assert watch.fallen(*outcomes(n, lost, gained), epochs) is expected
+
+
+def test_noise_on_a_small_validation_split_is_no_robust_overfitting() -> None:
+    """Runs in which nothing changes but which of 95 images happen to stand."""
+    draw = torch.Generator().manual_seed(0)
+    alarms = 0
+    for _ in range(40):
+        stands_by = torch.rand(95, generator=draw)
+        best, below = torch.zeros(95, dtype=torch.bool), 0
+        for epoch in range(1, 61):
+            now = torch.rand(95, generator=draw) < stands_by
+            best = now if int(now.sum()) >= int(best.sum()) else best
+            below = below + 1 if watch.fallen(best, now, epoch) else 0
+            alarms += below == watch.OVERFIT_EPOCHS
+    assert alarms <= 1
 
 
 class Spoiled(PgdTraining):
@@ -84,6 +120,29 @@ def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measu
     assert same(seen[1], student.state_dict()) and not same(seen[0], seen[1])
     last = torch.load(tmp_path / training.CHECKPOINT, weights_only=True)["student"]
     assert same(seen[0], last)
+
+
+def test_robustness_that_comes_back_withdraws_what_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = _Loop(
+        fresh(),
+        PgdTraining(),
+        (None, None),
+        few(),
+        Training(**BRIEF),
+        eps=EPS,
+        seed=3,
+        work=Work(tmp_path),
+        label="test",
+        extra=None,
+    )
+    loop.state = TrainingState()
+    images = torch.arange(100)
+    for loop.state.epoch, standing in enumerate((50, 60, 20, 20, 20, 20, 58, 20, 61)):
+        loop._select({"clean": 0.9, "robust": standing / 100}, images < standing)
+    told = [line for line in capsys.readouterr().err.splitlines() if "robust overfitting" in line]
+    assert len(told) == 2 and "3 epochs in a row below the best by more than chance" in told[0]
+    assert "withdrawn, epoch 7 is not below the best" in told[1] and "60.0% in epoch 2" in told[1]
+    assert loop.state.below == 0 and loop.state.best_epoch == 9
 
 
 def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) -> None:

@@ -48,6 +48,32 @@ def test_elsewhere_a_line_now_and_then_and_one_at_the_end(clock: list[float], mo
     assert "\r" not in shown.getvalue()
 
 
+def test_time_left_is_one_estimate_by_the_rate_of_this_process_or_the_budget(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = screen(monkeypatch, False)
+    with Progress("training", 1000, done=500) as bar:  # another process did half of it
+        for most_s in (400.0, 90.0, None):
+            clock[0] += 20
+            bar.step(100, most_s=most_s)
+    assert shown.getvalue().splitlines() == [
+        "training 600/1,000  1:20 min left",
+        "training 700/1,000  1:00 min left",
+        "training 800/1,000  40 s left",
+        "training 800/1,000  in 1:00 min",
+    ]
+    shown = screen(monkeypatch, False)
+    with Progress("training", 1000) as bar:
+        clock[0] += 20
+        bar.step(10, most_s=70.0)
+        clock[0] += 20
+        bar.step(0, most_s=50.0)
+    assert shown.getvalue().splitlines()[:2] == [
+        "training 10/1,000  1:10 min of the budget left",
+        "training 10/1,000  50 s of the budget left",
+    ]
+
+
 def test_on_a_terminal_one_line_is_rewritten(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     shown = screen(monkeypatch, True)
     with Progress("replay", 40) as bar:
