@@ -11,6 +11,7 @@ import onnx
 
 from edge.core import artifact, targets
 from edge.core.artifact import Stage
+from edge.core.disguise import disguise
 from edge.core.errors import CompressError
 from edge.runtimes.runner import MODEL
 from edge.runtimes.tensorrt.layers import LAYERS
@@ -94,10 +95,12 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def _loose_onnx(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load_model_from_string(content)
     except Exception as fault:  # the parser's exceptions share no base class
-        raise CompressError(f"{path}: not readable as ONNX ({type(fault).__name__}); give an .onnx file") from None
+        other = disguise(content) or f"not readable as ONNX ({type(fault).__name__}); give an .onnx file"
+        raise CompressError(f"{path}: {other}") from None
     return UNKNOWN | {
         "path": str(path),
         "kind": "onnx file",

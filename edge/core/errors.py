@@ -12,6 +12,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from edge.core.foreign_messages import told
+
 
 class CompressError(Exception):
     """The user's input is at fault. The message is one line: what, got, fix."""
@@ -101,8 +103,8 @@ def _chain(fault: "BaseException | None") -> "Iterator[BaseException]":
 
 
 def first_line(fault: "BaseException | str", most: int = 200) -> str:
-    """What a foreign exception says, short enough for one line; its type where it says nothing."""
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:most]
+    """What a foreign exception says, in one line without the C++ around it; its type where it says nothing."""
+    return told(str(fault), most) or type(fault).__name__
 
 
 def nearest_name(name: str, names: "list[str] | tuple[str, ...] | dict[str, str]") -> str:

@@ -129,7 +129,7 @@ def with_input(shape: "list[Any]", *more: str) -> bytes:
         (with_input(["N", 1, "H", "W"]), r"its image size \[1, 'H', 'W'\] is not fixed"),
         (with_input(["N", 4, 4, 4]), r"takes images \(4, 4, 4\), digits has \(1, 8, 8\); give the --data it is for"),
         (graphs.linear_digits(classes=7), "tells 7 classes apart, digits has 10; give the --data it is for"),
-        (b"no graph", "ONNX Runtime cannot open it"),
+        (b"no graph", r"is no ONNX file, or not the whole of one \(8 bytes\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:

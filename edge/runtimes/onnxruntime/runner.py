@@ -10,6 +10,7 @@ import numpy.typing as npt
 from edge.core import artifact, machine
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError, first_line
+from edge.runtimes.onnxruntime.messages import why_not_opened
 from edge.runtimes.runner import MODEL, Runner, pinned
 
 #: By device, the first of these that the installed ONNX Runtime has.
@@ -111,11 +112,7 @@ def _session(runtime: Any, content: bytes, where: str, threads: int, provider: s
     try:
         session = runtime.InferenceSession(content, options, providers=[provider])
     except Exception as fault:  # the runtime's exceptions share no base class
-        if "xternal data" in str(fault):  # the runtime has no exception of its own for it, nor a code
-            raise CompressError(
-                f"{where}: keeps weights in another file, which no hash of this one covers; export it as a single file"
-            ) from None
-        raise CompressError(f"{where}: ONNX Runtime cannot open it ({first_line(fault)}); export it again") from None
+        raise CompressError(f"{where}: {why_not_opened(content, fault, str(runtime.__version__))}") from None
     if provider not in session.get_providers():  # it goes on without a provider that does not start
         raise CompressError(
             f"{where}: ONNX Runtime does not start {provider} here; nvidia-smi must show a GPU, and CUDA and cuDNN "

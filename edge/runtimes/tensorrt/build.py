@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.core import machine
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import Progress, say
 from edge.runtimes.tensorrt import layers
 from edge.runtimes.tensorrt.cuda import Device
@@ -187,8 +187,9 @@ def _parse(library: Library, network: Any, content: bytes, origin: Mapping[str, 
     node = refused.node_name()
     layer = f", of layer {origin[node]}" if node in origin else ""
     at = f"node {node} ({refused.node_operator()}){layer}" if node else "the graph"
+    reason = first_line(" ".join(str(refused.desc()).split()), 300)
     raise CompressError(
-        f"{where}: {library.name} cannot take {at}: {' '.join(str(refused.desc()).split())[:300]}; use a network "
+        f"{where}: {library.name} cannot take {at}: {reason}; use a network "
         f"without it, or --opset 20 where the operator is newer than the library"
     )
 

@@ -42,7 +42,7 @@ class Journal:
 
     def reason(self) -> str:
         """The first error, which the later ones follow from, short enough for a line."""
-        return self.errors[0][:300] if self.errors else "the library gave no reason"
+        return first_line(self.errors[0], 300) if self.errors else "the library gave no reason"
 
 
 def listen(module: Any) -> Journal:
