@@ -100,6 +100,7 @@ def ascend(
 
     At a checkpoint an image's step is halved, and it goes on from its best iterate, where fewer than a share `rho` of
     the steps since the last one gained, or where neither step nor best loss changed. `eot` passes a step are averaged.
+    Differs from the published code at the first checkpoint: the first step gains on the start's loss, there on a zero.
     """
     judge = losses.verdict(y)
     ends = set(checkpoints(steps))

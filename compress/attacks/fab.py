@@ -14,7 +14,10 @@ from compress.attacks.pgd import gradient_at
 
 @dataclass(frozen=True)
 class FAB:
-    """FAB towards each of the `targets` largest wrong clean logits. It minimizes the distance and needs no radius."""
+    """FAB towards each of the `targets` largest wrong clean logits. It minimizes the distance and needs no radius.
+
+    Differs from the published code in that a nearest image outside the ball is clipped into it and asked about again.
+    """
 
     steps: int = 100
     targets: int = 9

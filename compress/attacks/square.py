@@ -20,7 +20,9 @@ class Square:
     """Random search with squares that shrink along the paper's schedule, which spans `span` queries.
 
     With 5,000 queries and a span of 10,000, as in the standard ensemble, the search ends halfway down the schedule;
-    `edge.attacks.square` always goes all the way, as a span equal to the queries does here.
+    `edge.attacks.square` always goes all the way, as a span equal to the queries does here. Differs from the published
+    code: the schedule counts queries from 1, the start included, two ahead of its count of squares; windows reach the
+    last row and column, and each image draws its own.
     """
 
     queries: int = 5000

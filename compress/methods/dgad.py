@@ -18,8 +18,8 @@ def dgad(views: Views, options: Dgad) -> Terms:
 
     T̃: the largest logit and the true one change places (`put_right`). MSE of softmax S(x_adv) and softmax S(x) is a
     mean over classes, as published; β = 1. x_adv maximises KL(T(x') ‖ S(x')). Differs from the published code in the
-    attack's start (uniform in the ball, where the code adds 1e-3 · N(0, 1)), and follows the paper where the code's
-    branch for MobileNet-V2 has its parentheses elsewhere.
+    attack's start (uniform in the ball, where the code adds 1e-3 · N(0, 1)), passes S(x_adv) before S(x), and follows
+    the paper where the code's branch for MobileNet-V2 has its parentheses elsewhere.
     """
     right = (views.taught_clean.logits.argmax(1) == views.y).to(views.x.dtype)
     adversarial = divergences(put_right(views.taught_adversarial.logits, views.y), views.adversarial.logits)

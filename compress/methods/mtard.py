@@ -24,8 +24,9 @@ class MultiTeacher(Objective):
         w ← w − r (w − L̂_nat / (L̂_nat + L̂_adv)),   w = ½ at first, r = 0.025,
 
     and r falls to a tenth at each of the run's `milestones`, where the published code lowers its learning rate. Differs
-    from that code in the reduction (mean over the batch, not over batch and classes) and in the attack's start (uniform
-    in the ball, where the code adds 1e-3 · N(0, 1)).
+    from that code in the reduction (mean over the batch; there over batch and classes, times 10 for CIFAR-100), in
+    the attack's start (uniform in the ball, where the code adds 1e-3 · N(0, 1)) and in that S(x) is passed before
+    S(x_adv).
     """
 
     def __init__(self, options: Mtard) -> None:

@@ -18,7 +18,7 @@ def trades(views: Views, options: Trades) -> Terms:
 
     As in the published code, S(x) is in evaluation mode in the attack, and the update follows the gradient through
     both sides of the divergence. Differs from it in the attack's start: uniform in the ball, where the code adds
-    1e-3 · N(0, 1).
+    1e-3 · N(0, 1); and in that S(x) is one pass, where the code makes a second for the divergence.
     """
     logits = views.clean.logits
     terms = {"clean": smoothed_cross_entropy(logits, views.y, options.label_smoothing)}
