@@ -8,6 +8,17 @@ from edge.core import interrupt, streams
 from edge.core.errors import MachineFault
 
 
+def use_utf8() -> None:
+    """Start this process anew in Python's UTF-8 mode where the locale has another encoding.
+
+    Our files, and nearly all names of files, are UTF-8. Under the C locale Python does so by itself unless it is told
+    not to.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"  # for processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def share_the_cores() -> None:
     """Let OpenMP's idle threads spin briefly only: two processes on the same cores otherwise starve each other.
 
@@ -19,6 +30,7 @@ def share_the_cores() -> None:
 
 def entry() -> None:
     """The console script: run this process's command line and exit with its code."""
+    use_utf8()
     try:
         streams.prepare()
     except MachineFault as fault:

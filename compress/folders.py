@@ -62,14 +62,15 @@ def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> "Classi
 
 def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
     """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
-    added = _extra(config)
+    dataset, added = data.load_dataset(config.data), _extra(config)
+    images = extra.load_extra(added) if added else None
     return Plan(
         stage=kind,
         config=config.semantic(),
         seed=config.seed,
-        data=data.load_dataset(config.data).as_plan()
-        | ({"extra": extra.load_extra(added).fingerprint} if added else {}),
+        data=dataset.as_plan() | ({"extra": images.fingerprint} if images else {}),
         inputs={role: stage.identity for role, stage in inputs.items()},
+        notes=(*dataset.notes, *(images.notes if images else ())),
     )
 
 

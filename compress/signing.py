@@ -173,7 +173,7 @@ def sign(folder: Path, key_file: Path) -> list[Path]:
         "predicateType": FILES_TYPE,
         "predicate": {},
     }
-    body = json.dumps(listing, indent=2, ensure_ascii=False).encode()
+    body = artifact.text_bytes(json.dumps(listing, indent=2, ensure_ascii=False))
     try:
         artifact.write_atomic(folder / FILES, seal(body, key))
     except OSError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from compress.names import resolved, with_installed
-from edge.core import errors, plugins
+from edge.core import errors, plugins, progress
 from edge.core.errors import CompressError
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 @functools.lru_cache(maxsize=2)
 def load_dataset(name: str) -> Dataset:
-    """The dataset written `KIND` or `KIND:PATH`."""
+    """The dataset written `KIND` or `KIND:PATH`; what was taken of it and what was left out is said on stderr."""
     kind, path = split_name(name)
     dataset: Dataset = resolved(find_source(kind).load)(path)
+    for note in dataset.notes:
+        progress.say(f"data {name}: {note}")
     return dataset

@@ -18,6 +18,8 @@ import numpy as np
 from compress.data.cache import cached_dataset
 from compress.data.dataset import SHARES, SPLITS, Dataset, assemble_dataset, stratified_split
 from compress.data.files import existing_path, read_safely
+from compress.data.listing import list_files
+from compress.data.parts import sounds_like_part
 from edge.core.errors import CompressError
 
 #: Number of dimensions of MNIST's files, by stem.
@@ -43,7 +45,10 @@ def idx(path: str) -> Dataset:
     """The dataset of `idx:PATH`, a folder."""
     root, where = existing_path("idx", path), f"idx:{path}"
     files = [_file(root, stem, ndim, where) for stem, ndim in FILES.items()]
-    return cached_dataset("idx", "", root, files, lambda: _read(files, where))
+    listing, taken = list_files(root), {file.name for file in files}
+    others = [name for name in listing.files if name not in taken]
+    notes = [f"left out: {len(others)} files that are none of the four ({others[0]})"] if others else []
+    return cached_dataset("idx", "", root, files, lambda: _read(files, where)).with_notes([*listing.notes, *notes])
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
@@ -102,6 +107,7 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
     official: dict[str, np.ndarray] = {}
     if "images" in arrays and "labels" in arrays:
         images, labels = arrays["images"], arrays["labels"]
+        taken = {"images", "labels", "split", "classes"}
         if "split" in arrays:
             official = _named(arrays["split"], len(images), where)
     else:
@@ -112,6 +118,7 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
                 f"y_test, or images and labels"
             )
         parts = [part for part in SPLITS if f"x_{part}" in arrays and f"y_{part}" in arrays]
+        taken = {*(f"{letter}_{part}" for letter in "xy" for part in parts), "classes"}
         images = _joined([arrays[f"x_{part}"] for part in parts], "x", where)
         labels = _joined([arrays[f"y_{part}"] for part in parts], "y", where)
         ends = np.cumsum([len(arrays[f"x_{part}"]) for part in parts])
@@ -120,9 +127,37 @@ def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
             if numbers != count:
                 raise CompressError(f"{where}: y_{part} has {numbers} labels for {count} images; give one an image")
             official[part] = np.arange(end - count, end)
-    classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
-    images = np.ascontiguousarray(channels_first(as_levels(images, where), where))
-    return assemble_dataset("npz", where, images, labels, official, classes)
+    notes = _left_out(arrays, taken, where)
+    levels = as_levels(images, where)
+    if levels is not images:
+        notes.append(f"{images.dtype} images k/255 are taken as the levels k, 0…255")
+    ordered = channels_first(levels, where)
+    layout = "(N,H,W), one channel" if images.ndim == 3 else "(N,C,H,W)" if ordered is levels else "(N,H,W,C)"
+    notes.append(f"images of shape {images.shape} are read as {layout}")
+    classes = _class_names(arrays["classes"], where) if "classes" in arrays else None
+    return assemble_dataset("npz", where, np.ascontiguousarray(ordered), labels, official, classes, notes=notes)
+
+
+def _left_out(arrays: Mapping[str, np.ndarray], taken: "set[str]", where: str) -> "list[str]":
+    others = [key for key in arrays if key not in taken]
+    if asked := [key for key in others if sounds_like_part(key)]:
+        beside = ", ".join(key for key in arrays if key in taken)
+        raise CompressError(
+            f"{where}: {asked[0]} would be left out beside {beside}; name the parts x_train, y_train, x_val, y_val, "
+            f"x_test, y_test, or leave it out"
+        )
+    return [f"left out: arrays {', '.join(others)}"] if others else []
+
+
+def _class_names(classes: np.ndarray, where: str) -> "list[str]":
+    if classes.dtype.kind != "S":
+        return [str(name) for name in classes.ravel()]
+    try:
+        return [name.decode() for name in classes.ravel().tolist()]
+    except UnicodeDecodeError as fault:
+        raise CompressError(
+            f"{where}: classes holds {fault.object!r}, which is not UTF-8; save the names as text"
+        ) from None
 
 
 def as_levels(images: np.ndarray, where: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Decoded datasets and official archives kept on disk by their content: a second load neither decodes nor hashes.
 
     entries/FINGERPRINT-SPLIT/    images.npy, labels.npy, train.npy, val.npy, test.npy, meta.json
-    sources/KEY                   the entry made from source files with these paths, sizes and times
+    sources/KEY                   the entry made from source files with these paths, sizes and times, and its notes
     fingerprints/KEY              sha256 of what a large file with this path, size and time holds
     downloads/                    archives fetched from their official address, checksum verified
 
@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
@@ -29,7 +30,7 @@ from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.progress import Progress, say
 
-FORMAT = 1  # raised whenever the same source files would give another dataset
+FORMAT = 2  # raised whenever the same source files would give another dataset
 META = "meta.json"
 BLOCK = 1 << 20  # bytes of a download at once
 TIMEOUT_S = 60
@@ -84,15 +85,22 @@ def remembered_fingerprint(kind: str, file: Path, make: Callable[[], str]) -> st
 def _key(kind: str, option: str, root: Path, files: "Sequence[Path | str]") -> str:
     listing = []
     for file in files:  # as text: there can be a million
-        state = os.stat(file)
+        try:
+            state = os.stat(file)
+        except OSError as fault:
+            raise CompressError(f"{file}: cannot be read ({fault.strerror}); mend or remove it") from None
+        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+            raise CompressError(f"{file}: is a pipe or a device, no file; remove it")
         listing.append([str(file).removeprefix(str(root)), state.st_size, state.st_mtime_ns])
     return artifact.digest([FORMAT, kind, option, str(root.resolve()), listing])
 
 
 def _find(source: Path, kind: str) -> "Dataset | None":
     try:
-        return _open(cache_home() / "entries" / source.read_text(encoding="utf-8"), kind)
-    except (OSError, UnicodeDecodeError):
+        kept = json.loads(source.read_text(encoding="utf-8"))
+        dataset = _open(cache_home() / "entries" / kept["entry"], kind)
+        return dataset and dataset.with_notes([str(note) for note in kept["notes"]])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -129,7 +137,8 @@ def _store(dataset: Dataset, source: Path) -> None:
                         fresh.rename(entry)
     with _beside(source) as fresh:
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(entry.name)
+        kept = {"entry": entry.name, "notes": dataset.notes}
+        fresh.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         fresh.replace(source)
 
 

@@ -14,10 +14,13 @@ import numpy as np
 
 from compress.data.cache import cached_dataset, fetch_archive
 from compress.data.dataset import Dataset, assemble_dataset
-from compress.data.files import existing_path, file_contents, file_names, reason
+from compress.data.files import existing_path, file_contents, reason
+from compress.data.listing import as_text, list_files
 from edge.core.errors import CompressError
 
 SHAPE = (3, 32, 32)
+#: Beside the data in the archives as published.
+PUBLISHED = ("readme.html", "file.txt~")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def cifar(release: Release, path: "str | None") -> Dataset:
     folder = inner if inner.is_dir() else root
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
-    return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where))
+    others = {file.name for file in folder.iterdir()} - {*release.files, *PUBLISHED}
+    notes = [f"left out: {len(others)} files that are not the release's ({min(others)})"] if others else []
+    return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where)).with_notes(notes)
 
 
 def cifar10(path: "str | None") -> Dataset:
@@ -87,11 +92,16 @@ def cifar100(path: "str | None") -> Dataset:
 
 
 def _read(release: Release, root: Path, where: str) -> Dataset:
-    members = {
-        path.name: name
-        for name, path in ((name, Path(name)) for name in file_names(root))
-        if path.name in release.files and (root.is_dir() or path.parent.name == release.folder)
-    }
+    members: dict[str, str] = {}
+    for name in list_files(root).files:
+        folder, _, last = name.rpartition("/")
+        if last not in release.files or (folder if root.is_dir() else Path(folder).name != release.folder):
+            continue
+        if last in members:
+            raise CompressError(
+                f"{where}: {as_text(members[last])} and {as_text(name)} are both there; keep one of them"
+            )
+        members[last] = name
     _all_there(release, list(members), where)
     objects = {
         Path(name).name: loads_data_only(content, f"{where}: {Path(name).name}")

@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compress.data.content import content_notes
 from edge.core.errors import CompressError
 
 SPLITS = ("train", "val", "test")
@@ -18,13 +20,17 @@ VALIDATION = 5000
 
 @dataclass(frozen=True)
 class Dataset:
-    """`images` uint8 (N,C,H,W), `labels` int64 (N,), `splits` name → sorted int64 indices."""
+    """`images` uint8 (N,C,H,W), `labels` int64 (N,), `splits` name → sorted int64 indices.
+
+    `notes` say, a line each, what was taken, what was left out and why, and what is odd; they decide nothing.
+    """
 
     name: str
     images: np.ndarray
     labels: np.ndarray
     splits: dict[str, np.ndarray]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def part(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of one split."""
@@ -46,6 +52,12 @@ class Dataset:
         for name in SPLITS:
             h.update(name.encode() + self.splits[name].astype("<i8").tobytes())
         return h.hexdigest()
+
+    def with_notes(self, notes: Sequence[str]) -> "Dataset":
+        """The same dataset with more to say about it; what was hashed stays so."""
+        noted = replace(self, notes=(*self.notes, *notes))
+        vars(noted).update({name: vars(self)[name] for name in ("fingerprint", "split_hash") if name in vars(self)})
+        return noted
 
     def as_plan(self) -> dict[str, str]:
         """What a manifest keeps of the data."""
@@ -87,16 +99,22 @@ def assemble_dataset(
     labels: np.ndarray,
     official: Mapping[str, np.ndarray],
     classes: "Sequence[str] | None" = None,
+    *,
+    notes: Sequence[str] = (),
+    files: "Sequence[str] | None" = None,
 ) -> Dataset:
     """The dataset of `images` uint8 (N,C,H,W) and integer `labels` (N,) or (N,1).
 
     `official` holds the indices of the source's own parts: train and test, with or without val; or train alone, or
-    nothing: then everything is split 64/16/20. Without `classes` the labels are their own names.
+    nothing: then everything is split 64/16/20. Without `classes` the labels are their own names. `notes` say what
+    reading them left out; `files` are the images' names, for what is said of single ones.
     """
     labels = integers(where, labels, len(images))
     if len(labels) == 0:
         raise CompressError(f"{where}: holds no image; give it at least two classes of images")
     names = tuple(classes) if classes is not None else tuple(str(k) for k in range(labels.max() + 1))
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise CompressError(f"{where}: two classes are called {twice[0]!r}; give each class a name of its own")
     outside = (labels < 0) | (labels >= len(names))
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
@@ -120,7 +138,22 @@ def assemble_dataset(
             f"{where}: class {names[min(absent)]!r} has no training image; add some, or leave the class out and "
             f"number the others from 0"
         )
-    return Dataset(kind, images, labels, splits, names)
+    told = (_taken(images, splits, names, official), *notes, *content_notes(images, labels, splits, names, files))
+    return Dataset(kind, images, labels, splits, names, told)
+
+
+def _taken(
+    images: np.ndarray, splits: Mapping[str, np.ndarray], classes: Sequence[str], official: Mapping[str, np.ndarray]
+) -> str:
+    """`1,797 images 1×8×8 in 10 classes (0, 1, 2, …): train 1,149, val 289, test 359 (split 64/16/20, …)`."""
+    own = {name for name, index in official.items() if len(index)}
+    how = "the source's own parts" if "val" in own else "val is a tenth of the source's train part, at most 5,000"
+    if own <= {"train"}:
+        how = "split 64/16/20, as the source has no test part"
+    counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
+    named = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+    shape = "×".join(str(side) for side in images.shape[1:])
+    return f"{len(images):,} images {shape} in {len(classes)} classes ({named}): {counts} ({how})"
 
 
 def integers(where: str, labels: np.ndarray, count: int) -> np.ndarray:
@@ -128,9 +161,9 @@ def integers(where: str, labels: np.ndarray, count: int) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise CompressError(
-            f"{where}: labels are {labels.dtype} of shape {labels.shape} for {count} images; give one integer an image"
-        )
+        rows = labels.ndim == 2 and len(labels) == count
+        fix = "where a row is one-hot, save labels.argmax(1)" if rows else "give one integer an image"
+        raise CompressError(f"{where}: labels are {labels.dtype} of shape {labels.shape} for {count} images; {fix}")
     return labels.astype(np.int64)
 
 

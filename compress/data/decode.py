@@ -1,17 +1,19 @@
 """Encoded images (JPEG, PNG, BMP, WebP, PPM) into one uint8 array, through Pillow.
 
 An image counts as grey by its mode, not by its pixels: only when every one is grey do the images have one channel.
-Transparency is dropped. Samples of more than 8 bits are refused, since they lie off the 8-bit grid.
+Samples of more than 8 bits are refused, since they lie off the 8-bit grid. What a file holds beside the pixels that are
+taken (transparency, further frames, an orientation) is dropped and counted.
 """
 
 import io
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from compress.data.files import FAULTS, reason
 from edge.core.errors import CompressError
@@ -21,36 +23,54 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 GREY = ("1", "L", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 WINDOW = 512  # encoded images held at once
-OPTION = "?size="
+PNG_DEPTH = 24  # the byte of a PNG that holds the bits of a sample
+#: What is said of images, by what was seen in them.
+REMARKS = {
+    "cmyk": "CMYK images are converted to RGB without a colour profile",
+    "alpha": "images are in part transparent: the transparency is dropped, the colours below it are taken",
+    "frames": "images hold several frames: the first is taken",
+    "turned": "images carry an EXIF orientation, which is not applied: the pixels are taken as they are stored",
+    "enlarged": "images are smaller than the size asked for and are enlarged",
+}
 
 
-def split_option(kind: str, path: str) -> "tuple[str, int | None]":
-    """`PATH?size=N` in its two parts, the size None where none is asked for."""
-    base, mark, _ = path.partition("?")
-    if not mark:
-        return path, None
-    option = path[len(base) :]
-    number = option.removeprefix(OPTION)
-    if number == option or not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise CompressError(f"data {kind}:{path}: unknown option {option!r}; write {kind}:{base}?size=32")
-    return base, int(number)
+def split_option(kind: str, path: str, *others: str) -> "tuple[str, dict[str, str]]":
+    """`PATH?size=N&NAME=VALUE` in its path and its options; `others` are those, NAME=VALUE, that exist beside size."""
+    base, mark, text = path.partition("?")
+    options: dict[str, str] = {}
+    for option in text.split("&") if mark else ():
+        name, _, value = option.partition("=")
+        sized = name == "size" and value.isascii() and value.isdigit() and int(value) >= 1
+        if name in options or not (sized or option in others):
+            known = " or ".join(f"{kind}:{base}?{known}" for known in ("size=32", *others))
+            raise CompressError(f"data {kind}:{path}: unknown option {f'?{option}'!r}; write {known}")
+        options[name] = value
+    return base, options
 
 
-def decode_images(entries: Iterable[tuple[int, str, bytes]], count: int, size: "int | None", where: str) -> np.ndarray:
-    """Images uint8 (count,C,H,W) from (place, name, encoded bytes), in any order; the last one of a place counts.
+def size_option(options: "dict[str, str]") -> "int | None":
+    """The side that images are brought to; None where they stay as they are."""
+    return int(options["size"]) if "size" in options else None
+
+
+def decode_images(
+    entries: Iterable[tuple[int, str, bytes]], count: int, size: "int | None", where: str
+) -> "tuple[np.ndarray, list[str]]":
+    """Images uint8 (count,C,H,W) from (place, name, encoded bytes), in any order, and what is odd about them.
 
     With `size` the shorter side is resized to it with antialiasing and the centre cut out; without it all images
-    must be of one size. `where` is how a fault names the source.
+    must be of one size. `where` is how a fault names the source. The last image of a place counts.
     """
     rows: np.ndarray | None = None
-    first, colour = "", False
+    first = ""
     filled = np.zeros(count, bool)
+    seen, example = Counter[str](), dict[str, str]()
     waiting = iter(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"decode {where}", count) as bar:
         while window := list(itertools.islice(waiting, WINDOW)):
             # Pillow lets go of the interpreter while it decodes, so threads share the larger images.
-            decoded = pool.map(lambda entry: pixels(entry[2], entry[1], size), window)
-            for (place, name, _), image in zip(window, decoded, strict=True):
+            decoded = pool.map(lambda entry: pixels(entry[2], f"{where}: {entry[1]}", size), window)
+            for (place, name, _), (image, remarks) in zip(window, decoded, strict=True):
                 if rows is None:
                     rows, first = _room(where, count, image), name
                 if image.shape[:2] != rows.shape[2:]:
@@ -58,25 +78,46 @@ def decode_images(entries: Iterable[tuple[int, str, bytes]], count: int, size: "
                         f"{where}: images of different sizes: {_size(rows[0, 0])} ({first}) and {_size(image)} "
                         f"({name}); write {where}?size=N to resize and crop all to N×N"
                     )
-                colour |= image.ndim == 3
+                for remark in (*remarks, "colour" if image.ndim == 3 else "grey"):
+                    seen[remark] += 1
+                    example.setdefault(remark, name)
                 filled[place] = True
                 rows[place] = image.transpose(2, 0, 1) if image.ndim == 3 else image
             bar.step(len(window))
     if rows is None or not filled.all():
         raise CompressError(f"{where}: only {filled.sum()} of {count} images were read; try again once it is complete")
-    return rows if colour else np.ascontiguousarray(rows[:, :1])
+    notes = [f"{seen[key]:,} {said} ({example[key]})" for key, said in REMARKS.items() if seen[key]]
+    if seen["grey"] and seen["colour"]:
+        mixed = f"images are grey ({example['grey']}), {seen['colour']:,} in colour ({example['colour']})"
+        notes.append(f"{seen['grey']:,} {mixed}: the grey ones get three equal channels")
+    return (rows if seen["colour"] else np.ascontiguousarray(rows[:, :1])), notes
 
 
-def pixels(encoded: bytes, name: str, size: "int | None") -> np.ndarray:
-    """One image: uint8 (H,W) when its mode is grey, else (H,W,3)."""
+def pixels(encoded: bytes, name: str, size: "int | None") -> "tuple[np.ndarray, list[str]]":
+    """One image, uint8 (H,W) when its mode is grey, else (H,W,3); and what of `REMARKS` holds for it."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            if image.mode not in GREY + COLOUR:
+            if image.mode not in GREY + COLOUR or _more_than_8_bits(encoded, image):
                 raise CompressError(f"{name}: samples of mode {image.mode}, not 8 bits; convert it to an 8-bit image")
             plain = image.convert("L" if image.mode in GREY else "RGB")
+            holds = {
+                "cmyk": image.mode == "CMYK",
+                "alpha": image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255,
+                "frames": getattr(image, "n_frames", 1) > 1,
+                "turned": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+                "enlarged": size is not None and min(image.size) < size,
+            }
     except (*FAULTS, Image.DecompressionBombError) as fault:
         raise CompressError(f"{name}: not a readable image ({reason(fault)}); replace or remove it") from None
-    return np.asarray(plain if size is None else _square(plain, size))
+    return np.asarray(plain if size is None else _square(plain, size)), [key for key, true in holds.items() if true]
+
+
+def _more_than_8_bits(encoded: bytes, image: Image.Image) -> bool:
+    """Whether the file's samples have more bits than Pillow keeps of them: a colour image loses the rest."""
+    if image.format == "PNG":
+        return encoded[PNG_DEPTH] > 8
+    coded = getattr(image, "tile", ()) if image.format == "PPM" else ()  # raw, or with the largest sample behind it
+    return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in coded)
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

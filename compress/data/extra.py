@@ -9,7 +9,6 @@ import functools
 import hashlib
 import struct
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +18,14 @@ from compress import data
 from compress.data import split_name
 from compress.data.arrays import as_levels, channels_first
 from compress.data.cache import remembered_fingerprint
-from compress.data.dataset import Dataset, integers
+from compress.data.content import checksums, chunks
+from compress.data.dataset import SPLITS, Dataset, integers
 from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 #: The arrays of an npz: images, labels.
 KEYS = (("image", "label"), ("images", "labels"), ("x_train", "y_train"))
-BYTES = 1 << 26  # in memory at once where all images are gone through
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,21 @@ class ExtraImages:
     classes: "tuple[str, ...] | None" = None
     #: share of every batch
     fraction: float = 0.0
+    #: what was taken of it and what was left out
+    notes: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=2)
 def load_extra(name: str) -> ExtraImages:
-    """The images written `KIND:PATH`."""
+    """The images written `KIND:PATH`; what was taken and what was left out is said on stderr."""
     kind, path = split_name(name)
     if kind == "npz":
-        return _npz(name, str(path))
+        extra = _npz(name, str(path))
+        for note in extra.notes:
+            say(f"extra {name}: {note}")
+        return extra
     whole = data.load_dataset(name)
+    say(f"extra {name}: all {len(whole.images):,} images are taken, those of its val and test parts too")
     return ExtraImages(name, whole.images, whole.labels, whole.fingerprint, whole.classes)
 
 
@@ -63,11 +69,7 @@ def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_s
         raise CompressError(
             f"extra {extra.name}: {len(extra.classes)} classes, {dataset.name} has {classes}; give images of the same"
         )
-    if extra.classes is not None and extra.classes != dataset.classes and set(extra.classes) == set(dataset.classes):
-        raise CompressError(
-            f"extra {extra.name}: its classes stand in another order than those of {dataset.name} "
-            f"({', '.join(dataset.classes[:3])}, …); bring them into that order"
-        )
+    _refuse_moved_classes(extra, dataset)
     if extra.labels is not None and (outside := (extra.labels < 0) | (extra.labels >= classes)).any():
         at = int(np.flatnonzero(outside)[0])
         raise CompressError(
@@ -80,8 +82,27 @@ def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_s
             f"extra.fraction {fraction}: of batches of {batch_size} that is {count} images, where each needs extra and "
             f"training images; give between {1 / batch_size:.3g} and {1 - 1 / batch_size:.3g}"
         )
-    _refuse_held_out(extra, dataset)
+    if again := _refuse_held_out(extra, dataset):
+        say(f"extra {extra.name}: {again:,} of its {len(extra.images):,} images are training images of {dataset.name}")
     return replace(extra, fraction=fraction)
+
+
+def _refuse_moved_classes(extra: ExtraImages, dataset: Dataset) -> None:
+    """Labels are numbers: a class of the same name must have the same one, and what is called otherwise is said."""
+    names = extra.classes or dataset.classes
+    for number, name in enumerate(names):
+        if name in dataset.classes and dataset.classes[number] != name:
+            there = dataset.classes.index(name)
+            raise CompressError(
+                f"extra {extra.name}: its classes stand in another order than those of {dataset.name} ({name!r} is "
+                f"number {number}, there {there}); bring them into that order"
+            )
+    if differing := [(a, b) for a, b in zip(names, dataset.classes, strict=True) if a != b]:
+        here, there = differing[0]
+        say(
+            f"extra {extra.name}: {len(differing)} of {len(names)} classes are called otherwise in {dataset.name} "
+            f"({here!r} there {there!r}): taken by their numbers"
+        )
 
 
 def _npz(name: str, path: str) -> ExtraImages:
@@ -97,13 +118,20 @@ def _npz(name: str, path: str) -> ExtraImages:
                 f"{where}: has {', '.join(held) or 'nothing'}; name the images image, images or x_train, their labels "
                 f"label, labels or y_train"
             )
+        foreign = [label for _, label in KEYS if label in held and label != keys[1]]
+        if keys[1] not in held and foreign:
+            raise CompressError(f"{where}: the labels of {keys[0]} are called {keys[1]}, not {foreign[0]}; rename them")
         images = channels_first(as_levels(_array(file, keys[0]), where), where)
         labels = integers(where, _array(file, keys[1]), len(images)) if keys[1] in held else None
     if len(images) == 0:
         raise CompressError(f"{where}: holds no image; leave extra out")
-    return ExtraImages(
-        name, images, labels, remembered_fingerprint("extra", file, lambda: _fingerprint(images, labels))
-    )
+    notes = [
+        f"{len(images):,} images from {keys[0]}, " + (f"labels from {keys[1]}" if labels is not None else "no labels")
+    ]
+    if others := [key for key in held if key not in keys]:
+        notes.append(f"left out: arrays {', '.join(others)}")
+    fingerprint = remembered_fingerprint("extra", file, lambda: _fingerprint(images, labels))
+    return ExtraImages(name, images, labels, fingerprint, notes=tuple(notes))
 
 
 def _array(file: Path, name: str) -> np.ndarray:
@@ -137,21 +165,27 @@ def _mapped(file: Path, member: str) -> "np.ndarray | None":
 
 def _fingerprint(images: np.ndarray, labels: "np.ndarray | None") -> str:
     h = hashlib.sha256(repr((images.shape, labels is not None)).encode())
-    for chunk in _chunks(images):
+    for chunk in chunks(images):
         h.update(chunk.data)
     if labels is not None:
         h.update(labels.astype("<i8").tobytes())
     return h.hexdigest()
 
 
-def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> None:
-    """Images of the validation or the test split, byte for byte, have no place in training."""
-    held = {split: np.ascontiguousarray(dataset.part(split)[0]) for split in ("val", "test")}
-    known = {split: {_digest(image) for image in images} for split, images in held.items()}
-    sums = np.concatenate([_checksums(images) for images in held.values()])
-    counts, first, begin = dict.fromkeys(held, 0), -1, 0
-    for chunk in _chunks(extra.images):
-        for at in np.flatnonzero(np.isin(_checksums(chunk), sums)):  # few: the digest decides
+def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> int:
+    """Images of the validation or the test split, byte for byte, have no place in training.
+
+    How many are training images already.
+    """
+    of_all = np.concatenate([checksums(chunk) for chunk in chunks(dataset.images)])
+    sums = {split: of_all[dataset.splits[split]] for split in SPLITS}
+    known = {split: {_digest(dataset.images[at]) for at in dataset.splits[split]} for split in ("val", "test")}
+    counts, first, begin, again = dict.fromkeys(known, 0), -1, 0, 0
+    for chunk in chunks(extra.images):
+        numbers = checksums(chunk)
+        again += int(np.isin(numbers, sums["train"]).sum())
+        suspects = np.isin(numbers, np.concatenate([sums["val"], sums["test"]]))  # few: the digest decides
+        for at in np.flatnonzero(suspects):
             held_in = [split for split, digests in known.items() if _digest(chunk[at]) in digests]
             for split in held_in:
                 counts[split] += 1
@@ -162,22 +196,8 @@ def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> None:
             f"extra {extra.name}: {counts['test']} of its {len(extra.images)} images are test images of "
             f"{dataset.name}, {counts['val']} validation images (the first is image {first}); leave them out"
         )
-
-
-def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The images in order, (n,C,H,W), each chunk in one piece."""
-    count = max(1, BYTES // max(1, images[0].nbytes))
-    for begin in range(0, len(images), count):
-        yield np.ascontiguousarray(images[begin : begin + count])
+    return again
 
 
 def _digest(image: np.ndarray) -> bytes:
-    return hashlib.sha256(image.data).digest()
-
-
-def _checksums(images: np.ndarray) -> np.ndarray:
-    """A 64-bit number of each image (N,C,H,W), (N,): equal for equal bytes, nearly never otherwise, and quick."""
-    rows = images.reshape(len(images), -1)
-    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
-    odd = np.random.default_rng(0).integers(0, 2**63, rows.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
-    return (rows * odd).sum(1, dtype=np.uint64)
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()

@@ -4,7 +4,6 @@ Nothing is ever extracted to disk, so a member's name cannot lead anywhere.
 """
 
 import lzma
-import os
 import struct
 import tarfile
 import zipfile
@@ -58,17 +57,6 @@ def existing_path(kind: str, path: str) -> Path:
     return place
 
 
-def file_names(path: Path) -> list[str]:
-    """The names of all files in `path`, with `/` between their parts, sorted."""
-    if not path.is_dir():
-        return sorted(_archive_names(path))
-    names = []
-    for folder, _, files in os.walk(path, followlinks=True):
-        inside = folder[len(str(path)) :].lstrip("/")
-        names += [f"{inside}/{file}" if inside else file for file in files]
-    return sorted(names)
-
-
 def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of the `wanted` files, in the order in which they are quickest to read.
 
@@ -92,23 +80,3 @@ def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, by
                 if member.name in wanted:
                     file = stream.extractfile(member)
                     yield member.name, file.read() if file else b""
-
-
-def _archive_names(path: Path) -> list[str]:
-    with read_safely(path):
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return [member.filename for member in archive.infolist() if not member.is_dir()]
-        if not tarfile.is_tarfile(path):
-            raise CompressError(f"{path}: neither a folder nor a readable tar or zip; fetch or pack the archive again")
-        names = []
-        with tarfile.open(path, "r|*") as stream:
-            for member in stream:
-                if member.issym() or member.islnk():
-                    raise CompressError(
-                        f"{path}: {member.name} is a link in the archive; pack it anew with tar --dereference "
-                        f"--hard-dereference"
-                    )
-                if member.isreg():
-                    names.append(member.name)
-        return names

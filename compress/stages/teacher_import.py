@@ -42,5 +42,7 @@ def _resolve(config: ImportConfig) -> Source:
 
 def _plan(config: ImportConfig, source: Source) -> Plan:
     files = {f"weights-{number}": artifact.file_sha256(path) for number, path in enumerate(source.files)}
-    known = data.load_dataset(config.data).as_plan() if config.data else {"name": "none"}
-    return Plan(stage="teacher", config=config.semantic(), seed=config.seed, data=known, inputs=files)
+    dataset = data.load_dataset(config.data) if config.data else None
+    known = dataset.as_plan() if dataset else {"name": "none"}
+    notes = dataset.notes if dataset else ()
+    return Plan(stage="teacher", config=config.semantic(), seed=config.seed, data=known, inputs=files, notes=notes)

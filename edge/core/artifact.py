@@ -7,7 +7,8 @@ folder without `.partial` is complete. `manifest.json` inside it holds
     payload    the files that are the result, with their sha256
     identity   sha256 of the canonical JSON of plan and payload hashes
     records    files beside the result (timings, reports), with their sha256; outside the identity
-    metrics, made, lineage     measured numbers; times, versions, host, command; where the inputs lay
+    metrics, made, lineage     measured numbers; times, versions, host, command, what was said of the data; where the
+                               inputs lay
 """
 
 import contextlib
@@ -49,9 +50,14 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def text_bytes(text: str) -> bytes:
+    """UTF-8; a byte of a file's name that is none becomes the escape by which JSON writes it, `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON of `value`, 64 hex digits."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(text_bytes(canonical(value))).hexdigest()
 
 
 def bytes_sha256(content: bytes) -> str:
@@ -75,6 +81,7 @@ class Plan:
     seed: int
     data: Mapping[str, Any]
     inputs: Mapping[str, str]  # role → identity of the stage folder that was read
+    notes: Sequence[str] = ()  # what was taken of the data and what was left out; decides nothing
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -360,6 +367,7 @@ def _finish(path: Path, plan: Plan, work: Work, lineage: Mapping[str, Path], sta
         "lineage": {role: os.path.relpath(where.resolve(), path.resolve()) for role, where in lineage.items()},
         "made": {
             "command": COMMAND.get(),
+            "data": list(plan.notes),
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(time.time() - started, 1),
             "host": platform.node(),
@@ -405,7 +413,7 @@ def write_atomic(path: Path, content: "str | bytes") -> None:
     beside = path.with_name(path.name + ".tmp")
     try:
         with open(beside, "wb") as handle:
-            handle.write(content.encode() if isinstance(content, str) else content)
+            handle.write(text_bytes(content) if isinstance(content, str) else content)
             handle.flush()
             os.fsync(handle.fileno())
         beside.replace(path)

@@ -1,6 +1,7 @@
 """A file that another tool exported becomes an exported stage: its very bytes, held against the dataset it is for."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _content(path: Path) -> bytes:
 def _plan(config: ExportConfig, sha256: str) -> Plan:
     plan = plan_of("exported", config, {})
     kept = {key: value for key, value in plan.config.items() if key not in DECIDES_NOTHING}
-    return Plan(plan.stage, {**kept, "adopted": sha256}, plan.seed, plan.data, plan.inputs)
+    return replace(plan, config={**kept, "adopted": sha256})
 
 
 def _measured(runner: Runner, dataset: Dataset, path: Path) -> dict[str, Any]:

@@ -1,0 +1,167 @@
+"""What a folder, tar or zip holds: its files by name, and what is left out of them, counted.
+
+Hidden files and folders and those that tools leave behind (notebooks, network drives, macOS, Windows) are no data, at
+whatever depth, alone or in an archive. A link that leads back to a folder above it is left out; one that leads nowhere
+is a fault of whoever reads it.
+"""
+
+import functools
+import os
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.data.files import read_safely
+from edge.core.errors import CompressError
+
+#: Names in lower case; what begins with a dot needs no entry.
+TOOL_NAMES = frozenset(
+    {
+        *("__macosx", "__pycache__", "icon\r"),
+        *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot"),  # Synology, QNAP
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+        *("lost+found", "lost.dir"),
+    }
+)
+SHOWN = 4  # names or suffixes in one line
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Names of files and of folders, `/` between their parts, sorted; `notes` say what was left out."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def list_files(path: Path) -> Listing:
+    """All files and folders in `path`, a folder or an archive, but for those that are hidden or of a tool."""
+    names, folders, notes = _walk(path) if path.is_dir() else _members(path)
+    aside = [_set_aside(name) for name in names]
+    files = [name for name, why in zip(names, aside, strict=True) if why is None]
+    if counts := Counter(why for why in aside if why is not None):
+        notes.insert(
+            0, f"left out, hidden or of a tool: {counts.total()} {files_word(counts.total())} ({most(counts)})"
+        )
+    folders |= {
+        "/".join(parts[:k]) for parts in {tuple(name.split("/")[:-1]) for name in files} for k in _depths(parts)
+    }
+    return Listing(tuple(sorted(files)), tuple(sorted(f for f in folders if _set_aside(f) is None)), tuple(notes))
+
+
+def as_text(name: str) -> str:
+    """A name from the file system as text: what is not UTF-8 in it is escaped, `caf\\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def most(counts: "Counter[str]") -> str:
+    """`.txt 12, .gif 3`, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    more = f", {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(f"{as_text(name)} {count:,}" for name, count in ordered[:SHOWN]) + more
+
+
+def suffixes(names: Iterable[str]) -> "Counter[str]":
+    """How many of the files bear each suffix."""
+    return Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in names)
+
+
+def files_word(count: int) -> str:
+    return "file" if count == 1 else "files"
+
+
+def _set_aside(name: str) -> "str | None":
+    """The part of a file's or folder's name for which it is left out; None where it is taken."""
+    folder, _, last = name.rpartition("/")
+    return _hidden(folder) or _hidden_part(last)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hidden(folder: str) -> "str | None":
+    return next((why for part in folder.split("/") if (why := _hidden_part(part))), None)
+
+
+def _hidden_part(part: str) -> "str | None":
+    if part.startswith("._"):
+        return "._*"
+    return part if part.lower() in TOOL_NAMES or (part.startswith(".") and part not in (".", "..")) else None
+
+
+def _depths(parts: "tuple[str, ...]") -> range:
+    return range(1, len(parts) + 1)
+
+
+def _walk(root: Path) -> "tuple[list[str], set[str], list[str]]":
+    names: list[str] = []
+    folders: set[str] = set()
+    loops: list[str] = []
+
+    def unlisted(fault: OSError) -> None:
+        raise CompressError(f"{fault.filename}: cannot be listed ({fault.strerror}); make it readable or remove it")
+
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=unlisted):
+        inside = folder[len(str(root)) :].lstrip("/")
+        prefix = f"{inside}/" if inside else ""
+        back = [name for name in inner if _leads_back(root, folder, name)]
+        loops += [prefix + name for name in back]
+        inner[:] = sorted(set(inner) - set(back))
+        folders |= {prefix + name for name in inner}
+        names += [prefix + file for file in files]
+    loops = sorted(loop for loop in loops if _set_aside(loop) is None)
+    notes = [f"left out: {len(loops)} links back to a folder above them ({as_text(loops[0])})"] if loops else []
+    return names, folders, notes
+
+
+def _leads_back(root: Path, folder: str, name: str) -> bool:
+    """Whether `name` in `folder` is a link to a folder that the walk from `root` came through, or to one above it."""
+    link = os.path.join(folder, name)
+    if not os.path.islink(link):
+        return False
+    target = os.path.realpath(link)
+    steps = [folder, *(str(parent) for parent in Path(folder).parents)]
+    passed = [os.path.realpath(step) for step in steps if step.startswith(str(root))]
+    return any(f"{place}/".startswith(f"{target.rstrip('/')}/") for place in passed)
+
+
+def _members(path: Path) -> "tuple[list[str], set[str], list[str]]":
+    with read_safely(path):
+        if zipfile.is_zipfile(path):
+            names, folders = _zip_members(path)
+        elif tarfile.is_tarfile(path):
+            names, folders = _tar_members(path)
+        else:
+            raise CompressError(f"{path}: neither a folder nor a readable tar or zip; fetch or pack the archive again")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    notes = [f"{len(twice)} names stand twice in the archive, the last counts ({as_text(twice[0])})"] if twice else []
+    return list(dict.fromkeys(names)), folders, notes
+
+
+def _zip_members(path: Path) -> "tuple[list[str], set[str]]":
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        if stat.S_ISLNK(member.external_attr >> 16) and _set_aside(member.filename) is None:
+            raise CompressError(f"{path}: {member.filename} is a link in the archive; pack it anew without zip -y")
+    names = [member.filename for member in members if not member.is_dir()]
+    return names, {member.filename.rstrip("/") for member in members if member.is_dir()}
+
+
+def _tar_members(path: Path) -> "tuple[list[str], set[str]]":
+    names, folders = [], set()
+    with tarfile.open(path, "r|*") as stream:
+        for member in stream:
+            if (member.issym() or member.islnk()) and _set_aside(member.name) is None:
+                raise CompressError(
+                    f"{path}: {as_text(member.name)} is a link in the archive; pack it anew with tar --dereference "
+                    f"--hard-dereference"
+                )
+            if member.isreg():
+                names.append(member.name)
+            elif member.isdir():
+                folders.add(member.name)
+    return names, folders
