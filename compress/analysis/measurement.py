@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from compress.analysis import statistics
@@ -15,7 +14,7 @@ from compress.attacks.pgd import batch_random_start, largest_margin
 from compress.data.split import to_float
 from compress.folders import TORCH_STAGES, load
 from compress.networks.base import Classifier
-from compress.networks.network_files import WEIGHTS
+from compress.networks.network_files import WEIGHTS, read_tensors
 from compress.numerics.seeds import generator
 from edge.core import artifact
 from edge.core.artifact import MANIFEST, Stage
@@ -51,7 +50,7 @@ class AnalyzedModel:
     def load(self) -> Classifier:
         model = load(self.stage)
         if self.file:
-            model.load_state_dict(load_file(self.stage.file(self.file)), strict=True)
+            model.load_state_dict(read_tensors(self.stage.file(self.file)), strict=True)
         return model
 
 

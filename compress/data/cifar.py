@@ -15,7 +15,7 @@ import numpy as np
 from compress.data.cache import cached_dataset, fetch_archive
 from compress.data.dataset import Dataset, assemble_dataset
 from compress.data.files import existing_path, file_contents, reason
-from compress.data.listing import as_text, list_files
+from compress.data.listing import as_text, counted, list_files
 from edge.core.errors import CompressError
 
 SHAPE = (3, 32, 32)
@@ -77,7 +77,7 @@ def cifar(release: Release, path: "str | None") -> Dataset:
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
     others = {file.name for file in folder.iterdir()} - {*release.files, *PUBLISHED}
-    notes = [f"left out: {len(others)} files that are not the release's ({min(others)})"] if others else []
+    notes = [f"left out, not of the release: {counted(len(others), 'file')} ({min(others)})"] if others else []
     return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where)).with_notes(notes)
 
 

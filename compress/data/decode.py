@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from compress.data.files import FAULTS, reason
+from compress.data.listing import counted
 from edge.core.errors import CompressError
 from edge.core.progress import Progress
 
@@ -26,11 +27,12 @@ WINDOW = 512  # encoded images held at once
 PNG_DEPTH = 24  # the byte of a PNG that holds the bits of a sample
 #: What is said of images, by what was seen in them.
 REMARKS = {
-    "cmyk": "CMYK images are converted to RGB without a colour profile",
-    "alpha": "images are in part transparent: the transparency is dropped, the colours below it are taken",
-    "frames": "images hold several frames: the first is taken",
-    "turned": "images carry an EXIF orientation, which is not applied: the pixels are taken as they are stored",
-    "enlarged": "images are smaller than the size asked for and are enlarged",
+    "cmyk": "CMYK, converted to RGB without a color profile",
+    "alpha": "in part transparent, taken without the transparency",
+    "frames": "of several frames, the first taken",
+    "turned": "with an EXIF orientation, which is not applied",
+    "mixed": "grey among images in color, given three equal channels",
+    "enlarged": "smaller than the size asked for, enlarged to it",
 }
 
 
@@ -86,10 +88,9 @@ def decode_images(
             bar.step(len(window))
     if rows is None or not filled.all():
         raise CompressError(f"{where}: only {filled.sum()} of {count} images were read; try again once it is complete")
-    notes = [f"{seen[key]:,} {said} ({example[key]})" for key, said in REMARKS.items() if seen[key]]
     if seen["grey"] and seen["colour"]:
-        mixed = f"images are grey ({example['grey']}), {seen['colour']:,} in colour ({example['colour']})"
-        notes.append(f"{seen['grey']:,} {mixed}: the grey ones get three equal channels")
+        seen["mixed"], example["mixed"] = seen["grey"], example["grey"]
+    notes = [f"{said}: {counted(seen[key], 'image')} ({example[key]})" for key, said in REMARKS.items() if seen[key]]
     return (rows if seen["colour"] else np.ascontiguousarray(rows[:, :1])), notes
 
 

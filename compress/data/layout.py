@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from compress.data.dataset import SPLITS
-from compress.data.listing import Listing, as_text, most, suffixes
+from compress.data.listing import Listing, as_text, counted, most, suffixes
 from compress.data.parts import PARTS, is_word_for_part, sounds_like_part
 from edge.core.errors import CompressError
 
@@ -41,7 +41,7 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Layout:
     places = {name: place for name in listing.files if name.lower().endswith(SUFFIXES) and (place := _place(name))}
     notes = list(listing.notes)
     if others := suffixes(name for name in listing.files if name not in places):
-        notes.append(f"left out, of no kind that is read: {others.total():,} of the files ({most(others)})")
+        notes.append(f"left out, of no kind that is read: {counted(others.total(), 'file')} ({most(others)})")
     if not places:
         raise CompressError(
             f"{where}: no image in it ({', '.join(SUFFIXES)}){''.join(f'; {note}' for note in notes)}; put images into "
@@ -65,7 +65,9 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Layout:
             )
         members.append(Member(parts.get(place[0], ""), as_text(inner[0]), name, inner))
     if beside:
-        notes.append(f"left out: {beside.total():,} images beside {'/, '.join(sorted(parts))}/ ({most(beside)})")
+        notes.append(
+            f"left out, beside {'/, '.join(sorted(parts))}/: {counted(beside.total(), 'image')} ({most(beside)})"
+        )
     _refuse_without_images(members, listing, top, parts, where)
     classes = _classes(members, where)
     notes += _odd_names(members, classes, where) + _inner_folders(members, where, merge)
@@ -92,12 +94,12 @@ def _wrapper(places: "Iterable[tuple[str, ...]]", listing: Listing) -> str:
 def _parts(places: "Iterable[tuple[str, ...]]", where: str, merge: bool) -> dict[str, str]:
     """Which folder is which part of the split; none where the folders are classes."""
     inside: dict[str, set[str]] = {}
-    for place in places:  # what lies in each folder; an image that lies there itself stands as an empty name
-        inside.setdefault(place[0], set()).add(place[1] if len(place) > 2 else "")
+    for folder, *deeper in (place[:-1] for place in places if len(place) > 1):
+        inside.setdefault(folder, set()).add(deeper[0] if deeper else "")  # an image that lies there itself: ""
     parts = {folder: PARTS[folder.lower()] for folder in inside if folder.lower() in PARTS}
     sounding = sorted(folder for folder in inside if folder not in parts and sounds_like_part(folder))
     further = parts | {folder: FURTHER[folder.lower()] for folder in sounding if folder.lower() in FURTHER}
-    known = "train" in further.values() and not set(sounding) - set(further)
+    known = "train" in further.values() and set(further) == set(inside)
     first = next((inside[folder] for folder in further), set())
     if sounding and known and "" not in first and all(inside[folder] == first for folder in further):
         parts, sounding = further, []
@@ -135,7 +137,7 @@ def _refuse_without_images(
     empty = sorted(class_folders - {_place(member.name)[:depth] for member in members})
     if empty:
         files = suffixes(name for name in listing.files if _place(name)[:depth] == empty[0])
-        what = f"{files.total()} files, none an image that is read ({most(files)})" if files else "no file"
+        what = f"{counted(files.total(), 'file')}, no image that is read ({most(files)})" if files else "no file"
         raise CompressError(
             f"{where}: {as_text('/'.join(empty[0]))}/ stands where classes are and holds {what}; convert them to PNG, "
             f"or remove the folder"
@@ -193,4 +195,6 @@ def _inner_folders(members: list[Member], where: str, merge: bool) -> list[str]:
             f"({', '.join(sorted(inside)[:3])}); put the classes' folders at the top or into train/ and test/, or "
             f"write {where}?{MERGE} if each image belongs to the upper folder"
         )
-    return [f"{len(deeper):,} images lie deeper than their class's folder and belong to it ({as_text(deeper[0].name)})"]
+    return [
+        f"deeper than their class's folder, of that class: {counted(len(deeper), 'image')} ({as_text(deeper[0].name)})"
+    ]

@@ -45,9 +45,7 @@ def list_files(path: Path) -> Listing:
     aside = [_set_aside(name) for name in names]
     files = [name for name, why in zip(names, aside, strict=True) if why is None]
     if counts := Counter(why for why in aside if why is not None):
-        notes.insert(
-            0, f"left out, hidden or of a tool: {counts.total()} {files_word(counts.total())} ({most(counts)})"
-        )
+        notes.insert(0, f"left out, hidden or of a tool: {counted(counts.total(), 'file')} ({most(counts)})")
     folders |= {
         "/".join(parts[:k]) for parts in {tuple(name.split("/")[:-1]) for name in files} for k in _depths(parts)
     }
@@ -71,8 +69,9 @@ def suffixes(names: Iterable[str]) -> "Counter[str]":
     return Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in names)
 
 
-def files_word(count: int) -> str:
-    return "file" if count == 1 else "files"
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `1,200 files`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _set_aside(name: str) -> "str | None":
@@ -113,7 +112,8 @@ def _walk(root: Path) -> "tuple[list[str], set[str], list[str]]":
         folders |= {prefix + name for name in inner}
         names += [prefix + file for file in files]
     loops = sorted(loop for loop in loops if _set_aside(loop) is None)
-    notes = [f"left out: {len(loops)} links back to a folder above them ({as_text(loops[0])})"] if loops else []
+    where = "back to a folder above"
+    notes = [f"left out: {counted(len(loops), 'link')} {where} ({as_text(loops[0])})"] if loops else []
     return names, folders, notes
 
 
@@ -137,7 +137,9 @@ def _members(path: Path) -> "tuple[list[str], set[str], list[str]]":
         else:
             raise CompressError(f"{path}: neither a folder nor a readable tar or zip; fetch or pack the archive again")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    notes = [f"{len(twice)} names stand twice in the archive, the last counts ({as_text(twice[0])})"] if twice else []
+    notes = (
+        [f"twice in the archive, the last counts: {counted(len(twice), 'name')} ({as_text(twice[0])})"] if twice else []
+    )
     return list(dict.fromkeys(names)), folders, notes
 
 

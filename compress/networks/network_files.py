@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from compress import networks
 from compress.networks.base import Classifier
@@ -75,4 +76,10 @@ def read_architecture(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(folder / WEIGHTS))
+    return read_tensors(folder / WEIGHTS)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors file, mapped; read whole where its path is not UTF-8, which torch cannot map."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return dict(load_file(path) if text == str(path) else load(path.read_bytes()))
