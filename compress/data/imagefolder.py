@@ -13,7 +13,7 @@ from compress.data.cache import cached_dataset
 from compress.data.dataset import SPLITS, Dataset, assemble_dataset
 from compress.data.decode import decode_images, size_option, split_option
 from compress.data.files import existing_path, file_contents
-from compress.data.layout import MERGE, Layout, arrange
+from compress.data.layout import MERGE, Arrangement, arrange
 from compress.data.listing import as_text, list_files
 
 KIND = "imagefolder"
@@ -37,7 +37,7 @@ def imagefolder(path: str) -> Dataset:
     ).with_notes(layout.notes)
 
 
-def _read(root: Path, where: str, layout: Layout, size: "int | None") -> Dataset:
+def _read(root: Path, where: str, layout: Arrangement, size: "int | None") -> Dataset:
     place = {member.name: k for k, member in enumerate(layout.members)}
 
     def entries() -> Iterator[tuple[int, str, bytes]]:

@@ -28,7 +28,7 @@ class Member(NamedTuple):
     place: tuple[str, ...]
 
 
-class Layout(NamedTuple):
+class Arrangement(NamedTuple):
     """The image files in the order of the dataset, the classes in that of their labels, what was left out."""
 
     members: list[Member]
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
     notes: list[str]
 
 
-def arrange(listing: Listing, where: str, merge: bool = False) -> Layout:
+def arrange(listing: Listing, where: str, merge: bool = False) -> Arrangement:
     """Part and class of every image file. `merge`: folders inside a class are the class's own, whatever their names."""
     places = {name: place for name in listing.files if name.lower().endswith(SUFFIXES) and (place := _place(name))}
     notes = list(listing.notes)
@@ -73,7 +73,7 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Layout:
     notes += _odd_names(members, classes, where) + _inner_folders(members, where, merge)
     order = ("", *SPLITS)
     members.sort(key=lambda member: (order.index(member.part), member.label, member.place))
-    return Layout(members, classes, notes)
+    return Arrangement(members, classes, notes)
 
 
 def _place(name: str) -> tuple[str, ...]:
