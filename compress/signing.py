@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.core import artifact
+from edge.core import artifact, streams
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement.statement import STATEMENT
 
@@ -173,7 +173,7 @@ def sign(folder: Path, key_file: Path) -> list[Path]:
         "predicateType": FILES_TYPE,
         "predicate": {},
     }
-    body = artifact.text_bytes(json.dumps(listing, indent=2, ensure_ascii=False))
+    body = streams.text_bytes(json.dumps(listing, indent=2, ensure_ascii=False))
     try:
         artifact.write_atomic(folder / FILES, seal(body, key))
     except OSError:

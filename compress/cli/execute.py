@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def _invoke(args: Sequence[str]) -> int:
         with main.make_context(PROGRAM, list(args)) as context:
             from edge.core import artifact  # here, so that `compress --help` does without it
 
-            artifact.COMMAND.set(artifact.command_line())
+            artifact.COMMAND.set(shlex.join([PROGRAM, *sys.argv[1:]]))  # as a person would type it
             main.invoke(context)
     except click.exceptions.Exit as left:
         return left.exit_code

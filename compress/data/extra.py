@@ -98,10 +98,10 @@ def _refuse_moved_classes(extra: ExtraImages, dataset: Dataset) -> None:
                 f"number {number}, there {there}); bring them into that order"
             )
     if differing := [(a, b) for a, b in zip(names, dataset.classes, strict=True) if a != b]:
-        here, there = differing[0]
+        here, other = differing[0]
         say(
             f"extra {extra.name}: {len(differing)} of {len(names)} classes are called otherwise in {dataset.name} "
-            f"({here!r} there {there!r}): taken by their numbers"
+            f"({here!r} there {other!r}): taken by their numbers"
         )
 
 

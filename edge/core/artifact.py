@@ -7,8 +7,7 @@ folder without `.partial` is complete. `manifest.json` inside it holds
     payload    the files that are the result, with their sha256
     identity   sha256 of the canonical JSON of plan and payload hashes
     records    files beside the result (timings, reports), with their sha256; outside the identity
-    metrics, made, lineage     measured numbers; times, versions, host, command, what was said of the data; where the
-                               inputs lay
+    metrics, made, lineage     measured numbers; times, versions, command, notes on the data; where the inputs lay
 """
 
 import contextlib
@@ -18,9 +17,7 @@ import hashlib
 import json
 import os
 import platform
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -29,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edge.core import errors
+from edge.core import errors, streams
 from edge.core.errors import CompressError
 
 FORMAT = 1
@@ -50,14 +47,9 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def text_bytes(text: str) -> bytes:
-    """UTF-8; a byte of a file's name that is none becomes the escape by which JSON writes it, `\\udce9`."""
-    return text.encode("utf-8", "backslashreplace")
-
-
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON of `value`, 64 hex digits."""
-    return hashlib.sha256(text_bytes(canonical(value))).hexdigest()
+    return hashlib.sha256(streams.text_bytes(canonical(value))).hexdigest()
 
 
 def bytes_sha256(content: bytes) -> str:
@@ -413,7 +405,7 @@ def write_atomic(path: Path, content: "str | bytes") -> None:
     beside = path.with_name(path.name + ".tmp")
     try:
         with open(beside, "wb") as handle:
-            handle.write(text_bytes(content) if isinstance(content, str) else content)
+            handle.write(streams.text_bytes(content) if isinstance(content, str) else content)
             handle.flush()
             os.fsync(handle.fileno())
         beside.replace(path)
@@ -431,8 +423,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
     return installed
-
-
-def command_line() -> str:
-    """This process's command as a person would type it."""
-    return shlex.join(["compress", *sys.argv[1:]])

@@ -76,6 +76,11 @@ def _escaped(fault: UnicodeError) -> "tuple[str, int]":
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), fault.end
 
 
+def text_bytes(text: str) -> bytes:
+    """UTF-8; a byte of a file's name that is none becomes the escape by which JSON writes it, `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def silence_stdout() -> None:
     """What is left in its buffer goes nowhere, else Python's own flush at exit complains again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
