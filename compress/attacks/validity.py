@@ -4,8 +4,9 @@ The failures that Carlini et al. (2019), Tramèr et al. (2020) and the flags of 
 the threshold above or below which it fires.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from edge.validity.logits import (
     unit_images,
     validity_check,
 )
-from edge.validity.rules import ValidityCheck
+from edge.validity.rules import ValidityCheck, record_checks
 
 ZERO_SHARE = 0.05
 EXPLODING = 2000.0  # logits across the ball; honest networks stay in the hundreds
@@ -71,7 +72,7 @@ def validity_checks(
             device=device,
         ),
         chance_check(int(result.right.sum()), labels, result.predictions),
-        *_free(result),
+        *outcome_checks(result),
     ]
 
 
@@ -107,6 +108,40 @@ def network_checks(
             y_here = torch.from_numpy(y[part].astype(np.int64)).to(device)
             batches.append(Task(model, torch.from_numpy(x[part]).to(device), y_here, chosen[part], eps, norm, seed))
         return [*found, *_gradients(batches), _rising(batches)]
+
+
+def measured_checks(
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    measured: Mapping[str, Any],
+    *,
+    eps: float,
+    of: str,
+    batch_size: int = 128,
+    device: "str | torch.device" = "cpu",
+    gradients: bool = True,
+    outcome: Sequence[ValidityCheck] = (),
+) -> dict[str, Any]:
+    """{"chance", "checks"} for the metrics of a stage whose model is right on `measured["clean"]` of these images.
+
+    What fired is told once, `of` what. `outcome`: checks of the attacks that measured it. `chance`: the share of the
+    largest class, which a constant classifier is right on.
+    """
+    found = network_checks(
+        model,
+        images,
+        labels,
+        eps=eps,
+        batch_size=batch_size,
+        device=device,
+        sample=BRIEF_SAMPLE,
+        gradients=gradients,
+    )
+    few = unit_images(images[sampled(len(labels))])
+    predictions = asked_in_calls(model, batch_size, device)(few).argmax(1)
+    chance = chance_check(round(measured["clean"] * len(labels)), labels, predictions)
+    return {"chance": chance.value, "checks": record_checks([*found, chance, *outcome], of)}
 
 
 def asked_in_calls(model: Model, size: int, device: "str | torch.device" = "cpu") -> AskLogits:
@@ -197,7 +232,7 @@ def _rising(batches: list[Task]) -> ValidityCheck:
     )
 
 
-def _free(result: EnsembleResult) -> Iterator[ValidityCheck]:
+def outcome_checks(result: EnsembleResult) -> Iterator[ValidityCheck]:
     """Images that fall to attacks without gradients and to no other, though every attack with gradients tried."""
     names = [column.name for column in result.columns]
     free = np.array([gradient_free(name) for name in names])

@@ -20,7 +20,16 @@ def head(stage: Stage, complete: bool) -> str:
 def metric_lines(stage: Stage) -> list[str]:
     """What the manifest measured, a line a metric."""
     width = max(map(len, stage.metrics), default=0)
-    return [f"  {name:<{width}}  {_value(value)}" for name, value in stage.metrics.items()]
+    return [
+        f"  {name:<{width}}  {_checks(value) if name == 'checks' else _value(value)}"
+        for name, value in stage.metrics.items()
+    ]
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """How many were asked, and which fired; what they saw was told when they did."""
+    fired = [check["name"] for check in checks if check["fired"]]
+    return f"{len(checks)} asked, {'fired: ' + ', '.join(fired) if fired else 'none fired'}"
 
 
 def _value(value: Any) -> str:

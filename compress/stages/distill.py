@@ -11,6 +11,7 @@ from compress.methods import registry
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
+from edge.core.proportions import clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,28 @@ def _read_clean(config: StudentConfig, folder: "Path | str | None") -> dict[str,
 
 
 def _refuse_non_robust(teacher: Stage, floor: float) -> None:
-    """A teacher that is not robust, or was never measured, teaches no robustness."""
+    """A teacher that is not robust, was never measured, or whose figure is not to be trusted, teaches no robustness."""
     test = teacher.metrics.get("test")
-    if floor == 0 or (test is not None and test["robust"] >= floor):
+    if floor == 0:
         return
     if test is None:
         raise CompressError(
             f"{teacher.path}: its robustness was never measured; import it with --data and without --no-check, or give "
             f"--allow-non-robust"
         )
-    raise CompressError(
-        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()} at eps "
-        f"{test['eps']} (n={test['n']}), a teacher needs {floor:.0%}; take a robust one, or give --allow-non-robust"
+    figure = (
+        f"{teacher.path}: {test['robust']:.1%} robust accuracy under {test['attack'].upper()} at eps {test['eps']} "
+        f"(n={test['n']})"
     )
+    if test["robust"] < floor:
+        raise CompressError(f"{figure}, a teacher needs {floor:.0%}; take a robust one, or give --allow-non-robust")
+    low, _ = clopper_pearson(round(test["robust"] * test["n"]), test["n"])
+    chance = teacher.metrics.get("chance", 0.0)
+    if low <= chance:
+        raise CompressError(
+            f"{figure} is not above chance: a constant classifier is right on {chance:.1%}, the 95 % interval begins "
+            f"at {low:.1%}; take a robust one, measure it on more images, or give --allow-non-robust"
+        )
+    fired = [f"{check['name']}, {check['text']}" for check in teacher.metrics.get("checks", ()) if check["fired"]]
+    if fired:
+        raise CompressError(f"{figure} is not to be trusted ({'; '.join(fired)}); or give --allow-non-robust")

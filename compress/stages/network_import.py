@@ -106,10 +106,9 @@ def _checked(model: Classifier, dataset: Dataset, source: Source, config: Import
         config.seed,
     )
     say(f"checking {source.text} on {len(index)} test images of {dataset.name}, eps {config.threat.eps}")
-    measured = check.measure_teacher(model, split, how)
-    figures: dict[str, Any] = {"test": measured}
+    figures = check.measure_teacher(model, split, how, source.text)
     if source.entry is not None and dataset.name in (source.entry.dataset, "imagefolder", "npz", "parquet"):
-        figures["published"] = check.compare_published(model, split, measured, source.entry, how)
+        figures["published"] = check.compare_published(model, split, figures["test"], source.entry, how)
         if figures["published"]["explained"]:
             say(f"{source.text}: {figures['published']['explained']}")
     return figures

@@ -20,7 +20,11 @@ from compress.numerics.seeds import generator
 from compress.quantization import folding, int8
 from compress.quantization.ranges import Ranges
 from compress.stages import sensitivity
-from compress.stages.network_training import measurement_on_test, refuse_without_features
+from compress.stages.network_training import (
+    checks_on_test,
+    measurement_on_test,
+    refuse_without_features,
+)
 from compress.stages.quantize import fine_tuning_method
 from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
 from edge.core import artifact, errors
@@ -44,6 +48,8 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     else:
         work.metrics = _measure(student, dataset, config)
     work.metrics = {**described, **fallback, **work.metrics}
+    name = f"quantized {architecture['model']}"
+    work.metrics |= checks_on_test(student, dataset, config, work.metrics["test"], name)
     int8.check_ranges(student)
     network_files.write_network(work, architecture, student)
     int8.write_layout(work, layout)

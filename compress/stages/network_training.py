@@ -1,10 +1,12 @@
 """A network in training, as teachers, students and quantized networks share it: built, fitted, measured, written."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from compress import names, training
+from compress.attacks import validity
 from compress.attacks.pgd import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import extra
@@ -58,6 +60,7 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
         extra=added,
     )
     work.metrics = {"parameters": count_parameters(student), **fitted}
+    work.metrics |= checks_on_test(student, dataset, config, fitted["test"], f"{kind} {config.model}")
     network_files.write_network(work, architecture, student)
 
 
@@ -98,3 +101,24 @@ def measurement_on_test(
             )
 
     return measure
+
+
+def checks_on_test(
+    network: Classifier,
+    dataset: Dataset,
+    config: "TeacherConfig | StudentConfig | QuantizeConfig",
+    measured: Mapping[str, Any],
+    of: str,
+) -> dict[str, Any]:
+    """The validity checks of a network as it was `measured` on the test split; what fired is told."""
+    images, labels = dataset.part("test")
+    return validity.measured_checks(
+        network,
+        images,
+        labels,
+        measured,
+        eps=config.threat.radius,
+        of=of,
+        batch_size=config.batch_size,
+        device=next(network.parameters()).device,
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.attacks import ensemble, presets
+from compress.attacks import ensemble, presets, validity
 from compress.attacks.pgd import accuracy, robust_accuracy
 from compress.data.split import Split
 from compress.networks.base import Classifier, Normalize
@@ -39,13 +39,17 @@ class TeacherCheck:
     seed: int
 
 
-def measure_teacher(model: Classifier, split: Split, check: TeacherCheck) -> dict[str, Any]:
-    """{"n", "clean", "robust", "attack", "steps", "eps", "interval"}; the interval is of `robust`, 95 %, exact."""
-    n = len(split.labels)
+def measure_teacher(model: Classifier, split: Split, check: TeacherCheck, of: str) -> dict[str, Any]:
+    """{"test", "chance", "checks"} for the metrics of an imported teacher; a check that fired is told, `of` what.
+
+    "test": {"n", "clean", "robust", "attack", "steps", "eps", "interval"}; the interval is of `robust`, 95 %, exact.
+    """
+    n, outcome = len(split.labels), []
     clean = accuracy(model, split, check.batch_size)
     images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
-    eps, seed, size = check.radius, check.seed, check.batch_size
-    if isinstance(model, OnnxClassifier):  # no gradients: random search on the 8-bit grid, which gives an upper bound
+    eps, seed, size, where = check.radius, check.seed, check.batch_size, split.images.device
+    executed = isinstance(model, OnnxClassifier)
+    if executed:  # no gradients: random search on the 8-bit grid, which gives an upper bound
         attacked = square(
             lambda x: _logits(model, torch.from_numpy(x)),
             images,
@@ -58,16 +62,27 @@ def measure_teacher(model: Classifier, split: Split, check: TeacherCheck) -> dic
         robust, how = float((~attacked.broken).mean()), ("square", check.queries)
     elif check.attack == "ensemble":  # the worst case over it
         plan = presets.attack_plan("standard", _logits(model, split.images[:1]).shape[1])
-        result = ensemble.evaluate(
-            model, images, labels, plan, eps=eps, seed=seed, batch_size=size, device=split.images.device
-        )
+        result = ensemble.evaluate(model, images, labels, plan, eps=eps, seed=seed, batch_size=size, device=where)
         robust, how = result.total.bounds[0], ("ensemble", 0)
+        outcome = list(validity.outcome_checks(result))
     else:
         robust = robust_accuracy(model, split, size, eps=eps, steps=check.steps, seed=seed)
         how = ("pgd", check.steps)
     low, high = clopper_pearson(round(robust * n), n)
     measured = {"n": n, "clean": clean, "robust": robust, "attack": how[0], "steps": how[1], "eps": check.eps}
-    return {**measured, "interval": [low, high]}
+    checks = validity.measured_checks(
+        model,
+        images,
+        labels,
+        measured,
+        eps=eps,
+        of=of,
+        batch_size=size,
+        device=where,
+        gradients=not executed,
+        outcome=outcome,
+    )
+    return {"test": {**measured, "interval": [low, high]}, **checks}
 
 
 def _logits(model: Classifier, images: Tensor) -> np.ndarray:

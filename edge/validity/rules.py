@@ -3,7 +3,11 @@
 Standard library only. `docs/validity.md` holds the table that `rules_table` makes of it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edge.core.progress import say
 
 #: Verbs that measure, in the order of the chain.
 VERBS = ("teacher import", "teacher train", "distill", "quantize", "evaluate", "export", "attack", "verify", "bench")
@@ -140,6 +144,14 @@ RULES = (
         ("verify", "bench"),
     ),
 )
+
+
+def record_checks(checks: "Sequence[ValidityCheck]", of: str) -> "list[dict[str, Any]]":
+    """The checks as a stage's metrics hold them; those that fired are told once, a line each. `of`: of what."""
+    for check in checks:
+        if check.fired:
+            say(f"ALARM {of}: {check.name}: {check.text}")
+    return [asdict(check) for check in checks]
 
 
 def rules_of(verb: str) -> "tuple[ValidityRule, ...]":

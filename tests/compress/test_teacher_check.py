@@ -125,9 +125,10 @@ def entry(clean: float, autoattack: float) -> CatalogEntry:
 def test_figures_that_agree_need_no_explanation_and_a_smaller_radius_is_found(split: Split) -> None:
     model = normalised(Brightest())
     how = check.TeacherCheck("pgd", "8/255", 8 / 255, 5, 100, 200, 0)
-    measured = check.measure_teacher(model, split, how)
+    figures = check.measure_teacher(model, split, how, "brightest")
+    measured = figures["test"]
     assert measured["n"] == 400 and measured["clean"] == 1.0 and measured["attack"] == "pgd"
-    stronger = check.measure_teacher(model, split, dataclasses.replace(how, attack="ensemble"))
+    stronger = check.measure_teacher(model, split, dataclasses.replace(how, attack="ensemble"), "brightest")["test"]
     assert stronger["attack"] == "ensemble" and stronger["robust"] <= measured["robust"]
     low, high = measured["interval"]
     assert low < measured["robust"] < high
