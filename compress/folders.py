@@ -48,7 +48,8 @@ def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> "Classi
     stage = where if isinstance(where, Stage) else artifact.read(where, TORCH_STAGES)
     architecture = network_files.read_architecture(stage.path)
     if architecture["model"] == network_files.ONNX:
-        return OnnxClassifier(stage.file(MODEL)).eval()
+        probabilities = network_files.gives_probabilities(architecture)
+        return OnnxClassifier(stage.file(MODEL), probabilities=probabilities).eval()
     if stage.kind == "quantized":
         from compress.quantization import grids, int8
 

@@ -4,8 +4,8 @@ The failures that Carlini et al. (2019), Tramèr et al. (2020) and the flags of 
 the threshold above or below which it fires.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -154,11 +154,18 @@ def asked_in_calls(model: Model, size: int, device: "str | torch.device" = "cpu"
     return ask
 
 
-def _other_sizes(model: Model, device: "str | torch.device") -> "AbstractContextManager[dict[int, AskLogits]]":
+@contextlib.contextmanager
+def _other_sizes(model: Model, device: "str | torch.device") -> "Iterator[dict[int, AskLogits]]":
     """The model asked alone; a graph's runner fills its calls up, so it is opened anew for calls of one image."""
-    if isinstance(model, OnnxClassifier):
-        return at_batch_sizes(model.runner, (1,))
-    return nullcontext({1: asked_in_calls(model, 1, device)})
+    if not isinstance(model, OnnxClassifier):
+        yield {1: asked_in_calls(model, 1, device)}
+        return
+    with at_batch_sizes(model.runner, (1,)) as by_size:
+        yield {size: _with_logits(model, infer) for size, infer in by_size.items()}
+
+
+def _with_logits(model: OnnxClassifier, infer: AskLogits) -> AskLogits:
+    return lambda x: model.logits(torch.from_numpy(infer(x))).numpy()
 
 
 def _rounding(model: Model) -> float:

@@ -12,24 +12,46 @@ from safetensors.torch import load, load_file
 
 from compress import networks
 from compress.networks.base import Classifier
+from compress.networks.foreign import Foreign
 from edge.core import artifact
+from edge.core.errors import CompressError
 
 ARCHITECTURE = "model.json"
 ONNX = "onnx"  # the architecture of a network that is nothing but a graph
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 WEIGHTS = "weights.safetensors"
+PROBABILITIES = "probabilities"
 
 
-def describe_network(name: str, input_shape: tuple[int, ...], classes: Sequence[str]) -> dict[str, Any]:
-    """What must be known to build a network for images (C,H,W) of these classes."""
-    return {"model": name, "input": list(input_shape), "classes": list(classes)}
+def describe_network(
+    name: str, input_shape: tuple[int, ...], classes: Sequence[str], *, probabilities: bool = False
+) -> dict[str, Any]:
+    """What must be known to build a network for images (C,H,W) of these classes.
+
+    Of one that gives `probabilities` the logarithm is taken wherever it is opened.
+    """
+    outputs = {"outputs": PROBABILITIES} if probabilities else {}
+    return {"model": name, "input": list(input_shape), "classes": list(classes), **outputs}
+
+
+def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
+    """Whether the described network ends in a softmax."""
+    return architecture.get("outputs") == PROBABILITIES
 
 
 def build_described(architecture: dict[str, Any]) -> Classifier:
     """The network that `describe` described, freshly initialised."""
-    return networks.build_network(
+    model = networks.build_network(
         architecture["model"], channels=architecture["input"][0], classes=len(architecture["classes"])
     )
+    if gives_probabilities(architecture):
+        if not isinstance(model, Foreign):
+            raise CompressError(
+                f"{architecture['model']}: gives probabilities where a Classifier gives logits; return the values "
+                f"before its softmax"
+            )
+        model.probabilities = True
+    return model
 
 
 def write_network(work: artifact.Work, architecture: dict[str, Any], model: torch.nn.Module) -> None:

@@ -93,6 +93,9 @@ def _refuse_non_robust(teacher: Stage, floor: float) -> None:
             f"{figure} is not above chance: a constant classifier is right on {chance:.1%}, the 95 % interval begins "
             f"at {low:.1%}; take a robust one, measure it on more images, or give --allow-non-robust"
         )
-    fired = [f"{check['name']}, {check['text']}" for check in teacher.metrics.get("checks", ()) if check["fired"]]
+    fired = [check["name"] for check in teacher.metrics.get("checks", ()) if check["fired"]]
     if fired:
-        raise CompressError(f"{figure} is not to be trusted ({'; '.join(fired)}); or give --allow-non-robust")
+        raise CompressError(
+            f"{figure} is not to be trusted, its checks fired: {', '.join(fired)} (what they saw stands in its "
+            f"manifest); mend the network, or give --allow-non-robust"
+        )

@@ -7,10 +7,12 @@ import torch
 from compress import data, training
 from compress.config import ImportConfig
 from compress.data.dataset import Dataset
-from compress.data.split import Split
+from compress.data.split import Split, to_float
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
+from compress.networks.foreign import Foreign
 from compress.networks.graph.onnx_twin import OnnxClassifier
+from compress.numerics.seeds import generator
 from compress.stages.attack import chosen_test_images
 from compress.zoo import check, importing
 from compress.zoo.check import TeacherCheck
@@ -22,29 +24,36 @@ from edge.core.artifact import Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import MODEL
+from edge.validity.logits import distributions, probabilities_check
+
+PROBED = 16  # images of noise, and as many of the dataset, that show what the outputs are
 
 
 def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
     """The network of `source` written into `work`, and what was measured of it."""
     dataset = data.load_dataset(config.data) if config.data else None
     if source.kind == "file" and source.files[0].suffix == ONNX_SUFFIX:
+        model: Classifier
         model, architecture = _onnx(source, dataset, work)
-        note = ""
+        notes = []
     else:
         classes = len(dataset.classes) if dataset else None
         network = importing.import_network(
             source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes
         )
         model, architecture = _torch(network, source, dataset, config, work)
-        note = network.note
+        notes = [network.note] if network.note else []
+    if network_files.gives_probabilities(architecture):
+        notes.append("its outputs are probabilities, their logarithm is taken as logits")
+        say(f"{source.text}: {notes[-1]}")
     work.metrics = {"model": architecture["model"], "parameters": count_parameters(model)}
-    if note:
-        work.metrics["note"] = note
+    if notes:
+        work.metrics["note"] = "; ".join(notes)
     if dataset is not None and config.check:
         work.metrics |= _checked(model, dataset, source, config)
 
 
-def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Classifier, dict[str, Any]]":
+def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[OnnxClassifier, dict[str, Any]]":
     """A graph as it is: copied, opened by ONNX Runtime."""
     (path,) = source.files
     model = OnnxClassifier(path)
@@ -53,7 +62,10 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[Class
         network = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
         check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
-    architecture = network_files.describe_network(network_files.ONNX, runner.input_shape, classes)
+    model.probabilities = _gives_probabilities(model, runner.input_shape, dataset, source)
+    architecture = network_files.describe_network(
+        network_files.ONNX, runner.input_shape, classes, probabilities=model.probabilities
+    )
     artifact.write_atomic(work.add_payload(MODEL), path.read_bytes())
     network_files.write_architecture(work, architecture)
     return model, architecture
@@ -69,10 +81,13 @@ def _torch(
     classes = dataset.classes if dataset else tuple(map(str, range(network.classes)))
     architecture = network_files.describe_network(network.model, shape, classes)
     network_files.write_weights(work.add_payload(network_files.WEIGHTS), network.weights)
-    network_files.write_architecture(work, architecture)
     network.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
     model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     _try(model, shape, network.classes, source)
+    if _gives_probabilities(model, shape, dataset, source):
+        architecture = network_files.describe_network(network.model, shape, classes, probabilities=True)
+        model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
+    network_files.write_architecture(work, architecture)
     return model, architecture
 
 
@@ -88,6 +103,28 @@ def _try(model: Classifier, shape: "tuple[int, ...]", classes: int, source: Sour
         raise CompressError(
             f"{source.text}: its logits are not finite on a grey image; other weights, or another --arch"
         )
+
+
+def _gives_probabilities(
+    model: Classifier, shape: "tuple[int, ...]", dataset: "Dataset | None", source: Source
+) -> bool:
+    """Whether its outputs are a softmax's, on noise and on validation images; those of sigmoids are refused.
+
+    A native network and one whose logarithm is taken already end in logits.
+    """
+    if not isinstance(model, Foreign | OnnxClassifier) or model.probabilities:
+        return False
+    shown = torch.rand((PROBED, *shape), generator=generator("probabilities"))
+    if dataset is not None:
+        shown = torch.cat([shown, to_float(torch.from_numpy(dataset.part("val")[0][:PROBED]))])
+    with torch.no_grad():
+        answers = model(shown).float().numpy()
+    found = probabilities_check(answers)
+    if found.fired and not distributions(answers).all():
+        raise CompressError(
+            f"{source.text}: its {found.text.partition(':')[0]}; a teacher gives logits: return the values before them"
+        )
+    return found.fired
 
 
 def _checked(model: Classifier, dataset: Dataset, source: Source, config: ImportConfig) -> dict[str, Any]:

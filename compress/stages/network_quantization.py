@@ -12,7 +12,7 @@ from compress.attacks.pgd import accuracy, batch_random_start, on_test_split, pg
 from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset
 from compress.data.split import Split, to_float
-from compress.folders import load, load_data, load_role
+from compress.folders import load, load_data
 from compress.methods import registry
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
@@ -22,6 +22,7 @@ from compress.quantization.ranges import Ranges
 from compress.stages import sensitivity
 from compress.stages.network_training import (
     checks_on_test,
+    load_guide,
     measurement_on_test,
     refuse_without_features,
 )
@@ -114,7 +115,7 @@ def _fine_tune(
     where = next(student.parameters()).device
     teacher, clean_teacher = (
         None if network is None else training.Guide(network.to(where))
-        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+        for network in (load_guide("teacher", stages, dataset), load_guide("clean_teacher", stages, dataset))
     )
     method, options = fine_tuning_method(config, stages["student"])
     refuse_without_features(method, teacher, stages)

@@ -12,7 +12,7 @@ from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
 from compress.data import extra
 from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
-from compress.data.split import Split
+from compress.data.split import Split, to_float
 from compress.folders import load_data, load_role, numbered
 from compress.methods import registry
 from compress.networks import network_files
@@ -21,6 +21,9 @@ from compress.networks.distributed import sharded
 from compress.numerics import precision
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
+from edge.validity.logits import probabilities_check
+
+PROBED = 16  # images that a teacher is asked about before it teaches
 
 
 def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Mapping[str, Stage], work: Work) -> None:
@@ -29,7 +32,7 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
     where = training.device()
     teacher, clean_teacher = (
         None if network is None else training.Guide(sharded(network.to(where)))
-        for network in (load_role("teacher", stages), load_role("clean_teacher", stages))
+        for network in (load_guide("teacher", stages, dataset), load_guide("clean_teacher", stages, dataset))
     )
     refuse_without_features(config.method, teacher, stages)
     added = _extra(config, dataset, teacher is not None)
@@ -62,6 +65,23 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
     work.metrics = {"parameters": count_parameters(student), **fitted}
     work.metrics |= checks_on_test(student, dataset, config, fitted["test"], f"{kind} {config.model}")
     network_files.write_network(work, architecture, student)
+
+
+def load_guide(role: str, stages: Mapping[str, Stage], dataset: Dataset) -> "Classifier | None":
+    """The teacher of that role, None where there is none; one that gives probabilities would teach something else."""
+    guide = load_role(role, stages)
+    if guide is None:
+        return None
+    shown = to_float(torch.from_numpy(dataset.part("val")[0][:PROBED]))
+    with torch.no_grad():
+        check = probabilities_check(guide(shown).float().numpy())
+    if check.fired:
+        folders = ", ".join(str(stages[member].path) for member in numbered(role, stages))
+        raise CompressError(
+            f"{folders}: its {check.text.partition(':')[0]}, and a teacher gives logits; import it again, which takes "
+            f"their logarithm"
+        )
+    return guide
 
 
 def refuse_without_features(

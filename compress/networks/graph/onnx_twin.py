@@ -313,14 +313,21 @@ def _ranks_as_its_output(twin: GraphTwin, images: Tensor) -> bool:
 
 
 class OnnxClassifier(Classifier):
-    """Preprocessing is inside the graph. Runs on the processor wherever the other networks are."""
+    """Preprocessing is inside the graph. Runs on the processor wherever the other networks are.
+
+    Of a graph that gives `probabilities` their logarithm is the logits, but for a constant an image.
+    """
 
     has_features = False
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, probabilities: bool = False) -> None:
         super().__init__()
-        self.runner = open_runner(file)
+        self.runner, self.probabilities = open_runner(file), probabilities
 
     def forward_features(self, x: Tensor) -> Features:
-        logits = torch.from_numpy(self.runner.infer(x.detach().cpu().numpy())).to(x.device)
+        logits = self.logits(torch.from_numpy(self.runner.infer(x.detach().cpu().numpy()))).to(x.device)
         return Features(logits, logits.new_zeros((len(logits), 0)), ())
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """What the graph gives (B,K) as logits (B,K)."""
+        return outputs.clamp(min=torch.finfo(outputs.dtype).tiny).log() if self.probabilities else outputs
