@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
+from edge.core.targets import Target
+
+if TYPE_CHECKING:
+    from compress.data.dataset import Dataset
+    from export.contract import Emission
+
+CHECKED = 256  # validation images, at most, of the validity checks
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
         dataset = load_data(config.data, source)
         emission = emit(target, work, source, dataset, config)
-        work.metrics = emission.metrics
+        work.metrics = emission.metrics | _checked(work, target, emission, dataset)
         contract.write_contract(work, dataset, config, emission)
 
     return artifact.build(
@@ -58,6 +66,25 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
         lineage=lineage(config, {"model": source}),
         replace=replace,
     )
+
+
+def _checked(work: Work, target: Target, emission: "Emission", dataset: "Dataset") -> dict[str, Any]:
+    """The validity checks of a file that this machine executes as it is; of any other `verify` asks them."""
+    if not target.graph_is_executed or not emission.metrics.get("executed"):
+        return {}
+    from edge import open_runner
+    from edge.validity.artifact import artifact_checks
+    from edge.validity.logits import chance_check, chance_count, sampled
+    from edge.validity.rules import record_checks
+
+    images, labels = dataset.part("val")
+    chosen = sampled(len(labels), CHECKED)
+    images, labels = images[chosen], labels[chosen]
+    with open_runner(work.file(emission.file)) as runner:
+        checks = artifact_checks(runner, images, precision=emission.metrics["precision"])
+        predictions = runner.infer(images).argmax(1)
+    chance = chance_check(int((predictions == labels).sum()), labels, predictions)
+    return {"chance": chance_count(labels) / len(labels), "checks": record_checks([*checks, chance], emission.file)}
 
 
 def _read(inputs: ExportInputs) -> Stage:

@@ -37,6 +37,7 @@ from edge.core.progress import Progress, say
 from edge.runtimes.runner import Runner
 from edge.statement.statement import Agreed, Agreement, figure
 from edge.verify.alarms import MIN_AGREEMENT, disagreement
+from edge.verify.attack_set import PROBABILITIES
 
 HERE = "torch on the workstation"
 PROBE_STEPS = 5  # of the probe: adversarial enough to show values that clean images do not reach
@@ -116,6 +117,8 @@ class AttackedModel:
             return entry | {"twin": self.twin, "unexecuted": self.unexecuted}
         if self.runner is not None:
             entry |= {"file": self.runner.file, "sha256": self.runner.sha256, "twin": self.twin}
+            if isinstance(self.model, GraphTwin) and self.model.probabilities:
+                entry["outputs"] = PROBABILITIES
             return entry | ({"no_twin": self.no_twin} if self.no_twin else {})
         return entry | ({"made_from": "the graph of the file"} if isinstance(self.model, GraphTwin) else {})
 

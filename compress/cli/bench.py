@@ -51,7 +51,8 @@ def bench(
 ) -> None:
     """Measure latency and throughput alone, no attack set needed; several artifacts take turns and are compared.
 
-    Scenarios in the manner of MLPerf, unofficially. Exit 3 when logits during timing differ from those outside it.
+    Scenarios in the manner of MLPerf, unofficially. Exit 3 when a validity check fires, above all when logits during
+    timing differ from those outside it.
     """
     from compress import config
     from compress.cli.stage import parsed_settings
@@ -72,11 +73,11 @@ def bench(
     images, shown = _images(data)
     timed = run.run_bench(artifacts, settled, images=images, shown=shown or run.NOISE, out=out)
     click.echo(json.dumps(timed, ensure_ascii=False) if as_json else "\n".join(bench_lines(timed)))
-    fired = [row["name"] for row in timed["artifacts"] for alarm in row["alarms"] if alarm["fired"]]
+    fired = [
+        f"{row['name']}: {alarm['name']}" for row in timed["artifacts"] for alarm in row["alarms"] if alarm["fired"]
+    ]
     if fired:
-        raise CheckFailed(
-            f"{', '.join(fired)}: logits during timing differ from those outside it; its times say nothing"
-        )
+        raise CheckFailed(f"{'; '.join(fired)}; its times are not those of a model that can be trusted")
 
 
 def _images(data: "str | None") -> "tuple[np.ndarray | None, str | None]":

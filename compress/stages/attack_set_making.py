@@ -2,26 +2,31 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.attacks import ball, protocol
+from compress.attacks import ball, protocol, validity
 from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSettings
 from compress.config import AttackConfig
 from compress.folders import load, load_data
 from compress.networks.graph import onnx_twin
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.remote.runner import RemoteRunner, open_stage
 from compress.stages.attack import AttackInputs, chosen_test_images, origin_of
 from edge import open_runner
+from edge.attacks.checks import wrong
 from edge.core import artifact, targets
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
 from edge.statement import statement
+from edge.validity.artifact import artifact_checks
+from edge.validity.logits import chance_check
+from edge.validity.rules import record_checks
 from edge.verify import golden
 from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
 
@@ -47,6 +52,12 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
         "broken": result.broken,
         "clean_logits": np.stack([attacked.infer(clean) for attacked in models]),
     }
+    checks = {
+        attacked.label: _checked(attacked, clean, labels, arrays["clean_logits"][place], settings)
+        for place, attacked in enumerate(models)
+        if attacked.unexecuted is None
+    }
+    alarms = [*result.alarms, *(alarm for label, rows in checks.items() for alarm in _alarms(label, rows))]
     handful = _handful(models, arrays)
     _save(work, ARRAYS_FILE, arrays)
     _save(work, golden.FILE, handful)
@@ -59,7 +70,7 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
         "models": [attacked.describe() for attacked in models],
         "attacks": [candidate.describe() for candidate in result.candidates],
         "agreement": result.agreement,
-        "alarms": result.alarms,
+        "alarms": alarms,
         "arrays": _hashes(arrays),
         "golden": {
             "file": golden.FILE,
@@ -71,7 +82,7 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     _float_beside_grid(description["models"], result, arrays)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     artifact.write_atomic(work.add_payload(INDEX_FILE), text)
-    work.metrics = _metrics(models, arrays) | {"alarms": [alarm["meaning"] for alarm in result.alarms]}
+    work.metrics = _metrics(models, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms], "checks": checks}
     remote = {attacked.label: attacked.runner for attacked in models if isinstance(attacked.runner, RemoteRunner)}
     for runner in remote.values():
         runner.close()
@@ -170,6 +181,39 @@ def _of_graph(label: str, stage: Stage) -> "tuple[AttackedModel | None, str | No
         return None, str(fault).removeprefix(f"{label}: ")
     identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
     return AttackedModel(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
+
+
+def _checked(
+    attacked: AttackedModel, clean: np.ndarray, labels: np.ndarray, logits: np.ndarray, settings: ProtocolSettings
+) -> list[dict[str, Any]]:
+    """The validity checks of one model, as records; those that fired are told. `logits` (N,K): what it said of all.
+
+    A torch model is where gradients come from, so they are checked too.
+    """
+    right = int((~wrong(logits, labels)).sum())
+    chance = chance_check(right, labels, logits.argmax(1))
+    if attacked.runner is not None:
+        found = artifact_checks(attacked.runner, clean, precision=attacked.precision)
+    else:
+        assert attacked.model is not None
+        found = validity.network_checks(
+            attacked.model,
+            clean,
+            labels,
+            eps=settings.radius,
+            batch_size=settings.batch_size,
+            sample=validity.BRIEF_SAMPLE,
+            gradients=not isinstance(attacked.model, OnnxClassifier),
+        )
+    return record_checks([*found, chance], attacked.label)
+
+
+def _alarms(label: str, rows: list[dict[str, Any]]) -> "Iterator[dict[str, Any]]":
+    """The checks that fired as alarms of the set, beside those of twins."""
+    for row in rows:
+        if row["fired"]:
+            count = {"count": round(row["value"] * row["n"]), "n": row["n"]}
+            yield {"name": row["name"], "model": label, **count, "meaning": f"{label}: {row['text']}"}
 
 
 def _batch_size(attacked: AttackedModel) -> "int | None":

@@ -16,12 +16,15 @@ from edge.core.readable import table
 from edge.evidence import Watch, samples
 from edge.runtimes import preprocess
 from edge.runtimes.runner import Runner, executable, open_runner
-from edge.statement.statement import MachineWarning, as_json
+from edge.statement.statement import Alarm, MachineWarning, as_json
 from edge.statement.wording import load_phrase, machine_lines
+from edge.validity.artifact import artifact_checks
+from edge.validity.rules import ValidityCheck
 
 RESULT = "bench.json"
 NOISE = "seeded uniform noise"
 NOISE_IMAGES = 64
+COMPANY = 8  # images of a call that shows an artifact timed one by one what company does
 UNOFFICIAL = "scenarios in the manner of MLPerf, unofficially: no result here is an MLPerf result"
 
 
@@ -54,6 +57,7 @@ def run_bench(
         for path in artifacts
     ]
     check_timing(subjects, ask)
+    checks = [_checked(subject, ask, images) for subject in subjects]
     watch = Watch(gpu=config["device"] != "cpu")
     with watch.timing():
         timings = measure_latency(subjects, ask)
@@ -65,8 +69,13 @@ def run_bench(
         "queries": shown,
         "preprocess": None if pipeline is None else {"name": pipeline.name, "sha256": pipeline.sha256},
         "artifacts": [
-            {"name": timed.name, **timed.about, "latency": as_json(timed.latency), "alarms": [as_json(timed.alarm)]}
-            for timed in timings
+            {
+                "name": timed.name,
+                **timed.about,
+                "latency": as_json(timed.latency),
+                "alarms": [as_json(timed.alarm), *(as_json(Alarm.of(check)) for check in of_artifact)],
+            }
+            for timed, of_artifact in zip(timings, checks, strict=True)
         ],
         "compared": compare_timings(timings, ask.seed),
         "config": dict(config),
@@ -85,6 +94,20 @@ def elsewhere_warnings(device: str, state: Mapping[str, Any]) -> list[MachineWar
         return []
     machine = f"{state['cpu'] or 'a machine'}, no Jetson Linux on it"
     return [MachineWarning("not-a-jetson", machine, "measure on the board that ships")]
+
+
+def _checked(
+    subject: TimingSubject, ask: TimingRequest, images: "npt.NDArray[np.uint8] | None"
+) -> "list[ValidityCheck]":
+    """The artifact's logits at every size that is timed, alone, and in company, of `images` or of noise."""
+    with subject.open(ask.batch_size) as runner:
+        shown = _noise(runner, ask.seed) if images is None else images
+        return artifact_checks(runner, shown, precision=None, sizes=(1, COMPANY, *ask.further_sizes))
+
+
+def _noise(runner: Runner, seed: int) -> "npt.NDArray[np.uint8]":
+    shape = (NOISE_IMAGES, *runner.input_shape)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def _spans(timings: Sequence[Timed]) -> "dict[str, tuple[int, int, int]]":
@@ -113,8 +136,7 @@ def _frames(
             return frames
         shown = images
         if shown is None:
-            shape = (NOISE_IMAGES, *runner.input_shape)
-            shown = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+            shown = _noise(runner, seed)
         return shown if pipeline is None else pipeline.frames_of(shown)
 
     return frames_for

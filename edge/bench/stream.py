@@ -19,6 +19,7 @@ from edge.runtimes.preprocess import Preprocess
 from edge.runtimes.runner import FULL_SCALE, Runner
 from edge.statement.statement import Alarm
 from edge.statement.timing import QueryParts
+from edge.validity import rules
 
 KEPT_MOST = 32
 
@@ -56,7 +57,7 @@ class KeptAnswers:
 def timed_logits_alarm(n: int, different: int) -> Alarm:
     """One of the statement's alarms: answers during timing that were not the same bits when asked again."""
     return Alarm(
-        name="timed logits differ",
+        name=rules.TIMED,
         fired=different > 0,
         count=different,
         threshold=0,

@@ -138,9 +138,13 @@ def _accuracy(predicate: Predicate, requirement: Requirement, raised: Sequence[s
     low, high = figure.interval
     got, end = (high, "upper") if below else (low, "lower")
     met = _OPERATORS[requirement.op](got, requirement.value)
+    chance = figures.chance
     why = f"{figure.value:.4f} on {figure.n} images, {end} end of its {figure.level:.0%} interval {got:.4f}"
     if raised:
         return Outcome(requirement, False, got, f"alarm fired: {', '.join(raised)}; {why}{undecided}")
+    if not below and chance is not None and got <= chance.value:
+        why = f"not above chance, a constant classifier gets {chance.value:.4f}; {why}"
+        return Outcome(requirement, False, got, f"{why}{undecided}")
     return Outcome(requirement, met, got, f"{why}{undecided}")
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from edge.core.errors import CompressError
 from edge.core.proportions import clopper_pearson
 from edge.statement.timing import ABSENT, LatencyFigures
+from edge.validity.rules import ValidityCheck, rules_of
 
 STATEMENT, VERDICTS = "statement.json", "verdicts.npz"
 TYPE = "https://in-toto.io/Statement/v1"
@@ -23,7 +24,8 @@ KIND = "urn:robust-compress:robustness-statement"
 VERSION, NATURE = 2, "empirical"
 PREDICATE_TYPE = f"{KIND}:{VERSION}"
 LEVEL = 0.95
-ALARMS = ("masking", "twin disagrees", "predictions differ between calls", "timed logits differ")
+#: Names of the alarms that a statement holds, in the order of the list.
+ALARMS = tuple(rule.name for rule in rules_of("verify"))
 NEEDED = (
     *("artifact", "threat", "data", "figures", "protocol", "attacks", "agreement", "alarms", "latency"),
     *("attack_set", "verdicts"),  # which hold the hashes of the files beside it
@@ -103,6 +105,7 @@ class Figures:
     robust: "Figure | None"
     upper_bound: "Figure | None"
     inconclusive: "Undecided | None" = None
+    chance: "Figure | None" = field(default=None, metadata=ABSENT)  # of a constant classifier: the largest class
 
     @property
     def worst(self) -> Figure:
@@ -172,6 +175,12 @@ class Alarm:
     threshold: float
     interval: "tuple[float, float] | None"
     meaning: str
+
+    @classmethod
+    def of(cls, check: ValidityCheck) -> "Alarm":
+        """A check of shares of images, as counts of them."""
+        n, count = check.n, round(check.value * check.n)
+        return cls(check.name, check.fired, count, check.threshold * n, clopper_pearson(count, n), check.text)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edge.statement.statement import PREDICATE_TYPE, VERSION, Figure, MachineWarning, Predicate, Statement
+from edge.validity import rules
 
 
 def statement_text(stated: Statement) -> str:
     """The statement for a person at a terminal, in a few lines."""
     p = stated.predicate
-    artifact, threat, latency = p.artifact, p.threat, p.times
+    artifact, threat = p.artifact, p.threat
     agreement = "not measured: the attack set does not hold the artifact's twin"
     if p.agreement is not None:
         clean, adversarial = p.agreement.clean.argmax_agreement, p.agreement.adversarial.argmax_agreement
@@ -21,13 +22,34 @@ def statement_text(stated: Statement) -> str:
         f"clean       {figure_phrase(p.figures.clean)}",
         f"robust      {_robust(p)}",
         f"agreement   {agreement}",
-        f"latency     p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms at batch {latency.batch_size} "
-        f"({latency.n} samples)",
+        *_timed(p),
         *latency_lines(p),
         *machine_lines(p.machine, p.warnings or []),
         *(f"ALARM       {alarm.name}: {alarm.meaning}" for alarm in p.alarms if alarm.fired),
     ]
     return "\n".join([*lines, "Empirical: the attacks named were run on these bytes. No certificate."])
+
+
+def _timed(predicate: Predicate) -> Iterator[str]:
+    """Latency, and what holds of it and the accuracies where they are of two sizes of batch."""
+    latency, accuracy_size = predicate.times, predicate.batch_size
+    size = latency.batch_size
+    times = (
+        f"latency     p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms at batch {size} ({latency.n} samples)"
+    )
+    if size == accuracy_size:
+        yield times
+        return
+    alarm = next((alarm for alarm in predicate.alarms if alarm.name == rules.BATCH), None)
+    if alarm is not None and alarm.fired:
+        yield (
+            f"latency     timed at batch {size}, which is not the batch of these accuracies ({accuracy_size}) and "
+            f"gives other logits; verify with --set batch_size={size}"
+        )
+        return
+    yield times
+    asked = "whether logits depend on that was not asked" if alarm is None else alarm.meaning
+    yield f"batch       accuracies are of batches of {accuracy_size}, latency of {size}; {asked}"
 
 
 def _robust(predicate: Predicate) -> str:

@@ -255,5 +255,5 @@ def chance_check(
         n,
         f"clean accuracy {right / n:.1%} of {n} images (95 % interval from {low:.1%}), a constant classifier gets "
         f"{constant / n:.1%}{named}",
-        "no better than chance; look for other pixels than [0, 1], another order of classes, or ask more images",
+        "no better than chance; it may expect other pixels than [0, 1] or other classes, or the images are too few",
     )

@@ -4,7 +4,7 @@ Where the artifact differs from its twin, the usual faults of an export are trie
 it brings the predictions back: other pixels in, or other classes out. What is left is told by how the logits compare.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,32 @@ import numpy.typing as npt
 
 from edge.core.proportions import clopper_pearson
 from edge.statement.statement import Agreement, Alarm
+from edge.validity import rules
+from edge.validity.logits import chance_check
+from edge.validity.rules import ValidityCheck
 from edge.verify.verdicts import Verdicts
 
 MIN_AGREEMENT = 0.99
 FREE_POINTS, FREE_IMAGES = 0.002, 3  # masking: more than the larger of these, by attacks without gradients alone
 
 
-def raise_alarms(verdicts: Verdicts, agreement: "Agreement | None", why: Callable[[], str] = str) -> list[Alarm]:
+def raise_alarms(
+    verdicts: Verdicts,
+    agreement: "Agreement | None",
+    why: Callable[[], str] = str,
+    checks: "Sequence[ValidityCheck]" = (),
+) -> list[Alarm]:
     """Every alarm, fired or not; that of the twin only where agreement was measured.
 
-    `why` is asked for the likeliest fault, "" for none, when artifact and twin differ on clean images.
+    `why` is asked for the likeliest fault, "" for none, when artifact and twin differ on clean images. `checks` of a
+    sample become alarms too, but for the one that both clean passes make on all images.
     """
     compared = [] if agreement is None else [_twin(agreement, why)]
     n, replayed, broken = len(verdicts.labels), len(verdicts.replayed), verdicts.broken
     count = int((broken[replayed:].any(0) & ~broken[:replayed].any(0)).sum())
     threshold = max(FREE_POINTS * n, FREE_IMAGES)
     masking = Alarm(
-        name="masking",
+        name=rules.MASKING,
         fired=replayed > 0 and count > threshold,  # where no gradient was asked, none is masked
         count=count,
         threshold=threshold,
@@ -36,14 +45,16 @@ def raise_alarms(verdicts: Verdicts, agreement: "Agreement | None", why: Callabl
         meaning=f"{count} of {n} images fall to attacks without gradients and to no replayed gradient attack",
     )
     unsteady = Alarm(
-        name="predictions differ between calls",
+        name=rules.UNSTEADY,
         fired=verdicts.unsteady > 0,
         count=verdicts.unsteady,
         threshold=0,
         interval=clopper_pearson(verdicts.unsteady, n),
         meaning=f"two passes over the same {n} clean images gave {verdicts.unsteady} of them different logits",
     )
-    return [masking, *compared, unsteady]
+    chance = chance_check(int(verdicts.right.sum()), verdicts.labels, verdicts.clean_logits.argmax(1))
+    sampled = [Alarm.of(check) for check in (*checks, chance) if check.name != unsteady.name]
+    return [masking, *compared, unsteady, *sampled]
 
 
 def disagreement(agreement: Agreement) -> tuple[str, float, int, int]:
@@ -61,7 +72,7 @@ def _twin(agreement: Agreement, why: Callable[[], str]) -> Alarm:
     differ = f"{count} of {n} predictions on {side} images differ"
     other = "the artifact does not compute what the network that the gradients came from computes: "
     return Alarm(
-        name="twin disagrees",
+        name=rules.TWIN,
         fired=share < MIN_AGREEMENT,
         count=count,
         threshold=(1 - MIN_AGREEMENT) * n,

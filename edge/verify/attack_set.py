@@ -15,6 +15,8 @@ from edge.core.errors import CompressError
 
 FORMAT = 2
 ARRAYS_FILE, INDEX_FILE = "attack-set.npz", "attack-set.json"
+#: `outputs` of an artifact whose gradients were taken before its softmax.
+PROBABILITIES = "probabilities"
 ARRAYS = ("clean", "labels", "index", "adversarial", "predictions", "broken", "clean_logits")
 
 

@@ -4,6 +4,7 @@ parts of the attack protocol an attack set and this verification cover.
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,29 @@ from edge.statement.statement import (
     StatedThreat,
     Undecided,
 )
+from edge.validity import rules
+from edge.validity.logits import chance_count
+from edge.validity.rules import ValidityCheck
 from edge.verify import alarms
 from edge.verify.alarms import suspect
-from edge.verify.attack_set import AttackSet
+from edge.verify.attack_set import PROBABILITIES, AttackSet
 from edge.verify.verdicts import FREE, Verdicts
 
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
 
 
 def judge_artifact(
-    exported: Stage, attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any], runner: Runner
+    exported: Stage,
+    attacks: AttackSet,
+    verdicts: Verdicts,
+    checks: "Sequence[ValidityCheck]",
+    config: Mapping[str, Any],
+    runner: Runner,
 ) -> Predicate:
-    """All of the statement's predicate that follows from verdicts; what is timed and written comes later."""
+    """All of the statement's predicate that follows from verdicts; what is timed and written comes later.
+
+    `checks` are those of the artifact's logits.
+    """
     itself, twin = executed_in(exported, attacks, runner), twin_of(exported, attacks)
     agreed = agreement(attacks, verdicts, twin)
     protocol = coverage(
@@ -66,7 +78,7 @@ def judge_artifact(
         attacks=attack_rows(attacks, verdicts, config),
         differential=differential(attacks, verdicts),
         agreement=agreed,
-        alarms=alarms.raise_alarms(verdicts, agreed, likeliest_fault),
+        alarms=alarms.raise_alarms(verdicts, agreed, likeliest_fault, _known_probabilities(checks, attacks, itself)),
         runtime=runner.describe(),
         batch_size=runner.batch_size,
         seed=config["seed"],
@@ -75,6 +87,21 @@ def judge_artifact(
         float_figures={model["label"]: model["float_figures"] for model in models if "float_figures" in model},
         attack_set=BoundSet(attacks.stage.identity, {name: entry["sha256"] for name, entry in payload.items()}),
     )
+
+
+def _known_probabilities(
+    checks: "Sequence[ValidityCheck]", attacks: AttackSet, itself: "int | None"
+) -> list[ValidityCheck]:
+    """Probabilities flatter no figure where the set's gradients were taken before the softmax."""
+    if itself is None or attacks.about["models"][itself].get("outputs") != PROBABILITIES:
+        return list(checks)
+    known = "the attack set's gradients were taken before the softmax"
+    return [
+        replace(check, fired=False, text=f"{check.text.partition(':')[0]}; {known}")
+        if check.name == rules.PROBABILITIES and check.fired
+        else check
+        for check in checks
+    ]
 
 
 def shipped_artifact(exported: Stage, runner: Runner) -> ShippedArtifact:
@@ -117,8 +144,8 @@ def judged_figures(verdicts: Verdicts, *, covered: bool, budget: "float | None" 
     standing = int((right & ~verdicts.broken.any(0)).sum())
     worst, decided = Figure.of(standing, n), covered and not undecided
     left_open = Undecided(budget, undecided, Figure.of(standing - undecided, n), worst) if undecided else None
-    clean = Figure.of(int(right.sum()), n)
-    return Figures(clean, worst if decided else None, None if decided else worst, left_open)
+    clean, chance = Figure.of(int(right.sum()), n), Figure.of(chance_count(verdicts.labels), n)
+    return Figures(clean, worst if decided else None, None if decided else worst, left_open, chance)
 
 
 def attack_rows(attacks: AttackSet, verdicts: Verdicts, config: Mapping[str, Any]) -> list[AttackRow]:

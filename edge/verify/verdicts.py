@@ -14,6 +14,7 @@ from edge.attacks.search import QueryAttackResult
 from edge.attacks.square import square
 from edge.core.progress import Progress
 from edge.runtimes.runner import Runner
+from edge.validity.logits import AskLogits, distributions
 from edge.verify.attack_set import AttackSet
 
 #: name → kind, function, key of its budget in the config
@@ -72,6 +73,7 @@ def execute_attacks(runner: Runner, attacks: AttackSet, config: Mapping[str, Any
 
     `config` gives `seed` and the budgets `square_queries` and `decision_queries`; an attack of budget 0 does not run.
     `budget`, where given, is the time in seconds for those attacks together, shared out evenly among those to come.
+    Probabilities are attacked by their logarithm, where no margin is lost to saturation.
     """
     clean = runner.infer(attacks.clean)
     unsteady = int((runner.infer(attacks.clean) != clean).any(1).sum())
@@ -81,13 +83,19 @@ def execute_attacks(runner: Runner, attacks: AttackSet, config: Mapping[str, Any
         for a, images in enumerate(attacks.adversarial):
             predictions[a], replayed[a] = _judge(runner, images, attacks)
             bar.step(1)
+    ask = logarithm(runner.infer) if distributions(clean).all() else runner.infer
     wanted = [name for name, (_, _, budget) in FREE.items() if config[budget]]
     end = time.monotonic() + (config.get("budget") or math.inf)
     free = {}
     for left, name in zip(range(len(wanted), 0, -1), wanted, strict=True):
         now = time.monotonic()
-        free[name] = _attack(name, runner, attacks, config, now + (end - now) / left)
+        free[name] = _attack(name, runner, ask, attacks, config, now + (end - now) / left)
     return Verdicts(attacks.labels, clean, unsteady, predictions, replayed, free)
+
+
+def logarithm(infer: AskLogits) -> AskLogits:
+    """Probabilities as logits, which they are but for a constant an image."""
+    return lambda x: np.log(np.maximum(infer(x), np.finfo(np.float32).tiny))
 
 
 def _judge(runner: Runner, images: np.ndarray, attacks: AttackSet) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +105,12 @@ def _judge(runner: Runner, images: np.ndarray, attacks: AttackSet) -> tuple[np.n
     return logits.argmax(1), allowed & checks.wrong(logits, attacks.labels)
 
 
-def _attack(name: str, runner: Runner, attacks: AttackSet, config: Mapping[str, Any], deadline: float) -> FreeVerdicts:
+def _attack(
+    name: str, runner: Runner, ask: AskLogits, attacks: AttackSet, config: Mapping[str, Any], deadline: float
+) -> FreeVerdicts:
     _, attack, budget = FREE[name]
     attacked = attack(
-        runner.infer,
+        ask,
         attacks.clean,
         attacks.labels,
         eps=float(attacks.eps),

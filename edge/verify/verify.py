@@ -32,6 +32,7 @@ from edge.statement.statement import (
     Statement,
 )
 from edge.statement.timing import LatencyFigures
+from edge.validity.artifact import artifact_checks
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
 from edge.verify.verdicts import Verdicts, execute_attacks
@@ -105,8 +106,11 @@ def run(
                     "model's data"
                 )
             golden_evidence = _golden(exported, runner, attacks)
+            checks = artifact_checks(
+                runner, attacks.clean, precision=exported.metrics["precision"], sizes=(1, ask.batch_size)
+            )
             verdicts = execute_attacks(runner, attacks, config)
-            judged = findings.judge_artifact(exported, attacks, verdicts, config, runner)
+            judged = findings.judge_artifact(exported, attacks, verdicts, checks, config, runner)
             for name, content in runner.kept().items():
                 artifact.write_atomic(work.add_payload(name), content)
             if pipeline is not None:

@@ -20,7 +20,9 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
-from edge.validity.logits import distributions
+from edge.validity.artifact import artifact_checks
+from edge.validity.logits import chance_check, chance_count, distributions
+from edge.validity.rules import record_checks
 from export import contract
 from export.contract import Emission
 
@@ -58,8 +60,8 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
     def make(work: Work) -> None:
         with open_runner(path) as runner:
             dataset = load_dataset(config.data)
-            figures = _measured(runner, dataset, path)
-        proto = onnx.load_model_from_string(content)
+            proto = onnx.load_model_from_string(content)
+            figures = _measured(runner, dataset, path, precision(proto))
         artifact.write_atomic(work.add_payload(MODEL), content)
         metrics = {
             "bytes": len(content),
@@ -105,10 +107,10 @@ def _plan(config: ExportConfig, sha256: str) -> Plan:
     return replace(plan, config={**kept, "adopted": sha256})
 
 
-def _measured(runner: Runner, dataset: Dataset, path: Path) -> dict[str, Any]:
-    """Accuracy on the test images, which the file must fit, and whether the outputs are probabilities.
+def _measured(runner: Runner, dataset: Dataset, path: Path, computes_in: str) -> dict[str, Any]:
+    """Accuracy on the test images, which the file must fit, and the validity checks; those that fire are told.
 
-    Preprocessing that is done elsewhere shows here.
+    Preprocessing that is done elsewhere shows here as chance level.
     """
     shape, classes = dataset.images.shape[1:], len(dataset.classes)
     if runner.input_shape != shape:
@@ -123,12 +125,13 @@ def _measured(runner: Runner, dataset: Dataset, path: Path) -> dict[str, Any]:
     logits = runner.infer(images)
     right = int((logits.argmax(1) == labels).sum())
     low, high = clopper_pearson(right, len(labels))
-    if low <= 1 / classes:  # chance
-        say(
-            f"{path.name}: {right} of {len(labels)} test images right, no better than chance; it may expect other "
-            f"pixels than [0, 1] or other classes: put its preprocessing into the file"
-        )
+    checks = [
+        *artifact_checks(runner, images, precision=computes_in),
+        chance_check(right, labels, logits.argmax(1)),
+    ]
     return {
         "clean": {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]},
         "probabilities": bool(distributions(logits).all()),
+        "chance": chance_count(labels) / len(labels),
+        "checks": record_checks(checks, path.name),
     }
