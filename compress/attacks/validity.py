@@ -58,7 +58,7 @@ def validity_checks(
     Images that are right when clean, evenly spread; of all where none is right. Attacks without gradients are compared
     with the others on all images, where both kinds ran.
     """
-    pool = np.flatnonzero(result.right) if result.right.any() else np.arange(len(labels))
+    pool = classified_right(result.right)
     chosen = pool[sampled(len(pool), sample)]
     return [
         *network_checks(
@@ -128,20 +128,19 @@ def measured_checks(
     What fired is told once, `of` what. `outcome`: checks of the attacks that measured it. `chance`: the share of the
     largest class, which a constant classifier is right on.
     """
+    few = sampled(len(labels), BRIEF_SAMPLE)
+    predictions = asked_in_calls(model, batch_size, device)(unit_images(images[few])).argmax(1)
+    chosen = few[classified_right(predictions == labels[few])]
     found = network_checks(
-        model,
-        images,
-        labels,
-        eps=eps,
-        batch_size=batch_size,
-        device=device,
-        sample=BRIEF_SAMPLE,
-        gradients=gradients,
+        model, images[chosen], labels[chosen], eps=eps, batch_size=batch_size, device=device, gradients=gradients
     )
-    few = unit_images(images[sampled(len(labels))])
-    predictions = asked_in_calls(model, batch_size, device)(few).argmax(1)
     chance = chance_check(round(measured["clean"] * len(labels)), labels, predictions)
     return {"chance": chance.value, "checks": record_checks([*found, chance, *outcome], of)}
+
+
+def classified_right(right: np.ndarray) -> np.ndarray:
+    """Places of the images that attacks start from, those classified right; all places where there are none."""
+    return np.flatnonzero(right) if right.any() else np.arange(len(right))
 
 
 def asked_in_calls(model: Model, size: int, device: "str | torch.device" = "cpu") -> AskLogits:

@@ -26,8 +26,10 @@ def metric_lines(stage: Stage) -> list[str]:
     ]
 
 
-def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
-    """How many were asked, and which fired; what they saw was told when they did."""
+def _checks(checks: "Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Mapping[str, Any]]]") -> str:
+    """How many were asked, and which fired; what they saw was told when they did. Of several models by their names."""
+    if isinstance(checks, Mapping):
+        return ", ".join(f"{name} {_checks(rows)}" for name, rows in checks.items())
     fired = [check["name"] for check in checks if check["fired"]]
     return f"{len(checks)} asked, {'fired: ' + ', '.join(fired) if fired else 'none fired'}"
 

@@ -190,16 +190,17 @@ def _checked(
 
     A torch model is where gradients come from, so they are checked too.
     """
-    right = int((~wrong(logits, labels)).sum())
-    chance = chance_check(right, labels, logits.argmax(1))
+    right = ~wrong(logits, labels)
+    chance = chance_check(int(right.sum()), labels, logits.argmax(1))
     if attacked.runner is not None:
         found = artifact_checks(attacked.runner, clean, precision=attacked.precision)
     else:
         assert attacked.model is not None
+        chosen = validity.classified_right(right)
         found = validity.network_checks(
             attacked.model,
-            clean,
-            labels,
+            clean[chosen],
+            labels[chosen],
             eps=settings.radius,
             batch_size=settings.batch_size,
             sample=validity.BRIEF_SAMPLE,

@@ -220,9 +220,10 @@ def test_a_twin_that_disagrees_is_told_at_once(
     )
     found = attacked(tmp_path, stage)
     assert "ALARM twin disagrees: e does not compute what its twin e.graph computes: " in said_before[0]
-    (alarm,) = found.about["alarms"]
+    alarm, *saturated = found.about["alarms"]  # logits so far apart that no loss rises on the few images left right
     assert alarm["name"] == "twin disagrees" and alarm["model"] == "e" and alarm["count"] > 0.01 * alarm["n"]
-    assert found.stage.metrics["alarms"] == [alarm["meaning"]]
+    assert {other["name"] for other in saturated} <= {"loss not rising"}
+    assert found.stage.metrics["alarms"] == [other["meaning"] for other in (alarm, *saturated)]
     (fired,) = [entry for entry in verified(tmp_path, stage, found)["alarms"] if entry["fired"]]
     assert fired["name"] == "twin disagrees"
 
