@@ -117,7 +117,7 @@ class AttackedModel:
             return entry | {"twin": self.twin, "unexecuted": self.unexecuted}
         if self.runner is not None:
             entry |= {"file": self.runner.file, "sha256": self.runner.sha256, "twin": self.twin}
-            if isinstance(self.model, GraphTwin) and self.model.probabilities:
+            if isinstance(self.model, GraphTwin) and self.model.meaning.kind == PROBABILITIES:
                 entry["outputs"] = PROBABILITIES
             return entry | ({"no_twin": self.no_twin} if self.no_twin else {})
         return entry | ({"made_from": "the graph of the file"} if isinstance(self.model, GraphTwin) else {})

@@ -92,10 +92,14 @@ def judge_artifact(
 def _known_probabilities(
     checks: "Sequence[ValidityCheck]", attacks: AttackSet, itself: "int | None"
 ) -> list[ValidityCheck]:
-    """Probabilities flatter no figure where the set's gradients were taken before the softmax."""
-    if itself is None or attacks.about["models"][itself].get("outputs") != PROBABILITIES:
+    """Probabilities flatter no figure where they were known: gradients taken before the softmax, or none taken.
+
+    Attacks without gradients ascend on their logarithm.
+    """
+    about = {} if itself is None else attacks.about["models"][itself]
+    if about.get("twin") is not None and about.get("outputs") != PROBABILITIES:
         return list(checks)
-    known = "the attack set's gradients were taken before the softmax"
+    known = "the attacks ascend on the values before the softmax"
     return [
         replace(check, fired=False, text=f"{check.text.partition(':')[0]}; {known}")
         if check.name == rules.PROBABILITIES and check.fired
