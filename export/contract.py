@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from compress.networks.graph.output_meaning import LOGITS, UNKNOWN, output_meaning
 from edge.core import artifact, targets
 from edge.core.artifact import Work
 from edge.runtimes.runner import MODEL
@@ -71,7 +72,7 @@ def contract_of(work: Work, dataset: "Dataset", config: "ExportConfig", emission
             "name": result.name,
             "shape": ["batch", len(dataset.classes)],
             "dtype": "float32",
-            "meaning": "probabilities" if emission.metrics.get("probabilities") else "logits",
+            "meaning": emission.metrics.get("output", LOGITS),
         },
         "labels": list(dataset.classes),
         "deepstream": {
@@ -102,10 +103,15 @@ def contract_of_graph(proto: onnx.ModelProto, labels: "Sequence[str] | None") ->
     outputs = [_tensor(entry) for entry in proto.graph.output]
     return {
         "input": {**(inputs[0] if inputs else {}), "range": None, "layout": None, "normalisation": None},
-        "output": {**(outputs[0] if outputs else {}), "meaning": None},
+        "output": {**(outputs[0] if outputs else {}), "meaning": _meaning(proto) if outputs else None},
         "further": {"inputs": inputs[1:], "outputs": outputs[1:]},
         "labels": list(labels) if labels else None,
     }
+
+
+def _meaning(proto: onnx.ModelProto) -> "str | None":
+    meaning = output_meaning(proto)
+    return None if meaning.kind == UNKNOWN else meaning.wording
 
 
 def contract_of_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edge.runtimes.tensorrt.layers import LAYERS
 from edge.runtimes.tensorrt.recipe import ENGINE, RECIPE, SIDECAR
 from export import contract
 from export.targets.onnx.layers import describe_graph, spread
+from export.targets.onnx.precision import precision_of
 
 ARCHITECTURE, WEIGHTS, QUANTIZER = "model.json", "weights.safetensors", "quantizer.json"
 TYPES = {
@@ -104,6 +105,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
     return UNKNOWN | {
         "path": str(path),
         "kind": "onnx file",
+        "precision": precision_of(proto).name,
         "contract": contract.contract_of_folder(path.parent) or contract.contract_of_graph(proto, None),
         "files": [_file(path)],
         "bytes": path.stat().st_size,

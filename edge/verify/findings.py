@@ -37,6 +37,8 @@ from edge.verify.alarms import suspect
 from edge.verify.attack_set import PROBABILITIES, AttackSet
 from edge.verify.verdicts import FREE, Verdicts
 
+#: Precisions of an artifact that is its own float network.
+UNQUANTIZED = ("float32", "float64", "fp16", "bf16")
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
 
 
@@ -60,7 +62,7 @@ def judge_artifact(
         twin=attacks.label(twin),
         student=attacks.label(attacks.student),
         ran=list(verdicts.free),
-        is_float=str(exported.metrics["precision"]).startswith(("float", "bfloat", "fp16", "bf16")),
+        is_float=exported.metrics["precision"] in UNQUANTIZED,
         no_twin=None if itself is None else attacks.about["models"][itself].get("no_twin"),
     )
 

@@ -1,18 +1,23 @@
 """A file that another tool exported becomes an exported stage: its very bytes, held against the dataset it is for."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
 from compress.config import ExportConfig
 from compress.data import load_dataset
 from compress.data.dataset import Dataset
 from compress.folders import lineage, plan_of
+from compress.networks.graph.output_meaning import (
+    LOG_PROBABILITIES,
+    PROBABILITIES,
+    UNKNOWN,
+    OutputMeaning,
+    output_meaning,
+)
 from edge import open_runner
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
@@ -25,17 +30,10 @@ from edge.validity.logits import chance_check, chance_count, distributions
 from edge.validity.rules import record_checks
 from export import contract
 from export.contract import Emission
+from export.targets.onnx.precision import precision_of
 
-#: Operators that compute on 8-bit integers, or stand for it.
-INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 #: Of the stage's config; the bytes are there already.
 DECIDES_NOTHING = ("opset", "precision", "parity_images", "min_agreement")
-FLOATS = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "fp16",
-    TensorProto.BFLOAT16: "bf16",
-    TensorProto.DOUBLE: "float64",
-}
 
 
 def is_onnx_file(model: "Path | str | Stage") -> bool:
@@ -61,11 +59,12 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
         with open_runner(path) as runner:
             dataset = load_dataset(config.data)
             proto = onnx.load_model_from_string(content)
-            figures = _measured(runner, dataset, path, precision(proto))
+            figures = _measured(runner, dataset, path, precision_of(proto).name)
         artifact.write_atomic(work.add_payload(MODEL), content)
         metrics = {
             "bytes": len(content),
-            "precision": precision(proto),
+            "precision": precision_of(proto).name,
+            "output": _meaning(proto, looks_like_probabilities=figures["probabilities"]),
             "parameters": sum(int(np.prod(entry.dims)) for entry in proto.graph.initializer),
             "adopted": path.name,
             "fixed_batch": contract.graph_inputs(proto)[0].type.tensor_type.shape.dim[0].dim_value or None,
@@ -77,21 +76,35 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
     stage = artifact.build(
         out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace
     )
-    if stage.metrics["probabilities"]:
-        say(f"{path.name}: its outputs look like probabilities; attacks ascend on the values before its softmax")
+    proto = onnx.load_model_from_string(content)
+    for line in (
+        _said_of_output(output_meaning(proto), looks_like_probabilities=stage.metrics["probabilities"]),
+        precision_of(proto).wording,
+    ):
+        if line:
+            say(f"{path.name}: {line}")
     return stage
 
 
-def precision(proto: onnx.ModelProto) -> str:
-    """What the graph computes in: `int8` where it quantizes, else the type that most of its weights have."""
-    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    if any(node.op_type in INTEGER for node in nodes):
-        return "int8"
-    weights: Counter[int] = Counter()
-    for entry in proto.graph.initializer:
-        weights[entry.data_type] += int(np.prod(entry.dims))
-    floats = [kind for kind, _ in weights.most_common() if kind in FLOATS]
-    return FLOATS[floats[0]] if floats else "float32"
+def _meaning(proto: onnx.ModelProto, *, looks_like_probabilities: bool) -> str:
+    """As the graph has it, else as what was measured has it."""
+    meaning = output_meaning(proto)
+    return PROBABILITIES if meaning.kind == UNKNOWN and looks_like_probabilities else meaning.wording
+
+
+def _said_of_output(meaning: OutputMeaning, *, looks_like_probabilities: bool) -> str:
+    """What its outputs are where they are no logits, and what attacks with gradients take; "" of logits."""
+    if meaning.kind in (PROBABILITIES, LOG_PROBABILITIES):
+        function = {"nested": "softmaxes"}.get(str(meaning.function), meaning.function)
+        before = f"the values before its {function} ({meaning.before})"
+        taken = before if meaning.before else "their logarithm" if meaning.kind == PROBABILITIES else "them"
+        return f"its outputs are {meaning.wording}; attacks with gradients ascend on {taken}"
+    if looks_like_probabilities:
+        return (
+            "its outputs look like probabilities, and its graph does not show what makes them so; attacks ascend on "
+            "them as they are, which may be too weak: give a file that ends in its logits, or in a softmax"
+        )
+    return ""
 
 
 def _content(path: Path) -> bytes:

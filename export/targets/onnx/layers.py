@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from compress.networks.graph.dataflow import DataFlow, flattened
 from edge.core.errors import CompressError
+from export.targets.onnx.precision import level_type
 
 #: Operators that compute on 8-bit integers; everything else computes on floats.
 INTEGER = frozenset(
@@ -58,6 +60,10 @@ SUMS = ("Add", "Sum", "QLinearAdd")
 #: Types of zero points, and so of the levels around them.
 SIGNED = (TensorProto.INT4, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32)
 UNSIGNED = (TensorProto.UINT4, TensorProto.UINT8, TensorProto.UINT16)
+WEIGHT_LEVELS = {*SIGNED, *UNSIGNED} - {TensorProto.INT32}
+FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
+#: Bits of a value, where two or four of them share a byte.
+PACKED = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
 SHORT = {"float": "float32", "double": "float64"}
 
 FATAL = 4  # the runtime's log level
@@ -132,18 +138,8 @@ class Executed:
         return str(executing.op_type) if executing is not None else None
 
 
-class GraphTensors:
+class GraphTensors(DataFlow):
     """The tensors and nodes of a model, by name; constants may stand as initializers or as nodes."""
-
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.proto = proto
-        self.nodes = list(proto.graph.node)
-        self.maker = {output: node for node in self.nodes for output in node.output}
-        self.stored = {entry.name: entry for entry in proto.graph.initializer}
-        for node in self.nodes:
-            for entry in node.attribute if node.op_type == "Constant" else ():
-                if entry.name == "value":
-                    self.stored[node.output[0]] = entry.t
 
     def path(self, tensor: str) -> list[str]:
         """Names from a layer's input back to the constant behind it; [] where a computed tensor stands there."""
@@ -165,16 +161,13 @@ class GraphTensors:
     def bytes(self, names: "set[str]") -> int:
         return sum(tensor_bytes(self.stored[name]) for name in names)
 
-    def array(self, name: str) -> "np.ndarray[Any, Any] | None":
-        return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
-
 
 def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") -> dict[str, Any]:
     """Opset, IR version, operators, stored types, layers and quantization, JSON types.
 
     `optimised`: the graph as the runtime executes it; without it a layer's `execution` is null.
     """
-    graph = GraphTensors(proto)
+    graph = GraphTensors(flattened(proto))
     rows = graph_layers(graph, None if optimised is None else Executed(optimised))
     held: Counter[str] = Counter()
     for entry in graph.stored.values():
@@ -232,7 +225,7 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
     """What the Q/DQ pairs hold; None of a graph without any.
 
     `pairs` of activations with how many are signed and unsigned, their zero points and scales; `weights`: how many are
-    stored in which type, and the scales; `left_float`: layers whose weights are not stored in 8 bits.
+    stored in which type, and the scales (those of int32 biases left out); `left_float`: layers of float weights.
     """
     quantize = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
     stored = [node for node in graph.nodes if node.op_type == "DequantizeLinear" and node.input[0] in graph.stored]
@@ -242,12 +235,12 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
     types = []
     for node in quantize:
         name = node.input[2] if len(node.input) > 2 else ""
-        value = graph.array(name)  # None, where none is given, stands for uint8 and 0
+        value = graph.array(name)  # None, where none is given, stands for 0
         levels = np.zeros(1, np.uint8) if value is None else value.reshape(-1)
-        types.append(TensorProto.UINT8 if value is None else graph.stored[name].data_type)
+        types.append(level_type(graph, node))
         zero_points[str(int(levels[0])) if (levels == levels[0]).all() else "varies"] += 1  # from channel to channel
     kinds = Counter(dtype(graph.stored[node.input[0]]) for node in stored)
-    weights = [node for node in stored if dtype(graph.stored[node.input[0]]) in ("int8", "uint8")]
+    weights = [node for node in stored if graph.stored[node.input[0]].data_type in WEIGHT_LEVELS]
     return {
         "pairs": len(quantize),
         "signed": sum(kind in SIGNED for kind in types),
@@ -256,7 +249,7 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
         "scales": spread([value for node in quantize for value in _scales(graph, node)]),
         "weights": dict(kinds.most_common()),
         "weight_scales": spread([value for node in weights for value in _scales(graph, node)]),
-        "left_float": [row["name"] for row in rows if row["weight"] and row["stored"] not in ("int8", "uint8")],
+        "left_float": [row["name"] for row in rows if row["weight"] and row["stored"] in FLOAT_TYPES],
     }
 
 
@@ -266,8 +259,11 @@ def dtype(entry: onnx.TensorProto) -> str:
 
 
 def tensor_bytes(entry: onnx.TensorProto) -> int:
-    """Bytes of the values; of types below 8 bits as if each had a byte."""
-    return math.prod(entry.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
+    """Bytes of the values, as a file packs them."""
+    count = math.prod(entry.dims)
+    if entry.data_type in PACKED:
+        return -(-count * PACKED[entry.data_type] // 8)
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
 
 
 def _scales(graph: GraphTensors, node: onnx.NodeProto) -> list[float]:
