@@ -71,21 +71,17 @@ class LayerArithmetic:
 
 @dataclass(frozen=True)
 class GraphPrecision:
-    """`name` for statements; `layers`: how many layers with weights compute in what; `quantizers` behind the output."""
+    """`name` for statements; `layers`: how many layers with weights compute in what."""
 
     name: str
     layers: Counter[str]
-    quantizers: int
 
     @property
     def wording(self) -> str:
         """What one name does not tell; "" where it tells all."""
-        if self.name in FLOATS.values() and self.quantizers:
-            rounding = f"QuantizeLinear stands {self.quantizers} times in it"
-            return f"{rounding}, but no layer with weights multiplies levels: {self.name}"
         if set(self.layers) <= {self.name}:
             return ""
-        return "of its layers with weights " + ", ".join(
+        return f"{self.name}: of its layers with weights " + ", ".join(
             f"{n} compute in {kind}" for kind, n in self.layers.most_common()
         )
 
@@ -94,21 +90,23 @@ def precision_of(proto: onnx.ModelProto) -> GraphPrecision:
     """`name` is what the layers that hold most of the parameters compute in.
 
     `int8`, `int16`, `int4`, `fp8` where weights and activations are quantized to it; `float32 with int8 weights` where
-    the weights alone are; a float type otherwise, `float32, partly int8` where fewer layers are quantized.
+    the weights alone are; a float type otherwise: `float32, partly int8` where fewer layers are quantized, `float32,
+    values rounded to int8` where quantizers stand before the output, and no layer multiplies their levels.
     """
     flow = DataFlow(flattened(proto))
     layers = list(_layers(flow))
-    quantizers = sum(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in flow.live())
     sizes: Counter[str] = Counter()
     for layer in layers:
         sizes[layer.precision] += layer.parameters
-    if not sizes:
-        return GraphPrecision(_of_most_constants(flow), Counter(), quantizers)
-    (name, _), *others = sizes.most_common()
-    lesser = [other for other, _ in others if other not in FLOATS.values()]
-    if name in FLOATS.values() and lesser:
-        name = f"{name}, partly {lesser[0]}"
-    return GraphPrecision(name, Counter(layer.precision for layer in layers), quantizers)
+    name = sizes.most_common(1)[0][0] if sizes else _of_most_constants(flow)
+    if name in FLOATS.values():
+        lesser = next((kind for kind, _ in sizes.most_common() if kind not in FLOATS.values()), None)
+        grids = Counter(_named(level_type(flow, node)) for node in flow.live() if node.op_type == "QuantizeLinear")
+        if lesser is not None:
+            name = f"{name}, partly {lesser}"
+        elif grids:
+            name = f"{name}, values rounded to {grids.most_common(1)[0][0]}"
+    return GraphPrecision(name, Counter(layer.precision for layer in layers))
 
 
 def _layers(flow: DataFlow) -> Iterator[LayerArithmetic]:
