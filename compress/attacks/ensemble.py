@@ -245,10 +245,7 @@ class _EnsembleRun:
             probabilities = probabilities and bool(distributions(answers).all())
         blind = [attack.name for attack in self.plan if gradient_free(attack.name) or users(attack.name)]
         if len(blind) < len(self.plan) and not judge.differentiable(self.model, self.tensor(np.arange(1))):
-            raise CompressError(
-                "the model's logits have no gradient by its images; attack it with square and rays alone, or make it "
-                "differentiable (BPDA)"
-            )
+            raise CompressError(judge.NO_GRADIENT)
         classes = np.array(answers.shape[1])
         return CleanPass(np.concatenate(predictions), np.concatenate(margins), classes, np.array(probabilities))
 

@@ -19,7 +19,7 @@ from compress.networks.graph.rounding import QuantizeLinear
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
 from compress.quantization.folding import UntraceableNetwork, fold
 from compress.quantization.quantizer import Quantizer
-from edge.core.errors import first_line
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
 
 #: Share of the spread of its logits by which the copy may miss the network; honest ones stay near 1 %.
@@ -59,7 +59,8 @@ class Inside(nn.Module):
             if precision == BFLOAT16:
                 _round(self.network, example)
             logits_of(self, example[:1])
-        except (TypeError, RuntimeError) as fault:  # a view of what is channels last, a type that an operator lacks
+        # a view of what is channels last, a type that an operator lacks; told in words by a network of others
+        except (TypeError, RuntimeError, CompressError) as fault:
             raise NoSearchCopy(f"a copy in {precision}, channels last, does not run ({first_line(fault)})") from fault
 
     def forward(self, x: Tensor) -> Tensor:

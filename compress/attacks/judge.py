@@ -16,6 +16,11 @@ from edge.core.errors import CompressError
 NORMS = ("linf", "l2")
 #: Why a candidate is inadmissible, in the order in which it is looked at.
 REASONS = ("not float32", *checks.FAULTS)
+#: What is said of a model that is not `differentiable`.
+NO_GRADIENT = (
+    "the model's logits have no gradient by its images; attack it with square and rays alone, or make it "
+    "differentiable (BPDA)"
+)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ timm:NAME   torchvision:NAME   robustbench:DATASET/NAME   factory:module:functio
 import contextlib
 import importlib
 import io
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features, Normalize
 from edge.core.errors import CompressError
+from edge.core.user_code import load_function, required_arguments, user_code
 
 #: RobustBench entries whose forward gives mean probabilities of an ensemble; their logarithm is a logit.
 PROBABILITIES = ("Chen2020Adversarial",)
@@ -32,6 +33,7 @@ class Foreign(Classifier):
         self.net = net
         self.name = name
         self.probabilities = probabilities
+        self.returned: torch.dtype | None = None  # of what the last call gave, before it was taken as float32
         heads = [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and m.out_features == classes]
         self.head = heads[-1] if heads and not probabilities else None
         self.has_features = self.head is not None
@@ -42,14 +44,38 @@ class Foreign(Classifier):
             if self.head is not None:
                 head = self.net.get_submodule(self.head)
                 hooks.enter_context(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
-            logits = self.net(self.preprocess(x))
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            got = type(logits).__name__ if not isinstance(logits, Tensor) else f"a tensor {tuple(logits.shape)}"
-            raise CompressError(f"{self.name}: its forward gives {got}; logits (N, classes) are needed, wrap it")
+            raw = _called(self.net, self.preprocess(x), self.name)
+        logits = _checked_logits(raw, self.name, len(x))
+        self.returned = raw.dtype
         if self.probabilities:
             logits = logits.clamp(min=1e-30).log()
         pooled = seen[0] if len(seen) == 1 and seen[0].ndim == 2 else logits.new_zeros((len(logits), 0))
         return Features(logits, pooled, ())
+
+
+def _called(forward: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
+    """What code of others makes of images, its faults under its name: the one seam to networks of others."""
+    if torch.compiler.is_compiling():  # a compiler and an exporter want to see its faults as they are
+        return forward(x)
+    dtype = str(x.dtype).removeprefix("torch.")
+    with user_code(name, "mend its forward, or give it what it takes", f" on images {tuple(x.shape)} {dtype}"):
+        return forward(x)
+
+
+def _checked_logits(logits: Any, name: str, count: int) -> Tensor:
+    """One row of class scores an image, as float32: (N,K)."""
+    if not isinstance(logits, Tensor):
+        keys = list(logits) if isinstance(logits, Mapping) else []
+        held = f" of {', '.join(map(str, keys[:4]))}" if keys else ""
+        fix = 'return its "logits" alone' if "logits" in keys else "return logits (N, classes) alone"
+        raise CompressError(f"{name}: its forward gives a {type(logits).__name__}{held}; {fix}")
+    if logits.ndim != 2 or len(logits) != count:
+        flat = logits.ndim > 2 and logits.shape[:2].numel() == logits.numel()
+        fix = "flatten it: .flatten(1)" if flat else "logits (N, classes) are needed, wrap it"
+        raise CompressError(f"{name}: its forward gives a tensor {tuple(logits.shape)} for {count} images; {fix}")
+    if not logits.is_floating_point():
+        raise CompressError(f"{name}: its forward gives {logits.dtype} values; logits are needed, before any argmax")
+    return logits.float()
 
 
 def build_foreign(name: str, *, channels: int, classes: int) -> Classifier:
@@ -133,24 +159,38 @@ def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
 
 def _factory(rest: str, channels: int, classes: int) -> Classifier:
     net = call_factory(rest)
-    return net if isinstance(net, Classifier) else Foreign(net, f"factory:{rest}", classes)
+    return _guarded(net, rest) if isinstance(net, Classifier) else Foreign(net, rest, classes)
+
+
+def _guarded(net: Classifier, name: str) -> Classifier:
+    """A classifier of the user's own class, called through the seam; its weights keep their names."""
+    kind = type(net)
+    if kind.__module__.startswith("compress."):
+        return net
+
+    def forward_features(self: Classifier, x: Tensor) -> Features:
+        features = _called(lambda x: kind.forward_features(self, x), x, name)
+        if not isinstance(features, Features):
+            raise CompressError(f"{name}: its forward_features gives a {type(features).__name__}; return Features")
+        if isinstance(features.logits, Tensor):
+            object.__setattr__(self, "returned", features.logits.dtype)
+        return replace(features, logits=_checked_logits(features.logits, name, len(x)))
+
+    net.__class__ = type(kind.__name__, (kind,), {"forward_features": forward_features})
+    return net
 
 
 def call_factory(text: str) -> nn.Module:
     """What `module:function` returns, called without arguments; modules beside the working directory are found."""
-    module_name, _, function = text.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        network = getattr(importlib.import_module(module_name), function)()
-    except ModuleNotFoundError as fault:
-        raise CompressError(
-            f"{text}: no module {fault.name!r}; run where it can be imported, or set PYTHONPATH"
-        ) from None
-    except AttributeError as fault:
-        raise CompressError(
-            f"{text}: {fault}; give module:function of a function that returns a torch module"
-        ) from None
+    _, function = load_function(text, text)
+    if isinstance(function, nn.Module):
+        raise CompressError(f"{text}: is a network, not a function; write a function that makes one and returns it")
+    if wanted := required_arguments(function):
+        raise CompressError(f"{text}: needs arguments ({', '.join(wanted)}); give a function that needs none")
+    with user_code(text, "mend it"):
+        network = function()
+    if isinstance(network, type):
+        raise CompressError(f"{text}: returned the class {network.__name__}; return an object of it")
     if not isinstance(network, nn.Module):
         raise CompressError(f"{text}: returned a {type(network).__name__}; a torch.nn.Module is needed")
     return network

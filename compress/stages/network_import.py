@@ -17,6 +17,7 @@ from compress.stages.attack import chosen_test_images
 from compress.zoo import check, importing
 from compress.zoo.check import TeacherCheck
 from compress.zoo.checkpoints import ONNX_SUFFIX
+from compress.zoo.contract import check_contract
 from compress.zoo.importing import ImportedNetwork
 from compress.zoo.sources import Source
 from edge.core import artifact
@@ -38,8 +39,9 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
         notes = []
     else:
         classes = len(dataset.classes) if dataset else None
+        shape = dataset.images.shape[1:] if dataset else (0, config.image_size, config.image_size)
         network = importing.import_network(
-            source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes
+            source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes, shape=shape
         )
         model, architecture = _torch(network, source, dataset, config, work)
         notes = [network.note] if network.note else []
@@ -83,26 +85,12 @@ def _torch(
     network_files.write_weights(work.add_payload(network_files.WEIGHTS), network.weights)
     network.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
     model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
-    _try(model, shape, network.classes, source)
+    check_contract(model, shape, network.classes, source.text)
     if _gives_probabilities(model, shape, dataset, source):
         architecture = network_files.describe_network(network.model, shape, classes, probabilities=True)
         model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     network_files.write_architecture(work, architecture)
     return model, architecture
-
-
-def _try(model: Classifier, shape: "tuple[int, ...]", classes: int, source: Source) -> None:
-    """One image through the network: logits of the right shape, finite."""
-    with torch.no_grad():
-        logits = model(torch.full((1, *shape), 0.5))
-    if logits.shape != (1, classes):
-        raise CompressError(
-            f"{source.text}: gives logits {tuple(logits.shape)} for one image; (1, {classes}) are needed"
-        )
-    if not bool(torch.isfinite(logits).all()):
-        raise CompressError(
-            f"{source.text}: its logits are not finite on a grey image; other weights, or another --arch"
-        )
 
 
 def _gives_probabilities(

@@ -174,6 +174,27 @@ def _matched(
     return DetectedNetwork(model, channels, classes, chosen, ignored), ""
 
 
+def odd_tensors(
+    missing: Sequence[str],
+    strange: Sequence[str],
+    wrong: Sequence[str],
+    theirs: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+) -> str:
+    """What keeps a file from fitting: tensors that it lacks, that only it has, those of another shape; few of each."""
+    shapes = [f"{name} {tuple(theirs[name].shape)} for {tuple(wanted[name].shape)}" for name in wrong[:3]]
+    parts = [
+        f"{len(names)} tensors {what} ({first_few(shown) if shown is names else ', '.join(shown)})"
+        for names, what, shown in (
+            (missing, "missing", missing),
+            (wrong, "of another shape", shapes),
+            (strange, "left over", strange),
+        )
+        if names
+    ]
+    return ", ".join(parts)
+
+
 def first_few(names: Sequence[str]) -> str:
     """Three of the names, and whether there are more."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

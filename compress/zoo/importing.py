@@ -1,18 +1,22 @@
 """From a resolved source to an architecture and its weights, checked against each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress import networks
-from compress.networks import foreign
+from compress.networks import foreign, network_files
 from compress.networks.base import Classifier
 from compress.zoo import catalog, checkpoints, detect
 from compress.zoo.checkpoints import ForeignWeights
+from compress.zoo.contract import probe_images
 from compress.zoo.sources import Source
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 #: Checkpoints that hold several sets of weights, and which of them the published figures belong to.
 KEYS = {"Andriushchenko2020Understanding": "last"}
@@ -30,15 +34,24 @@ class ImportedNetwork:
 
 
 def import_network(
-    source: Source, *, arch: "str | None", normalize: "str | None", key: "str | None", classes: "int | None"
+    source: Source,
+    *,
+    arch: "str | None",
+    normalize: "str | None",
+    key: "str | None",
+    classes: "int | None",
+    shape: "tuple[int, ...]",
 ) -> ImportedNetwork:
-    """The network behind a source. `classes`: of the data at hand, for sources that can have any number."""
+    """The network behind a source. `classes` and `shape` (C,H,W): of the data at hand, for sources that can have any.
+
+    Without data classes are None and C is 0; what a factory's network takes is then found by a call.
+    """
     if source.entry is not None and not source.entry.native:
         return _packaged(source, source.entry.spec, 3, source.entry.classes, key)
     if source.kind == "factory":
-        return _packaged(source, f"factory:{source.text}", 3, classes or 0, key)
+        return _factory(source, classes, shape, key)
     if source.kind in ("timm", "torchvision"):
-        return _published(source, classes, key)
+        return _published(source, classes, shape[0] or 3, key)
     (path,) = source.files
     entry = source.entry
     weights = _state(path, key or (KEYS.get(entry.name) if entry else None))
@@ -53,7 +66,7 @@ def import_network(
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
         )
-    return _normalized(network, weights, normalize, entry.normalization if entry else "")
+    return _normalized(network, weights, normalize, entry.normalization if entry else "", path)
 
 
 def _state(path: Path, key: "str | None") -> ForeignWeights:
@@ -61,12 +74,12 @@ def _state(path: Path, key: "str | None") -> ForeignWeights:
 
 
 def _normalized(
-    network: detect.DetectedNetwork, state: ForeignWeights, chosen: "str | None", known: str
+    network: detect.DetectedNetwork, state: ForeignWeights, chosen: "str | None", known: str, where: Path
 ) -> ImportedNetwork:
     """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
     model, weights, notes = network.model, dict(network.weights), []
     if network.ignored:
-        notes.append(f"left out {len(network.ignored)} tensors of the file: {detect.first_few(network.ignored)}")
+        notes.append(left_out(network.ignored, where))
     if chosen == "none":
         model = model.replace("+normalize", "")
         weights = {name: value for name, value in weights.items() if name not in detect.CONSTANTS}
@@ -99,39 +112,112 @@ def normalization_constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def _packaged(source: Source, model: str, channels: int, classes: int, key: "str | None") -> ImportedNetwork:
-    """A network that another package or the user's own module builds, with the weights of the given files, if any."""
+    """A network that another package builds, with the weights of the given files, if any."""
     network = networks.build_network(model, channels=channels, classes=classes)
+    note = _load_into(network, source, key) if source.files else ""
+    return ImportedNetwork(model, channels, classes or _classes(network), network.state_dict(), note)
+
+
+def _factory(source: Source, classes: "int | None", shape: "tuple[int, ...]", key: "str | None") -> ImportedNetwork:
+    """The network of a user's function, with the weights of the given files, if any.
+
+    A second call with the same weights must give the same logits: that is how later stages open it.
+    """
+    model, notes = f"factory:{source.text}", []
+    network = networks.build_network(model, channels=shape[0], classes=classes or 0).eval()
     if source.files:
-        _load_into(network, source, key)
-    weights = network.state_dict()
-    return ImportedNetwork(model, channels, _classes(network, channels, classes), weights)
+        notes = [note for note in [_load_into(network, source, key)] if note]
+    weights = _storable(network.state_dict(), source.text)
+    if other := sorted(
+        {str(value.dtype) for value in weights.values() if value.is_floating_point()} - {"torch.float32"}
+    ):
+        notes.append(f"its weights in {', '.join(other)} are kept as float32".replace("torch.", ""))
+        say(f"{source.text}: {notes[-1]}")
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    network.load_state_dict(weights, assign=True)
+    shape, logits = _first_answer(network, source, shape)
+    if classes is None:
+        notes.append(f"takes images {shape}, as a call without --data shows")
+        say(f"{source.text}: {notes[-1]}")
+    again = networks.build_network(model, channels=shape[0], classes=classes or 0).eval()
+    again.load_state_dict(weights, assign=True)
+    with torch.no_grad():
+        once, twice = network(probe_images(shape)), again(probe_images(shape))
+    if torch.equal(once, logits) and not torch.allclose(once, twice, rtol=1e-3, atol=1e-3 * float(once.abs().max())):
+        raise CompressError(
+            f"{source.text}: two of its networks with the same weights give other logits; make what is drawn or read "
+            f"beside the weights a parameter or a buffer (register_buffer)"
+        )
+    return ImportedNetwork(model, shape[0], classes or int(logits.shape[1]), weights, "; ".join(notes))
 
 
-def _published(source: Source, classes: "int | None", key: "str | None") -> ImportedNetwork:
+def _first_answer(network: Classifier, source: Source, shape: "tuple[int, ...]") -> "tuple[tuple[int, ...], Tensor]":
+    """The images (C,H,W) that the network takes and its logits for two: C as given, else 3, else as its first layer."""
+    stems = [module.in_channels for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    tried = [shape[0]] if shape[0] else list(dict.fromkeys([3, *stems[:1], 1]))
+    faults = []
+    for channels in tried:
+        images = probe_images((channels, *shape[1:]))
+        try:
+            with torch.no_grad():
+                return (channels, *shape[1:]), network(images)
+        except CompressError as fault:
+            faults.append(fault)
+    if shape[0]:
+        raise faults[0]
+    raise CompressError(f"{faults[0]}; which images it takes is not known without --data, --image-size says their size")
+
+
+def _storable(weights: "dict[str, Any]", name: str) -> "dict[str, Tensor]":
+    """The state as a weights file can hold it; anything else in it is a CompressError that names it."""
+    for key, value in weights.items():
+        if not isinstance(value, Tensor) or torch.nn.parameter.is_lazy(value):
+            what = "not initialised yet (a lazy layer)" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        elif value.is_meta or value.layout != torch.strided or value.is_quantized:
+            what = "without values (meta)" if value.is_meta else "sparse or quantized"
+        elif not value.is_floating_point() and value.dtype not in network_files.DTYPES:
+            what = f"of {value.dtype}"
+        else:
+            continue
+        raise CompressError(
+            f"{name}: its state holds {key.removeprefix('net.')}, which is {what} and cannot be kept as a weight; "
+            f"convert it, or keep it out of the state (register_buffer(…, persistent=False))"
+        )
+    return weights
+
+
+def _published(source: Source, classes: "int | None", channels: int, key: "str | None") -> ImportedNetwork:
     """timm's or torchvision's network, with the given weights or those that the package publishes."""
     if source.files:
-        network = networks.build_network(source.text, channels=3, classes=classes or 1000)
-        _load_into(network, source, key)
-        return ImportedNetwork(source.text, 3, classes or 1000, network.state_dict())
+        channels = channels if source.kind == "timm" else 3  # torchvision builds for nothing else
+        network = networks.build_network(source.text, channels=channels, classes=classes or 1000)
+        note = _load_into(network, source, key)
+        return ImportedNetwork(source.text, channels, classes or 1000, network.state_dict(), note)
     net, mean, std = foreign.pretrained(source.text)
     weights = {f"net.{name}": value for name, value in net.state_dict().items()}
     weights["preprocess.mean"] = torch.tensor(mean).reshape(1, -1, 1, 1)
     weights["preprocess.std"] = torch.tensor(std).reshape(1, -1, 1, 1)
-    return ImportedNetwork(source.text, 3, _classes(net, 3, 1000), weights)
+    return ImportedNetwork(source.text, 3, _classes(net) or 1000, weights)
 
 
-def _load_into(network: Classifier, source: Source, key: "str | None") -> None:
-    """The files' weights into a network whose parameter names they use; an ensemble's into its parts, in order."""
+def _load_into(network: Classifier, source: Source, key: "str | None") -> str:
+    """The files' weights into a network whose parameter names they use; an ensemble's into its parts, in order.
+
+    Tensors of the files that it has no place for are left out, said, and what is returned.
+    """
     net = getattr(network, "net", network)
+    ignored: list[str] = []
     parts = [net] if len(source.files) == 1 else _parts(net, source)
     for part, path in zip(parts, source.files, strict=True):
         state = _state(path, key)
         own = checkpoints.plain_weights(part.state_dict())
         missing = [n for n in own.weights if n not in state.weights and not n.endswith(detect.COUNTER)]
         wrong = [n for n in own.weights if n in state.weights and own.weights[n].shape != state.weights[n].shape]
+        strange = [n for n in state.weights if n not in own.weights]
         if missing or wrong:
-            fault = f"{len(missing)} tensors missing ({', '.join(missing[:3])})" if missing else f"{wrong[0]} differs"
-            raise CompressError(f"{path}: does not fit {source.text}: {fault}; another file, or another --key?")
+            odd = detect.odd_tensors(missing, strange, wrong, state.weights, own.weights)
+            raise CompressError(f"{path}: does not fit {source.text}: {odd}; another file, or another --key?")
+        ignored += strange
         with torch.no_grad():
             for name, value in own.weights.items():  # these are the network's own tensors, whatever their prefix
                 if name in state.weights:
@@ -139,6 +225,14 @@ def _load_into(network: Classifier, source: Source, key: "str | None") -> None:
             for mine, theirs in ((own.mean, state.mean), (own.std, state.std)):
                 if mine is not None and theirs is not None:
                     mine.copy_(theirs)
+    return left_out(ignored, source.text) if ignored else ""
+
+
+def left_out(names: "Sequence[str]", where: object) -> str:
+    """What a file holds beyond the network, said and returned for the stage's note."""
+    note = f"left out {len(names)} tensors of the file: {detect.first_few(names)}"
+    say(f"{where}: {note}")
+    return note
 
 
 def _parts(net: torch.nn.Module, source: Source) -> list[torch.nn.Module]:
@@ -151,7 +245,7 @@ def _parts(net: torch.nn.Module, source: Source) -> list[torch.nn.Module]:
     raise CompressError(f"{source.text}: {len(source.files)} files for a network of one part; give one with --weights")
 
 
-def _classes(network: torch.nn.Module, channels: int, classes: int) -> int:
-    """How many logits it gives, from its last linear layer."""
+def _classes(network: torch.nn.Module) -> int:
+    """How many logits it gives, from its last linear layer; 0 where it has none."""
     heads = [module.out_features for module in network.modules() if isinstance(module, torch.nn.Linear)]
-    return classes or (heads[-1] if heads else 0)
+    return heads[-1] if heads else 0

@@ -5,6 +5,7 @@ MLPerf result.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -114,7 +115,8 @@ def measure_latency(
     reset = reset_peak_memory()
     turns = ROUNDS if len(subjects) > 1 else None
     device_memory = []  # of each artifact, where its runner knows it
-    with harness.load_running(ask.load) as beside:
+    # what a user's pipeline prints is no result
+    with contextlib.redirect_stdout(sys.stderr), harness.load_running(ask.load) as beside:
         with _opened(subjects, ask.batch_size, ask, clock) as streams:
             timings = [
                 _warmed(subject.name, stream, ask, beside, turns)

@@ -12,7 +12,6 @@ The module is looked for beside the working directory too. numpy alone.
 """
 
 import contextlib
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from edge.core import artifact
 from edge.core.errors import CompressError
+from edge.core.user_code import in_words, load_function, raise_user_fault, user_code
 
 INVERSE = "frames"
 
@@ -44,16 +44,15 @@ class Preprocess:
 
     def __call__(self, frames: Any) -> Any:
         """What the function makes of the frames, not looked at."""
-        try:
+        try:  # no context around it: this is timed
             return self._function(frames)
-        except Exception as fault:  # it is the user's code, whatever it raises
-            raise CompressError(
-                f"--preprocess {self.name}: raises {_words(fault)} on {_described(frames)}; correct the function"
-            ) from None
+        except (Exception, SystemExit) as fault:
+            raise_user_fault(fault, f"--preprocess {self.name}", "correct the function", f" on {_described(frames)}")
 
     def checked(self, frames: Any, shape: tuple[int, int, int]) -> "npt.NDArray[Any]":
         """As a call; anything but N images of this shape, uint8 or float32 in [0, 1], is a CompressError."""
-        images = self(frames)
+        with contextlib.redirect_stdout(sys.stderr):
+            images = self(frames)
         wanted = f"{(len(frames), *shape)}, uint8 or float32 in [0, 1]"
         if not isinstance(images, np.ndarray):
             raise CompressError(f"--preprocess {self.name}: gives a {type(images).__name__}; return an array: {wanted}")
@@ -73,12 +72,8 @@ class Preprocess:
                 "write one, or give --frames FILE.npy"
             )
         name = f"{self.name.partition(':')[0]}:{INVERSE}"
-        try:
+        with user_code(f"--preprocess {self.name}: {name}", "correct the function", f" on {_described(images)}"):
             frames = self._inverse(images)
-        except Exception as fault:  # it is the user's code, whatever it raises
-            raise CompressError(
-                f"--preprocess {self.name}: {name} raises {_words(fault)} on {_described(images)}; correct the function"
-            ) from None
         if not hasattr(frames, "__len__") or len(frames) != len(images):
             raise CompressError(
                 f"--preprocess {self.name}: {name} gives {_described(frames)} for {len(images)} images; "
@@ -92,20 +87,8 @@ def load(name: str) -> Preprocess:
     module_name, colon, function = name.partition(":")
     if not colon or not module_name or not function:
         raise CompressError(f"--preprocess {name}: module:function is needed, e.g. nv12:to_rgb")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as fault:  # it is the user's code, whatever it raises
-        raise CompressError(
-            f"--preprocess {name}: {module_name} cannot be imported ({_words(fault)}); "
-            "run where it can be, or set PYTHONPATH"
-        ) from None
-    pipeline, inverse = getattr(module, function, None), getattr(module, INVERSE, None)
-    if not callable(pipeline):
-        known = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
-        raise CompressError(f"--preprocess {name}: {module_name} has no function {function} (it has: {known})")
+    module, pipeline = load_function(name, f"--preprocess {name}")
+    inverse = getattr(module, INVERSE, None)
     return Preprocess(name, pipeline, inverse if callable(inverse) else None)
 
 
@@ -114,16 +97,11 @@ def read_frames(path: "Path | str") -> "npt.NDArray[np.uint8]":
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as fault:
-        raise CompressError(f"--frames {path}: not readable as an npy file ({_words(fault)})") from None
+        raise CompressError(f"--frames {path}: not readable as an npy file ({in_words(fault)})") from None
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim < 2 or not len(frames):
         got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else "several arrays"
         raise CompressError(f"--frames {path}: holds {got}; uint8 (N, …) is needed, a frame a row")
     return frames
-
-
-def _words(fault: Exception) -> str:
-    first = next(iter(str(fault).strip().splitlines()), "")[:200]
-    return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
 
 
 def _described(value: Any) -> str:

@@ -232,9 +232,9 @@ def test_an_entry_is_imported_from_robustbenchs_own_folder_layout(tmp_path: Path
         ("nowhere.pt", "no such file; give a checkpoint"),
         ("torchvision:resnet18", "torchvision cannot be imported"),
         ("timm:resnet18", "timm cannot be imported"),
-        ("no_such_module:make", "no module 'no_such_module'"),
+        ("no_such_module:make", "no module no_such_module in "),
         ("os:getcwd", "returned a str; a torch.nn.Module is needed"),
-        ("os:no_such_function", "give module:function of a function that returns a torch module"),
+        ("os:no_such_function", "os has no function no_such_function (it has "),
     ],
 )
 def test_a_source_that_leads_nowhere_is_one_line(source: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -271,7 +271,7 @@ def test_a_factory_of_the_users_own_is_a_teacher(tmp_path: Path, monkeypatch: An
     assert_same(model, net)
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.forward_features(x).pooled, net[1](x.flatten(1)))
-    with pytest.raises(CompressError, match="its forward gives tuple; logits"):
+    with pytest.raises(CompressError, match="its forward gives a tuple; return logits"):
         bad = parse(ImportConfig, {"source": "my_nets_for_this_test:pair"}, "test")
         teacher_import.run(bad, teacher_import.ImportInputs(), tmp_path / "pair")
 

@@ -97,9 +97,9 @@ def test_a_function_beside_the_working_directory_and_its_inverse(here: Path) -> 
         ("camera_of_tests", ["module:function is needed"]),
         (":unit", ["module:function is needed"]),
         ("camera_of_tests:", ["module:function is needed"]),
-        ("no_such_camera:unit", ["no_such_camera cannot be imported", "ModuleNotFoundError", "PYTHONPATH"]),
-        ("camera_of_tests:units", ["no function units", "identity, unit, negative"]),
-        ("broken_camera:unit", ["broken_camera cannot be imported", "SyntaxError"]),
+        ("no_such_camera:unit", ["no module no_such_camera in ", "PYTHONPATH"]),
+        ("camera_of_tests:units", ["no function units", "did you mean 'unit'"]),
+        ("broken_camera:unit", ["importing broken_camera: raised SyntaxError"]),
     ],
 )
 def test_what_cannot_be_loaded(here: Path, name: str, parts: "list[str]") -> None:
@@ -110,7 +110,7 @@ def test_what_cannot_be_loaded(here: Path, name: str, parts: "list[str]") -> Non
 @pytest.mark.parametrize(
     ("function", "part"),
     [
-        ("raises", "raises KeyError: 'plane\\nof chroma' on uint8 (5, 8, 8)"),
+        ("raises", "raised KeyError: 'plane\\nof chroma' on uint8 (5, 8, 8) at camera_of_tests.py:"),
         ("a_list", "gives a list; return an array: (5, 1, 4, 4), uint8 or float32 in [0, 1]"),
         ("sideways", "gives uint8 (5, 1, 2, 4); return (5, 1, 4, 4)"),
         ("fewer", "gives uint8 (4, 1, 4, 4)"),
@@ -135,7 +135,7 @@ def test_faults_of_the_inverse(here: Path) -> None:
     (here / "bad_inverse.py").write_text("def f(x):\n    return x\ndef frames(images):\n    return images[1:]\n")
     refused(lambda: preprocess.load("bad_inverse:f").frames_of(images()), "one frame for each", "uint8 (4, 1, 4, 4)")
     (here / "raising_inverse.py").write_text("def f(x):\n    return x\ndef frames(images):\n    return 1 / 0\n")
-    refused(lambda: preprocess.load("raising_inverse:f").frames_of(images()), "raising_inverse:frames raises ZeroDiv")
+    refused(lambda: preprocess.load("raising_inverse:f").frames_of(images()), "raising_inverse:frames: raised ZeroDiv")
 
 
 @pytest.mark.parametrize(

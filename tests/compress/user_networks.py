@@ -1,0 +1,215 @@
+"""Networks as people really write them, one function each; `test_user_networks.py` says what becomes of each."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.networks.base import Classifier, Features
+
+
+class Grey(nn.Module):
+    """A network of one-channel images, as the examples for MNIST have it; `post` and `pre` are what people add."""
+
+    def __init__(self, post: Callable[[Tensor], Any] = lambda y: y, pre: Callable[[Tensor], Tensor] = lambda x: x):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(32, 10)
+        self.post, self.pre = post, pre
+
+    def forward(self, x: Tensor) -> Any:
+        return self.post(self.head(self.layers(self.pre(x))))
+
+
+class ModelOutput(OrderedDict):  # type: ignore[type-arg]
+    """As transformers' models answer."""
+
+
+def grey() -> nn.Module:
+    return Grey()
+
+
+def half() -> nn.Module:
+    return Grey(lambda y: y.half())
+
+
+def bfloat16() -> nn.Module:
+    return Grey(lambda y: y.bfloat16())
+
+
+def double() -> nn.Module:
+    return Grey(lambda y: y.double())
+
+
+def double_weights() -> nn.Module:
+    return Grey().double()
+
+
+def strided() -> nn.Module:
+    return Grey(lambda y: y.t().contiguous().t())
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Sequential(*Grey().layers, Grey().head))  # type: ignore[no-any-return]
+
+
+def printing() -> nn.Module:
+    print("in the factory")
+
+    def said(y: Tensor) -> Tensor:
+        print("in the forward pass")
+        return y
+
+    return Grey(said)
+
+
+def pair() -> nn.Module:
+    return Grey(lambda y: (y, y))
+
+
+def a_dict() -> nn.Module:
+    return Grey(lambda y: {"logits": y, "features": y})
+
+
+def output() -> nn.Module:
+    return Grey(lambda y: ModelOutput(loss=None, logits=y))
+
+
+def array() -> nn.Module:
+    return Grey(lambda y: y.detach().numpy())
+
+
+def classes() -> nn.Module:
+    return Grey(lambda y: y.argmax(1))
+
+
+def one_hot() -> nn.Module:
+    return Grey(lambda y: nn.functional.one_hot(y.argmax(1), 10))
+
+
+def maps() -> nn.Module:
+    return Grey(lambda y: y[:, :, None, None])
+
+
+def first_only() -> nn.Module:
+    return Grey(lambda y: y[:1])
+
+
+def seven() -> nn.Module:
+    return Grey(lambda y: y[:, :7])
+
+
+def no_number() -> nn.Module:
+    return Grey(lambda y: y * torch.nan)
+
+
+def without_gradient() -> nn.Module:
+    return Grey(pre=lambda x: x.detach())
+
+
+def in_place() -> nn.Module:
+    return Grey(pre=lambda x: x.sub_(0.5))
+
+
+def large_only() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 111 * 111, 10))
+
+
+def raising() -> nn.Module:
+    def missing(x: Tensor) -> Tensor:
+        raise KeyError("two\nlines")
+
+    return Grey(pre=missing)
+
+
+def exiting() -> nn.Module:
+    raise SystemExit(3)
+
+
+def on_gpu() -> nn.Module:
+    return Grey(pre=lambda x: x.to("cuda:77"))
+
+
+class Training(Grey):
+    def forward(self, x: Tensor) -> Any:
+        self.layers.train()
+        return super().forward(x)
+
+
+def training() -> nn.Module:
+    return Training()
+
+
+class Counting(Grey):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Any:
+        self.get_buffer("calls").add_(1)
+        return super().forward(x)
+
+
+def counting() -> nn.Module:
+    return Counting()
+
+
+def drawn() -> nn.Module:
+    """What it draws is no parameter and no buffer, so another call draws another network."""
+    torch.seed()
+    matrix = torch.randn(10, 10)
+    return Grey(lambda y: y @ matrix)
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def sparse() -> nn.Module:
+    network = Grey()
+    network.register_buffer("mask", torch.eye(3).to_sparse())
+    return network
+
+
+def int16() -> nn.Module:
+    network = Grey()
+    network.register_buffer("codes", torch.zeros(3, dtype=torch.int16))
+    return network
+
+
+def wide(width: int, depth: int = 2) -> nn.Module:
+    return Grey()
+
+
+def a_class() -> type:
+    return Grey
+
+
+an_object = Grey()
+
+
+class Own(Classifier):
+    """A subclass of ours, of the user's own."""
+
+    def __init__(self, answer: Callable[[Tensor], Any] = lambda y: Features(y.double(), y, ())) -> None:
+        super().__init__()
+        self.body, self.answer = Grey(), answer
+
+    def forward_features(self, x: Tensor) -> Features:
+        features: Features = self.answer(self.body(x))
+        return features
+
+
+def own() -> nn.Module:
+    return Own()
+
+
+def own_raising() -> nn.Module:
+    return Own(lambda y: 1 / 0)
+
+
+def own_logits() -> nn.Module:
+    return Own(lambda y: y)
