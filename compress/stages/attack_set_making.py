@@ -39,8 +39,8 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     opened: Callable[[Path], Runner] = open_runner
     if inputs.host is not None:
         opened = functools.partial(open_stage, host=inputs.host, python=inputs.python)
-    models = _models(stages, opened)
     clean, labels = dataset.images[index], dataset.labels[index]
+    models = _models(stages, opened, clean)
     result = protocol.attack_models(models, clean, labels, index, settings)
     adversarial = [candidate.images for candidate in result.candidates]
     arrays = {
@@ -108,7 +108,7 @@ def _settings(config: AttackConfig) -> ProtocolSettings:
     )
 
 
-def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> list[AttackedModel]:
+def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner], clean: np.ndarray) -> list[AttackedModel]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
     models = [
         AttackedModel(role, name, stages[role].identity, load(stages[role]), precision=precision)
@@ -123,7 +123,7 @@ def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner]) -> li
         if label in [attacked.label for attacked in [*models, *artifacts]]:
             label = f"{place.parent.name}/{label}"
         twin = _of_chain(stage, models, stages)
-        twin, reason = (twin, None) if twin is not None else _of_graph(label, stage)
+        twin, reason = (twin, None) if twin is not None else _of_graph(label, stage, clean)
         if twin is not None and twin not in models:
             models.append(twin)
         runner, unexecuted = _executing(label, stage, twin, opened)
@@ -172,15 +172,20 @@ def _executing(
         return None, str(fault)
 
 
-def _of_graph(label: str, stage: Stage) -> "tuple[AttackedModel | None, str | None]":
-    """The twin made from the artifact's own graph; else why there is none."""
+def _of_graph(label: str, stage: Stage, clean: np.ndarray) -> "tuple[AttackedModel | None, str | None]":
+    """The twin made from the artifact's own graph, finite on the clean images; else why there is none."""
+    identity, precision = artifact.digest({"twin": "of the graph", "of": stage.identity}), stage.metrics["precision"]
     try:
         model = onnx_twin.build_twin(stage.file(MODEL).read_bytes(), where=label)
+        twin = AttackedModel(f"{label}.graph", "twin", identity, model, precision=precision)
+        if endless := int((~np.isfinite(twin.infer(clean)).all(1)).sum()):
+            raise CompressError(
+                f"{label}: rebuilt in torch, it gives NaN or infinity for {endless} of {len(clean)} images"
+            )
     except CompressError as fault:
         say(f"{fault}: only attacks without gradients reach {label}, and its figure will be an upper bound")
         return None, str(fault).removeprefix(f"{label}: ")
-    identity = artifact.digest({"twin": "of the graph", "of": stage.identity})
-    return AttackedModel(f"{label}.graph", "twin", identity, model, precision=stage.metrics["precision"]), None
+    return twin, None
 
 
 def _checked(

@@ -36,9 +36,12 @@ class AttackSet:
 
     @classmethod
     def read(cls, stage: Stage) -> "AttackSet":
-        """Of a stage whose hashes were checked; another format, or an array of another hash: CompressError."""
+        """Of a stage whose hashes were checked; another format or hash, or logits that are NaN: CompressError."""
         about = about_of(stage)
-        return cls(stage, about, **arrays_of(stage, ARRAYS_FILE, ARRAYS, about["arrays"]))
+        arrays = arrays_of(stage, ARRAYS_FILE, ARRAYS, about["arrays"])
+        for model, logits in zip(about["models"], arrays["clean_logits"], strict=True):
+            refuse_endless(stage, model["label"], logits)
+        return cls(stage, about, **arrays)
 
     @property
     def eps(self) -> Fraction:
@@ -88,6 +91,16 @@ def arrays_of(
                 f"run compress attack again"
             )
     return arrays
+
+
+def refuse_endless(stage: Stage, label: str, logits: "npt.NDArray[Any]") -> None:
+    """CompressError where logits (N,K) that a model of the set gave are NaN or infinite: nothing compares with them."""
+    finite = np.isfinite(logits).all(1)
+    if not finite.all():
+        raise CompressError(
+            f"{stage.path}: {label} gave NaN or infinity for {int((~finite).sum())} of {len(finite)} images; "
+            f"run compress attack again, without it if it still does"
+        )
 
 
 def array_sha256(array: "npt.NDArray[Any]") -> str:

@@ -14,7 +14,7 @@ from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.runtimes.runner import Runner
 from edge.statement.statement import GoldenDifference, GoldenEvidence
-from edge.verify.attack_set import about_of, arrays_of
+from edge.verify.attack_set import about_of, arrays_of, refuse_endless
 
 FILE = "golden.npz"
 ARRAYS = ("images", "labels", "index", "attack", "logits")
@@ -69,6 +69,7 @@ def check_golden(runner: Runner, stage: Stage, place: "int | None" = None) -> "G
             f"{stage.path}: images {held['images'].shape[1:]} of {held['logits'].shape[2]} classes, the artifact takes "
             f"{runner.input_shape} and gives {runner.classes}; use an attack set of this model's data"
         )
+    refuse_endless(stage, about["models"][place]["label"], held["logits"][place])
     want, got = held["logits"][place], runner.infer(held["images"])
     scale, gap = float(np.abs(want).max(initial=0)), float(np.abs(want - got).max(initial=0))
     tolerance = TOLERANCE.get(about["models"][place].get("precision"), COARSE)

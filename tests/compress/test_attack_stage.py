@@ -120,6 +120,27 @@ def test_an_operator_without_a_gradient_leaves_a_black_box(tmp_path: Path, capsy
     assert masking["count"] > masking["threshold"] and not masking["fired"], "no gradient was asked, none is masked"
 
 
+def test_a_twin_that_overflows_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half precision that a processor computes in float32: the twin overflows as the graph says, the file does not."""
+    proto = onnx.load_model_from_string(graphs.linear_digits())
+    proto.graph.node[-1].output[0] = "m"
+    proto.graph.node.extend(
+        [
+            helper.make_node("Cast", ["m"], ["h"], to=10),
+            helper.make_node("Mul", ["h", "up"], ["h1"]),
+            helper.make_node("Mul", ["h1", "up"], ["h2"]),
+            helper.make_node("Mul", ["h2", "down"], ["h3"]),
+            helper.make_node("Cast", ["h3"], ["y"], to=1),
+        ]
+    )
+    constants = {"up": np.float16(3e4), "down": np.float16(1e-7)}
+    proto.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
+    found = attacked(tmp_path, adopted(tmp_path, "e", proto.SerializeToString()))
+    (model,) = found.about["models"]
+    assert "rebuilt in torch, it gives NaN or infinity for 40 of 40 images" in model["no_twin"]
+    assert "only attacks without gradients reach e" in capsys.readouterr().err
+
+
 def test_probabilities_are_attacked_through_their_logits(tmp_path: Path) -> None:
     """A softmax that has saturated has no gradient left in float32; the values before it have."""
     stage = adopted(tmp_path, "e", graphs.linear_digits(scale=3000, softmax=True))

@@ -43,6 +43,23 @@ def changed(stage: Stage, file: str, name: str, change: "dict[str, np.ndarray]")
     return artifact.read(stage.path)
 
 
+def test_logits_that_compare_with_nothing_are_refused(world: World) -> None:
+    """Of a set of an older version: NaN would end in the statement's JSON, after all the work."""
+    world.export("onnx", world.twin)
+    stage = world.attack_set({"onnx": world.twin})
+    logits = np.load(stage.file("attack-set.npz"))["clean_logits"].copy()
+    logits[-1, 3, 0] = np.nan
+    index = json.loads(stage.file("attack-set.json").read_text())
+    index["arrays"]["clean_logits"] = array_sha256(logits)
+    stage.file("attack-set.json").write_text(json.dumps(index))
+    held = {"sha256": artifact.file_sha256(stage.file("attack-set.json"))}
+    stage.manifest["payload"]["attack-set.json"] |= held | {"bytes": stage.file("attack-set.json").stat().st_size}
+    broken = changed(stage, "attack-set.npz", "clean_logits", {"clean_logits": logits})
+    with pytest.raises(CompressError, match=r"gave NaN or infinity for 1 of \d+ images; run compress attack") as fault:
+        AttackSet.read(broken)
+    assert "\n" not in str(fault.value)
+
+
 # ---------------------------------------------------------------------------------------------- hashes
 
 
