@@ -222,7 +222,10 @@ def stateless(
 
 
 class Addition(Stateful):
-    """What a method adds to another one, its host: further terms, or weights of its images."""
+    """What a method adds to another one, its host: further terms, or weights of its images.
+
+    Passes of the student that `views` makes for it leave the student's buffers and torch's random streams as they were.
+    """
 
     #: Whether it reads what the student says of the attack's iterates.
     watches: bool = False
