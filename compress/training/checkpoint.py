@@ -13,7 +13,7 @@ from compress.config import Training
 from compress.networks import network_files
 from compress.networks.base import Classifier
 from compress.numerics import ranks
-from edge.core import artifact
+from edge.core import artifact, errors
 from edge.core.artifact import Work
 from edge.core.errors import CompressError
 
@@ -89,11 +89,12 @@ def resume(work: Work, parts: dict[str, Part], where: torch.device) -> TrainingS
         return TrainingState(conditions=now)
     try:
         content = torch.load(io.BytesIO(saved), weights_only=True, map_location=where)
-    except Exception as fault:  # whatever a damaged file raises
-        raise CompressError(f"{path}: unreadable checkpoint ({fault}); delete it and run again") from None
-    for name, part in parts.items():
-        part.load_state_dict(content[name])
-    state = TrainingState(**content["state"])
+        for name, part in parts.items():
+            part.load_state_dict(content[name])
+        state = TrainingState(**content["state"])
+    except Exception as fault:  # whatever a damaged file raises, or one of another version of a method
+        said = errors.first_line(fault)
+        raise CompressError(f"{path}: unreadable checkpoint ({said}); delete it and run again") from None
     names = sorted({*now, *state.conditions})
     changed = {
         name: f"{state.conditions.get(name)} → {now.get(name)}"
