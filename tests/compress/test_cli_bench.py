@@ -69,7 +69,7 @@ def test_images_of_a_dataset_are_the_queries(call: Call) -> None:
 def test_logits_that_differ_during_timing_exit_3_after_everything_is_told(call: Call) -> None:
     code, out, err = call(f"bench a.onnx noisy.onnx {BRIEF} --out timed")
     assert code == 3 and "ALARM timed logits differ" in out and Path("timed/bench.json").is_file()
-    assert err.splitlines()[-1].startswith("compress: noisy.onnx: logits during timing differ")
+    assert err.splitlines()[-1].startswith("compress: noisy.onnx: timed logits differ; noisy.onnx: randomised model")
 
 
 @pytest.mark.parametrize(

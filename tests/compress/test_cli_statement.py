@@ -47,12 +47,12 @@ def faults(err: str) -> "list[str]":
 
 def test_one_artifact_under_a_whole_gate(call: Call) -> None:
     assert call(f"{VERIFY.format('one')} --out base")[0] == 0
-    line = f"{VERIFY.format('two')} --against base --require 'robust>=0.01' --junit g.xml --annotations github"
+    line = f"{VERIFY.format('two')} --against base --require 'clean>=0.4' --junit g.xml --annotations github"
     code, out, err = call(line)
     assert (code, faults(err)) == (0, []), err
     assert "against     base: bytes differ" in out and "verdict   inconclusive, margin 0.5 points" in out
     commands = [text for text in out.splitlines() if text.startswith("::")]
-    assert commands[0].startswith("::notice title=requirement%3A robust>=0.01::")
+    assert commands[0].startswith("::notice title=requirement%3A clean>=0.4::")
     assert sum(text.startswith("::warning title=comparison") for text in commands) == 2
     suite = ElementTree.parse("g.xml").getroot()
     groups = [case.get("classname") for case in suite]
@@ -92,9 +92,15 @@ def test_a_swapped_class_is_worse_and_its_alarm_fails_the_gate(call: Call) -> No
     assert code == 3 and "verdict   worse" in out and "wrong when clean" in out
     assert "comparison failed: clean not worse than base" in faults(err)[0]
     code, out, err = call(f"{VERIFY.format('wrong')} --require 'robust>=0' --require 'size_bytes>=1'")
-    assert code == 3 and "FAILED  robust>=0  (alarm fired: twin disagrees; " in out and "passed  size_bytes>=1" in out
+    assert (
+        code == 3
+        and "FAILED  robust>=0  (alarm fired: twin disagrees, chance level; " in out
+        and "passed  size_bytes>=1" in out
+    )
     assert faults(err) == ["compress: 1 of 2 requirements failed: robust>=0"]
-    assert call(f"{VERIFY.format('wrong')} --require 'robust>=0' --allow-alarm twin-disagrees")[0] == 0
+    line = f"{VERIFY.format('wrong')} --require 'robust>=0' --allow-alarm twin-disagrees --allow-alarm chance-level"
+    code, out, _ = call(line)
+    assert code == 3 and "FAILED  robust>=0  (not above chance, a constant classifier gets 0.5333; " in out
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,7 @@ def test_a_budget_that_ends_first_fails_the_gate_and_says_so(call: Call) -> None
 
 
 def test_several_stand_in_one_table_each_in_its_own_folder(call: Call) -> None:
-    code, out, err = call(f"{VERIFY.format('one two')} --out many --require 'robust>=0.01' --junit g.xml")
+    code, out, err = call(f"{VERIFY.format('one two')} --out many --require 'clean>=0.4' --junit g.xml")
     assert code == 0, err
     for name in ("one-cpu-verified", "two-cpu-verified"):
         assert Path("many", name, "statement.json").is_file()
@@ -137,7 +143,7 @@ def test_several_stand_in_one_table_each_in_its_own_folder(call: Call) -> None:
     names = [
         case.get("name") for case in ElementTree.parse("g.xml").getroot() if case.get("classname") == "requirement"
     ]
-    assert names == ["one-cpu-verified: robust>=0.01", "two-cpu-verified: robust>=0.01"]
+    assert names == ["one-cpu-verified: clean>=0.4", "two-cpu-verified: clean>=0.4"]
     told = json.loads(call(f"{VERIFY.format('one two')} --out many --json")[1])
     assert [Path(one["folder"]).name for one in told] == ["one-cpu-verified", "two-cpu-verified"]
     assert all(one["complete_already"] for one in told)
