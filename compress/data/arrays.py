@@ -18,7 +18,7 @@ import numpy as np
 from compress.data.cache import cached_dataset
 from compress.data.dataset import SHARES, SPLITS, Dataset, assemble_dataset, stratified_split
 from compress.data.files import existing_path, read_safely
-from compress.data.listing import counted, list_files
+from compress.data.listing import as_text, counted, list_files
 from compress.data.parts import sounds_like_part
 from edge.core.errors import CompressError
 
@@ -47,7 +47,7 @@ def idx(path: str) -> Dataset:
     files = [_file(root, stem, ndim, where) for stem, ndim in FILES.items()]
     listing, taken = list_files(root), {file.name for file in files}
     others = [name for name in listing.files if name not in taken]
-    notes = [f"left out, none of the four: {counted(len(others), 'file')} ({others[0]})"] if others else []
+    notes = [f"left out, none of the four: {counted(len(others), 'file')} ({as_text(others[0])})"] if others else []
     return cached_dataset("idx", "", root, files, lambda: _read(files, where)).with_notes([*listing.notes, *notes])
 
 

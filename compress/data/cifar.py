@@ -76,9 +76,12 @@ def cifar(release: Release, path: "str | None") -> Dataset:
     folder = inner if inner.is_dir() else root
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
-    others = {file.name for file in folder.iterdir()} - {*release.files, *PUBLISHED}
-    notes = [f"left out, not of the release: {counted(len(others), 'file')} ({min(others)})"] if others else []
-    return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where)).with_notes(notes)
+    listing = list_files(folder)
+    others = sorted({*listing.files} - {*release.files, *PUBLISHED})
+    notes = [f"left out, not of the release: {counted(len(others), 'file')} ({as_text(others[0])})"] if others else []
+    return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where)).with_notes(
+        [*listing.notes, *notes]
+    )
 
 
 def cifar10(path: "str | None") -> Dataset:
