@@ -25,6 +25,8 @@ GREY = ("1", "L", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 WINDOW = 512  # encoded images held at once
 PNG_DEPTH = 24  # the byte of a PNG that holds the bits of a sample
+#: Where Pillow finds an orientation; asking every image costs as much as decoding a small one.
+EXIF = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
 #: What is said of images, by what was seen in them.
 REMARKS = {
     "cmyk": "CMYK, converted to RGB without a color profile",
@@ -105,7 +107,7 @@ def pixels(encoded: bytes, name: str, size: "int | None") -> "tuple[np.ndarray, 
                 "cmyk": image.mode == "CMYK",
                 "alpha": image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255,
                 "frames": getattr(image, "n_frames", 1) > 1,
-                "turned": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+                "turned": bool(EXIF & image.info.keys()) and image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
                 "enlarged": size is not None and min(image.size) < size,
             }
     except (*FAULTS, Image.DecompressionBombError) as fault:

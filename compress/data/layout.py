@@ -3,6 +3,7 @@
 What is nearly such a layout is asked about, not guessed: a guess that is wrong moves labels or makes parts to classes.
 """
 
+import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -53,17 +54,17 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Arrangement:
         places = {name: place[1:] for name, place in places.items()}
     parts = _parts(places.values(), where, merge)
     notes += [f"{folder}/ is taken for {part}/" for folder, part in parts.items() if folder.lower() not in PARTS]
-    members, beside = [], Counter[str]()
+    members, beside, text = [], Counter[str](), functools.cache(as_text)
     for name, place in places.items():
         if parts and place[0] not in parts:
             beside[place[0]] += 1
             continue
-        inner = place[1:] if parts else place
+        part, inner = (parts[place[0]], place[1:]) if parts else ("", place)
         if len(inner) < 2:
             raise CompressError(
                 f"{where}: {as_text(name)} lies in no class folder; put it into {'train/' * bool(parts)}CLASS/"
             )
-        members.append(Member(parts.get(place[0], ""), as_text(inner[0]), name, inner))
+        members.append(Member(part, text(inner[0]), name, inner))
     if beside:
         notes.append(
             f"left out, beside {'/, '.join(sorted(parts))}/: {counted(beside.total(), 'image')} ({most(beside)})"
@@ -71,13 +72,19 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Arrangement:
     _refuse_without_images(members, listing, top, parts, where)
     classes = _classes(members, where)
     notes += _odd_names(members, classes, where) + _inner_folders(members, where, merge)
-    order = ("", *SPLITS)
-    members.sort(key=lambda member: (order.index(member.part), member.label, member.place))
+    rank = {part: place for place, part in enumerate(("", *SPLITS))}
+    members.sort(key=lambda member: (rank[member.part], member.label, member.place))
     return Arrangement(members, classes, notes)
 
 
 def _place(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/") if part not in ("", "."))
+    folder, _, last = name.rpartition("/")
+    return (*_folders_of(folder), last) if last not in ("", ".") else _folders_of(folder)
+
+
+@functools.lru_cache(maxsize=4096)  # a million files lie in a thousand folders
+def _folders_of(folder: str) -> tuple[str, ...]:
+    return tuple(part for part in folder.split("/") if part not in ("", "."))
 
 
 def _wrapper(places: "Iterable[tuple[str, ...]]", listing: Listing) -> str:
@@ -134,7 +141,8 @@ def _refuse_without_images(
         for folder in map(_place, listing.folders)
         if len(folder) == depth and folder[: len(head)] == head and (not parts or folder[len(head)] in parts)
     }
-    empty = sorted(class_folders - {_place(member.name)[:depth] for member in members})
+    held = {_folders_of(folder)[:depth] for folder in {member.name.rpartition("/")[0] for member in members}}
+    empty = sorted(class_folders - held)
     if empty:
         files = suffixes(name for name in listing.files if _place(name)[:depth] == empty[0])
         what = f"{counted(files.total(), 'file')}, no image that is read ({most(files)})" if files else "no file"

@@ -35,7 +35,11 @@ def _files(root: Path, where: str) -> tuple[dict[str, list[Path]], list[str]]:
     """The files of each part, in the order of their names, and what is not taken."""
     if root.is_file():
         beside = sorted(file.name for file in root.parent.glob("*.parquet") if file.name != root.name)
-        left_out = f"left out, beside this one: {counted(len(beside), 'parquet file')} ({as_text(beside[0])})" if beside else ""
+        left_out = (
+            f"left out, beside this one: {counted(len(beside), 'parquet file')} ({as_text(beside[0])})"
+            if beside
+            else ""
+        )
         return {"train": [root]}, [left_out] if left_out else []
     listing = list_files(root)
     parts: dict[str, list[Path]] = {}
