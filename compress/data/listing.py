@@ -27,6 +27,7 @@ TOOL_NAMES = frozenset(
         *("lost+found", "lost.dir"),
     }
 )
+ZIP_UTF8 = 0x800  # the flag of a member whose name is UTF-8
 SHOWN = 4  # names or suffixes in one line
 
 
@@ -131,29 +132,33 @@ def _leads_back(root: Path, folder: str, name: str) -> bool:
 def _members(path: Path) -> "tuple[list[str], set[str], list[str]]":
     with read_safely(path):
         if zipfile.is_zipfile(path):
-            names, folders = _zip_members(path)
+            names, folders, notes = _zip_members(path)
         elif tarfile.is_tarfile(path):
-            names, folders = _tar_members(path)
+            names, folders, notes = _tar_members(path)
         else:
             raise CompressError(f"{path}: neither a folder nor a readable tar or zip; fetch or pack the archive again")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    notes = (
-        [f"twice in the archive, the last counts: {counted(len(twice), 'name')} ({as_text(twice[0])})"] if twice else []
-    )
+    if twice:
+        notes.append(f"twice in the archive, the last counts: {counted(len(twice), 'name')} ({as_text(twice[0])})")
     return list(dict.fromkeys(names)), folders, notes
 
 
-def _zip_members(path: Path) -> "tuple[list[str], set[str]]":
+def _zip_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     for member in members:
         if stat.S_ISLNK(member.external_attr >> 16) and _set_aside(member.filename) is None:
             raise CompressError(f"{path}: {member.filename} is a link in the archive; pack it anew without zip -y")
     names = [member.filename for member in members if not member.is_dir()]
-    return names, {member.filename.rstrip("/") for member in members if member.is_dir()}
+    guessed = [
+        member.filename for member in members if not member.flag_bits & ZIP_UTF8 and not member.filename.isascii()
+    ]
+    what = "names of no stated encoding, read as code page 437"
+    notes = [f"{what}: {counted(len(guessed), 'name')} ({guessed[0]})"] if guessed else []
+    return names, {member.filename.rstrip("/") for member in members if member.is_dir()}, notes
 
 
-def _tar_members(path: Path) -> "tuple[list[str], set[str]]":
+def _tar_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
     names, folders = [], set()
     with tarfile.open(path, "r|*") as stream:
         for member in stream:
@@ -166,4 +171,4 @@ def _tar_members(path: Path) -> "tuple[list[str], set[str]]":
                 names.append(member.name)
             elif member.isdir():
                 folders.add(member.name)
-    return names, folders
+    return names, folders, []

@@ -51,6 +51,14 @@ def test_a_class_folder_in_latin_1_is_read_and_its_name_escaped(tmp_path: Path) 
     assert "two class folders have one name once it is read as text" in refusal(f"imagefolder:{tmp_path / 'd'}")
 
 
+def test_a_zip_that_states_no_encoding_says_how_its_names_were_read(tmp_path: Path) -> None:
+    path = pack({name.replace("bee", "b##"): content for name, content in tree().items()}, tmp_path / "d", "zip")
+    path.write_bytes(path.read_bytes().replace(b"b##", b"b\xc3\xa9"))  # as Info-ZIP writes it without the flag
+    made = data.load_dataset(f"imagefolder:{path}")
+    assert made.classes == ("ant", "b├⌐")
+    assert "names of no stated encoding, read as code page 437: 13 names (train/b├⌐/0.png)" in made.notes
+
+
 def test_damaged_images_are_named_with_escapes(tmp_path: Path) -> None:
     files = tree() | {f"train/ant/{LATIN}.png": b"no image"}
     assert "train/ant/caf\\xe9.png: not a readable image" in refusal(
