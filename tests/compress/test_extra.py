@@ -295,9 +295,9 @@ def test_a_memory_of_images_has_room_for_both_kinds(tmp_path: Path) -> None:
     student, teacher, clean = fresh(), fresh(5).eval().requires_grad_(False), [torch.rand(8, 1, 8, 8)]
     options = {"negatives": "bank", "bank_negatives": 16}
     objective = registry.build_objective("gacd", options, student, teacher, clean, images=128 + 50)
-    before = objective.additions[0].bank.rows.clone()
+    before = objective.additions[0].bank.student.clone()
     train(tmp_path, student, objective=objective, teacher=teacher, extra=mixed())
-    moved = (objective.additions[0].bank.rows != before).any(1)
+    moved = (objective.additions[0].bank.student != before).any(1)
     assert moved[128:].all() and 0 < int(moved[:128].sum()) < 128  # 176 of them were shown, of 50; 80 of 128
 
 
