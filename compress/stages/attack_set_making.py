@@ -26,7 +26,7 @@ from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
 from edge.statement import statement
 from edge.validity.artifact import artifact_checks
 from edge.validity.logits import chance_check
-from edge.validity.rules import record_checks
+from edge.validity.rules import record_checks, with_known_probabilities
 from edge.verify import golden
 from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
 
@@ -199,6 +199,8 @@ def _checked(
     chance = chance_check(int(right.sum()), labels, logits.argmax(1))
     if attacked.runner is not None:
         found = artifact_checks(attacked.runner, clean, precision=attacked.precision)
+        if attacked.model is None or attacked.describe().get("outputs") is not None:
+            found = with_known_probabilities(found)
     else:
         assert attacked.model is not None
         chosen = validity.classified_right(right)

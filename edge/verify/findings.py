@@ -4,7 +4,6 @@ parts of the attack protocol an attack set and this verification cover.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,13 +100,7 @@ def _known_probabilities(
     about = {} if itself is None else attacks.about["models"][itself]
     if about.get("twin") is not None and about.get("outputs") != PROBABILITIES:
         return list(checks)
-    known = "the attacks ascend on the values before the softmax"
-    return [
-        replace(check, fired=False, text=f"{check.text.partition(':')[0]}; {known}")
-        if check.name == rules.PROBABILITIES and check.fired
-        else check
-        for check in checks
-    ]
+    return rules.with_known_probabilities(checks)
 
 
 def shipped_artifact(exported: Stage, runner: Runner) -> ShippedArtifact:

@@ -33,6 +33,8 @@ def i(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
+#: Windows of which the last would begin in the right padding, and so does not exist: 3 × 3 of 8 × 8 pixels, not 4 × 4.
+BEYOND: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}
 #: Beside each operator of the table at least one graph that holds it.
 CASES: dict[str, bytes] = {
     "Conv": one("Conv", [f(4, 3, 3, 3), f(4)], pads=[1, 1, 1, 1], strides=[2, 1]),
@@ -43,6 +45,9 @@ CASES: dict[str, bytes] = {
     "Conv, VALID": one("Conv", [f(2, 3, 3, 3)], auto_pad="VALID"),
     "MaxPool": one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 0, 1]),
     "MaxPool, ceil": one("MaxPool", kernel_shape=[2, 2], strides=[3, 3], ceil_mode=1, dilations=[2, 2]),
+    "MaxPool, ceil and pads": one("MaxPool", shape=(3, 8, 8), opset=22, **BEYOND),
+    "AveragePool, ceil and pads": one("AveragePool", shape=(3, 8, 8), opset=22, **BEYOND),
+    "AveragePool, ceil and counted pads": one("AveragePool", shape=(3, 8, 8), opset=22, count_include_pad=1, **BEYOND),
     "AveragePool": one("AveragePool", kernel_shape=[2, 2], strides=[2, 2]),
     "AveragePool, pads not counted": one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 0, 0]),
     "AveragePool, pads counted": one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
@@ -146,7 +151,7 @@ def test_every_operator_against_onnx_runtime(name: str) -> None:
 
 def test_the_cases_hold_the_whole_table() -> None:
     held = {name.split(",")[0] for name in CASES}
-    elsewhere = {"DequantizeLinear", "Shape", "Sqrt", "Log", "Reciprocal", "Swish"}
+    elsewhere = {"DequantizeLinear", "Hardmax", "Shape", "Sqrt", "Log", "Reciprocal", "Swish"}
     assert held | elsewhere == set(OPERATORS) and not held & elsewhere
 
 

@@ -72,6 +72,11 @@ CASES: dict[str, tuple[str, "str | None", list[Any]]] = {
         "h",
         [node("Cast", ["l"], ["h"], to=10), node("Softmax", ["h"], ["p"]), node("Cast", ["p"], ["y"], to=1)],
     ),
+    "double": (
+        "probabilities",
+        "d",
+        [node("Cast", ["l"], ["d"], to=11), node("Softmax", ["d"], ["p"]), node("Cast", ["p"], ["y"], to=1)],
+    ),
     "quantized": (
         "probabilities",
         "l",
@@ -211,7 +216,7 @@ def test_the_twin_gives_what_stands_before_it_and_says_what_the_file_says(name: 
     logits = twin(torch.from_numpy(x))
     loose = 1e-2 if name == "half" else 1e-4
     torch.testing.assert_close(twin.output(torch.from_numpy(x)), want, rtol=loose, atol=loose)
-    assert twin.meaning.kind == kind
+    assert twin.meaning.kind == kind and logits.dtype == torch.float32
     if kind not in ("probabilities", "log-probabilities"):
         torch.testing.assert_close(logits, want, rtol=1e-4, atol=1e-5)
         return

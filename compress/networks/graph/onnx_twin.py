@@ -84,7 +84,7 @@ class GraphTwin(Classifier):
         return self.searched.nodes
 
     def forward_features(self, x: Tensor) -> Features:
-        logits = self._in_batches(x, self.searched)
+        logits = self._in_batches(x, self.searched).float()  # some graphs compute in double before a softmax
         if self.meaning.kind in (PROBABILITIES, LOG_PROBABILITIES) and not self.meaning.before:
             logits = self.logits_of_output(logits)
         return Features(logits, logits.new_zeros((len(logits), 0)), ())

@@ -27,7 +27,7 @@ from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
 from edge.validity.artifact import artifact_checks
 from edge.validity.logits import chance_check, chance_count, distributions
-from edge.validity.rules import record_checks
+from edge.validity.rules import record_checks, with_known_probabilities
 from export import contract
 from export.contract import Emission
 from export.targets.onnx.precision import precision_of
@@ -59,7 +59,7 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
         with open_runner(path) as runner:
             dataset = load_dataset(config.data)
             proto = onnx.load_model_from_string(content)
-            figures = _measured(runner, dataset, path, precision_of(proto).name)
+            figures = _measured(runner, dataset, path, proto)
         artifact.write_atomic(work.add_payload(MODEL), content)
         metrics = {
             "bytes": len(content),
@@ -104,6 +104,10 @@ def _said_of_output(meaning: OutputMeaning, *, looks_like_probabilities: bool) -
             "its outputs look like probabilities, and its graph does not show what makes them so; attacks ascend on "
             "them as they are, which may be too weak: give a file that ends in its logits, or in a softmax"
         )
+    if meaning.kind == UNKNOWN:
+        return (
+            "its graph does not show whether its outputs are logits; attacks with gradients ascend on them as they are"
+        )
     return ""
 
 
@@ -120,7 +124,7 @@ def _plan(config: ExportConfig, sha256: str) -> Plan:
     return replace(plan, config={**kept, "adopted": sha256})
 
 
-def _measured(runner: Runner, dataset: Dataset, path: Path, computes_in: str) -> dict[str, Any]:
+def _measured(runner: Runner, dataset: Dataset, path: Path, proto: onnx.ModelProto) -> dict[str, Any]:
     """Accuracy on the test images, which the file must fit, and the validity checks; those that fire are told.
 
     Preprocessing that is done elsewhere shows here as chance level.
@@ -139,9 +143,11 @@ def _measured(runner: Runner, dataset: Dataset, path: Path, computes_in: str) ->
     right = int((logits.argmax(1) == labels).sum())
     low, high = clopper_pearson(right, len(labels))
     checks = [
-        *artifact_checks(runner, images, precision=computes_in),
+        *artifact_checks(runner, images, precision=precision_of(proto).name),
         chance_check(right, labels, logits.argmax(1)),
     ]
+    if output_meaning(proto).kind == PROBABILITIES:
+        checks = with_known_probabilities(checks)
     return {
         "clean": {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]},
         "probabilities": bool(distributions(logits).all()),
