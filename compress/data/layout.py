@@ -161,6 +161,11 @@ def _classes(members: list[Member], where: str) -> list[str]:
         odd = sorted(labels ^ by_part[base])
         if odd:
             there, missing = (part, base) if odd[0] in labels else (base, part)
+            close = [name for name in by_part[missing] if _folded(name) == _folded(odd[0])]
+            if close:
+                raise CompressError(
+                    f"{where}: class {odd[0]!a} of {there}/ is called {close[0]!a} in {missing}/; give both one name"
+                )
             raise CompressError(
                 f"{where}: class {odd[0]!r} has images in {there}/ and none in {missing}/; give both the same classes"
             )
@@ -177,13 +182,18 @@ def _odd_names(members: list[Member], classes: list[str], where: str) -> list[st
         notes.append(f"names that are not UTF-8 are read with escapes: {', '.join(escaped[:3])}")
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+        alike.setdefault(_folded(name), []).append(name)
     if pairs := [names for names in alike.values() if len(names) > 1]:
         shown = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
         notes.append(f"classes whose names differ in case or spaces alone stay apart: {shown}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != classes:
         notes.append(f"labels follow the names as text, not as numbers: {', '.join(classes[:4])}, …")
     return notes
+
+
+def _folded(name: str) -> str:
+    """The same for names that differ in case, spaces or the way that Unicode composes them."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _inner_folders(members: list[Member], where: str, merge: bool) -> list[str]:

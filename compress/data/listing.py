@@ -6,6 +6,7 @@ is a fault of whoever reads it.
 """
 
 import functools
+import itertools
 import os
 import stat
 import tarfile
@@ -22,12 +23,15 @@ from edge.core.errors import CompressError
 TOOL_NAMES = frozenset(
     {
         *("__macosx", "__pycache__", "icon\r"),
-        *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot"),  # Synology, QNAP
+        *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "@__thumb"),  # Synology, QNAP
+        *("network trash folder", "temporary items"),
         *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
-        *("lost+found", "lost.dir"),
+        *("recycler", "lost+found", "lost.dir"),
     }
 )
 ZIP_UTF8 = 0x800  # the flag of a member whose name is UTF-8
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+COUNTED = 10_000  # files of one hidden folder: a snapshot may hold a whole disk
 SHOWN = 4  # names or suffixes in one line
 
 
@@ -42,20 +46,22 @@ class Listing:
 
 def list_files(path: Path) -> Listing:
     """All files and folders in `path`, a folder or an archive, but for those that are hidden or of a tool."""
-    names, folders, notes = _walk(path) if path.is_dir() else _members(path)
-    aside = [_set_aside(name) for name in names]
-    files = [name for name, why in zip(names, aside, strict=True) if why is None]
-    if counts := Counter(why for why in aside if why is not None):
-        notes.insert(0, f"left out, hidden or of a tool: {counted(counts.total(), 'file')} ({most(counts)})")
-    folders |= {
-        "/".join(parts[:k]) for parts in {tuple(name.split("/")[:-1]) for name in files} for k in _depths(parts)
-    }
+    names, folders, notes, aside = _walk(path) if path.is_dir() else _members(path)
+    why = [_set_aside(name) for name in names]
+    files = [name for name, reason in zip(names, why, strict=True) if reason is None]
+    aside.update(reason for reason in why if reason is not None)
+    if aside:
+        notes.insert(0, f"left out, hidden or of a tool: {counted(aside.total(), 'file')} ({most(aside)})")
+    for folder in {name.rpartition("/")[0] for name in files}:
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
     return Listing(tuple(sorted(files)), tuple(sorted(f for f in folders if _set_aside(f) is None)), tuple(notes))
 
 
 def as_text(name: str) -> str:
-    """A name from the file system as text: what is not UTF-8 in it is escaped, `caf\\xe9`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name from the file system as text: what is not UTF-8 in it is escaped, `caf\\xe9`, and so are controls."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").translate(CONTROLS)
 
 
 def most(counts: "Counter[str]") -> str:
@@ -92,14 +98,11 @@ def _hidden_part(part: str) -> "str | None":
     return part if part.lower() in TOOL_NAMES or (part.startswith(".") and part not in (".", "..")) else None
 
 
-def _depths(parts: "tuple[str, ...]") -> range:
-    return range(1, len(parts) + 1)
-
-
-def _walk(root: Path) -> "tuple[list[str], set[str], list[str]]":
+def _walk(root: Path) -> "tuple[list[str], set[str], list[str], Counter[str]]":
     names: list[str] = []
     folders: set[str] = set()
     loops: list[str] = []
+    aside = Counter[str]()
 
     def unlisted(fault: OSError) -> None:
         raise CompressError(f"{fault.filename}: cannot be listed ({fault.strerror}); make it readable or remove it")
@@ -107,15 +110,25 @@ def _walk(root: Path) -> "tuple[list[str], set[str], list[str]]":
     for folder, inner, files in os.walk(root, followlinks=True, onerror=unlisted):
         inside = folder[len(str(root)) :].lstrip("/")
         prefix = f"{inside}/" if inside else ""
-        back = [name for name in inner if _leads_back(root, folder, name)]
-        loops += [prefix + name for name in back]
-        inner[:] = sorted(set(inner) - set(back))
-        folders |= {prefix + name for name in inner}
+        for name in [*inner]:
+            if (why := _hidden_part(name)) is not None:  # neither followed nor entered further than it takes to count
+                aside[why] += _files_below(os.path.join(folder, name))
+            elif _leads_back(root, folder, name):
+                loops.append(prefix + name)
+            else:
+                folders.add(prefix + name)
+                continue
+            inner.remove(name)
         names += [prefix + file for file in files]
-    loops = sorted(loop for loop in loops if _set_aside(loop) is None)
-    where = "back to a folder above"
-    notes = [f"left out: {counted(len(loops), 'link')} {where} ({as_text(loops[0])})"] if loops else []
-    return names, folders, notes
+    notes = [f"left out: {counted(len(loops), 'link')} back to a folder above ({as_text(min(loops))})"] if loops else []
+    return names, folders, notes, +aside
+
+
+def _files_below(folder: str) -> int:
+    """How many files lie in a folder, none where it cannot be read, a link counting as one; at most `COUNTED`."""
+    if os.path.islink(folder):
+        return 1
+    return len([*itertools.islice((file for _, _, files in os.walk(folder) for file in files), COUNTED)])
 
 
 def _leads_back(root: Path, folder: str, name: str) -> bool:
@@ -123,13 +136,13 @@ def _leads_back(root: Path, folder: str, name: str) -> bool:
     link = os.path.join(folder, name)
     if not os.path.islink(link):
         return False
-    target = os.path.realpath(link)
-    steps = [folder, *(str(parent) for parent in Path(folder).parents)]
-    passed = [os.path.realpath(step) for step in steps if step.startswith(str(root))]
-    return any(f"{place}/".startswith(f"{target.rstrip('/')}/") for place in passed)
+    target, passed = os.path.realpath(link), [folder]
+    while passed[-1] != str(root):
+        passed.append(os.path.dirname(passed[-1]))
+    return any(f"{os.path.realpath(place)}/".startswith(f"{target.rstrip('/')}/") for place in passed)
 
 
-def _members(path: Path) -> "tuple[list[str], set[str], list[str]]":
+def _members(path: Path) -> "tuple[list[str], set[str], list[str], Counter[str]]":
     with read_safely(path):
         if zipfile.is_zipfile(path):
             names, folders, notes = _zip_members(path)
@@ -140,7 +153,7 @@ def _members(path: Path) -> "tuple[list[str], set[str], list[str]]":
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         notes.append(f"twice in the archive, the last counts: {counted(len(twice), 'name')} ({as_text(twice[0])})")
-    return list(dict.fromkeys(names)), folders, notes
+    return list(dict.fromkeys(names)), folders, notes, Counter()
 
 
 def _zip_members(path: Path) -> "tuple[list[str], set[str], list[str]]":

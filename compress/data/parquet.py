@@ -60,7 +60,11 @@ def _files(root: Path, where: str) -> tuple[dict[str, list[Path]], list[str]]:
     folders = sorted({str(file.parent) for part in parts.values() for file in part})
     if len(folders) > 1:
         raise CompressError(f"{where}: parquet files in {folders[0]} and in {folders[1]}; give one of these folders")
-    for files in parts.values():
+    for part, files in parts.items():
+        if len(prefixes := sorted({re.split(r"[-.]", file.name)[0] for file in files})) > 1:
+            raise CompressError(
+                f"{where}: {prefixes[0]}-* and {prefixes[1]}-* are both the {part} part; keep one of them"
+            )
         _refuse_missing_shards(files, where)
     notes = [f"left out, of no part: {counted(len(others), 'parquet file')} ({as_text(others[0])})"] if others else []
     return {part: parts[part] for part in SPLITS if part in parts}, [*listing.notes, *notes]

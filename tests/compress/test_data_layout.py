@@ -4,6 +4,7 @@ import os
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,39 @@ def test_names_that_are_odd_are_said(tmp_path: Path) -> None:
     assert not any(
         "as text" in note for note in data.load_dataset(source(plain(("01", "02", "10")), tmp_path / "0")).notes
     )
+
+
+def test_a_class_that_is_called_nearly_the_same_in_both_parts_is_named_twice(tmp_path: Path) -> None:
+    files = {name.replace("test/ant", "test/Ant"): content for name, content in tree().items()}
+    assert "class 'Ant' of test/ is called 'ant' in train/" in refusal(source(files, tmp_path / "c"))
+    composed = {name.replace("ant", "\u00e9" if "train" in name else "e\u0301"): c for name, c in tree().items()}
+    assert "class 'e\\u0301' of test/ is called '\\xe9' in train/" in refusal(source(composed, tmp_path / "n"))
+
+
+def test_names_with_controls_are_one_line(tmp_path: Path) -> None:
+    made = data.load_dataset(source(plain(("a\nb", "c")), tmp_path / "d"))
+    assert made.classes == ("a\\x0ab", "c") and not any("\n" in note for note in made.notes)
+
+
+def test_a_hidden_folder_is_neither_followed_nor_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack(tree() | {f".old/{k}.png": b"" for k in range(9)}, tmp_path / "d", "folder")
+    (path / ".snapshot").symlink_to("/")
+    monkeypatch.setattr("compress.data.listing.COUNTED", 5)
+    listed = os.scandir
+
+    def forbidden(place: str) -> Any:
+        if "lost+found" in str(place):  # as one of root's is to everyone else
+            raise PermissionError(13, "Permission denied", place)
+        return listed(place)
+
+    (path / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", forbidden)
+    assert (
+        "left out, hidden or of a tool: 6 files (.old 5, .snapshot 1)" in data.load_dataset(f"imagefolder:{path}").notes
+    )
+    (path / "lost+found").rename(path / "my lost+found")
+    data.load_dataset.cache_clear()
+    assert "my lost+found: cannot be listed (Permission denied)" in refusal(f"imagefolder:{path}")
 
 
 def test_links_that_lead_back_are_left_out_and_those_that_lead_nowhere_refused(tmp_path: Path) -> None:

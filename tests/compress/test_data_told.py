@@ -119,6 +119,10 @@ def test_a_missing_shard_another_part_and_other_class_names_are_refused(hub: Pat
     table(hub / "dev-00000-of-00001.parquet", range(60, 64))
     assert "dev-00000-of-00001.parquet sounds like a part of the data" in refusal(f"parquet:{hub}")
     (hub / "dev-00000-of-00001.parquet").unlink()
+    for name in ("valid.parquet", "validation-00000-of-00001.parquet"):
+        table(hub / name, range(60, 64))
+    assert "valid-* and validation-* are both the val part" in refusal(f"parquet:{hub}")
+    (hub / "valid.parquet").unlink()
     first = hub / "train-00000-of-00002.parquet"
     first.rename(hub.parent / "kept")
     assert "train-00000-of-00002 is missing, 1 of 2 files are there" in refusal(f"parquet:{hub}")
