@@ -41,6 +41,25 @@ def test_values_are_rounded_behind_each_operator() -> None:
     assert np.abs(got - oracle).max() <= 4 * np.spacing(np.float16(np.abs(oracle).max()))
 
 
+def test_constants_that_the_graph_makes_are_of_its_type() -> None:
+    """0.1 in half precision is 0.09998, and a sum with it is rounded."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        helper.make_node(
+            "ConstantOfShape", ["one"], ["c"], value=helper.make_tensor("v", TensorProto.FLOAT16, [1], [0.1])
+        ),
+        helper.make_node("Add", ["h", "c"], ["a"]),
+        helper.make_node("Cast", ["a"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["f"], ["y"]),
+    ]
+    content = graphs.model(nodes, {"one": np.array([1], np.int64)})
+    x = RNG.random((2, *graphs.SHAPE), np.float32)
+    got = onnx_twin.build_twin(content, where="graph")(torch.from_numpy(x)).numpy()
+    assert (got == got.astype(np.float16)).all()
+    want = (x.astype(np.float16).astype(np.float32) + np.float32(np.float16(0.1))).astype(np.float16).reshape(2, -1)
+    np.testing.assert_array_equal(got, want)
+
+
 def test_small_gradients_reach_the_image() -> None:
     """Of 2⁻¹⁵ and less half precision keeps few bits, and below 2⁻²⁵ none; float32 keeps them."""
     x = torch.from_numpy(RNG.random((2, *graphs.SHAPE), np.float32))

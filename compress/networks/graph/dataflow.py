@@ -109,7 +109,7 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
         return inlined
     result = onnx.ModelProto()
     result.CopyFrom(inlined)
-    while (place := _constant_branch(result.graph)) is not None:
+    while (place := _constant_branch(DataFlow(result))) is not None:
         number, branch = place
         node = result.graph.node[number]
         body = _renamed(branch, f"{node.output[0]}/")
@@ -127,12 +127,9 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _constant_branch(graph: onnx.GraphProto) -> "tuple[int, onnx.GraphProto] | None":
+def _constant_branch(flow: DataFlow) -> "tuple[int, onnx.GraphProto] | None":
     """The first If of a constant condition and no further bodies inside, by its place, and the branch that it takes."""
-    holder = onnx.ModelProto()
-    holder.graph.CopyFrom(graph)
-    flow = DataFlow(holder)
-    for number, node in enumerate(graph.node):
+    for number, node in enumerate(flow.nodes):
         condition = flow.array(node.input[0]) if node.op_type == "If" else None
         if condition is None:
             continue

@@ -83,6 +83,9 @@ def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[
             kind = HALF.get(node.whole("to", 0))
         elif node.op in ("QuantizeLinear", "Shape"):
             kind = None
+        elif node.op == "ConstantOfShape":
+            fill = node.attributes.get("value")
+            kind = None if fill is None else HALF.get(fill.data_type)
         else:
             # the type of DequantizeLinear's scale is its result's
             read = node.inputs[1:2] if node.op == "DequantizeLinear" else node.inputs
