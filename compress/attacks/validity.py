@@ -55,21 +55,20 @@ def validity_checks(
 ) -> list[ValidityCheck]:
     """Every check of the model that `result` is about, on at most `sample` of its images, uint8 or float32 (N,C,H,W).
 
-    Images that are right when clean, evenly spread; of all where none is right. Attacks without gradients are compared
-    with the others on all images, where both kinds ran.
+    Attacks without gradients are compared with the others on all images, where both kinds ran.
     """
-    pool = classified_right(result.right)
-    chosen = pool[sampled(len(pool), sample)]
     return [
         *network_checks(
             model,
-            images[chosen],
-            labels[chosen],
+            images,
+            labels,
+            result.right,
             eps=result.eps,
             norm=result.norm,
             seed=result.seed,
             batch_size=batch_size,
             device=device,
+            sample=sample,
         ),
         chance_check(int(result.right.sum()), labels, result.predictions),
         *outcome_checks(result),
@@ -80,28 +79,31 @@ def network_checks(
     model: Model,
     images: np.ndarray,
     labels: np.ndarray,
+    right: np.ndarray,
     *,
     eps: float,
     norm: str = "linf",
     seed: int = 0,
     batch_size: int = 128,
     device: "str | torch.device" = "cpu",
-    sample: int = SAMPLE,
+    sample: int = BRIEF_SAMPLE,
     gradients: bool = True,
 ) -> list[ValidityCheck]:
-    """The checks of logits and of gradients on at most `sample` images, uint8 or float32 (N,C,H,W), evenly spread.
+    """The checks of logits, and of gradients on at most `sample` images, uint8 or float32 (N,C,H,W), evenly spread.
 
-    Without `gradients` those of logits alone: where no attack took any. The network stays as it was.
+    Gradients are asked where attacks begin: on images that are `right`, bool (N,), on all where none is. Without
+    `gradients` the checks of logits alone, where no attack took any. The network stays as it was.
     """
-    chosen = sampled(len(labels), sample)
-    x, y = unit_images(images[chosen]), labels[chosen]
     with precision.full():
         with _other_sizes(model, device) as at_sizes:
             found = logits_checks(
-                asked_in_calls(model, batch_size, device), x, at_sizes=at_sizes, rounding=_rounding(model)
+                asked_in_calls(model, batch_size, device), images, at_sizes=at_sizes, rounding=_rounding(model)
             )
         if not gradients:
             return found
+        pool = np.flatnonzero(right) if right.any() else np.arange(len(right))
+        chosen = pool[sampled(len(pool), sample)]
+        x, y = unit_images(images[chosen]), labels[chosen]
         batches = []
         for begin in range(0, len(x), batch_size):
             part = slice(begin, begin + batch_size)
@@ -130,17 +132,18 @@ def measured_checks(
     """
     few = sampled(len(labels), BRIEF_SAMPLE)
     predictions = asked_in_calls(model, batch_size, device)(unit_images(images[few])).argmax(1)
-    chosen = few[classified_right(predictions == labels[few])]
     found = network_checks(
-        model, images[chosen], labels[chosen], eps=eps, batch_size=batch_size, device=device, gradients=gradients
+        model,
+        images[few],
+        labels[few],
+        predictions == labels[few],
+        eps=eps,
+        batch_size=batch_size,
+        device=device,
+        gradients=gradients,
     )
     chance = chance_check(round(measured["clean"] * len(labels)), labels, predictions)
     return {"chance": chance.value, "checks": record_checks([*found, chance, *outcome], of)}
-
-
-def classified_right(right: np.ndarray) -> np.ndarray:
-    """Places of the images that attacks start from, those classified right; all places where there are none."""
-    return np.flatnonzero(right) if right.any() else np.arange(len(right))
 
 
 def asked_in_calls(model: Model, size: int, device: "str | torch.device" = "cpu") -> AskLogits:

@@ -100,12 +100,16 @@ def carry_out(settled: "Run", root: Path, start: "str | None", as_json: bool, ju
 
 
 def _lines(result: "Result") -> list[str]:
-    from compress.cli.show import figures
+    from compress.cli.show import figures, fired_checks
     from edge.core.readable import table
 
     rows = [row for name, stage in result.stages.items() if (row := figures(name, stage))]
+    alarms = [
+        f"ALARM  {name}: {', '.join(fired)}" for name, stage in result.stages.items() if (fired := fired_checks(stage))
+    ]
     return [
         *table(["stage", "clean", "robust", "robust by", "size", "p50"], rows),
+        *alarms,
         *(outcome.line() for outcome in result.outcomes),
         f"report  {result.report}",
         f"{len(result.made)} of {len(result.stages)} stages made, {result.seconds:.1f} s",

@@ -44,6 +44,14 @@ def _value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def fired_checks(stage: Stage) -> list[str]:
+    """Names of the validity checks that fired on a stage, once each; of a verified one its alarms."""
+    checks = stage.metrics.get("checks", [])
+    rows = [row for each in checks.values() for row in each] if isinstance(checks, Mapping) else checks
+    names = [row["name"] for row in rows if row["fired"]]
+    return list(dict.fromkeys([*names, *(stage.metrics["alarms"] if stage.kind == "verified" else [])]))
+
+
 def figures(name: str, stage: Stage) -> "list[str] | None":
     """The row of a stage in a run's table: name, clean, robust, robust by, size, p50; None for one without figures.
 

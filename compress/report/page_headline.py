@@ -36,6 +36,9 @@ def headline(document: Mapping[str, Any]) -> Html:
     first = _robust_card(figures, threat, shipped["protocol"], len(shipped["attacks"]))
     second = _card("Clean accuracy", readable.percent(clean["value"]), *_interval_lines(clean))
     inputs = "1 image" if latency["batch_size"] == 1 else f"{latency['batch_size']} images"
+    accuracy_size = shipped["batch_size"]
+    if accuracy_size != latency["batch_size"]:
+        inputs += f" (accuracies: {accuracy_size})"
     third = _card(
         "Latency, p50",
         readable.milliseconds(latency["p50_ms"]),

@@ -203,14 +203,13 @@ def _checked(
             found = with_known_probabilities(found)
     else:
         assert attacked.model is not None
-        chosen = validity.classified_right(right)
         found = validity.network_checks(
             attacked.model,
-            clean[chosen],
-            labels[chosen],
+            clean,
+            labels,
+            right,
             eps=settings.radius,
             batch_size=settings.batch_size,
-            sample=validity.BRIEF_SAMPLE,
             gradients=not isinstance(attacked.model, OnnxClassifier),
         )
     return record_checks([*found, chance], attacked.label)

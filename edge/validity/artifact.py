@@ -22,5 +22,6 @@ def artifact_checks(
     Sizes that the file cannot be executed at are left out, which the check says of 1. `precision` as stages call it,
     None where nothing is known.
     """
+    rounding = rounding_of(precision, gpu="CPU" not in str(runner.describe().get("provider")))
     with at_batch_sizes(runner, sizes) as at_sizes:
-        return logits_checks(runner.infer, images, at_sizes=at_sizes, rounding=rounding_of(precision))
+        return logits_checks(runner.infer, images, at_sizes=at_sizes, rounding=rounding)

@@ -22,6 +22,9 @@ from edge.bench.run import run_bench
 from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.proportions import clopper_pearson
+from edge.statement.gate import judge_requirements, parse_requirement
+from edge.statement.statement import read_statement
+from edge.statement.wording import statement_text
 from edge.validity import rules
 from tests.compress import graphs
 from tests.compress.test_attack_stage import attacked, verified
@@ -66,6 +69,14 @@ class Teacher(nn.Module):
         else:
             normal = self.norm(x)
         z = torch.cat([normal, torch.ones_like(x[:, :1])], 1) @ self.head
+        if self.mode == "dropout":
+            z = nn.functional.dropout(z, 0.3, training=True)
+        if self.mode == "nan":  # of bright digits alone, which no grey image is
+            z = torch.where(((x.mean(1) > 0.32) & (x.std(1) > 0))[:, None], torch.nan, z)
+        if self.mode == "place":
+            z = z * (1 + torch.arange(len(z)) / len(z))[:, None]
+        if self.mode == "instance":  # statistics of each image alone are none of the batch
+            z = z * (1 + x.std(1, keepdim=True))
         change = {
             "softmax": lambda z: z.softmax(1),
             "masked": lambda z: z * 1e6,
@@ -76,7 +87,10 @@ class Teacher(nn.Module):
         return change.get(self.mode, lambda z: z)(z)
 
 
-MODES = ("plain", "softmax", "masked", "constant", "logsoftmax", "sigmoid", "half", "cold", "batch")
+MODES = (
+    *("plain", "softmax", "masked", "constant", "logsoftmax", "sigmoid", "half", "cold", "batch"),
+    *("dropout", "nan", "place", "instance"),
+)
 for _mode in MODES:
     globals()[f"make_{_mode}"] = lambda mode=_mode: Teacher(mode)
 
@@ -95,7 +109,7 @@ def three_channels_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------- teacher import, distill
 
 
-@pytest.mark.parametrize("mode", ["plain", "logsoftmax"])
+@pytest.mark.parametrize("mode", ["plain", "logsoftmax", "instance"])
 def test_an_honest_teacher_fires_nothing(mode: str, tmp_path: Path) -> None:
     stage = brought_in(mode, tmp_path / "t")
     assert asked(stage.metrics["checks"]) == listed("teacher import") and not fired(stage.metrics["checks"])
@@ -139,6 +153,9 @@ def test_sigmoids_are_refused_and_probabilities_of_an_older_import_do_not_teach(
         ("masked", {rules.ZERO, rules.EXPLODING, rules.RISING}),
         ("constant", {rules.CHANCE, rules.ZERO, rules.RISING}),
         ("batch", {rules.BATCH}),
+        ("place", {rules.BATCH}),
+        ("dropout", {rules.RANDOM, rules.UNSTEADY}),
+        ("nan", {rules.FINITE}),
     ],
 )
 def test_a_faulty_teacher_is_told_by_its_import_and_does_not_teach(
@@ -193,9 +210,9 @@ def test_each_stage_of_a_chain_asks_what_the_list_says(chain: SimpleNamespace) -
 # ------------------------------------------------------------------------------------------- an artifact
 
 
-def batch_statistics(path: Path) -> Path:
+def batch_statistics(path: Path, batch: "int | str") -> Path:
     """A graph of the digits with BatchNormalization in training mode before its last layer, right in batches of 64."""
-    model = onnx.load_model_from_string(graphs.linear_digits())
+    model = onnx.load_model_from_string(graphs.linear_digits(batch))
     graph = model.graph
     (last,) = [node for node in graph.node if graph.output[0].name in node.output]
     last.output[0] = "before"
@@ -214,10 +231,12 @@ def batch_statistics(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("batch", ["N", 32])
 def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_gate(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    batch: "int | str", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = batch_statistics(tmp_path / "model.onnx")
+    """Also of a file that takes 32 images and cannot be asked alone."""
+    file = batch_statistics(tmp_path / "model.onnx", batch)
     config = parse(ExportConfig, {"data": "digits"}, "test")
     stage = export.stage.run(config, export.stage.ExportInputs(file), tmp_path / "e")
     assert stage.metrics["clean"]["value"] > 0.6 and fired(stage.metrics["checks"]) == {rules.BATCH}
@@ -228,6 +247,12 @@ def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_g
     stated = verified(tmp_path, stage, found)
     assert {alarm["name"] for alarm in stated["alarms"]} == listed("verify") - {rules.TWIN}
     assert [alarm["name"] for alarm in stated["alarms"] if alarm["fired"]] == [rules.BATCH]
+    statement = read_statement(tmp_path / "v")
+    (outcome,) = judge_requirements(statement, [parse_requirement("clean>=0.2")])
+    assert not outcome.passed and outcome.why.startswith(f"alarm fired: {rules.BATCH}")
+    text = statement_text(statement)
+    assert ("latency     timed at batch 1, which is not" in text) == (batch == "N")
+    assert ("latency     p50" in text) == (batch == 32)
     timed = run_bench([stage.path], bench_config())["artifacts"][0]["alarms"]
     assert asked(timed) == listed("bench") and fired(timed) == {rules.BATCH}
 

@@ -12,7 +12,7 @@ import edge.statement.statement
 from compress.statement_check import statement_schema
 from edge.core.errors import CompressError
 from edge.statement import gate, gate_formats
-from edge.statement.statement import ALARMS, Statement
+from edge.statement.statement import ALARMS, Statement, figure
 from tests.compress.fake_stages import statement
 
 LOW, HIGH = 0.45, 0.55  # of the fixture's robust figure, 0.5
@@ -116,6 +116,22 @@ def test_an_unmeasured_agreement_meets_no_requirement() -> None:
     for text in ("agreement>=0", "agreement<=1"):
         (outcome,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement(text)])
         assert not outcome.passed and outcome.got is None and outcome.why.startswith("not measured")
+
+
+@pytest.mark.parametrize("name", ["clean", "robust"])
+def test_an_accuracy_that_a_constant_classifier_reaches_meets_no_requirement(name: str) -> None:
+    """Three classes, 100 of 300 images each: 33.3 % is above 20 %, and nothing."""
+    stated = statement()
+    figures = stated["predicate"]["figures"]
+    figures |= {"clean": figure(100, 300), "robust": figure(100, 300), "chance": figure(100, 300)}
+    requirement = gate.parse_requirement(f"{name}>=0.2")
+    (outcome,) = gate.judge_requirements(Statement.of(stated), [requirement])
+    assert not outcome.passed and outcome.why.startswith("not above chance, a constant classifier gets 0.3333; ")
+    (below,) = gate.judge_requirements(Statement.of(stated), [gate.parse_requirement(f"{name}<=0.5")])
+    assert below.passed
+    figures[name] = figure(130, 300)
+    (above,) = gate.judge_requirements(Statement.of(stated), [requirement])
+    assert above.passed
 
 
 def test_junit_says_what_failed(tmp_path: Path) -> None:
