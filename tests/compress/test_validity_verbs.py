@@ -71,8 +71,8 @@ class Teacher(nn.Module):
         z = torch.cat([normal, torch.ones_like(x[:, :1])], 1) @ self.head
         if self.mode == "dropout":
             z = nn.functional.dropout(z, 0.3, training=True)
-        if self.mode == "nan":  # of bright digits alone, which no grey image is
-            z = torch.where(((x.mean(1) > 0.32) & (x.std(1) > 0))[:, None], torch.nan, z)
+        if self.mode == "nan":  # of bright digits alone, not of noise
+            z = torch.where(((x.mean(1) > 0.32) & (x.std(1) > 0.34))[:, None], torch.nan, z)
         if self.mode == "place":
             z = z * (1 + torch.arange(len(z)) / len(z))[:, None]
         if self.mode == "instance":  # statistics of each image alone are none of the batch
