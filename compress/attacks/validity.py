@@ -21,6 +21,7 @@ from compress.attacks.presets import gradient_free, users
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.numerics import precision
 from compress.quantization.quantizer import Quantizer
+from edge.attacks.checks import wrong
 from edge.runtimes.runner import at_batch_sizes
 from edge.validity import rules
 from edge.validity.logits import (
@@ -131,18 +132,18 @@ def measured_checks(
     largest class, which a constant classifier is right on.
     """
     few = sampled(len(labels), BRIEF_SAMPLE)
-    predictions = asked_in_calls(model, batch_size, device)(unit_images(images[few])).argmax(1)
+    logits = asked_in_calls(model, batch_size, device)(unit_images(images[few]))
     found = network_checks(
         model,
         images[few],
         labels[few],
-        predictions == labels[few],
+        ~wrong(logits, labels[few]),
         eps=eps,
         batch_size=batch_size,
         device=device,
         gradients=gradients,
     )
-    chance = chance_check(round(measured["clean"] * len(labels)), labels, predictions)
+    chance = chance_check(round(measured["clean"] * len(labels)), labels, logits.argmax(1))
     return {"chance": chance.value, "checks": record_checks([*found, chance, *outcome], of)}
 
 
