@@ -19,15 +19,18 @@ from compress.training.watch import Finite
 
 #: Additions at weight 0: dropped, or computed and multiplied by 0, as `warmup` and igdm's progress at the beginning.
 SILENT: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "vgap": (["vgap"], {"vgap": {"lambda_cov": 0.0, "lambda_gram": 0.0}}),
     "vgap, computed": (["vgap"], {"vgap": {"warmup": 0.5, "lambda_gap": 1.0}}),
     "gacd": (["gacd"], {"gacd": {"weight": 0.0}}),
-    "igdm": (["igdm"], {"igdm": {"alpha": 0.0}}),
     "igdm, computed": (["igdm"], {}),
     "fair-ard": (["fair-ard"], {"fair-ard": {"beta": 0.0}}),
     "all": (
         ["vgap", "gacd", "igdm", "fair-ard"],
-        {"vgap": {"warmup": 0.5}, "gacd": {"weight": 0.0, "negatives": "bank"}, "fair-ard": {"beta": 0.0}},
+        {
+            "vgap": {"lambda_cov": 0.0, "lambda_gram": 0.0, "projection": "learned"},
+            "gacd": {"weight": 0.0, "negatives": "bank"},
+            "igdm": {"alpha": 0.0},
+            "fair-ard": {"beta": 0.0},
+        },
     ),
 }
 
