@@ -356,9 +356,10 @@ class _Loop:
     def _select(self, accuracies: dict[str, float], stands: "Tensor | None") -> None:
         """Keep the weights if they are the best so far, and look for the two ways in which robustness is lost."""
         state, epoch = self.state, self.state.epoch + 1
-        if self.objective.single_step(self.config.attack) and watch.collapsed(
-            state.best_validation, accuracies, self.chance
-        ):
+        best, told = state.best_stands, state.below >= watch.OVERFIT_EPOCHS
+        fell = stands is not None and best is not None and watch.fallen(best, stands, epoch)
+        single = self.objective.single_step(self.config.attack)
+        if fell and single and watch.collapsed(state.best_validation, accuracies, self.chance):
             state.collapse = {"epoch": epoch, "robust": accuracies["robust"], "best": state.best_score}
             say(
                 f"{self.label}: catastrophic overfitting in epoch {epoch}, stopped (validation robust "
@@ -369,8 +370,6 @@ class _Loop:
         if score >= state.best_score:  # of equals the later, which has seen more
             state.best_epoch, state.best_score, state.best_validation = epoch, score, accuracies
             state.best, state.best_stands = copied(self.student), stands
-        told, best = state.below >= watch.OVERFIT_EPOCHS, state.best_stands
-        fell = stands is not None and best is not None and watch.fallen(best, stands, epoch)
         state.below = state.below + 1 if fell else 0
         compared = f"validation robust {score:.1%}, best {state.best_score:.1%} in epoch {state.best_epoch}"
         if state.below == watch.OVERFIT_EPOCHS:

@@ -53,8 +53,8 @@ class Finite:
 def collapsed(best: dict[str, float], accuracies: dict[str, float], chance: float) -> bool:
     """Catastrophic overfitting (Wong et al. 2020): robust accuracy below half of the best, clean not below what it was.
 
-    `best` and `found` hold validation accuracies "robust" and "clean"; a best that a network could reach by naming one
-    class, `chance` and half of it again for luck, is no robustness to lose.
+    `best` and `accuracies` are of the validation split, "robust" and "clean"; a best that a network could reach by
+    naming one class, `chance` and half of it again for luck, is no robustness to lose. Asked where one has `fallen`.
     """
     if not best or best["robust"] < 1.5 * chance:
         return False

@@ -13,7 +13,7 @@ from compress import training
 from compress.config import Training
 from compress.methods import registry
 from compress.methods.normal import CleanTraining, Normal
-from compress.methods.objective import TrainingBatch
+from compress.methods.objective import Objective, TrainingBatch
 from compress.networks.base import Classifier
 from compress.training import watch
 from compress.training.checkpoint import TrainingState
@@ -122,20 +122,26 @@ def test_robustness_that_is_lost_for_epochs_is_told_once_and_both_ends_are_measu
     assert same(seen[0], last)
 
 
-def test_robustness_that_comes_back_withdraws_what_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def loop_of(folder: Path, objective: Objective, n: int) -> _Loop:
+    """A loop at its beginning, with so many validation images."""
     loop = _Loop(
         fresh(),
-        PgdTraining(),
+        objective,
         (None, None),
-        few(),
+        few(64, n),
         Training(**BRIEF),
         eps=EPS,
         seed=3,
-        work=Work(tmp_path),
+        work=Work(folder),
         label="test",
         extra=None,
     )
     loop.state = TrainingState()
+    return loop
+
+
+def test_robustness_that_comes_back_withdraws_what_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = loop_of(tmp_path, PgdTraining(), 100)
     images = torch.arange(100)
     for loop.state.epoch, standing in enumerate((50, 60, 20, 20, 20, 20, 58, 20, 61)):
         loop._select({"clean": 0.9, "robust": standing / 100}, images < standing)
@@ -143,6 +149,15 @@ def test_robustness_that_comes_back_withdraws_what_was_told(tmp_path: Path, caps
     assert len(told) == 2 and "3 epochs in a row below the best by more than chance" in told[0]
     assert "withdrawn, epoch 7 is not below the best" in told[1] and "60.0% in epoch 2" in told[1]
     assert loop.state.below == 0 and loop.state.best_epoch == 9
+
+
+@pytest.mark.parametrize(("n", "ended"), [(50, False), (100, True)])
+def test_a_collapse_that_ends_training_needs_evidence_too(tmp_path: Path, n: int, ended: bool) -> None:
+    """10 standing images of 50 that become 4, and 20 of 100 that become 8."""
+    loop, images = loop_of(tmp_path, PgdTraining(), n), torch.arange(n)
+    for loop.state.epoch, share in enumerate((0.2, 0.08)):
+        loop._select({"clean": 0.5, "robust": share}, images < share * n)
+    assert bool(loop.state.collapse) == ended
 
 
 def test_where_the_last_epoch_is_the_best_it_is_measured_once(tmp_path: Path) -> None:
