@@ -37,21 +37,47 @@ class DetectedNetwork:
     ignored: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """Why weights are not those of an architecture: how many tensors are odd, and the first of them."""
+
+    odd: int
+    text: str
+
+
 def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
-    """The one network that fits the weights; `arch` decides where several do, or says what to try."""
+    """The one network that fits the weights; `arch` decides where several do, or says what to try.
+
+    Tensors of strangers, a loss or a second head that stand beside the network, are left out and listed. One inside it,
+    in a block, is a part that the network would lack: then it does not fit.
+    """
     if arch is not None:
         network = fit_architecture(state, path, arch)
-        if len(network.ignored) > 0.1 * len(network.weights):
+        inside = _inside(network)
+        if len(inside) > 0.1 * len(network.weights):
             raise CompressError(
-                f"{path}: {arch} has no place for {len(network.ignored)} of the file's tensors "
-                f"({first_few(network.ignored)}); give another --arch"
+                f"{path}: {arch} has no place for {len(inside)} of the file's tensors "
+                f"({first_few(inside)}); give another --arch"
             )
         return network
-    networks = {network.model: network for network in _candidates(state)}
+    fits: list[DetectedNetwork] = []
+    misfits: dict[str, Misfit] = {}
+    for model, match in _guessed(state):
+        if isinstance(match, DetectedNetwork) and (inside := _inside(match)):
+            match = Misfit(len(inside), odd_tensors([], inside, [], {}, {}))
+        if isinstance(match, DetectedNetwork):
+            fits.append(match)
+        else:
+            misfits[model] = match
+    least = min((len(network.ignored) for network in fits), default=0)
+    networks = {network.model: network for network in fits if len(network.ignored) == least}
     if not networks:
+        near = min(misfits, key=lambda model: misfits[model].odd, default=None)
+        nearest = f"; nearest is {near}: {misfits[near].text}" if near is not None else ""
         raise CompressError(
             f"{path}: its {len(state.weights)} tensors ({first_few(list(state.weights))}) fit no architecture known "
-            f"here; name one with --arch, or give a factory module:function as the source and this file as --weights"
+            f"here{nearest}; name one with --arch, or give a factory module:function as the source and this file as "
+            f"--weights"
         )
     if len(networks) > 1:
         raise CompressError(
@@ -60,24 +86,29 @@ def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None)
     return next(iter(networks.values()))
 
 
+def _inside(network: DetectedNetwork) -> list[str]:
+    """The left-out tensors whose names begin as some of the network's do."""
+    roots = {name.partition(".")[0] for name in network.weights}
+    return [name for name in network.ignored if name.partition(".")[0] in roots]
+
+
 def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedNetwork:
     """The weights as those of `model`, whatever the layout; keys that it has no place for are ignored and listed."""
-    faults = []
+    misfits = []
     for _, weights in [*translations(state.weights), (None, dict(state.weights))]:
-        network, fault = _matched(model, weights, state, strict=False)
-        if network is not None:
-            return network
-        faults.append(fault)
-    raise CompressError(f"{path}: does not fit {model}: {min(faults, key=len)}; another --arch, or another file?")
+        match = _matched(model, weights, state)
+        if isinstance(match, DetectedNetwork):
+            return match
+        misfits.append(match)
+    nearest = min(misfits, key=lambda misfit: misfit.odd)
+    raise CompressError(f"{path}: does not fit {model}: {nearest.text}; another --arch, or another file?")
 
 
-def _candidates(state: ForeignWeights) -> Iterator[DetectedNetwork]:
-    """Every network that fits exactly."""
+def _guessed(state: ForeignWeights) -> "Iterator[tuple[str, DetectedNetwork | Misfit]]":
+    """Every network that the names suggest, and how the weights fit it."""
     for layout, weights in translations(state.weights):
         for model in _guesses(layout, weights, normalized=state.mean is not None):
-            network, _ = _matched(model, weights, state, strict=True)
-            if network is not None:
-                yield network
+            yield model, _matched(model, weights, state)
 
 
 def _guesses(layout: Layout, weights: Mapping[str, Tensor], normalized: bool) -> Iterator[str]:
@@ -144,34 +175,31 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len(numbers)
 
 
-def _matched(
-    model: str, weights: Mapping[str, Tensor], state: ForeignWeights, *, strict: bool
-) -> "tuple[DetectedNetwork | None, str]":
-    """`weights` as those of `model`, or None and why not. `strict`: no tensor may be left over."""
-    head = next((weights[name] for name in HEADS if name in weights), None)
+def _matched(model: str, weights: Mapping[str, Tensor], state: ForeignWeights) -> "DetectedNetwork | Misfit":
+    """`weights` as those of `model`; what is left over is for the caller to judge."""
+    heads = [name for name in HEADS if name in weights]
     stem = next((weights[name] for name in STEMS if name in weights and weights[name].ndim == 4), None)
-    if head is None or stem is None:
-        return None, "it has no classifier or no convolution"
-    classes, channels = int(head.shape[0]), int(stem.shape[1])
-    with torch.device("meta"):
-        wanted = networks.build_network(model, channels=channels, classes=classes).state_dict()
+    if not heads or stem is None:
+        return Misfit(len(weights), "it has no classifier or no convolution")
+    for head in heads:  # the second one is a stranger's, or the first
+        classes, channels = int(weights[head].shape[0]), int(stem.shape[1])
+        with torch.device("meta"):
+            wanted = networks.build_network(model, channels=channels, classes=classes).state_dict()
+        if head in wanted:
+            break
     wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
-    if wrong:
-        name = wrong[0]
-        return None, f"{name} has shape {tuple(weights[name].shape)}, needed {tuple(wanted[name].shape)}"
     missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
-    if missing:
-        return None, f"{len(missing)} tensors missing ({first_few(missing)})"
     ignored = tuple(name for name in weights if name not in wanted)
-    if strict and ignored:
-        return None, f"{len(ignored)} tensors left over ({first_few(ignored)})"
+    if wrong or missing:
+        text = odd_tensors(missing, ignored, wrong, weights, wanted)
+        return Misfit(len(wrong) + len(missing) + len(ignored), text)
     chosen = {name: weights[name] for name in wanted if name in weights}
     chosen |= {
         name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(COUNTER) and name not in weights
     }
     if "preprocess.mean" in wanted and state.mean is not None and state.std is not None:
         chosen |= {"preprocess.mean": state.mean.reshape(1, -1, 1, 1), "preprocess.std": state.std.reshape(1, -1, 1, 1)}
-    return DetectedNetwork(model, channels, classes, chosen, ignored), ""
+    return DetectedNetwork(model, channels, classes, chosen, ignored)
 
 
 def odd_tensors(
@@ -182,17 +210,13 @@ def odd_tensors(
     wanted: Mapping[str, Tensor],
 ) -> str:
     """What keeps a file from fitting: tensors that it lacks, that only it has, those of another shape; few of each."""
-    shapes = [f"{name} {tuple(theirs[name].shape)} for {tuple(wanted[name].shape)}" for name in wrong[:3]]
-    parts = [
-        f"{len(names)} tensors {what} ({first_few(shown) if shown is names else ', '.join(shown)})"
-        for names, what, shown in (
-            (missing, "missing", missing),
-            (wrong, "of another shape", shapes),
-            (strange, "left over", strange),
-        )
-        if names
-    ]
-    return ", ".join(parts)
+    shapes = [f"{n} has shape {tuple(theirs[n].shape)}, needed {tuple(wanted[n].shape)}" for n in wrong]
+    kinds = ((missing, "missing"), (shapes, "of another shape"), (strange, "left over"))
+    return ", ".join(f"{counted(names)} {what} ({first_few(names)})" for names, what in kinds if names)
+
+
+def counted(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) != 1)}"
 
 
 def first_few(names: Sequence[str]) -> str:

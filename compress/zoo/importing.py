@@ -230,7 +230,7 @@ def _load_into(network: Classifier, source: Source, key: "str | None") -> str:
 
 def left_out(names: "Sequence[str]", where: object) -> str:
     """What a file holds beyond the network, said and returned for the stage's note."""
-    note = f"left out {len(names)} tensors of the file: {detect.first_few(names)}"
+    note = f"left out {detect.counted(names)} of the file: {detect.first_few(names)}"
     say(f"{where}: {note}")
     return note
 

@@ -114,5 +114,7 @@ def _renamed(weights: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, 
         for pattern, replacements in rules:
             several = (replacements,) if isinstance(replacements, str) else replacements
             targets = [re.sub(pattern, replacement, target) for target in targets for replacement in several]
-        renamed |= dict.fromkeys(targets, value)
+        # A second head, or what else would take the place of a tensor that has this name already, keeps its own
+        taken = [target in renamed or (target != name and target in weights) for target in targets]
+        renamed |= {name: value} if any(taken) else dict.fromkeys(targets, value)
     return renamed

@@ -131,6 +131,102 @@ def test_every_family_comes_out_of_every_wrapper(make: Callable[[], nn.Module], 
         assert set(network.model.split("+")) == set(model.split("+")), wrapper
 
 
+def headed(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {f"{head}.{name}": value for name, value in state.items()}
+
+
+AUX = {"fc_aux.weight": torch.ones(10, 64), "fc_aux.bias": torch.ones(10)}
+STRANGERS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], int]] = {
+    "a loss": (lambda s: {"state_dict": {**s, "criterion.weight": torch.ones(10)}}, 1),
+    "a loss of a trainer": (lambda s: {**headed(s, "model"), "criterion.centers": torch.ones(10, 64)}, 1),
+    "a second head": (lambda s: {**s, **AUX}, 2),
+    "a head by a name that is translated": (lambda s: {**s, "linear.weight": torch.ones(3, 64)}, 1),
+    "an average": (lambda s: {**s, **headed(s, "ema")}, -1),
+    "an average of a trainer": (lambda s: {**headed(s, "module.model"), **headed(s, "module.model_ema")}, -1),
+    "a trainer's figures": (lambda s: {"state_dict": {**headed(s, "model"), "acc.correct": torch.zeros(())}}, 1),
+    "a matrix beside": (lambda s: {"state_dict": s, "confusion": torch.ones(10, 10)}, 0),
+    "wrappers in the middle": (
+        lambda s: {k.replace("block1.", "block1.module._orig_mod."): v for k, v in s.items()},
+        0,
+    ),
+    "a wrapper in each": (
+        lambda s: {f"{k.rpartition('.')[0]}._fsdp_wrapped_module.{k.rpartition('.')[2]}": v for k, v in s.items()},
+        0,
+    ),
+    "a wrapper at either end": (lambda s: headed(s, "encoder.module"), 0),
+    "a backbone and its head": (lambda s: {("fc" not in k) * "backbone." + k: v for k, v in s.items()}, 0),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_strangers_are_left_out_and_wrappers_taken_off_wherever_they_stand(kind: str, tmp_path: Path) -> None:
+    from compress.zoo import checkpoints, detect
+
+    plain = zoo_nets.TradesWRN().state_dict()
+    wrap, strangers = STRANGERS[kind]
+    found = checkpoints.extract_weights(wrap(plain), tmp_path)
+    network = detect.detect_network(found, tmp_path)
+    assert network.model == "wrn-10-1" and len(network.ignored) == (strangers if strangers >= 0 else len(plain))
+    assert all(torch.equal(network.weights[name], value) for name, value in plain.items())
+
+
+def test_what_is_left_out_is_said_with_its_count(small: nn.Module, tmp_path: Path, capsys: Any) -> None:
+    torch.save({**small.state_dict(), **AUX}, tmp_path / "net.pt")
+    assert_same(imported(tmp_path / "net.pt"), small)
+    note = "left out 2 tensors of the file: fc_aux.weight, fc_aux.bias"
+    assert note in capsys.readouterr().err
+    from edge.core import artifact
+
+    assert note in artifact.read(tmp_path / "teacher").metrics["note"]
+
+
+def test_what_lies_inside_the_network_is_no_stranger_and_odd_tensors_are_listed(tmp_path: Path) -> None:
+    from compress.zoo import checkpoints, detect
+
+    plain = zoo_nets.TradesWRN().state_dict()
+    lost = {name: value for name, value in plain.items() if "conv2" not in name}
+    cases = [
+        (
+            {**plain, "block1.layer.0.se.weight": torch.ones(4, 16)},
+            r"1 tensor left over \(block1\.layer\.0\.se\.weight\)",
+        ),
+        (lost, r"3 tensors missing \(block1\.layer\.0\.conv2\.weight, .*\)"),
+        (
+            {**plain, "bn1.weight": torch.ones(3)},
+            r"1 tensor of another shape \(bn1\.weight has shape \(3,\), needed \(64,\)\)",
+        ),
+    ]
+    for content, said in cases:
+        with pytest.raises(CompressError, match=f"nearest is wrn-10-1: {said}; name one with --arch"):
+            detect.detect_network(checkpoints.extract_weights(content, tmp_path), tmp_path)
+
+
+def test_of_networks_side_by_side_the_one_that_is_meant_is_asked(tmp_path: Path) -> None:
+    from compress.zoo import checkpoints
+
+    plain = zoo_nets.TradesWRN().state_dict()
+    other = {name: value + 1 for name, value in plain.items()}
+    for content in (
+        {**headed(plain, "student"), **headed(other, "teacher")},
+        {
+            "state_dict": {
+                **headed(plain, "module.student"),
+                **headed(other, "module.teacher"),
+                "criterion.w": torch.ones(1),
+            }
+        },
+    ):
+        with pytest.raises(
+            CompressError, match=r"several sets of weights \(.*student, .*teacher\); choose one with --key"
+        ):
+            checkpoints.extract_weights(content, tmp_path)
+        for key, want in (("student", plain), ("teacher", other)):
+            found = checkpoints.extract_weights(content, tmp_path, key)
+            assert all(torch.equal(found.weights[name], want[name]) for name in found.weights) and found.weights
+    average = {**plain, **headed(other, "ema")}
+    assert torch.equal(checkpoints.extract_weights(average, tmp_path, "ema").weights["fc.bias"], other["fc.bias"])
+
+
 def test_safetensors_are_read(small: nn.Module, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
