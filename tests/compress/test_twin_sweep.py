@@ -232,6 +232,28 @@ def test_levels_are_of_the_type_that_is_stated(stated: "int | None") -> None:
     assert equal >= 3
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8])
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_weights_of_few_bits(kind: int, domain: str) -> None:
+    levels = helper.make_tensor("w", kind, [108, 5], RNG.integers(0, 8, 540).tolist())
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], domain=domain),
+        helper.make_node("MatMul", ["f", "d"], ["y"]),
+    ]
+    proto = onnx.load_model_from_string(graphs.model(nodes, {"s": s(0.1)}, opset=21, domains=["com.microsoft"]))
+    proto.graph.initializer.extend([levels, helper.make_tensor("z", kind, [], [3])])
+    proto.ir_version = 10
+    x = np.random.default_rng(1).random((2, *graphs.SHAPE), np.float32)
+    got = onnx_twin.build_twin(proto.SerializeToString(), where="g")(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, graphs.run(proto.SerializeToString(), x), rtol=1e-5, atol=1e-5)
+    proto.graph.node[1].CopyFrom(helper.make_node("QuantizeLinear", ["f", "s", "z"], ["q"], domain=domain))
+    proto.graph.node[2].CopyFrom(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], domain=domain))
+    if kind != TensorProto.INT8:
+        with pytest.raises(CompressError, match=r"QuantizeLinear: a zero point of type U?INT4 is not supported"):
+            onnx_twin.build_twin(proto.SerializeToString(), where="g")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
-from compress.networks.graph.dataflow import STANDARD, DataFlow, attributes_of, constant, flattened
+from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, constant, flattened
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
@@ -30,6 +30,10 @@ from edge.core.errors import CompressError, first_line
 from edge.runtimes.runner import open_runner
 
 QUANTIZE = "QuantizeLinear"
+#: ONNX Runtime's own QuantizeLinear and DequantizeLinear were taken up into this opset, 4 and 16 bits and all.
+CONTRIBUTED = 21
+#: Carried in 8 bits: what weights are dequantized from. A quantizer to such levels would have to clip at theirs.
+FOUR_BITS = {onnx.TensorProto.INT4: "int8", onnx.TensorProto.UINT4: "uint8"}
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -152,7 +156,8 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     """
     proto = _parsed(content, where)
     graph = proto.graph
-    nodes = _nodes(proto, where)
+    flow = DataFlow(proto)
+    nodes = _nodes(flow, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
     halves = half_types(nodes, _half_constants(graph))
     entries = [entry for entry in graph.input if entry.name not in constants]
@@ -164,6 +169,7 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     result = graph.output[0].name
     try:
         refuse_unread(nodes, result)
+        _refuse_four_bits(nodes, flow)
         moving = _fold(nodes, constants, halves, where)
         shape = (sizes[0] or 2, *sizes[1:])
         for meaning in (output_meaning(proto), OutputMeaning(UNKNOWN)):
@@ -190,21 +196,31 @@ def _parsed(content: bytes, where: str) -> onnx.ModelProto:
         raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
 
 
-def _nodes(proto: onnx.ModelProto, where: str) -> list[Node]:
+def _nodes(flow: DataFlow, where: str) -> list[Node]:
     """Those that the output depends on; CompressError where an operator among them is not known."""
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
-    live = DataFlow(proto).live()
-    unknown = Counter(
-        entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"
-        for entry in live
-        if entry.domain not in STANDARD or entry.op_type not in {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
-    )
+    opset, live = flow.opset, flow.live()
+    known = {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
+    unknown: Counter[str] = Counter()
+    nodes = []
+    for entry in live:
+        as_standard = entry.domain == "com.microsoft" and entry.op_type in QUANTIZERS
+        if entry.op_type not in known or not (entry.domain in STANDARD or as_standard):
+            unknown[entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"] += 1
+        version = CONTRIBUTED if as_standard else opset
+        nodes.append(
+            Node(entry.name, entry.op_type, tuple(entry.input), tuple(entry.output), attributes_of(entry), version)
+        )
     if unknown:
         raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
-    return [
-        Node(entry.name, entry.op_type, tuple(entry.input), tuple(entry.output), attributes_of(entry), opset)
-        for entry in live
-    ]
+    return nodes
+
+
+def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
+    for node in nodes:
+        zero = flow.stored.get(node.inputs[2]) if node.op == QUANTIZE and len(node.inputs) > 2 else None
+        if zero is not None and zero.data_type in FOUR_BITS:
+            kind = onnx.TensorProto.DataType.Name(zero.data_type)
+            raise UnreadPart(f"{called(node)}: a zero point of type {kind} is not supported")
 
 
 def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":
@@ -225,8 +241,10 @@ def _half_constants(graph: onnx.GraphProto) -> dict[str, torch.dtype]:
 
 
 def _tensor(entry: Any, where: str) -> Tensor:
-    """In torch; half precision as float32."""
+    """In torch; half precision as float32, 4 bits as 8."""
     array = numpy_helper.to_array(entry)
+    if entry.data_type in FOUR_BITS:
+        return torch.from_numpy(array.astype(FOUR_BITS[entry.data_type]))
     if entry.data_type in HALF:
         return torch.from_numpy(array.astype("float32"))
     try:
