@@ -146,10 +146,10 @@ def _refuse_without_images(
     if empty:
         files = suffixes(name for name in listing.files if _place(name)[:depth] == empty[0])
         what = f"{counted(files.total(), 'file')}, no image that is read ({most(files)})" if files else "no file"
-        raise CompressError(
-            f"{where}: {as_text('/'.join(empty[0]))}/ stands where classes are and holds {what}; convert them to PNG, "
-            f"or remove the folder"
-        )
+        fix = "convert them to PNG, or remove the folder"
+        if len(held) == 1 and not parts:  # images/CLASS/ beside annotations/
+            fix = f"give {where}/{as_text('/'.join(*held))} if the classes lie in there"
+        raise CompressError(f"{where}: {as_text('/'.join(empty[0]))}/ stands where classes are and holds {what}; {fix}")
 
 
 def _classes(members: list[Member], where: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Parquet files in Hugging Face's layout: encoded images and integer labels, `train-*`, `test-*`, `validation-*`."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -92,7 +93,8 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
     tables: dict[Path, Any] = {}
     for file in (file for part in parts.values() for file in part):
         with read_safely(file):
-            tables[file] = pq.ParquetFile(file)
+            named = as_text(str(file)) == str(file)  # pyarrow opens no other
+            tables[file] = pq.ParquetFile(file if named else io.BytesIO(file.read_bytes()))
     counts = {part: sum(tables[file].metadata.num_rows for file in files) for part, files in parts.items()}
     labels: list[np.ndarray] = []
 

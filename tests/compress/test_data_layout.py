@@ -85,6 +85,10 @@ def test_what_is_said_is_said_on_every_load_once(tmp_path: Path, capsys: pytest.
             plain() | {"ape/0.tiff": b"x", "ape/1.tiff": b"x"},
             "ape/ stands where classes are and holds 2 files, no image that is read (.tiff 2)",
         ),
+        (
+            {f"images/{name}": c for name, c in plain().items()} | {"meta/a.txt": b""},
+            "/images if the classes lie in there",
+        ),
         (plain() | {"docs/readme.md": b"x"}, "(.md 1); convert them to PNG, or remove the folder"),
         # parts by another name
         (moved(train="training", test="dev"), "dev/ sounds like a part of the data, not like a class"),

@@ -1,6 +1,7 @@
 """Arrays, tables, official archives and extra images: what is taken and what is not, and what is asked about."""
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,12 @@ def hub(tmp_path: Path) -> Path:
         table(tmp_path / "d" / f"train-0000{k}-of-00002.parquet", range(20 * k, 20 * k + 20), coarse=1)
     table(tmp_path / "d" / "test-00000-of-00001.parquet", range(40, 50), coarse=1)
     return tmp_path / "d"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_read(hub: Path) -> None:
+    whole = data.load_dataset(f"parquet:{hub}")
+    odd = hub.rename(hub.parent / os.fsdecode(b"caf\xe9"))
+    assert data.load_dataset(f"parquet:{odd}").as_plan() == whole.as_plan()
 
 
 def test_columns_and_files_that_are_not_read_are_said(hub: Path) -> None:
