@@ -18,6 +18,8 @@ RNG = np.random.default_rng(3)
 CONSTANTS = {
     "W": (RNG.normal(size=(108, 5)) / 8).astype(np.float32),
     "ones": np.array([1], np.int64),
+    "first": np.array([0], np.int64),
+    "last": np.array([5], np.int64),
     "wide": np.array([0, 5, 1, 1], np.int64),
     "flat": np.array([0, -1], np.int64),
     "spatial": np.array([2, 3], np.int64),
@@ -30,7 +32,11 @@ CONSTANTS = {
     "true": np.array(True),
     "per class": np.arange(1, 6, dtype=np.float32),
 }
-HEAD = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "W"], ["l"])]
+HEAD = [
+    node("Flatten", ["x"], ["f"]),
+    node("MatMul", ["f", "W"], ["l"]),
+    node("Slice", ["f", "first", "ones", "ones"], ["f1"]),
+]
 SUM = {"keepdims": 1}
 EXPONENTIALS = [node("Exp", ["l"], ["e"]), node("ReduceSum", ["e", "ones"], ["total"], **SUM)]
 SHIFTED = [
@@ -113,6 +119,15 @@ CASES: dict[str, tuple[str, "str | None", list[Any]]] = {
             node("Clip", ["p", "tiny"], ["c"]),
             node("Div", ["c", "T"], ["d"]),
             node("Dropout", ["d"], ["y"]),
+        ],
+    ),
+    "without a class of the background": (
+        "probabilities",
+        "l6",
+        [
+            node("Concat", ["l", "f1"], ["l6"], axis=1),
+            node("Softmax", ["l6"], ["p"], axis=1),
+            node("Slice", ["p", "first", "last", "ones"], ["y"]),
         ],
     ),
     "turned over": ("unknown", None, [node("Softmax", ["l"], ["p"]), node("Mul", ["p", "minus"], ["y"])]),

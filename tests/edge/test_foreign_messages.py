@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -127,6 +128,20 @@ def test_why_a_file_is_not_opened(kind: str) -> None:
         and "::" not in line
         and "/" not in line.replace("https://", "")
     )
+
+
+def test_why_a_file_fails_on_images() -> None:
+    def fixed(proto: onnx.ModelProto) -> None:
+        proto.graph.node[0].CopyFrom(helper.make_node("Reshape", ["x", "s"], ["f"], "flat"))
+        proto.graph.initializer.append(helper.make_tensor("s", TensorProto.INT64, [2], [2, 64]))
+
+    runner = OnnxRunner(changed(fixed), where="m.onnx", batch_size=5, threads=1)
+    with pytest.raises(CompressError) as fault:
+        runner.infer(np.zeros((5, 1, 8, 8), np.float32))
+    line = str(fault.value)
+    assert line.startswith("m.onnx: fails on 5 images (Reshape node flat: ") and line.endswith("; export it again")
+    assert "cannot be reshaped to the requested shape. Input shape:{5,1,8,8}, requested shape:{2,64}" in line
+    assert "::" not in line
 
 
 def test_the_command_line_says_the_same(tmp_path: Path) -> None:

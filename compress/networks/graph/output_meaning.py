@@ -36,6 +36,7 @@ AFFINE = {
 # fmt: on
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sum", "Mean"}
 AVERAGES = {"Add", "Sum", "Mean", "Concat", "ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool"}
+SELECTS = {"Slice", "Gather", "Split"}
 GUARD = 1e-3  # what is added to probabilities so that their logarithm is finite is at most this
 NONNEGATIVE = {"Exp", "Relu", "Softplus", "Sigmoid", "Abs", "Softmax", "HardSigmoid"}
 
@@ -80,6 +81,7 @@ class _Backwards:
         self.flow, self.result = flow, result
         self._sizes: dict[str, list[int]] | None = None
         self._known: dict[str, OutputMeaning] = {}
+        self._selects = False  # whether some classes alone are given: a softmax before that is over more
 
     def meaning(self, name: str) -> OutputMeaning:
         if name not in self._known:
@@ -94,6 +96,7 @@ class _Backwards:
         if op in RETYPES:
             return self.meaning(node.input[0])
         if op in MOVES:
+            self._selects = self._selects or op in SELECTS
             inner = self.meaning(node.input[0])
             moves = (*inner.moves, (node, list(node.output).index(name)))
             return replace(inner, moves=moves) if inner.before else inner
@@ -155,7 +158,7 @@ class _Backwards:
         over = sizes[axis:] if old else sizes[axis : axis + 1]
         beside = sizes[:axis] + ([] if old else sizes[axis + 1 :])
         classes = [*self._shapes().get(self.result, []), 0, 0][1]
-        if not classes or not all(over):
+        if self._selects or not classes or not all(over):
             return axis != 0
         count = 1
         for size in over:

@@ -61,3 +61,13 @@ def why_not_opened(content: bytes, fault: BaseException, version: str) -> str:
     if "protobuf parsing failed" in said:
         return f"is no ONNX file, or not the whole of one ({len(content):,} bytes); download or export it again"
     return f"ONNX Runtime {version} cannot open it ({first_line(said)}); export it again"
+
+
+def why_it_failed(fault: BaseException) -> str:
+    """A refusal to execute: the node, and its reason."""
+    said = " ".join(str(fault).split())
+    match = re.search(r"while running (\w+) node\. Name:'(.*?)' Status Message: (.*)", said)
+    if match is None:
+        return first_line(said)
+    operator, name, reason = match.groups()
+    return f"{operator} node {name or 'unnamed'}: {first_line(reason)}"

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from edge.core import artifact, machine
 from edge.core.artifact import Stage
-from edge.core.errors import CompressError, first_line
-from edge.runtimes.onnxruntime.messages import why_not_opened
+from edge.core.errors import CompressError
+from edge.runtimes.onnxruntime.messages import why_it_failed, why_not_opened
 from edge.runtimes.runner import MODEL, Runner, pinned
 
 #: By device, the first of these that the installed ONNX Runtime has.
@@ -64,7 +64,7 @@ class OnnxRunner(Runner):
             (logits,) = self._session.run([self._output], {self._input: batch})
         except Exception as fault:  # the runtime's exceptions share no base class
             raise CompressError(
-                f"{self._where}: fails on {len(batch)} images ({first_line(fault)}); export it again"
+                f"{self._where}: fails on {len(batch)} images ({why_it_failed(fault)}); export it again"
             ) from None
         if logits.shape != (len(batch), self.classes):
             raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")
