@@ -40,8 +40,8 @@ LEVELS = {True: 255, False: 127}  # of unsigned and of signed grids
 def inspect_artifact(where: "Path | str") -> dict[str, Any]:
     """A stage's folder, an `.onnx` file, or an `engine.plan` with its sidecars beside it. JSON types.
 
-    {"path", "kind", "target", "identity", "model", "contract", "files", "bytes", "graph", "engine", "lineage"}, null
-    where it has none. A stage's hashes are checked: a file that is not what its manifest says is a CompressError.
+    {"path", "kind", "target", "identity", "model", "contract", "files", "bytes", "graph", "engine", "data", "lineage"},
+    null where it has none. A stage's hashes are checked: a file that is not what its manifest says is a CompressError.
     """
     path = Path(where)
     if path.is_dir():
@@ -91,6 +91,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "graph": layered,
         "engine": engine_facts,
         "metrics": stage.metrics,
+        "data": stage.manifest["made"].get("data", []),
         "lineage": list(ancestors(stage)),
     }
 
@@ -111,6 +112,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "graph": describe_graph(proto, _as_executed(targets.DEFAULT.name, path)),
         "metrics": {},
+        "data": [],
         "lineage": [],
     }
 
@@ -138,6 +140,7 @@ def _loose_engine(folder: Path) -> dict[str, Any]:
         "bytes": sum(entry["bytes"] for entry in files),
         "engine": engine_facts,
         "metrics": {},
+        "data": [],
         "lineage": [],
     }
 

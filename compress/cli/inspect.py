@@ -41,7 +41,7 @@ FEW = 20
 
 
 def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
-    """Head, contract, files, layers, quantization, engine, lineage: what there is of these."""
+    """Head, contract, files, layers, quantization, engine, data, lineage: what there is of these."""
     head = [inspection["kind"], inspection["path"], (inspection["identity"] or "")[:12]]
     about = [inspection["target"], inspection["precision"], inspection["model"]]
     return [
@@ -52,6 +52,7 @@ def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
         *_block("graph", _graph(inspection["graph"])),
         *_block("layers", _layers(inspection["graph"])),
         *_block("quantization", _quantization(inspection["graph"])),
+        *_block("data", iter(inspection["data"])),
         *_block("lineage", _lineage(inspection["lineage"])),
     ]
 

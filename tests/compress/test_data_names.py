@@ -94,7 +94,9 @@ def test_training_on_such_names_from_the_command_line(tmp_path: Path, capfd: pyt
     stage = artifact.read(where / "t", ("teacher",))
     assert json.loads(stage.file("model.json").read_text(encoding="utf-8"))["classes"] == ["ant", "caf\\xe9"]
     assert any("caf\\xe9" in note for note in stage.manifest["made"]["data"])
-    assert execute(["inspect", str(where / "t"), "--json"]) == 0
+    capfd.readouterr()
+    assert execute(["inspect", str(where / "t")]) == 0
+    assert "data\n  26 images 3×6×6 in 2 classes (ant, caf\\xe9)" in capfd.readouterr().out
 
 
 def test_under_an_ascii_locale_the_same_names_are_read(tmp_path: Path) -> None:
