@@ -4,12 +4,15 @@ The command line offers methods without importing any; their files are held to t
 datasets have their rows in `compress.networks` and `compress.data`.
 """
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from edge.core import plugins
 from edge.core.errors import CompressError
+from edge.core.user_code import in_words
 
 #: A method's file is `compress/methods/NAME.py`, with _ for -.
 METHODS = {
@@ -92,12 +95,13 @@ def resolved(place: "str | Callable[..., Any]") -> "Callable[..., Any]":
         return place
     module, _, function = place.partition(":")
     try:
-        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except Exception as fault:  # whatever another package raises while it is imported
+        with contextlib.redirect_stdout(sys.stderr):
+            loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (Exception, SystemExit) as fault:  # whatever another package raises while it is imported
         if module.partition(".")[0] == "compress":
             raise
         raise CompressError(
-            f"{place} cannot be imported ({type(fault).__name__}: {fault}); uninstall the package that names it"
+            f"{place} cannot be imported ({in_words(fault)}); uninstall the package that names it"
         ) from None
     return loaded
 

@@ -56,7 +56,9 @@ def execute(args: Sequence[str]) -> int:
             streams.silence_stdout()
         if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
             return BROKEN_PIPE
-        if told := errors.machine_fault(fault):
+        from edge.core import plugins  # what it imports would slow down every `--help`
+
+        if told := errors.machine_fault(fault) or plugins.package_fault(fault):
             return _told(told, args)
         traceback.print_exc()
         print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)

@@ -28,8 +28,8 @@ def execute(args: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except CompressError as fault:
-        told = errors.told_fault(fault)
-        return _told(str(told), told.exit_code, args)
+        fault = errors.told_fault(fault)
+        return _told(str(fault), fault.exit_code, args)
     except click.ClickException as fault:
         return _told(usage_line(fault), 2, args)
     except Exception as fault:
@@ -37,8 +37,10 @@ def execute(args: Sequence[str]) -> int:
             streams.silence_stdout()
         if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
             return BROKEN_PIPE
-        if machine := errors.machine_fault(fault):
-            return _told(str(machine), machine.exit_code, args)
+        from edge.core import plugins  # what it imports would slow down every `--help`
+
+        if told := errors.machine_fault(fault) or plugins.package_fault(fault):
+            return _told(str(told), told.exit_code, args)
         traceback.print_exc()
         print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
         return 1

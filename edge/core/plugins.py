@@ -3,16 +3,22 @@
 Names are read from the packages' metadata; an object is imported when it is used.
 """
 
+import contextlib
 import functools
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from edge.core.errors import CompressError
 from edge.core.progress import say
+from edge.core.user_code import in_words
 
 Added = TypeVar("Added")
 
+OURS = {"compress", "export", "edge"}
 GROUPS = ("targets", "methods", "networks", "datasets", "attacks")
 
 
@@ -39,10 +45,11 @@ def load(group: str, name: str, kind: "type[Added]") -> "Added":
     """
     point = installed(group)[name]
     try:
-        added = point.load()
-    except Exception as fault:  # whatever another package raises while it is imported
+        with contextlib.redirect_stdout(sys.stderr):
+            added = point.load()
+    except (Exception, SystemExit) as fault:  # whatever another package raises while it is imported
         raise CompressError(
-            f"{group} {name!r}: {point.value} cannot be imported ({type(fault).__name__}: {fault}); uninstall it"
+            f"{group} {name!r}: {point.value} cannot be imported ({in_words(fault)}); uninstall it"
         ) from None
     if not isinstance(added, kind):
         raise CompressError(
@@ -52,6 +59,25 @@ def load(group: str, name: str, kind: "type[Added]") -> "Added":
     if (own := getattr(added, "name", name)) != name:
         raise CompressError(f"{group} {name!r}: {point.value} names itself {own!r}; give its entry point that name")
     return added
+
+
+def package_fault(fault: BaseException) -> "CompressError | None":
+    """The line about a fault that an installed package's own code raised; None for one that is ours.
+
+    Whose it is, the innermost frame of the two says: what a library raises is the fault of whoever called it.
+    """
+    points = [point for group in GROUPS for point in installed(group).values()]
+    roots = {point.module.partition(".")[0] for point in points} - OURS
+    for frame, line in reversed(list(traceback.walk_tb(fault.__traceback__))):
+        root = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if root in OURS:
+            return None
+        if root in roots:
+            place = f"{os.path.basename(frame.f_code.co_filename)}:{line}"
+            return CompressError(
+                f"the installed package {root}: raised {in_words(fault)} at {place}; mend it or uninstall it"
+            )
+    return None
 
 
 def loaded(group: str, kind: "type[Added]") -> "Iterator[Added]":

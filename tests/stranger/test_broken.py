@@ -37,6 +37,8 @@ CODE = dict(
 FLOATS = Target("floats", "floats alone", **CODE)
 GRIDLESS = Target("gridless", "a dialect that raises", **CODE, dialect="gridless", grid="careless_grid:GRID")
 UNREADABLE = DatasetSource("unreadable", "its file raises", "careless_grid:GRID", path="none")
+RAISING = DatasetSource("raising", "its function raises", lambda path: [][0], path="none")
+CALLING = DatasetSource("calling", "it calls wrongly", lambda path: __import__("json").loads("{"), path="none")
 NOTHING = {}
 '''
 GRID = '''
@@ -109,6 +111,20 @@ def test_an_object_that_cannot_be_had_or_is_none_of_its_kind(
     line = fault(install(group, "mine", value), COMMANDS[group].replace("NAME", "mine"))
     assert f"{group} 'mine': {value}" in line and "uninstall it" in line
     assert ("dict" in line and CLASSES[group] in line) if "NOTHING" in value else "cannot be imported" in line
+
+
+def test_a_module_that_ends_the_process_is_one_that_cannot_be_imported(install: Callable[..., Path]) -> None:
+    site = install("datasets", "mine", "leaving:NOTHING")
+    (site / "leaving.py").write_text("print('goodbye')\nraise SystemExit(0)\n")
+    line = fault(site, COMMANDS["datasets"].replace("NAME", "mine"))
+    assert "datasets 'mine': leaving:NOTHING cannot be imported (SystemExit: 0); uninstall it" in line
+
+
+@pytest.mark.parametrize(("name", "said"), [("raising", "IndexError: "), ("calling", "JSONDecodeError: ")])
+def test_what_a_packages_own_code_raises_bears_its_name(install: Callable[..., Path], name: str, said: str) -> None:
+    site = install("datasets", name, f"careless:{name.upper()}")
+    line = fault(site, COMMANDS["datasets"].replace("NAME", name) + " --eps 8/255")
+    assert f"the installed package careless: raised {said}" in line and " at careless.py:" in line
 
 
 @pytest.mark.parametrize("group", COMMANDS)
