@@ -110,7 +110,7 @@ def _read(parts: dict[str, list[Path]], where: str, size: "int | None") -> Datas
     images, notes = decode_images(entries(), sum(counts.values()), size, where)
     ends = dict(zip(counts, np.cumsum(list(counts.values())), strict=True))
     official = {part: np.arange(ends[part] - count, ends[part]) for part, count in counts.items()}
-    classes, columns = _classes(tables), _columns(*next(iter(tables.items())))
+    classes, columns = _classes(tables), _columns(*next(iter(tables.items())), "test" not in parts)
     return assemble_dataset(KIND, where, images, np.concatenate(labels), official, classes, notes=[columns, *notes])
 
 
@@ -137,9 +137,15 @@ def _column(file: Path, table: Any, wanted: tuple[str, ...], what: str) -> str:
     raise CompressError(f"{file}: no {what} column (has {', '.join(names)}); name it {' or '.join(wanted)}")
 
 
-def _columns(file: Path, table: Any) -> str:
+def _columns(file: Path, table: Any, asked: bool) -> str:
+    """Which columns are read; `asked`: the file names no test part, so one that does must not be left out."""
     image, label = _column(file, table, IMAGE_COLUMNS, "image"), _column(file, table, LABEL_COLUMNS, "label")
     others = [name for name in table.schema_arrow.names if name not in (image, label)]
+    if asked and (parts := [name for name in others if sounds_like_part(name)]):
+        raise CompressError(
+            f"{file}: column {parts[0]!r} would not be read; write each part to a file of its own, train-* and test-* in "
+            f"one folder, or drop the column"
+        )
     return f"read from columns {image!r} and {label!r}" + (f"; left out: {', '.join(others)}" if others else "")
 
 

@@ -8,7 +8,7 @@ _SOUNDING = frozenset(
     {
         *("train", "training", "trn", "trainset", "traindata", "trainval"),
         *("val", "valid", "validation", "valset", "valdata", "dev", "devel", "eval", "evaluation", "holdout"),
-        *("test", "testing", "tests", "tst", "testset", "testdata"),
+        *("test", "testing", "tests", "tst", "testset", "testdata", "split", "splits", "subset"),
     }
 )
 
