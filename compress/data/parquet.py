@@ -143,7 +143,7 @@ def _columns(file: Path, table: Any, asked: bool) -> str:
     others = [name for name in table.schema_arrow.names if name not in (image, label)]
     if asked and (parts := [name for name in others if sounds_like_part(name)]):
         raise CompressError(
-            f"{file}: column {parts[0]!r} would not be read; write each part to a file of its own, train-* and test-* in "
+            f"{file}: column {parts[0]!r} would not be read; write each part to its own file, train-* and test-* in "
             f"one folder, or drop the column"
         )
     return f"read from columns {image!r} and {label!r}" + (f"; left out: {', '.join(others)}" if others else "")

@@ -124,7 +124,7 @@ def test_columns_and_files_that_are_not_read_are_said(hub: Path) -> None:
 
 def test_a_column_that_names_the_parts_is_not_left_out(tmp_path: Path) -> None:
     file = table(tmp_path / "whole.parquet", range(40), split=1)
-    assert "column 'split' would not be read; write each part to a file of its own" in refusal(f"parquet:{file}")
+    assert "column 'split' would not be read; write each part to its own file" in refusal(f"parquet:{file}")
 
 
 def test_a_missing_shard_another_part_and_other_class_names_are_refused(hub: Path) -> None:
