@@ -82,7 +82,10 @@ def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[
     _float_beside_grid(description["models"], result, arrays)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     artifact.write_atomic(work.add_payload(INDEX_FILE), text)
-    work.metrics = _metrics(models, arrays) | {"alarms": [alarm["meaning"] for alarm in alarms], "checks": checks}
+    work.metrics = _metrics(models, arrays) | {
+        "alarms": [alarm["meaning"] for alarm in result.alarms],
+        "checks": checks,
+    }
     remote = {attacked.label: attacked.runner for attacked in models if isinstance(attacked.runner, RemoteRunner)}
     for runner in remote.values():
         runner.close()

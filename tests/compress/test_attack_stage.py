@@ -244,7 +244,7 @@ def test_a_twin_that_disagrees_is_told_at_once(
     alarm, *saturated = found.about["alarms"]  # logits so far apart that no loss rises on the few images left right
     assert alarm["name"] == "twin disagrees" and alarm["model"] == "e" and alarm["count"] > 0.01 * alarm["n"]
     assert {other["name"] for other in saturated} <= {"loss not rising"}
-    assert found.stage.metrics["alarms"] == [other["meaning"] for other in (alarm, *saturated)]
+    assert found.stage.metrics["alarms"] == [alarm["meaning"]]
     (fired,) = [entry for entry in verified(tmp_path, stage, found)["alarms"] if entry["fired"]]
     assert fired["name"] == "twin disagrees"
 
