@@ -1,6 +1,6 @@
 """The checks that need logits alone, of any callable that gives them: torch, ONNX Runtime, an engine on a board.
 
-About five batches of a sample: asked once, again, in another order, beside black and beside white images; a few images
+About five batches of a sample: asked once, again, in another order, beside bright and beside dark noise; a few images
 alone. What is found is the model's, not the sample's: a network with batch statistics shows on nearly every image.
 """
 
@@ -143,10 +143,12 @@ def independence_check(
     reordered[order] = ask(x[order])
     ways = {"in another order": _difference(first, reordered, rounding)}
     asked = x[:IN_COMPANY]
-    for colour, level in (("white", 1.0), ("black", 0.0)):
-        company = np.full((PER_IMAGE * len(asked), *x.shape[1:]), level, np.float32)
+    for light, (low, high) in (("bright", (0.9, 1.0)), ("dark", (0.0, 0.1))):
+        # noise: a network that divides by an image's deviation has no answer to a constant one
+        drawn = np.random.default_rng(1).uniform(low, high, (PER_IMAGE * len(asked), *x.shape[1:]))
+        company = drawn.astype(np.float32)
         company[::PER_IMAGE] = asked
-        ways[f"beside {colour} images"] = _difference(first[: len(asked)], ask(company)[::PER_IMAGE], rounding)
+        ways[f"beside {light} noise"] = _difference(first[: len(asked)], ask(company)[::PER_IMAGE], rounding)
     for size, ask_at in at_sizes.items():
         few, way = x[:ALONE], "alone" if size == 1 else f"in calls of {size}"
         try:

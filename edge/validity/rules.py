@@ -73,8 +73,8 @@ RULES = (
     ),
     ValidityRule(
         BATCH,
-        "batch statistics (BatchNorm in training mode), a place in the batch: images asked alone, beside black and "
-        "white ones, and in another order",
+        "batch statistics (BatchNorm in training mode), a place in the batch: images asked alone, beside bright and "
+        "dark noise, and in another order",
         "logits",
         "when one image moves by more than 25 % of its logits' spread, or 20 % of images by more than rounding "
         "(1e-3 in float32, 1e-2 on a GPU, 5 % in fewer bits)",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edge.core.errors import CheckFailed
 from edge.core.proportions import clopper_pearson
 from edge.validity import logits, rules
 from edge.validity.logits import AskLogits, chance_check, logits_checks
@@ -58,6 +59,14 @@ def instance_norm(x: np.ndarray) -> np.ndarray:
     return honest((x - x.mean((2, 3), keepdims=True)) / (x.std((2, 3), keepdims=True) + 1e-3))
 
 
+def standardised(x: np.ndarray) -> np.ndarray:
+    """Without an epsilon; a runner raises where logits are no numbers, also of the images that are only company."""
+    deviation = x.std((1, 2, 3), keepdims=True)
+    if (deviation == 0).any():
+        raise CheckFailed("logits are not finite")
+    return honest((x - x.mean((1, 2, 3), keepdims=True)) / deviation)
+
+
 def int8_flips(x: np.ndarray) -> np.ndarray:
     """A grid of 8 bits behind sums whose last bits depend on the size of the batch: some values fall the other way."""
     noise = np.random.default_rng(len(x)).normal(0, 1e-6, (len(x), 40)).astype(np.float32)
@@ -70,6 +79,7 @@ HONEST: dict[str, tuple[AskLogits, float]] = {
     "scaled up": (lambda x: honest(x) * 1e6, 1e-3),
     "beside a large offset": (lambda x: honest(x) * 1e-2 + 1000, 1e-3),
     "statistics of each image alone": (instance_norm, 1e-3),
+    "each image standardised": (standardised, 1e-3),
     "logarithm of a softmax": (lambda x: np.log(softmax(honest(x) / 20)), 1e-3),
     "8 bits": (int8_flips, logits.COARSE_ROUNDING),
     "half precision": (lambda x: honest(x).astype(np.float16).astype(np.float32), logits.COARSE_ROUNDING),
