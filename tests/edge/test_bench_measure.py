@@ -356,7 +356,7 @@ def test_faults_of_a_run_are_one_line(graph: Path, tmp_path: Path) -> None:
         ({"frames": "x.npy"}, "x.npy: not readable"),
         ({"load": "nothing-like-this"}, "no such program"),
         ({"device": "abacus"}, "abacus"),
-        ({"preprocess": "nowhere:at_all"}, "nowhere cannot be imported"),
+        ({"preprocess": "nowhere:at_all"}, "no module nowhere"),
     ):
         with pytest.raises(CompressError, match=said) as fault:
             run.run_bench([graph], config(**more), out=tmp_path / "out")
