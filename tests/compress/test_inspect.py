@@ -104,6 +104,28 @@ def test_what_executes_is_the_layer_and_not_the_cast_before_it(mixed: Path, tmp_
     assert (row["stored"], row["execution"], row["executed_by"]) == ("float16", "float", "Gemm")
 
 
+def test_weights_that_the_graph_itself_rounds_are_no_float_layer(mixed: Path) -> None:
+    """As quantization-aware training in torch exports them: a float weight, QuantizeLinear, DequantizeLinear."""
+    proto = onnx.load(mixed)
+    (place,) = [k for k, node in enumerate(proto.graph.node) if "b.weight" in node.input]
+    proto.graph.node[place].input[1] = "rounded"
+    names = ["b.weight", "one", "zero16"]
+    pair = [
+        helper.make_node("QuantizeLinear", names, ["levels"]),
+        helper.make_node("DequantizeLinear", ["levels", *names[1:]], ["rounded"]),
+    ]
+    for node in reversed(pair):
+        proto.graph.node.insert(0, node)
+    proto.graph.initializer.extend([constant("one", 0.5, np.float32), constant("zero16", 0, np.int16)])
+    proto.opset_import[0].version, proto.ir_version = 21, 10
+    onnx.save(proto, mixed)
+    graph = inspect_artifact(mixed)["graph"]
+    (row,) = [row for row in graph["layers"] if row["name"] == "b"]
+    assert (row["stored"], row["rounded"]) == ("float32", "int16") and graph["quantization"]["left_float"] == []
+    told = graph["quantization"]
+    assert (told["pairs"], told["signed"], told["unsigned"]) == (2, 1, 1) and told["weights"] == {"int8": 1, "int16": 1}
+
+
 def test_a_weight_in_a_constant_node_is_seen(mixed: Path) -> None:
     proto = onnx.load(mixed)
     (weight,) = [entry for entry in proto.graph.initializer if entry.name == "b.weight"]

@@ -172,7 +172,8 @@ def _slice(
     parts = [slice(None)] * x.ndim
     for axis, *bounds in zip(along, first, last, by, strict=True):
         if bounds[2] < 0:  # torch takes no step backwards
-            x = x.index_select(axis, torch.tensor(range(*slice(*bounds).indices(x.shape[axis])), dtype=torch.int64))
+            places = range(*slice(*bounds).indices(x.shape[axis]))
+            x = x.index_select(axis, torch.tensor(places, dtype=torch.int64, device=x.device))
         else:
             parts[axis] = slice(*bounds)
     return x[tuple(parts)]
@@ -196,7 +197,8 @@ def _pad(
         raise ValueError(f"mode {mode} is not supported")
     for axis, (before, behind) in sides.items():  # what is cut off is not repeated
         x = x.narrow(axis, max(-before, 0), x.shape[axis] - max(-before, 0) - max(-behind, 0))
-        x = x.index_select(axis, _repeated(x.shape[axis], max(before, 0), max(behind, 0), mode))
+        places = _repeated(x.shape[axis], max(before, 0), max(behind, 0), mode)
+        x = x.index_select(axis, places.to(x.device))
     return x
 
 

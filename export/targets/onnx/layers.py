@@ -45,6 +45,7 @@ INTEGER_WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "ConvInteger": 1, "MatMulIntege
 FLOAT_WEIGHTS = {"Conv": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "FusedGemm": 1}
 #: Operators that a weight passes on its way into a layer without being computed with.
 PASSED = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
+ROUNDED = (*PASSED, "QuantizeLinear")
 #: Operators that multiply by weights in a graph as it was written → the input that holds them.
 WEIGHTS = {
     "Conv": 1,
@@ -146,7 +147,7 @@ class GraphTensors(DataFlow):
         names = [tensor]
         while names[-1] not in self.stored:
             node = self.maker.get(names[-1])
-            if node is None or node.op_type not in PASSED:
+            if node is None or node.op_type not in ROUNDED:
                 return []
             names.append(node.input[0])
         return names
@@ -156,7 +157,13 @@ class GraphTensors(DataFlow):
         node = self.maker.get(tensor)
         if tensor in self.stored:
             return {tensor}
-        return set().union(*map(self.constants, node.input)) if node and node.op_type in PASSED else set()
+        return set().union(*map(self.constants, node.input)) if node and node.op_type in ROUNDED else set()
+
+    def levels(self, path: Sequence[str]) -> "str | None":
+        """The type of a weight's levels where the graph itself rounds it, after it was stored as a float."""
+        makers = [self.maker[name] for name in path if name in self.maker]
+        kind = next((level_type(self, node) for node in makers if node.op_type == "QuantizeLinear"), None)
+        return None if kind is None else TensorProto.DataType.Name(kind).lower()
 
     def bytes(self, names: "set[str]") -> int:
         return sum(tensor_bytes(self.stored[name]) for name in names)
@@ -186,8 +193,9 @@ def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") 
 def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[str, Any]]:
     """Layers with weights and sums of two computed tensors, in the graph's order.
 
-    {"name", "node", "op", "weight": shape or null, "stored": type or null, "parameters", "bytes", "executed_by",
-    "execution": integer, float, unknown or null}. Bytes hold the bias, scales and zero points too.
+    {"name", "node", "op", "weight": shape or null, "stored": type or null, "rounded": to levels of that type in the
+    graph, or null, "parameters", "bytes", "executed_by", "execution": integer, float, unknown or null}. Bytes hold the
+    bias, scales and zero points too.
     """
     rows = []
     counted: set[str] = set()
@@ -212,6 +220,7 @@ def graph_layers(graph: GraphTensors, executed: "Executed | None") -> list[dict[
                 "op": node.op_type,
                 "weight": None if weight is None else list(weight.dims),
                 "stored": None if weight is None else dtype(weight),
+                "rounded": graph.levels(path),
                 "parameters": 0 if weight is None else math.prod(weight.dims),
                 "bytes": graph.bytes(own),
                 "executed_by": operator,
@@ -227,9 +236,10 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
     `pairs` of activations with how many are signed and unsigned, their zero points and scales; `weights`: how many are
     stored in which type, and the scales (those of int32 biases left out); `left_float`: layers of float weights.
     """
-    quantize = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
+    rounding = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
+    quantize = [node for node in rounding if not graph.path(node.input[0])]  # of activations
     stored = [node for node in graph.nodes if node.op_type == "DequantizeLinear" and node.input[0] in graph.stored]
-    if not quantize and not stored:
+    if not rounding and not stored:
         return None
     zero_points: Counter[str] = Counter()
     types = []
@@ -240,6 +250,7 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
         types.append(level_type(graph, node))
         zero_points[str(int(levels[0])) if (levels == levels[0]).all() else "varies"] += 1  # from channel to channel
     kinds = Counter(dtype(graph.stored[node.input[0]]) for node in stored)
+    kinds.update(row["rounded"] for row in rows if row["rounded"])
     weights = [node for node in stored if graph.stored[node.input[0]].data_type in WEIGHT_LEVELS]
     return {
         "pairs": len(quantize),
@@ -249,7 +260,9 @@ def quantization(graph: GraphTensors, rows: Sequence[Mapping[str, Any]]) -> "dic
         "scales": spread([value for node in quantize for value in _scales(graph, node)]),
         "weights": dict(kinds.most_common()),
         "weight_scales": spread([value for node in weights for value in _scales(graph, node)]),
-        "left_float": [row["name"] for row in rows if row["weight"] and row["stored"] in FLOAT_TYPES],
+        "left_float": [
+            row["name"] for row in rows if row["weight"] and row["stored"] in FLOAT_TYPES and not row["rounded"]
+        ],
     }
 
 
