@@ -14,6 +14,7 @@ from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from edge.statement import statement
 from edge.statement.statement import OtherVersion, Statement
+from edge.validity.logits import chance_count
 
 MOST_SAID = 300  # characters of what is wrong
 
@@ -157,11 +158,14 @@ def _verdicts(path: Path, predicate: Mapping[str, Any]) -> CheckedPart:
     with np.load(io.BytesIO(content), allow_pickle=False) as table:
         right = table["clean_predictions"] == table["labels"]
         stands = right & ~table["broken"].any(0)
+        constant = chance_count(table["labels"])
     figures = predicate["figures"]
-    for name, figure, count in (
+    stated = [
         ("clean", figures["clean"], int(right.sum())),
         ("robust or upper_bound", figures["robust"] or figures["upper_bound"], int(stands.sum())),
-    ):
+        *([("chance", figures["chance"], constant)] if "chance" in figures else []),
+    ]
+    for name, figure, count in stated:
         if (figure["count"], figure["n"]) != (count, len(right)):
             raise CheckFailed(
                 f"{file}: {count} of {len(right)} images, the statement's {name} says {figure['count']} of "

@@ -90,6 +90,11 @@ def test_a_manifest_that_was_changed_is_caught(root: Path, part: str) -> None:
     )
 
 
+def set_chance(stated: dict[str, Any]) -> None:
+    """Below what it is, so that a figure at chance level would meet a requirement."""
+    stated["predicate"]["figures"]["chance"]["count"] -= 1
+
+
 def set_robust(stated: dict[str, Any]) -> None:
     stated["predicate"]["figures"]["robust"]["count"] += 1
 
@@ -117,6 +122,7 @@ def set_verdicts(stated: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (set_chance, r"verdicts\.npz: \d+ of 30 images, the statement's chance says \d+ of 30"),
         (set_robust, r"verdicts\.npz: \d+ of 30 images, the statement's robust or upper_bound says \d+ of 30"),
         (set_nature, r"breaks the schema of version 2 at predicate\.nature: 'empirical' was expected"),
         (set_subject, "its subject is 000000000000, elsewhere it is"),
