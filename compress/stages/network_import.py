@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import onnx
 import torch
 
 from compress import data, training
@@ -12,6 +13,7 @@ from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.foreign import Foreign
 from compress.networks.graph.onnx_twin import OnnxClassifier
+from compress.networks.graph.output_meaning import PROBABILITIES, output_meaning
 from compress.numerics.seeds import generator
 from compress.stages.attack import chosen_test_images
 from compress.zoo import check, importing
@@ -64,11 +66,13 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[OnnxC
         network = ImportedNetwork(network_files.ONNX, runner.input_shape[0], runner.classes, {})
         check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
-    model.probabilities = _gives_probabilities(model, runner.input_shape, dataset, source)
+    content = path.read_bytes()
+    stated = _ends_in_softmax(content, source)
+    model.probabilities = stated or _gives_probabilities(model, runner.input_shape, dataset, source)
     architecture = network_files.describe_network(
         network_files.ONNX, runner.input_shape, classes, probabilities=model.probabilities
     )
-    artifact.write_atomic(work.add_payload(MODEL), path.read_bytes())
+    artifact.write_atomic(work.add_payload(MODEL), content)
     network_files.write_architecture(work, architecture)
     return model, architecture
 
@@ -91,6 +95,19 @@ def _torch(
         model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     network_files.write_architecture(work, architecture)
     return model, architecture
+
+
+def _ends_in_softmax(content: bytes, source: Source) -> bool:
+    """Whether the graph says that it gives probabilities; those whose logarithm is no logit are refused."""
+    meaning = output_meaning(onnx.load_model_from_string(content))
+    if meaning.kind != PROBABILITIES:
+        return False
+    if meaning.function == "sigmoid" or (meaning.factor, meaning.offset) != (1, 0):
+        raise CompressError(
+            f"{source.text}: its graph ends in {meaning.wording} of a {meaning.function}; a teacher gives logits: "
+            f"export the values before them"
+        )
+    return True
 
 
 def _gives_probabilities(

@@ -147,6 +147,34 @@ def test_sigmoids_are_refused_and_probabilities_of_an_older_import_do_not_teach(
         load_guide("teacher", {"teacher": stage}, data.load_dataset("digits"))
 
 
+def graph_ending_in(nodes: "list[Any]", constants: "dict[str, np.ndarray]", path: Path) -> Path:
+    """The linear digits' graph with more nodes, from `before` to its output `y`."""
+    model = onnx.load_model_from_string(graphs.linear_digits(scale=10))
+    (last,) = [node for node in model.graph.node if "y" in node.output]
+    last.output[0] = "before"
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.save(model, path)
+    return path
+
+
+def test_a_graph_says_what_its_values_do_not(tmp_path: Path) -> None:
+    """Percents and sigmoids far from their ends look like logits."""
+    percent = [helper.make_node("Softmax", ["before"], ["p"]), helper.make_node("Mul", ["p", "hundred"], ["y"])]
+    sigmoid = [helper.make_node("Mul", ["before", "little"], ["m"]), helper.make_node("Sigmoid", ["m"], ["y"])]
+    for name, nodes, constants in (
+        ("percent", percent, {"hundred": np.array(100, np.float32)}),
+        ("sigmoid", sigmoid, {"little": np.array(0.01, np.float32)}),
+    ):
+        file = graph_ending_in(nodes, constants, tmp_path / f"{name}.onnx")
+        with pytest.raises(CompressError, match="a teacher gives logits: export the values before them"):
+            teacher_import.run(
+                parse(ImportConfig, {"source": str(file), **IMPORT}, "test"),
+                teacher_import.ImportInputs(),
+                tmp_path / name,
+            )
+
+
 @pytest.mark.parametrize(
     ("mode", "names"),
     [
