@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.core.errors import CompressError
+from edge.core.foreign_messages import told
 
 #: What the standard library, NumPy and Pillow raise on bytes that are cut short or altered. An encrypted zip is a
 #: RuntimeError, a damaged PNG a SyntaxError.
@@ -33,7 +34,7 @@ FAULTS = (
 
 def reason(fault: BaseException) -> str:
     """What a library said, on one line and not too long."""
-    return " ".join(str(fault).split())[:160] or type(fault).__name__
+    return told(" ".join(str(fault).split()), 160) or type(fault).__name__
 
 
 @contextmanager

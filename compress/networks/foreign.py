@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features, Normalize
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.user_code import load_function, required_arguments, user_code
 
 #: RobustBench entries whose forward gives mean probabilities of an ensemble; their logarithm is a logit.
@@ -112,7 +112,8 @@ def pretrained(name: str) -> tuple[nn.Module, Any, Any]:
         return _package("torchvision", "").models.get_model(rest, weights=chosen), crop.mean, crop.std
     except (OSError, RuntimeError) as fault:
         raise CompressError(
-            f"{name}: its weights could not be fetched ({_first(fault)}); download them elsewhere, give --weights FILE"
+            f"{name}: its weights could not be fetched ({first_line(fault, 160)}); download them "
+            f"elsewhere, give --weights FILE"
         ) from None
 
 
@@ -151,7 +152,8 @@ def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
             net = timm.create_model(registered, pretrained=False) if ours else known[name]["model"]()
         except (AssertionError, RuntimeError, AttributeError, TypeError) as fault:
             raise CompressError(
-                f"robustbench:{rest}: its constructor fails here ({_first(fault)}); import it where that works, "
+                f"robustbench:{rest}: its constructor fails here ({first_line(fault, 160)}); import it "
+                f"where that works, "
                 f"export it to ONNX and give the .onnx file"
             ) from None
     return Foreign(net, name, classes, probabilities=name in PROBABILITIES)
@@ -209,7 +211,7 @@ def _package(name: str, install: str) -> Any:
         try:
             return importlib.import_module(name)
         except ImportError as fault:
-            raise CompressError(f"{name} cannot be imported ({_first(fault)}); {install}") from None
+            raise CompressError(f"{name} cannot be imported ({first_line(fault, 160)}); {install}") from None
         except RuntimeError as fault:
             missing = re.search(r"operator torchvision::(\w+) does not exist", str(fault))
             if missing is None or missing[1] in _REGISTERED:
@@ -222,7 +224,3 @@ def _package(name: str, install: str) -> Any:
 
 
 _REGISTERED: dict[str, torch.library.Library] = {}
-
-
-def _first(fault: BaseException) -> str:
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:160]

@@ -18,7 +18,7 @@ from compress.numerics import peers
 from compress.numerics.peers import Peers
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.interrupt import EXIT_CODE, Interrupted
 
 Object = TypeVar("Object")
@@ -145,8 +145,9 @@ def _start() -> Peers:
         store, _, _ = next(distributed.rendezvous("env://", number, size))
         distributed.init_process_group(backend, store=store, rank=number, world_size=size)
     except (RuntimeError, ValueError) as fault:
-        text = next(iter(str(fault).splitlines()), type(fault).__name__)
-        raise CompressError(f"rank {number} of {size} found no group ({text}); start it with torchrun") from None
+        raise CompressError(
+            f"rank {number} of {size} found no group ({first_line(fault)}); start it with torchrun"
+        ) from None
     return Peers(number, gather(peers.home()), store.clone())
 
 

@@ -6,7 +6,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from compress.networks.base import Activation, Add, Classifier, SamePad
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 
 
 class UntraceableNetwork(CompressError):
@@ -24,10 +24,9 @@ def trace(model: Classifier) -> fx.Graph:
     try:
         return _Tracer().trace(model)
     except Exception as fault:  # whatever a forward pass raises that meets proxies in place of tensors
-        reason = next(iter(str(fault).splitlines()), type(fault).__name__)
         raise UntraceableNetwork(
             f"{type(model).__name__}: what it computes depends on its input, so where its quantizers belong cannot be "
-            f"told ({reason}); export it as float"
+            f"told ({first_line(fault)}); export it as float"
         ) from None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from compress.methods.objective import Search
 from compress.networks.base import Classifier, Features
 from compress.numerics import precision, ranks
+from edge.core.errors import first_line
 from edge.core.progress import say
 
 #: Rounds of which the fastest counts after one that warms up: at least one, no more after so many seconds.
@@ -146,7 +147,7 @@ def compile_passes(passes: Passes, x: Tensor, label: str) -> bool:
             _by_images(Search(passes, lambda logits: logits.sum(1)), x)
     except Exception as fault:  # whatever a compiler raises
         passes.run = plain
-        say(f"{label}: cannot be compiled ({_first_line(fault)}); goes on without")
+        say(f"{label}: cannot be compiled ({first_line(fault)}); goes on without")
         return False
     finally:
         passes.eval()
@@ -202,7 +203,3 @@ def _now(where: torch.device) -> float:
     if where.type == "cuda":
         torch.cuda.synchronize(where)
     return time.perf_counter()
-
-
-def _first_line(fault: Exception) -> str:
-    return next(iter(str(fault).splitlines()), type(fault).__name__)

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from compress.zoo import catalog
 from compress.zoo.catalog import CatalogEntry
 from edge.core import errors
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
 
 BLOCK = 1 << 20  # bytes of a download at once
@@ -112,7 +112,7 @@ def _cause(fault: BaseException) -> str:
     """The first thing that went wrong, which the exceptions above it wrap."""
     while (below := fault.__cause__ or fault.__context__) is not None:
         fault = below
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)[:140]
+    return first_line(fault, 140)
 
 
 def fetch_file(url: str, path: Path) -> None:

@@ -6,8 +6,8 @@ import re
 _PLACE = re.compile(
     r"[\w./\\-]*\w\.(?:cc|cpp|cxx|cu|cuh|h|hpp)(?::|\()\d+\)?:?\s*(?:[A-Z]\w*[a-z]\w*\s(?=[A-Z])|In function \w+:\s*)?"
 )
-#: `[file.cpp::function::256] ` of TensorRT, the code of ONNX Runtime.
-_BRACKETS = re.compile(r"\[[\w./-]+\.(?:cc|cpp|cu|h)::[^\]]*::\d+\]\s*|\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+#: `[file.cpp::function::256] ` of TensorRT, `[file.cc:256] ` of torch, the code of ONNX Runtime.
+_BRACKETS = re.compile(r"\[[\w./-]+\.(?:cc|cpp|cu|h):(?::[^\]]*::)?\d+\]\s*|\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _QUALIFIERS = re.compile(r"^\s*(?:(?:const|noexcept)\b\s*|\[with [^\]]*\]\s*)*")
 
 

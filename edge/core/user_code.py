@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from edge.core import errors
 from edge.core.errors import CompressError
+from edge.core.foreign_messages import told
 
 #: Frames below these are not the user's: this package's own, the standard library's, those of installed packages.
 _OWN = tuple(
@@ -104,7 +105,7 @@ def required_arguments(function: Callable[..., Any]) -> "list[str]":
 
 def in_words(fault: BaseException) -> str:
     """The exception's type and message on one line."""
-    message = " ".join(str(fault).split())[:200]
+    message = told(" ".join(str(fault).split()), 200)
     return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
 
 

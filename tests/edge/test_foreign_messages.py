@@ -24,6 +24,7 @@ SIGNATURE = "onnxruntime::Model::Model(onnx::ModelProto&&, const PathString&, co
             "Unsupported: 99",
         ),
         ("/a/b.h:46 void x::(anonymous namespace)::Go<T>(int) const [with T = float] The reason", "The reason"),
+        ("[/pytorch/third_party/gloo/pair.cc:543] Connection closed", "Connection closed"),
         ("utils.cc:461 ValidatePath External data is gone", "External data is gone"),
         (
             "[optimizer.cpp::computeCosts::4048] Error Code 10: Internal Error (No plan)",

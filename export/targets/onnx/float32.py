@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from compress.networks.base import Classifier
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
 
 INPUT, OUTPUT = "image", "logits"
 
@@ -99,8 +99,8 @@ def unsupported_line(model: nn.Module, example: torch.Tensor, fault: BaseExcepti
         where = next((str(list(node.meta["nn_module_stack"].values())[-1][0]) for node in users), "")
     layer = f"layer {where}: " if where else ""
     if operator is None:
-        first = next(iter(reason.strip().splitlines()), type(fault).__name__)[:160]
-        return f"{layer}ONNX cannot express it ({first}); what it computes must not depend on values, change it"
+        said = first_line(cause, 160)
+        return f"{layer}ONNX cannot express it ({said}); what it computes must not depend on values, change it"
     return f"{layer}{operator[1]} has no counterpart in ONNX; put operators that ONNX knows in its place"
 
 
