@@ -101,7 +101,8 @@ def _checked(
 ) -> "list[ValidityCheck]":
     """The artifact's logits at every size that is timed, alone, and in company, of `images` or of noise."""
     with subject.open(ask.batch_size) as runner:
-        shown = _noise(runner, ask.seed) if images is None else images
+        fits = images is not None and images.shape[1:] == runner.input_shape  # before preprocessing it may not
+        shown = images if images is not None and fits else _noise(runner, ask.seed)
         return artifact_checks(runner, shown, precision=None, sizes=(1, COMPANY, *ask.further_sizes))
 
 

@@ -185,7 +185,7 @@ def _independence(ways: "Mapping[str, Difference]", n: int, alone: bool) -> Vali
     if share > MOVED_SHARE or furthest > GROSS:
         seen = (
             f"an image's logits depend on its batch: {worst} {round(share * of)} of {of} images move, by up to "
-            f"{far:.0%} of their spread, and {other} are named another class"
+            f"{far:.1%} of their spread, and {other} are named another class"
         )
     else:
         seen = f"{asked} move by at most {furthest:.2g} of their spread"

@@ -259,6 +259,19 @@ def batch_statistics(path: Path, batch: "int | str") -> Path:
     return path
 
 
+def test_a_masked_teacher_does_not_pass_a_floor_that_its_figure_is_above(tmp_path: Path) -> None:
+    """Gradients are zero, so PGD finds next to nothing, and its figure says nothing."""
+    stage = brought_in("masked", tmp_path / "t")
+    test = stage.metrics["test"]
+    assert test["robust"] > 0.6
+    assert brought_in("plain", tmp_path / "p").metrics["test"]["robust"] < 0.4
+    student = parse(StudentConfig, {"data": "digits", "model": "cnn", "method": "rslad", "teacher_floor": 0.3}, "test")
+    with pytest.raises(CompressError, match="not to be trusted, its checks fired: zero gradients"):
+        distill.plan(student, distill.StudentInputs(teacher=stage.path))
+    allowed = student.model_copy(update={"teacher_floor": 0})
+    distill.plan(allowed, distill.StudentInputs(teacher=stage.path))
+
+
 @pytest.mark.parametrize("batch", ["N", 32])
 def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_gate(
     batch: "int | str", tmp_path: Path, capsys: pytest.CaptureFixture[str]
