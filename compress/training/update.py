@@ -177,6 +177,8 @@ class Update:
             )
         self.student.train()
         self.passes.precision = self.arithmetic.update
+        # what a network draws itself, as dropout does, is the step's too, so that a resumed run draws the same
+        torch.manual_seed(generator(self.seed, "network", epoch, step, ranks.rank()).initial_seed())
         with self._perturbed(batch, x_adv, epoch):
             parts = self._parts(batch, x_adv, epoch * self.supply.steps + step)
             loss = total(parts)

@@ -63,6 +63,29 @@ def test_resuming_after_a_stop_at_any_epoch_ends_in_the_same_bits(
         assert [row["epoch"] for row in rows(folder)] == [1, 2, 3]
 
 
+def test_a_network_that_draws_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful() -> Classifier:
+        student = fresh()
+        student.linear = torch.nn.Sequential(torch.nn.Dropout(0.4), student.linear)
+        return student
+
+    whole, resumed, write = forgetful(), forgetful(), artifact.write_atomic
+    short_training.train(tmp_path / "whole", whole)
+
+    def write_then_stop(path: Path, content: object) -> None:
+        write(path, content)
+        if path.name == training.CHECKPOINT:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "write_atomic", write_then_stop)
+        with pytest.raises(Stopped):
+            short_training.train(tmp_path / "stopped", forgetful())
+    torch.manual_seed(99)  # another process has drawn something else
+    short_training.train(tmp_path / "stopped", resumed)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
 def test_training_learns_and_the_chosen_epoch_is_the_best_on_validation(tmp_path: Path) -> None:
     student = fresh()
     found = train(tmp_path / "w", student, epochs=5, attack={"steps": 1})
