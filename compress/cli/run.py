@@ -100,13 +100,13 @@ def carry_out(settled: "Run", root: Path, start: "str | None", as_json: bool, ju
 
 
 def _lines(result: "Result") -> list[str]:
-    from compress.cli.show import figures, fired_checks
+    from compress.cli.show import figures
     from edge.core.readable import table
+    from edge.validity.rules import fired_checks
 
     rows = [row for name, stage in result.stages.items() if (row := figures(name, stage))]
-    alarms = [
-        f"ALARM  {name}: {', '.join(fired)}" for name, stage in result.stages.items() if (fired := fired_checks(stage))
-    ]
+    by_stage = {name: fired_checks(stage.metrics) for name, stage in result.stages.items()}
+    alarms = [f"ALARM  {name}: {', '.join(fired)}" for name, fired in by_stage.items() if fired]
     return [
         *table(["stage", "clean", "robust", "robust by", "size", "p50"], rows),
         *alarms,

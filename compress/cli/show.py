@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge.core.artifact import Stage
 from edge.core.readable import table
-from edge.validity.rules import TWIN
 
 if TYPE_CHECKING:
     from edge.statement.statement import Predicate, Statement
@@ -43,16 +42,6 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def fired_checks(stage: Stage) -> list[str]:
-    """Names of the validity checks that fired on a stage, once each; of a verified one its alarms."""
-    if stage.kind == "verified":
-        return list(stage.metrics.get("alarms", ()))
-    checks = stage.metrics.get("checks", [])
-    rows = [row for each in checks.values() for row in each] if isinstance(checks, Mapping) else checks
-    twins = [TWIN] if stage.metrics.get("alarms") else []  # of an attack set, told beside its checks
-    return list(dict.fromkeys([*twins, *(row["name"] for row in rows if row["fired"])]))
 
 
 def figures(name: str, stage: Stage) -> "list[str] | None":

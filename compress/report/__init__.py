@@ -17,6 +17,7 @@ from edge.core.artifact import MANIFEST, Stage
 from edge.core.errors import CompressError
 from edge.statement import gate
 from edge.statement.statement import Statement, read_statement
+from edge.validity.rules import fired_checks
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
     weights = behind.teacher.manifest["payload"].get("weights.safetensors") if behind.teacher else None
     return {
         "title": behind.title,
-        "notes": [*_strangers(behind, statements), *page_analysis.outdated(behind)],
+        "notes": [*_strangers(behind, statements), *page_analysis.outdated(behind), *_untrusted(behind)],
         "requirements": _judged(shipped, require),
         "teacher": {"bytes": weights["bytes"]} if weights else None,
         "stages": sources.stage_rows(
@@ -90,6 +91,15 @@ def _strangers(sources: Sources, statements: Mapping[str, Any]) -> list[str]:
         for name, statement in statements.items()
         for entry in statement["predicate"]["lineage"]
         if (stage := held.get(entry["stage"])) is not None and stage.identity != entry["identity"]
+    ]
+
+
+def _untrusted(sources: Sources) -> list[str]:
+    """A sentence for each stage on which a validity check fired; a statement's own alarms stand beside these."""
+    return [
+        f"{name}: {', '.join(fired)} fired, its figures are not to be trusted."
+        for name, stage in sources.stages()
+        if stage.kind != "verified" and (fired := fired_checks(stage.metrics))
     ]
 
 

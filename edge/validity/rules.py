@@ -3,7 +3,7 @@
 Standard library only. `docs/validity.md` holds the table that `rules_table` makes of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -152,6 +152,16 @@ def record_checks(checks: "Sequence[ValidityCheck]", of: str) -> "list[dict[str,
         if check.fired:
             say(f"ALARM {of}: {check.name}: {check.text}")
     return [asdict(check) for check in checks]
+
+
+def fired_checks(metrics: "Mapping[str, Any]") -> "list[str]":
+    """Names of the checks that fired on a stage with these metrics, once each; of a verified one its alarms."""
+    checks = metrics.get("checks")
+    if checks is None:
+        return list(metrics.get("alarms", ()))
+    rows = [row for each in checks.values() for row in each] if isinstance(checks, Mapping) else checks
+    twins = [TWIN] if metrics.get("alarms") else []  # of an attack set, told beside its checks
+    return list(dict.fromkeys([*twins, *(row["name"] for row in rows if row["fired"])]))
 
 
 def with_known_probabilities(checks: "Sequence[ValidityCheck]") -> "list[ValidityCheck]":

@@ -235,6 +235,17 @@ def test_a_stage_made_anew_is_not_taken_for_the_old_one(copied: Path) -> None:
     assert all("another teacher" in note and made.identity[:12] in note for note in notes)
 
 
+def test_a_check_that_fired_on_a_stage_stands_at_the_top(copied: Path) -> None:
+    file = copied / "teacher" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["metrics"]["checks"] = [
+        {"name": "zero gradients", "fired": True},
+        {"name": "chance level", "fired": False},
+    ]
+    file.write_text(json.dumps(manifest))
+    assert report.collect(copied)["notes"] == ["teacher: zero gradients fired, its figures are not to be trusted."]
+
+
 # ---------------------------------------------------------------------------------------------- broken input
 
 
