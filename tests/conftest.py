@@ -1,6 +1,8 @@
 """One tiny chain, made once: every stage real, trained just enough to tell its parts apart."""
 
+import importlib
 import os
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
+import compress.cli
 from compress.__main__ import share_the_cores
 
 # before any test imports torch
@@ -39,6 +42,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("ROBUST_COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_names() -> None:
+    """Verbs settle their choices when they are imported: before a test plays an installed package."""
+    for module in pkgutil.iter_modules(compress.cli.__path__):
+        importlib.import_module(f"compress.cli.{module.name}")
 
 
 @pytest.fixture(scope="session")
