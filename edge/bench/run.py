@@ -24,7 +24,6 @@ from edge.validity.rules import ValidityCheck
 RESULT = "bench.json"
 NOISE = "seeded uniform noise"
 NOISE_IMAGES = 64
-COMPANY = 8  # images of a call that shows an artifact timed one by one what company does
 UNOFFICIAL = "scenarios in the manner of MLPerf, unofficially: no result here is an MLPerf result"
 
 
@@ -103,7 +102,7 @@ def _checked(
     with subject.open(ask.batch_size) as runner:
         fits = images is not None and images.shape[1:] == runner.input_shape  # before preprocessing it may not
         shown = images if images is not None and fits else _noise(runner, ask.seed)
-        return artifact_checks(runner, shown, precision=None, sizes=(1, COMPANY, *ask.further_sizes))
+        return artifact_checks(runner, shown, precision=None, sizes=(1, *ask.further_sizes))
 
 
 def _noise(runner: Runner, seed: int) -> "npt.NDArray[np.uint8]":

@@ -18,6 +18,7 @@ from compress.config import BenchConfig, ExportConfig, ImportConfig, StudentConf
 from compress.folders import load
 from compress.stages import distill, teacher_import
 from compress.stages.network_training import load_guide
+from edge import open_runner
 from edge.bench.run import run_bench
 from edge.core import artifact
 from edge.core.errors import CompressError
@@ -26,6 +27,7 @@ from edge.statement.gate import judge_requirements, parse_requirement
 from edge.statement.statement import read_statement
 from edge.statement.wording import statement_text
 from edge.validity import rules
+from edge.validity.artifact import artifact_checks
 from tests.compress import graphs
 from tests.compress.test_attack_stage import attacked, verified
 
@@ -294,6 +296,9 @@ def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_g
     text = statement_text(statement)
     assert ("latency     timed at batch 1, which is not" in text) == (batch == "N")
     assert ("latency     p50" in text) == (batch == 32)
+    with open_runner(stage, batch_size=1) as single:  # has no company, and is asked in calls of more images
+        images = data.load_dataset("digits").part("test")[0]
+        assert rules.BATCH in {check.name for check in artifact_checks(single, images, precision=None) if check.fired}
     timed = run_bench([stage.path], bench_config())["artifacts"][0]["alarms"]
     assert asked(timed) == listed("bench") and fired(timed) == {rules.BATCH}
 
