@@ -33,9 +33,13 @@ def entry() -> None:
     use_utf8()
     try:
         streams.prepare()
+        os.getcwd()
     except MachineFault as fault:
         print(f"compress: {fault}", file=sys.stderr)
         sys.exit(fault.exit_code)
+    except FileNotFoundError:  # torch's own libraries end the process there
+        print("compress: the working directory was deleted; change to one that is there", file=sys.stderr)
+        sys.exit(MachineFault.exit_code)
     interrupt.watch((signal.SIGINT, signal.SIGTERM))
     share_the_cores()
     if "WORLD_SIZE" in os.environ:  # what the group's connections say when they close is said in one line elsewhere

@@ -55,7 +55,9 @@ SYSTEM = {
 }
 #: What allocators, loaders and thread libraries say when memory is at its end; most of them raise no MemoryError.
 _MEMORY = re.compile(
-    r"(can't|cannot|unable to|failed to) (allocate|map segment)|out of memory|bad.alloc|can't start new thread", re.I
+    r"(can't|cannot|unable to|failed to) (allocate|map segment)|out of memory|bad.alloc|can't start new thread"
+    r"|could not (create|execute) a (primitive|memory)",  # oneDNN
+    re.I,
 )
 
 

@@ -122,6 +122,9 @@ def test_every_error_number_is_where_what_and_a_way_out(number: int) -> None:
 
 
 def test_bugs_stay_bugs_and_what_others_misread_is_the_machines() -> None:
+    assert "not enough memory (could not create a primitive)" in str(
+        errors.machine_fault(RuntimeError("could not create a primitive"))  # as oneDNN says it
+    )
     for bug in (KeyError("disk"), OSError(errno.EINVAL, "Invalid argument"), FileNotFoundError(2, "No", __file__)):
         assert errors.machine_fault(bug) is None
     try:
@@ -222,6 +225,14 @@ def test_nothing_depends_on_a_stderr_or_a_stdin(where: str) -> None:
     assert shell(f"COMPRESS --version {where}")[0] == 0
     code, out, _ = shell(f"COMPRESS inspect nowhere --json {where}")
     assert code == 2 and json.loads(out)["exit_code"] == 2
+
+
+def test_a_working_directory_that_was_deleted_is_told(tmp_path: Path) -> None:
+    gone = shlex.quote(str(tmp_path / "gone"))
+    code, _, err = shell(f"mkdir {gone}; cd {gone}; rmdir {gone}; PYTHONPATH={os.getcwd()} COMPRESS inspect x")
+    assert code == 2 and err.splitlines()[-1] == (
+        "compress: the working directory was deleted; change to one that is there"
+    )
 
 
 def test_progress_lines_that_nobody_can_read_stop_no_loop() -> None:
