@@ -78,7 +78,9 @@ class DataFlow:
 
 def constant(node: onnx.NodeProto) -> "onnx.TensorProto | None":
     """What a Constant node holds; None of strings and sparse tensors."""
-    (entry,) = node.attribute
+    if len(node.attribute) != 1:
+        return None
+    entry = node.attribute[0]
     if entry.name == "value":
         return entry.t
     kind = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
