@@ -192,7 +192,7 @@ def _write(work: Work, figures: dict[str, Any], result: EnsembleResult, index: n
             attacks=np.array([column.name for column in result.columns]),
         )
     total = figures | {"fired": [check["name"] for check in figures["checks"] if check["fired"]]}
-    keys = ("n", "clean", "robust", "robust_bounds", "interval", "inconclusive", "fired")
+    keys = ("n", "clean", "robust", "robust_bounds", "interval", "inconclusive", "fired", "checks")
     work.metrics = {key: total[key] for key in keys}
 
 
