@@ -103,7 +103,7 @@ def fault(site: Path, command: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("group", COMMANDS)
+@pytest.mark.parametrize("group", [group for group in COMMANDS if group != "targets"])
 @pytest.mark.parametrize("value", ["careless.nowhere:OBJECT", "careless:NOTHING"])
 def test_an_object_that_cannot_be_had_or_is_none_of_its_kind(
     install: Callable[..., Path], group: str, value: str
@@ -111,6 +111,17 @@ def test_an_object_that_cannot_be_had_or_is_none_of_its_kind(
     line = fault(install(group, "mine", value), COMMANDS[group].replace("NAME", "mine"))
     assert f"{group} 'mine': {value}" in line and "uninstall it" in line
     assert ("dict" in line and CLASSES[group] in line) if "NOTHING" in value else "cannot be imported" in line
+
+
+@pytest.mark.parametrize("value", ["careless.nowhere:OBJECT", "careless:NOTHING"])
+def test_a_broken_target_is_left_out_of_what_lists_targets(install: Callable[..., Path], value: str) -> None:
+    site = install("targets", "mine", value)
+    paths = {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    args = [sys.executable, "-m", "compress", "doctor"]
+    done = subprocess.run(args, env=os.environ | paths, cwd=site, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"left out: targets 'mine': {value}") and line.endswith("uninstall it")
+    assert done.returncode == 0 and "onnx" in done.stdout and "mine" not in done.stdout
 
 
 def test_a_module_that_ends_the_process_is_one_that_cannot_be_imported(install: Callable[..., Path]) -> None:
