@@ -45,7 +45,7 @@ class Foreign(Classifier):
                 head = self.net.get_submodule(self.head)
                 hooks.enter_context(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
             raw = _called(self.net, self.preprocess(x), self.name)
-        logits = _checked_logits(raw, self.name, len(x))
+        logits = _checked_logits(raw, self.name, x)
         self.returned = raw.dtype
         if self.probabilities:
             logits = logits.clamp(min=1e-30).log()
@@ -55,24 +55,25 @@ class Foreign(Classifier):
 
 def _called(forward: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
     """What code of others makes of images, its faults under its name: the one seam to networks of others."""
-    if torch.compiler.is_compiling():  # a compiler and an exporter want to see its faults as they are
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):  # who traces it wants its faults as they are
         return forward(x)
     dtype = str(x.dtype).removeprefix("torch.")
     with user_code(name, "mend its forward, or give it what it takes", f" on images {tuple(x.shape)} {dtype}"):
         return forward(x)
 
 
-def _checked_logits(logits: Any, name: str, count: int) -> Tensor:
-    """One row of class scores an image, as float32: (N,K)."""
+def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
+    """One row of class scores an image of `x`, as float32: (N,K)."""
     if not isinstance(logits, Tensor):
         keys = list(logits) if isinstance(logits, Mapping) else []
         held = f" of {', '.join(map(str, keys[:4]))}" if keys else ""
         fix = 'return its "logits" alone' if "logits" in keys else "return logits (N, classes) alone"
         raise CompressError(f"{name}: its forward gives a {type(logits).__name__}{held}; {fix}")
-    if logits.ndim != 2 or len(logits) != count:
+    # an exporter, for which the number of images is open, would take a comparison for its end
+    if logits.ndim != 2 or (not torch.compiler.is_compiling() and len(logits) != len(x)):
         flat = logits.ndim > 2 and logits.shape[:2].numel() == logits.numel()
         fix = "flatten it: .flatten(1)" if flat else "logits (N, classes) are needed, wrap it"
-        raise CompressError(f"{name}: its forward gives a tensor {tuple(logits.shape)} for {count} images; {fix}")
+        raise CompressError(f"{name}: its forward gives a tensor {tuple(logits.shape)} for {len(x)} images; {fix}")
     if not logits.is_floating_point():
         raise CompressError(f"{name}: its forward gives {logits.dtype} values; logits are needed, before any argmax")
     return logits.float()
@@ -165,18 +166,18 @@ def _factory(rest: str, channels: int, classes: int) -> Classifier:
 
 
 def _guarded(net: Classifier, name: str) -> Classifier:
-    """A classifier of the user's own class, called through the seam; its weights keep their names."""
+    """A classifier that a user's function made, called through the seam; its weights keep their names."""
     kind = type(net)
-    if kind.__module__.startswith("compress."):
-        return net
 
     def forward_features(self: Classifier, x: Tensor) -> Features:
         features = _called(lambda x: kind.forward_features(self, x), x, name)
         if not isinstance(features, Features):
             raise CompressError(f"{name}: its forward_features gives a {type(features).__name__}; return Features")
+        if not isinstance(x, Tensor):  # it is traced
+            return features
         if isinstance(features.logits, Tensor):
             object.__setattr__(self, "returned", features.logits.dtype)
-        return replace(features, logits=_checked_logits(features.logits, name, len(x)))
+        return replace(features, logits=_checked_logits(features.logits, name, x))
 
     net.__class__ = type(kind.__name__, (kind,), {"forward_features": forward_features})
     return net

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress import networks
 from compress.networks.base import Classifier, Features
 
 
@@ -205,6 +206,10 @@ class Own(Classifier):
 
 def own() -> nn.Module:
     return Own()
+
+
+def native() -> nn.Module:
+    return networks.build_network("resnet8", channels=1, classes=10)
 
 
 def own_raising() -> nn.Module:
