@@ -6,6 +6,7 @@
 Appends to benchmarks/results/cifar10_quick.jsonl: what each stage's manifest and statement say, and how long it took.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -37,8 +38,8 @@ def figures(stage: artifact.Stage) -> dict[str, Any]:
     }
 
 
-def main(run: str, note: str) -> None:
-    stages = {name: artifact.read(Path(run) / name) for name in STAGES}
+def main(run: Path, note: str) -> None:
+    stages = {name: artifact.read(run / name) for name in STAGES}
     student = stages["student"]
     row = {
         "data": note,
@@ -53,4 +54,7 @@ def main(run: str, note: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of the finished run")
+    parser.add_argument("note", help="which images and teacher these were")
+    main(**vars(parser.parse_args()))

@@ -6,6 +6,7 @@ Trains ResNet-8 by plain cross-entropy with three seeds and attacks its validati
 step 2.5 ε / 20, one start). Appends one row a seed to benchmarks/results/digits_eps.jsonl. About 20 s on 2 cores.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -45,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -8,6 +8,7 @@ benchmarks/results/import_teacher.jsonl: seconds (median) and peak memory over t
 file's size.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -65,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

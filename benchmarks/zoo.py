@@ -9,6 +9,7 @@ What cannot be constructed here is counted apart, with the reason. Appends a row
 unless `all` or names are given. About 8 minutes on 2 cores, 5 GB of disk for the largest.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -123,4 +124,6 @@ def save(entry: CatalogEntry, net: nn.Module, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="entries of the zoos; none or `all`: all of them")
+    main(parser.parse_args().names)

@@ -171,7 +171,7 @@ def sample_summary(
     gpu_busy                mean share
     throttled, events       {cooling device: highest state}, {counter: how much it grew}
     held_down_by            what NVML says that holds the GPU's clock down
-    energy                  as `energy` gives it
+    energy                  as `timed_energy` gives it
     """
     cut = samples.cut(interval)
     inside = samples.times_ns[(samples.times_ns >= interval[0]) & (samples.times_ns <= interval[1])]

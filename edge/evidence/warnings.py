@@ -39,7 +39,7 @@ def machine_warnings(
     spread: "float | None" = None,
     load: "Mapping[str, Any] | None" = None,
 ) -> list[Row]:
-    """[{name, found, fix}] in the order of NAMES; `before` and `after` as `snapshot`, `during` as `summary` gives them.
+    """[{name, found, fix}] in the order of `WARNINGS`; `snapshot` gives two of the three, `sample_summary` `during`.
 
     `spread` is the coefficient of variation of latency, `load` what was asked to run beside it. What could not be read
     raises no warning: `unreadable` says it.
