@@ -67,6 +67,22 @@ def standardised(x: np.ndarray) -> np.ndarray:
     return honest((x - x.mean((1, 2, 3), keepdims=True)) / deviation)
 
 
+def beside_offset(x: np.ndarray) -> np.ndarray:
+    """Logits of a small spread, rounded as their offset is, in another way for each size of batch."""
+    rounding = np.random.default_rng(len(x)).uniform(-1, 1, (len(x), 10)).astype(np.float32) * 1e-3
+    return honest(x) * 1e-3 + 10000 + rounding
+
+
+def flat_on_some(x: np.ndarray) -> np.ndarray:
+    """An image with equal logits has no spread of its own to be measured by."""
+    rounding = (
+        np.random.default_rng(len(x)).uniform(-1, 1, (len(x), 10)).astype(np.float32)
+        * 1e-4
+        * np.float32(np.ptp(honest(x), 1).mean())
+    )
+    return honest(x) * (x.mean((1, 2, 3)) > 0.2)[:, None] + rounding
+
+
 def int8_flips(x: np.ndarray) -> np.ndarray:
     """A grid of 8 bits behind sums whose last bits depend on the size of the batch: some values fall the other way."""
     noise = np.random.default_rng(len(x)).normal(0, 1e-6, (len(x), 40)).astype(np.float32)
@@ -77,7 +93,8 @@ def int8_flips(x: np.ndarray) -> np.ndarray:
 HONEST: dict[str, tuple[AskLogits, float]] = {
     "plain": (honest, 1e-3),
     "scaled up": (lambda x: honest(x) * 1e6, 1e-3),
-    "beside a large offset": (lambda x: honest(x) * 1e-2 + 1000, 1e-3),
+    "beside a large offset": (beside_offset, 1e-3),
+    "no spread on some images": (flat_on_some, 1e-3),
     "statistics of each image alone": (instance_norm, 1e-3),
     "each image standardised": (standardised, 1e-3),
     "logarithm of a softmax": (lambda x: np.log(softmax(honest(x) / 20)), 1e-3),
@@ -171,8 +188,9 @@ OUTPUTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], bool]] = {
     "softmax": (softmax, True),
     "softmax of a low temperature": (lambda z: softmax(z, 0.01), True),
     "softmax of a high temperature": (lambda z: softmax(z, 1000), True),
-    "softmax in half precision": (lambda z: softmax(z).astype(np.float16).astype(np.float32), True),
+    "softmax in half precision": (lambda z: softmax(z, 30).astype(np.float16).astype(np.float32), True),
     "softmax on a grid of 1/255": (lambda z: np.round(softmax(z, 30) * 255) / 255, True),
+    "softmax of 100 classes on a grid of 1/255": (lambda z: np.round(softmax(np.tile(z, 10), 60) * 255) / 255, True),
     "sigmoids": (lambda z: 1 / (1 + np.exp(-z / 10)), True),
     "softmax of two classes": (lambda z: softmax(z[:, :2]), True),
     "logarithm": (lambda z: np.log(softmax(z, 20)), False),
