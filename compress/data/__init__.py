@@ -107,3 +107,7 @@ def load_dataset(name: str) -> Dataset:
     for note in dataset.notes:
         progress.say(f"data {name}: {note}")
     return dataset
+
+
+#: The same in a user's own code: `from compress import data; data.load("digits")`.
+load = load_dataset

@@ -10,7 +10,7 @@ from edge.core.errors import CompressError
 
 
 def test_digits_are_the_real_ones_on_the_grid() -> None:
-    digits = data.load_dataset("digits")
+    digits = data.load("digits")
     assert digits.images.shape == (1797, 1, 8, 8) and digits.images.dtype == np.uint8
     levels = np.unique(digits.images)
     assert len(levels) == 17 and levels[0] == 0 and levels[-1] == 255
