@@ -14,6 +14,8 @@ import onnx
 from compress.networks.graph.output_meaning import LOGITS, UNKNOWN, output_meaning
 from edge.core import artifact, targets
 from edge.core.artifact import Work
+from edge.core.errors import CompressError
+from edge.core.targets import Target
 from edge.runtimes.runner import MODEL
 
 if TYPE_CHECKING:
@@ -22,15 +24,36 @@ if TYPE_CHECKING:
 
 CONTRACT = "contract.json"
 COLOURS = {1: "GRAY", 3: "RGB"}
+#: What every emitter says in its metrics: later steps and tables read it.
+METRICS = ("bytes", "precision", "executed", "parity")
 
 
 @dataclass(frozen=True)
 class Emission:
-    """What an emitter wrote: the manifest's metrics, the file that is executed, and what its graph was emitted for."""
+    """What an emitter wrote: the manifest's metrics, the file that is executed, and what its graph was emitted for.
+
+    The metrics hold `METRICS`. The graph lies in model.onnx in every stage: contract and `compress inspect` read it.
+    """
 
     metrics: "dict[str, Any]"
     file: str
     runtime: str
+
+
+def check_emission(target: Target, work: Work, emission: object) -> None:
+    """CompressError that names what an installed package's emitter did not write."""
+    if not isinstance(emission, Emission):
+        raise CompressError(
+            f"target {target.name}: {target.emitter} gave {type(emission).__name__}; it must give an "
+            f"{Emission.__module__}.{Emission.__name__}"
+        )
+    lacking = [f"the file {name}" for name in dict.fromkeys((MODEL, emission.file)) if name not in work.payload]
+    lacking += [f"metrics[{key!r}]" for key in METRICS if key not in emission.metrics]
+    if lacking:
+        raise CompressError(
+            f"target {target.name}: {target.emitter} left out {', '.join(lacking)}; an emitter writes each "
+            f"(add_payload, Emission.metrics)"
+        )
 
 
 def write_contract(work: Work, dataset: "Dataset", config: "ExportConfig", emission: Emission) -> None:

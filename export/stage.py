@@ -56,6 +56,7 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
         dataset = load_data(config.data, source)
         emission = emit(target, work, source, dataset, config)
+        contract.check_emission(target, work, emission)
         work.metrics = emission.metrics | _checked(work, target, emission, dataset)
         contract.write_contract(work, dataset, config, emission)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,10 @@ from compress import data
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
 from compress.quantization import grids
-from edge.core import plugins
+from edge.core import plugins, targets
+from edge.core.artifact import Work
 from edge.core.errors import CompressError
+from export import contract
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -171,6 +174,18 @@ def test_a_target_without_a_dialect_is_asked_for_int8(
     ) as raised:
         export.stage.run(config, export.stage.ExportInputs(chain.quantized), tmp_path / "out")
     assert raised.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_an_emitter_that_leaves_something_out(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    with pytest.raises(CompressError, match=r"^target onnx: .* gave NoneType; it must give an .*Emission$"):
+        contract.check_emission(targets.get("onnx"), work, None)
+    emission = contract.Emission({"bytes": 1, "precision": "int8", "parity": {}}, "model.flat", "flat")
+    with pytest.raises(CompressError) as raised:
+        contract.check_emission(targets.get("onnx"), work, emission)
+    assert "left out the file model.onnx, the file model.flat, metrics['executed'];" in str(raised.value)
+    work.add_payload("model.onnx"), work.add_payload("model.flat")
+    contract.check_emission(targets.get("onnx"), work, replace(emission, metrics=emission.metrics | {"executed": True}))
 
 
 def test_a_dialect_that_raises(install: Callable[..., Path], here: Callable[[Path], None]) -> None:
