@@ -14,9 +14,9 @@ from edge.core.errors import CompressError
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, which is one of `names.method_names()`."""
+    """The method of that name; one that no package here adds: CompressError."""
     if name not in names.METHODS:
-        return plugins.load("methods", name, Method)
+        return plugins.load("methods", errors.known_name("method", name, names.method_names()), Method)
     method: Method = importlib.import_module(f"compress.methods.{name.replace('-', '_')}").METHOD
     return method
 

@@ -160,11 +160,22 @@ def at_batch_sizes(
 
 def executable(exported: artifact.Stage, device: str) -> None:
     """Only what runs here is executed here: the verdict of other bytes would be another verdict."""
-    target = exported.config["target"]
+    target = _target_of(exported)
     if target not in targets.executed_by(device):
         raise CompressError(
             f"{exported.path}: a {target} artifact does not run on --device {device}; verify it where it runs"
         )
+
+
+def _target_of(exported: artifact.Stage) -> str:
+    """The name of its target; CompressError for one that no package here adds."""
+    name = str(exported.config.get("target"))
+    if name not in targets.names():
+        raise CompressError(
+            f"{exported.path}: exported for {name}; what can be opened here: {', '.join(targets.names())}; "
+            f"install the package that adds it"
+        )
+    return name
 
 
 def pinned(stage: artifact.Stage, name: str) -> bytes:
@@ -183,9 +194,7 @@ def pinned(stage: artifact.Stage, name: str) -> bytes:
 
 
 def _of_stage(stage: artifact.Stage, batch_size: int, threads: int, device: str) -> Runner:
-    name = str(stage.config.get("target"))
-    if name not in targets.names():
-        raise CompressError(f"{stage.path}: exported for {name}; what can be opened here: {', '.join(targets.names())}")
+    name = _target_of(stage)
     runner = targets.opener_of(targets.get(name))(stage, batch_size=batch_size, threads=threads, device=device)
     if not isinstance(runner, Runner):
         raise CompressError(f"{stage.path}: what opens {name} gives a {type(runner).__name__}, no edge Runner; mend it")

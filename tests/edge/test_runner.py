@@ -13,6 +13,7 @@ from edge.core import artifact
 from edge.core.errors import CheckFailed, CompressError
 from edge.core.machine import usable_cores
 from edge.runtimes.onnxruntime.runner import OnnxRunner
+from edge.runtimes.runner import executable
 from tests.edge import linear
 from tests.edge.stages import exported
 
@@ -189,6 +190,8 @@ def test_an_exported_folder_is_opened_and_another_target_refused(tmp_path: Path,
     other = exported(tmp_path / "t", file.read_bytes(), target="tflite")
     with pytest.raises(CompressError, match="exported for tflite; what can be opened here: onnx, tensorrt, "):
         open_runner(other.path)
+    with pytest.raises(CompressError, match=r"exported for tflite; .*; install the package that adds it$"):
+        executable(other, "cpu")  # and not that the device were the wrong one
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is a GPU here")

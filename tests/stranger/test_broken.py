@@ -18,6 +18,7 @@ import export.stage
 from compress import data
 from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
+from compress.methods import registry
 from compress.quantization import grids
 from edge.core import plugins, targets
 from edge.core.artifact import Work
@@ -194,6 +195,12 @@ def test_a_dialect_that_raises(install: Callable[..., Path], here: Callable[[Pat
         CompressError, match=r"^target 'gridless': its grid careless_grid:GRID cannot be had here \(.*KeyError"
     ):
         grids.dialect("gridless")
+
+
+def test_a_stage_whose_method_is_no_longer_installed() -> None:
+    """Fine-tuning asks for the student's own method."""
+    with pytest.raises(CompressError, match=r"^unknown method 'saliency' \(known: normal, .*\)$"):
+        registry.needs_teacher("saliency", {})
 
 
 def test_a_row_whose_file_raises(install: Callable[..., Path], here: Callable[[Path], None]) -> None:
