@@ -79,9 +79,9 @@ def test_golden_logits_are_the_twins_and_say_so(made: tuple[Stage, Stage], chain
 
     with open_runner(deferred.file("model.onnx"), batch_size=64) as graph:  # the graph in place of its engine
         checked = golden.check_golden(graph, artifact.read(found.path), place)
-    assert checked is not None and checked["expected_from"] == "twin" and checked["expected_at_batch_size"] == 64
+    assert checked is not None and checked.expected_from == "twin" and checked.expected_at_batch_size == 64
     assert checked.verdict != golden.DIFFERENT and len(checked.different) <= golden.FEW
-    assert checked["max_abs"] < 0.2 * checked["scale"]
+    assert checked.max_abs < 0.2 * checked.scale
     assert golden.check_golden(SimpleNamespace(sha256="0" * 64), found) is None  # type: ignore[arg-type]
 
 

@@ -61,9 +61,9 @@ def test_the_time_is_shared_out_among_the_attacks(world: World, monkeypatch: pyt
 
     given = []
 
-    def watched(name, runner, attacks, config, deadline):  # type: ignore[no-untyped-def]
+    def watched(name, runner, ask, attacks, config, deadline):  # type: ignore[no-untyped-def]
         given.append(deadline)
-        return attack(name, runner, attacks, config, float("inf"))
+        return attack(name, runner, ask, attacks, config, float("inf"))
 
     attack = verdicts._attack
     monkeypatch.setattr(verdicts, "_attack", watched)

@@ -37,7 +37,9 @@ def states(quiet: State) -> "tuple[State, State, State]":
     return copy.deepcopy(quiet), during, copy.deepcopy(quiet)
 
 
-def names(states: "tuple[State, State, State]", spread: float = STEADY, load: "State | None" = None) -> list[str]:
+def names(
+    states: "tuple[State, State, State]", spread: "float | None" = STEADY, load: "State | None" = None
+) -> list[str]:
     rows = machine_warnings(*states, spread, load)
     assert all(row["found"] and row["fix"] and row["name"] in WARNINGS for row in rows)
     return [row["name"] for row in rows]
@@ -114,7 +116,7 @@ def test_no_warning_without_cause(states: "tuple[State, State, State]", which: i
 
 def test_latency_that_spreads_is_unsteady(states: "tuple[State, State, State]") -> None:
     assert names(states, 0.0251) == ["unsteady"]
-    assert names(states, 0.0249) == names(states, {}) == []
+    assert names(states, 0.0249) == names(states, None) == []
 
 
 def test_a_load_that_was_asked_for_is_no_fault(states: "tuple[State, State, State]") -> None:
