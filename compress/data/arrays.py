@@ -91,16 +91,30 @@ def _read(files: list[Path], where: str) -> Dataset:
 def npz(path: str) -> Dataset:
     """The dataset of `npz:PATH`."""
     root, where = existing_path("npz", path), f"npz:{path}"
+    if root.is_dir():
+        raise CompressError(f"data {where}: is a folder; give one .npz file")
 
     def make() -> Dataset:
         with read_safely(where), open(root, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise CompressError(f"{where}: one array, not an archive of several; write it with np.savez")
-            arrays = dict(archive)
+            arrays = {key: _plain(archive, key, where) for key in archive}
         return _build(arrays, where)
 
     return cached_dataset("npz", "", root, [root], make)
+
+
+def _plain(archive: Mapping[str, np.ndarray], key: str, where: str) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as fault:
+        if "Object arrays" not in str(fault):
+            raise
+        raise CompressError(
+            f"{where}: {key} is an array of Python objects, which only a pickle holds; save it as numbers, all rows of "
+            f"one shape (labels as integers)"
+        ) from None
 
 
 def _build(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:

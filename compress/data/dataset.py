@@ -118,9 +118,8 @@ def assemble_dataset(
     outside = (labels < 0) | (labels >= len(names))
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
-        raise CompressError(
-            f"{where}: image {at} has label {labels[at]}, outside 0…{len(names) - 1}; number the classes from 0"
-        )
+        bounds = f"outside 0…{len(names) - 1}" if names else "below 0"  # none but −1: no labels
+        raise CompressError(f"{where}: image {at} has label {labels[at]}, {bounds}; number the classes from 0")
     if len(np.unique(labels)) < 2:
         raise CompressError(
             f"{where}: all images have one class ({names[labels[0]]!r}); a classifier needs at least two"

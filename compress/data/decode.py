@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from compress.data.files import FAULTS, reason
 from compress.data.listing import counted
@@ -110,6 +110,9 @@ def pixels(encoded: bytes, name: str, size: "int | None") -> "tuple[np.ndarray, 
                 "turned": bool(EXIF & image.info.keys()) and image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
                 "enlarged": size is not None and min(image.size) < size,
             }
+    except UnidentifiedImageError:  # Pillow's own message is the address of a buffer
+        what = f"begins with {encoded[:8]!r}, none of {', '.join(FORMATS)}" if encoded else "empty, 0 bytes"
+        raise CompressError(f"{name}: not a readable image ({what}); replace or remove it") from None
     except (*FAULTS, Image.DecompressionBombError) as fault:
         raise CompressError(f"{name}: not a readable image ({reason(fault)}); replace or remove it") from None
     return np.asarray(plain if size is None else _square(plain, size)), [key for key, true in holds.items() if true]

@@ -32,6 +32,20 @@ FAULTS = (
 )
 
 
+class WholeTar(tarfile.TarInfo):
+    """Members of a tar that says where it ends: tarfile itself takes one that is cut between two of them for whole."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "WholeTar":
+        """The next member; ReadError where neither one nor the end of the archive is there."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as fault:
+            raise tarfile.ReadError(f"no end of the archive behind its last readable member: {fault}") from None
+
+
 def reason(fault: BaseException) -> str:
     """What a library said, on one line and not too long."""
     return told(" ".join(str(fault).split()), 160) or type(fault).__name__
@@ -76,7 +90,7 @@ def file_contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, by
                     yield name, archive.read(name)
             return
         # A stream: a compressed tar has no index, and going back would decompress it from its start.
-        with tarfile.open(path, "r|*") as stream:
+        with tarfile.open(path, "r|*", tarinfo=WholeTar) as stream:
             for member in stream:
                 if member.name in wanted:
                     file = stream.extractfile(member)

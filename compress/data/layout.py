@@ -61,9 +61,8 @@ def arrange(listing: Listing, where: str, merge: bool = False) -> Arrangement:
             continue
         part, inner = (parts[place[0]], place[1:]) if parts else ("", place)
         if len(inner) < 2:
-            raise CompressError(
-                f"{where}: {as_text(name)} lies in no class folder; put it into {'train/' * bool(parts)}CLASS/"
-            )
+            beside_classes = f"{as_text(place[0])}/" if parts else ""
+            raise CompressError(f"{where}: {as_text(name)} lies in no class folder; put it into {beside_classes}CLASS/")
         members.append(Member(part, text(inner[0]), name, inner))
     if beside:
         notes.append(
@@ -146,7 +145,7 @@ def _refuse_without_images(
     if empty:
         files = suffixes(name for name in listing.files if _place(name)[:depth] == empty[0])
         what = f"{counted(files.total(), 'file')}, no image that is read ({most(files)})" if files else "no file"
-        fix = "convert them to PNG, or remove the folder"
+        fix = "convert them to PNG, or remove the folder" if files else "fill it, or remove it"
         if len(held) == 1 and not parts:  # images/CLASS/ beside annotations/
             fix = f"give {where}/{as_text('/'.join(*held))} if the classes lie in there"
         raise CompressError(f"{where}: {as_text('/'.join(empty[0]))}/ stands where classes are and holds {what}; {fix}")
@@ -179,13 +178,13 @@ def _odd_names(members: list[Member], classes: list[str], where: str) -> list[st
         raise CompressError(f"{where}: two class folders have one name once it is read as text; rename one of them")
     notes = []
     if escaped := sorted(as_text(name) for name in raw if as_text(name) != name):
-        notes.append(f"names that are not UTF-8 are read with escapes: {', '.join(escaped[:3])}")
+        notes.append(f"names that are not UTF-8 or hold controls are read with escapes: {', '.join(escaped[:3])}")
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(_folded(name), []).append(name)
     if pairs := [names for names in alike.values() if len(names) > 1]:
-        shown = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
-        notes.append(f"classes whose names differ in case or spaces alone stay apart: {shown}")
+        shown = ", ".join(" and ".join(map(ascii, names)) for names in pairs[:3])
+        notes.append(f"classes whose names differ in case, spaces or accents' encoding alone stay apart: {shown}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != classes:
         notes.append(f"labels follow the names as text, not as numbers: {', '.join(classes[:4])}, …")
     return notes

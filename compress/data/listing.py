@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.data.files import read_safely
+from compress.data.files import WholeTar, read_safely
 from edge.core.errors import CompressError
 
 #: Names in lower case; what begins with a dot needs no entry.
@@ -173,7 +173,7 @@ def _zip_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
 
 def _tar_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
     names, folders = [], set()
-    with tarfile.open(path, "r|*") as stream:
+    with tarfile.open(path, "r|*", tarinfo=WholeTar) as stream:
         for member in stream:
             if (member.issym() or member.islnk()) and _set_aside(member.name) is None:
                 raise CompressError(

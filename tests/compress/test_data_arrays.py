@@ -142,6 +142,7 @@ def test_an_own_validation_part_is_read_too(tmp_path: Path) -> None:
         ({"images": X, "labels": Y, "split": np.array(["train"] * 39 + ["dev"])}, "split holds 'dev'"),
         ({"images": X, "labels": Y, "split": np.array(["train"] * 39)}, "split has shape (39,)"),
         ({"images": X[:0], "labels": Y[:0]}, "holds no image"),
+        ({"images": X, "labels": Y.astype(int) * 0 - 1}, "image 0 has label -1, below 0"),
         ({"x_train": X, "y_train": Y}, "has x_train, y_train, no x_test"),
         (KERAS | {"x_test": X_TEST[:, 1:]}, "x_train and x_test differ"),
         (KERAS | {"y_test": Y_TEST[1:]}, "y_test has 7 labels for 8 images"),
@@ -165,7 +166,7 @@ class Code:
 
 def test_pickled_objects_in_an_archive_are_refused_and_not_run(tmp_path: Path) -> None:
     objects = np.array([Code(tmp_path / "ran")] * 40, dtype=object)
-    assert "cannot be loaded when allow_pickle=False" in refusal(npz(tmp_path / "a.npz", images=X, labels=objects))
+    assert "labels is an array of Python objects" in refusal(npz(tmp_path / "a.npz", images=X, labels=objects))
     assert not (tmp_path / "ran").exists()
 
 
@@ -185,4 +186,4 @@ def test_an_altered_archive_a_single_array_and_a_folder_are_refused(tmp_path: Pa
     assert "CRC" in refusal(name)
     np.save(tmp_path / "b.npy", X)
     assert "one array, not an archive" in refusal(f"npz:{tmp_path / 'b.npy'}")
-    assert "cannot be read" in refusal(f"npz:{tmp_path}")
+    assert "is a folder; give one .npz file" in refusal(f"npz:{tmp_path}")

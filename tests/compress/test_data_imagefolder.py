@@ -1,5 +1,6 @@
 """Image files by class: any container gives the same dataset, and what is wrong is said in one line."""
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -162,6 +163,29 @@ def test_an_archive_cut_short_is_refused(tmp_path: Path, container: str, kept: f
         whole = whole[: whole.rindex(b"IEND")]  # what follows the last member is padding
     path.write_bytes(whole[: int(kept * len(whole))])
     assert str(path) in refusal(f"imagefolder:{path}")
+
+
+@pytest.mark.parametrize("container", ["tar", "tar.gz"])
+@pytest.mark.parametrize("damage", ["between two members", "in a header", "a header's checksum"])
+def test_a_tar_whose_tail_is_lost_is_refused_not_read_without_it(tmp_path: Path, container: str, damage: str) -> None:
+    path = pack(tree(), tmp_path / "d", "tar")
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[20].offset  # the first image of test/: train/ alone is a dataset too
+    whole = path.read_bytes()
+    cuts = {"between two members": whole[:at], "in a header": whole[: at + 99]}
+    lost = cuts.get(damage, whole[:at] + b"?" + whole[at + 1 :])
+    path.write_bytes(gzip.compress(lost) if container == "tar.gz" else lost)
+    assert f"{path}: cannot be read, damaged or cut short (no end of the archive" in refusal(f"imagefolder:{path}")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "empty, 0 bytes"), (b"GIF89a..", r"begins with b'GIF89a..', none")]
+)
+def test_what_is_no_image_is_told_by_its_first_bytes(tmp_path: Path, content: bytes, says: str) -> None:
+    files = tree() | {"train/ant/0.png": content}
+    assert f"train/ant/0.png: not a readable image ({says}" in refusal(
+        f"imagefolder:{pack(files, tmp_path / 'd', 'zip')}"
+    )
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:

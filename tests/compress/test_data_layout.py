@@ -160,7 +160,10 @@ def test_images_deeper_than_their_class_are_said_and_merged_on_request(tmp_path:
 
 def test_names_that_are_odd_are_said(tmp_path: Path) -> None:
     cases = data.load_dataset(source(plain(("Ant", "ant", "bee")), tmp_path / "c"))
-    assert "classes whose names differ in case or spaces alone stay apart: 'Ant' and 'ant'" in cases.notes
+    assert (
+        "classes whose names differ in case, spaces or accents' encoding alone stay apart: 'Ant' and 'ant'"
+        in cases.notes
+    )
     numbers = data.load_dataset(source(plain(("1", "2", "10")), tmp_path / "n"))
     assert numbers.classes == ("1", "10", "2")
     assert "labels follow the names as text, not as numbers: 1, 10, 2, …" in numbers.notes

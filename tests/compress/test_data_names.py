@@ -36,7 +36,7 @@ def test_a_class_folder_in_latin_1_is_read_and_its_name_escaped(tmp_path: Path) 
     files = tree(("ant", LATIN))
     folder = data.load_dataset(f"imagefolder:{pack(files, tmp_path / 'd', 'folder')}")
     assert folder.classes == ("ant", "caf\\xe9")
-    assert "names that are not UTF-8 are read with escapes: caf\\xe9" in folder.notes
+    assert "names that are not UTF-8 or hold controls are read with escapes: caf\\xe9" in folder.notes
     with tarfile.open(tmp_path / "d.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
