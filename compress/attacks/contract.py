@@ -35,7 +35,10 @@ class Task:
 
 @runtime_checkable
 class EnsembleAttack(Protocol):
-    """A frozen dataclass whose fields are the hyperparameters. It leaves no trace on the model."""
+    """A frozen dataclass whose fields are the hyperparameters. It leaves no trace on the model.
+
+    One that does not work in every norm says so by a class attribute `norms`.
+    """
 
     @property
     def name(self) -> str: ...

@@ -154,6 +154,12 @@ class _EnsembleRun:
         names = [attack.name for attack in self.plan]
         if not names or len(set(names)) < len(names):
             raise CompressError(f"attacks {', '.join(names) or 'none'}: give at least one, and each only once")
+        for attack in self.plan:  # before the ones in front of it have taken their time
+            if self.norm not in getattr(attack, "norms", judge.NORMS):
+                raise CompressError(
+                    f"{attack.name} works in {', '.join(attack.norms)}, and the norm is {self.norm}: "  # type: ignore[attr-defined]
+                    f"leave {attack.name} out, or set the norm"
+                )
         if isinstance(self.model, nn.Module) and self.model.training:
             raise CompressError("the model is in training mode; call .eval() on it first")
 

@@ -13,7 +13,6 @@ from compress.attacks.contract import Model, Strongest, Task, draw, image_random
 from compress.attacks.losses import ImageLoss
 from compress.attacks.pgd import gradient_at, gradient_step, step_size, strongest_iterate
 from edge.attacks.rays import rays
-from edge.core.errors import CompressError
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,7 @@ class MomentumDiverse:
 class RayS:
     """RayS (Chen & Gu 2020), L∞: `edge.attacks.rays` with a torch model."""
 
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
     queries: int = 1000
 
     @property
@@ -113,10 +113,6 @@ class RayS:
         return asdict(self)
 
     def run(self, task: Task) -> Tensor:
-        if task.norm != "linf":
-            raise CompressError(
-                f"rays works in linf, and the norm is {task.norm}: leave rays out, or set the norm to linf"
-            )
         searched = rays(
             lambda images: logits_of(task.model, torch.from_numpy(images).to(task.x)).cpu().numpy(),
             task.x.cpu().numpy().astype(np.float32),

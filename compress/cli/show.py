@@ -75,6 +75,11 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
+def _standing(evaluated: Mapping[str, Any]) -> str:
+    """What a figure is that no whole ensemble stands behind."""
+    return "" if {"standard", "rand"} & {*evaluated["attack"]} else ", an upper bound: no standard ensemble"
+
+
 def evaluation(evaluated: Mapping[str, Any]) -> list[str]:
     """An evaluation for people: the figure, a row an attack, the worst class, what else was asked, what was noticed."""
     low, high = evaluated["interval"]
@@ -86,7 +91,7 @@ def evaluation(evaluated: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  n {evaluated['n']}, {threat['norm']} eps {threat['eps']:.4g}",
         f"  clean   {_percent(evaluated['clean'])}",
-        f"  robust  {robust}  (95 % interval {_percent(low)} to {_percent(high)})",
+        f"  robust  {robust}  (95 % interval {_percent(low)} to {_percent(high)}){_standing(evaluated)}",
     ]
     if evaluated["inconclusive"]:
         lines.append(f"  {evaluated['inconclusive']} images are inconclusive: the budget ended first")

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ def initialise_weights(model: nn.Module) -> None:
 def count_parameters(model: nn.Module) -> int:
     """How many weights the network has."""
     return sum(weight.numel() for weight in model.parameters())
+
+
+def count_stored(graph: "onnx.GraphProto") -> int:
+    """How many values an ONNX graph stores: weights, and what it holds beside them (scales, shapes)."""
+    return sum(math.prod(entry.dims) for entry in graph.initializer)
 
 
 class Ensemble(Classifier):

@@ -10,7 +10,7 @@ from compress.config import ImportConfig
 from compress.data.dataset import Dataset
 from compress.data.split import Split, to_float
 from compress.networks import network_files
-from compress.networks.base import Classifier, count_parameters
+from compress.networks.base import Classifier, count_parameters, count_stored
 from compress.networks.foreign import Foreign
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.networks.graph.output_meaning import PROBABILITIES, output_meaning
@@ -50,7 +50,9 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
     if network_files.gives_probabilities(architecture):
         notes.append("its outputs are probabilities, their logarithm is taken as logits")
         say(f"{source.text}: {notes[-1]}")
-    work.metrics = {"model": architecture["model"], "parameters": count_parameters(model)}
+    is_graph = architecture["model"] == network_files.ONNX
+    parameters = count_stored(onnx.load(work.file(MODEL)).graph) if is_graph else count_parameters(model)
+    work.metrics = {"model": architecture["model"], "parameters": parameters}
     if notes:
         work.metrics["note"] = "; ".join(notes)
     if dataset is not None and config.check:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compress import data, folders
+from compress.cli import show
 from compress.config import EvaluateConfig, parse
 from compress.data.corruptions import CORRUPTIONS, corrupted
 from compress.stages import evaluate
@@ -36,6 +37,11 @@ def evaluated(chain: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
     )
     with np.load(stage.file("verdicts.npz")) as arrays:
         return SimpleNamespace(stage=stage, found=evaluate.read_evaluation(stage), table=dict(arrays))
+
+
+def test_a_figure_without_the_whole_ensemble_is_called_an_upper_bound(evaluated: SimpleNamespace) -> None:
+    brief, whole = (show.evaluation(evaluated.found | {"attack": names}) for names in (["pgd", "rays"], ["standard"]))
+    assert "an upper bound" in brief[2] and brief[2].startswith(whole[2]) and "upper bound" not in whole[2]
 
 
 def test_the_figures_follow_from_the_verdicts(evaluated: SimpleNamespace) -> None:

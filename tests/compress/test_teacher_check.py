@@ -220,6 +220,7 @@ def test_an_onnx_file_teaches_by_its_logits(chain: SimpleNamespace, tmp_path: Pa
     stage = bring_in(file, tmp_path / "t", data="digits", threat={"eps": "40/255"}, images=50, queries=30)
     test = stage.metrics["test"]
     assert (test["attack"], test["steps"]) == ("square", 30) and stage.metrics["model"] == "onnx"
+    assert stage.metrics["parameters"] > 1000
     x = torch.rand(5, 1, 8, 8)
     float_student = folders.load(chain.student)
     torch.testing.assert_close(folders.load(tmp_path / "t")(x), float_student(x), atol=1e-4, rtol=1e-4)

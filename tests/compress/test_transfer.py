@@ -1,9 +1,10 @@
 """Momentum with diversity, the two PGDs and RayS: what each promises on real images."""
 
+import numpy as np
 import pytest
 import torch
 
-from compress.attacks import losses
+from compress.attacks import ensemble, losses
 from compress.attacks.contract import EnsembleAttack, image_random_start, stream
 from compress.attacks.pgd import strongest_iterate
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS, _shrink
@@ -107,8 +108,13 @@ def test_rays_is_the_one_of_edge_and_knows_one_norm() -> None:
     torch.testing.assert_close(found, torch.from_numpy(expected.adversarial), atol=1e-6, rtol=0)
     assert wrong(at, found).tolist() == expected.broken.tolist()
     check_alone(RayS(queries=40), "linf")
-    with pytest.raises(CompressError, match=r"rays works in linf, and the norm is l2: .*"):
-        RayS().run(task("l2", 2))
+
+
+def test_an_attack_of_another_norm_is_refused_before_those_in_front_of_it_run() -> None:
+    at = task("l2", 2)
+    images, labels = at.x.numpy().astype(np.float32), at.y.numpy()
+    with pytest.raises(CompressError, match=r"^rays works in linf, and the norm is l2: leave rays out"):
+        ensemble.evaluate(pytest.fail, images, labels, [PGD(), RayS()], eps=at.eps, norm="l2")
 
 
 def test_what_a_report_lists_can_be_written_as_json() -> None:

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from compress.config import ExportConfig
 from compress.data import load_dataset
 from compress.data.dataset import Dataset
 from compress.folders import lineage, plan_of
+from compress.networks.base import count_stored
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
     PROBABILITIES,
@@ -65,7 +65,7 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
             "bytes": len(content),
             "precision": precision_of(proto).name,
             "output": _meaning(proto, looks_like_probabilities=figures["probabilities"]),
-            "parameters": sum(int(np.prod(entry.dims)) for entry in proto.graph.initializer),
+            "parameters": count_stored(proto.graph),
             "adopted": path.name,
             "fixed_batch": contract.graph_inputs(proto)[0].type.tensor_type.shape.dim[0].dim_value or None,
             **figures,
