@@ -11,8 +11,8 @@ import onnx
 
 from edge.core import artifact, targets
 from edge.core.artifact import Stage
-from edge.core.disguise import disguise
 from edge.core.errors import CompressError
+from edge.core.foreign_messages import disguise
 from edge.runtimes.runner import MODEL
 from edge.runtimes.tensorrt.layers import LAYERS
 from edge.runtimes.tensorrt.recipe import ENGINE, RECIPE, SIDECAR

@@ -74,8 +74,7 @@ def _checked(work: Work, target: Target, emission: "Emission", dataset: "Dataset
     if not target.graph_is_executed or not emission.metrics.get("executed"):
         return {}
     from edge import open_runner
-    from edge.validity.artifact import artifact_checks
-    from edge.validity.logits import chance_check, chance_count, sampled
+    from edge.validity.logits import artifact_checks, chance_check, chance_count, sampled
     from edge.validity.rules import record_checks
 
     images, labels = dataset.part("val")

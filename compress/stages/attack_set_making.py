@@ -24,8 +24,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
 from edge.statement import statement
-from edge.validity.artifact import artifact_checks
-from edge.validity.logits import chance_check
+from edge.validity.logits import artifact_checks, chance_check
 from edge.validity.rules import record_checks, with_known_probabilities
 from edge.verify import golden
 from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256

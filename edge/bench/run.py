@@ -18,7 +18,7 @@ from edge.runtimes import preprocess
 from edge.runtimes.runner import Runner, executable, open_runner
 from edge.statement.statement import Alarm, MachineWarning, as_json
 from edge.statement.wording import load_phrase, machine_lines
-from edge.validity.artifact import artifact_checks
+from edge.validity.logits import artifact_checks
 from edge.validity.rules import ValidityCheck
 
 RESULT = "bench.json"

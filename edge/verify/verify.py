@@ -32,7 +32,7 @@ from edge.statement.statement import (
     Statement,
 )
 from edge.statement.timing import LatencyFigures
-from edge.validity.artifact import artifact_checks
+from edge.validity.logits import artifact_checks
 from edge.verify import findings, golden, preprocess_parity
 from edge.verify.attack_set import AttackSet
 from edge.verify.verdicts import Verdicts, execute_attacks

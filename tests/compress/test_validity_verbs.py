@@ -27,7 +27,7 @@ from edge.statement.gate import judge_requirements, parse_requirement
 from edge.statement.statement import read_statement
 from edge.statement.wording import statement_text
 from edge.validity import rules
-from edge.validity.artifact import artifact_checks
+from edge.validity.logits import artifact_checks
 from tests.compress import graphs
 from tests.compress.test_attack_stage import attacked, verified
 

@@ -2,8 +2,8 @@
 
 import re
 
-from edge.core.disguise import disguise
 from edge.core.errors import first_line
+from edge.core.foreign_messages import disguise
 
 #: What the runtime writes → what is said of it. `{version}` is the runtime's; {0}, {1} are what the pattern holds.
 REASONS = (

@@ -25,8 +25,7 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
-from edge.validity.artifact import artifact_checks
-from edge.validity.logits import chance_check, chance_count, distributions
+from edge.validity.logits import artifact_checks, chance_check, chance_count, distributions
 from edge.validity.rules import record_checks, with_known_probabilities
 from export import contract
 from export.contract import Emission
