@@ -9,7 +9,7 @@ import click
 
 from compress.cli.main import Verb
 from compress.cli.options import FOLDER, json_option
-from edge.core.readable import table
+from edge.core.readable import file_size, table
 
 
 @click.command(
@@ -93,7 +93,7 @@ def _files(inspection: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [
             entry["name"],
-            _size(entry["bytes"]),
+            file_size(entry["bytes"]),
             entry["sha256"][:12],
             "hash right" if entry["verified"] else "no manifest",
         ]
@@ -132,7 +132,7 @@ def _graph(graph: "Mapping[str, Any] | None") -> Iterator[str]:
         return
     yield f"opset {graph['opset']}, IR version {graph['ir_version']}, by {graph['producer'] or 'an unnamed tool'}"
     yield "operators  " + ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
-    yield "stored     " + ", ".join(f"{_size(count)} {name}" for name, count in graph["stored_bytes"].items())
+    yield "stored     " + ", ".join(f"{file_size(count)} {name}" for name, count in graph["stored_bytes"].items())
 
 
 def _layers(graph: "Mapping[str, Any] | None") -> Iterator[str]:
@@ -144,7 +144,7 @@ def _layers(graph: "Mapping[str, Any] | None") -> Iterator[str]:
             row["op"],
             "×".join(map(str, row["weight"])) if row["weight"] else "",
             row["stored"] or "",
-            _size(row["bytes"]) if row["weight"] else "",
+            file_size(row["bytes"]) if row["weight"] else "",
             row.get("execution") or "",
             row.get("executed_by") or "",
         ]
@@ -176,7 +176,3 @@ def _lineage(found: "Sequence[Mapping[str, Any]]") -> Iterator[str]:
         name = f"{'  ' * (row['depth'] - 1)}{row['role']}"
         state = "" if row["state"] == "found" else f"{row['state']}: {row.get('why', 'nothing is there')}"
         yield "  ".join(filter(None, [f"{name:<14}", row["path"], (row["identity"] or "")[:12], row["what"], state]))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge.core.artifact import Stage
-from edge.core.readable import table
+from edge.core.readable import file_size, table
 
 if TYPE_CHECKING:
     from edge.statement.statement import Predicate, Statement
@@ -58,21 +58,17 @@ def figures(name: str, stage: Stage) -> "list[str] | None":
             else (stated_figures["upper_bound"], "upper bound only")
         )
         row = [_percent(stated_figures["clean"]["value"]), _percent(robust["value"]), how]
-        return [name, *row, _size(stated["artifact"]["bytes"]), f"{stated['latency']['p50_ms']:.3f} ms"]
+        return [name, *row, file_size(stated["artifact"]["bytes"]), f"{stated['latency']['p50_ms']:.3f} ms"]
     test = stage.metrics.get("test")
     if not test:
         return None
     weights = max(entry["bytes"] for entry in stage.manifest["payload"].values())
     how = f"{test['attack'].upper()}-{test['steps']}" if test["steps"] else str(test["attack"])
-    return [name, _percent(test["clean"]), _percent(test["robust"]), how, _size(weights), ""]
+    return [name, _percent(test["clean"]), _percent(test["robust"]), how, file_size(weights), ""]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _standing(evaluated: Mapping[str, Any]) -> str:

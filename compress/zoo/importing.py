@@ -135,7 +135,7 @@ def _factory(source: Source, classes: "int | None", shape: "tuple[int, ...]", ke
         say(f"{source.text}: {notes[-1]}")
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     network.load_state_dict(weights, assign=True)
-    shape, logits = _first_answer(network, source, shape)
+    shape, logits = _first_answer(network, shape)
     if classes is None:
         notes.append(f"takes images {shape}, as a call without --data shows")
         say(f"{source.text}: {notes[-1]}")
@@ -151,7 +151,7 @@ def _factory(source: Source, classes: "int | None", shape: "tuple[int, ...]", ke
     return ImportedNetwork(model, shape[0], classes or int(logits.shape[1]), weights, "; ".join(notes))
 
 
-def _first_answer(network: Classifier, source: Source, shape: "tuple[int, ...]") -> "tuple[tuple[int, ...], Tensor]":
+def _first_answer(network: Classifier, shape: "tuple[int, ...]") -> "tuple[tuple[int, ...], Tensor]":
     """The images (C,H,W) that the network takes and its logits for two: C as given, else 3, else as its first layer."""
     stems = [module.in_channels for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     tried = [shape[0]] if shape[0] else list(dict.fromkeys([3, *stems[:1], 1]))

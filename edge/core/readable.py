@@ -104,3 +104,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(cells)).rstrip()
         for cells in (list(zip(row, widths, strict=True)) for row in (titles, *rows))
     ]
+
+
+def file_size(count: int) -> str:
+    """That many bytes for a person: `89.5 kB`, `1.38 MB`."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
