@@ -40,7 +40,8 @@ def read_checkpoint(path: Path) -> Any:
     if not head:
         raise CompressError(f"{path}: is empty (0 bytes); download it again")
     other_files.refuse_other_files(path, head)
-    if path.suffix == ".safetensors" or (head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27):
+    named = path.suffix == ".safetensors" and not head.startswith(b"PK")  # a torch file keeps its kind under any name
+    if named or (head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 27):
         return _read_safetensors(path)
     return _read_torch(path, zipped=head.startswith(b"PK"))
 
@@ -116,6 +117,7 @@ def extract_weights(content: Any, path: Path, key: "str | None" = None) -> Forei
         (chosen,) = sets.values()
     state = plain_weights(chosen)
     for name, value in state.weights.items():
+        _refuse_coded(name, value, path)
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             raise CompressError(
@@ -123,6 +125,17 @@ def extract_weights(content: Any, path: Path, key: "str | None" = None) -> Forei
                 f"is damaged, take another checkpoint"
             )
     return state
+
+
+def _refuse_coded(name: str, value: Tensor, path: Path) -> None:
+    """Numbers that are weights only by a scale or an index kept elsewhere; of integers what is called a weight."""
+    whole = not value.is_floating_point() and name.endswith("weight")
+    coded = value.is_quantized or (value.itemsize < 2 if value.is_floating_point() else whole)
+    if coded or value.is_complex() or value.layout != torch.strided:
+        what = "sparse" if value.layout != torch.strided else str(value.dtype).removeprefix("torch.")
+        raise CompressError(
+            f"{path}: {name} is {what}, not plain floating-point weights; save what was trained, in float"
+        )
 
 
 def _mappings(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -138,11 +151,21 @@ def _mappings(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Tenso
         if "optim" not in str(name).lower()
         for each in _mappings(value, f"{at}.{name}" if at else str(name))
     ]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} or _arrays(content)
     if nested:
         yield from nested
     elif any(value.ndim >= 2 for value in tensors.values()):
         yield at or "the file itself", tensors
+
+
+def _arrays(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """NumPy's arrays in a mapping that holds no tensor, as ports from JAX are saved."""
+    import numpy as np
+
+    arrays = {str(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
+    return {
+        k: torch.from_numpy(v.astype(v.dtype.newbyteorder("="))) for k, v in arrays.items() if v.dtype.kind in "fiu"
+    }
 
 
 def _split(place: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -1,7 +1,7 @@
 """From a resolved source to an architecture and its weights, checked against each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ def import_network(
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"
         )
-    return _normalized(network, weights, normalize, entry.normalization if entry else "", path)
+    made = _normalized(network, weights, normalize, entry.normalization if entry else "", path)
+    if model is not None or "cosine" not in network.model.split("+"):
+        return made
+    guess = f"no fc.bias: read as a cosine head, {made.model}; a Linear layer without bias needs a module:function"
+    say(f"{path}: {guess}")
+    return replace(made, note="; ".join(filter(None, (made.note, guess))))
 
 
 def _state(path: Path, key: "str | None") -> ForeignWeights:

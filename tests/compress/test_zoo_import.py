@@ -95,6 +95,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     },
     "nested": lambda s: {"checkpoint": {"state_dict": {f"module.{k}": v for k, v in s.items()}}},
     "half precision": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+    "of numpy": lambda s: {"params": {k: v.numpy().astype(v.numpy().dtype.newbyteorder(">")) for k, v in s.items()}},
     "without counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
 }
 
@@ -178,6 +179,37 @@ def test_what_is_left_out_is_said_with_its_count(small: nn.Module, tmp_path: Pat
     from edge.core import artifact
 
     assert note in artifact.read(tmp_path / "teacher").metrics["note"]
+
+
+def test_a_cosine_head_that_was_guessed_is_said(tmp_path: Path, capsys: Any) -> None:
+    """A Linear layer without bias has the same tensors and is another function."""
+    theirs = {k: v for k, v in zoo_nets.TradesWRN().state_dict().items() if k != "fc.bias"}
+    torch.save(theirs, tmp_path / "net.pt")
+    imported(tmp_path / "net.pt")
+    assert "no fc.bias: read as a cosine head, wrn-10-1+cosine" in capsys.readouterr().err
+    (tmp_path / "told").mkdir()
+    torch.save(theirs, tmp_path / "told" / "net.pt")
+    imported(tmp_path / "told" / "net.pt", arch="wrn-10-1+cosine")
+    assert "cosine head" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "convert"),
+    [
+        ("sparse", Tensor.to_sparse),
+        ("int8", lambda w: (w * 99).to(torch.int8)),
+        ("uint8", lambda w: (w * 99).to(torch.uint8)),
+        ("float8_e4m3fn", lambda w: w.to(torch.float8_e4m3fn)),
+        ("complex64", lambda w: w + 0j),
+    ],
+)
+def test_weights_that_need_a_scale_or_an_index_are_refused_by_name(
+    name: str, convert: Callable[[Tensor], Tensor], small: nn.Module, tmp_path: Path
+) -> None:
+    weights = small.state_dict()
+    torch.save(weights | {"fc.weight": convert(weights["fc.weight"])}, tmp_path / "net.pt")
+    with pytest.raises(CompressError, match=f"fc.weight is {name}, not plain floating-point weights"):
+        imported(tmp_path / "net.pt")
 
 
 def test_what_lies_inside_the_network_is_no_stranger_and_odd_tensors_are_listed(tmp_path: Path) -> None:
