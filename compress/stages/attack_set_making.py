@@ -13,7 +13,6 @@ from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSet
 from compress.config import AttackConfig
 from compress.folders import load, load_data
 from compress.networks.graph import onnx_twin
-from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.remote.runner import RemoteRunner, open_stage
 from compress.stages.attack import AttackInputs, chosen_test_images, origin_of
 from edge import open_runner
@@ -212,7 +211,6 @@ def _checked(
             right,
             eps=settings.radius,
             batch_size=settings.batch_size,
-            gradients=not isinstance(attacked.model, OnnxClassifier),
         )
     return record_checks([*found, chance], attacked.label)
 

@@ -79,7 +79,6 @@ def measure_teacher(model: Classifier, split: Split, check: TeacherCheck, of: st
         of=of,
         batch_size=size,
         device=where,
-        gradients=not executed,
         outcome=outcome,
     )
     return {"test": {**measured, "interval": [low, high]}, **checks}

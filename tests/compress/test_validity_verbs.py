@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import export.stage
 from compress import data
-from compress.config import BenchConfig, ExportConfig, ImportConfig, StudentConfig, parse
+from compress.config import BenchConfig, EvaluateConfig, ExportConfig, ImportConfig, StudentConfig, parse
 from compress.folders import load
-from compress.stages import distill, teacher_import
+from compress.stages import distill, evaluate, teacher_import
 from compress.stages.network_training import load_guide
 from edge import open_runner
 from edge.bench.run import run_bench
@@ -306,3 +306,24 @@ def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_g
 def bench_config() -> dict[str, Any]:
     brief = {"samples": 5, "warmup": 1, "seconds": 0.01}
     return parse(BenchConfig, brief, "test").model_dump(mode="json")
+
+
+def test_times_of_a_softmax_are_no_worse_for_it(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(graphs.linear_digits(scale=8, softmax=True))
+    alarms = run_bench([tmp_path / "model.onnx"], bench_config())["artifacts"][0]["alarms"]
+    assert asked(alarms) == listed("bench") and rules.PROBABILITIES not in fired(alarms)
+
+
+@pytest.mark.parametrize(("scale", "blind"), [(8, False), (1e6, True)])
+def test_a_graph_whose_answers_show_random_search_no_way(scale: float, blind: bool, tmp_path: Path) -> None:
+    """A saturated softmax: Square finds nothing, on any network, and that is no robustness."""
+    (tmp_path / "model.onnx").write_bytes(graphs.linear_digits(scale=scale, softmax=True))
+    config = parse(ImportConfig, {"source": str(tmp_path / "model.onnx"), **IMPORT}, "test")
+    stage = teacher_import.run(config, teacher_import.ImportInputs(), tmp_path / "t")
+    assert fired(stage.metrics["checks"]) == ({rules.RISING} if blind else set())
+    if not blind:  # and its evaluation speaks of no gradient, as there is none
+        settings = {"attack": ["square-30"], "images": 20, "data": "digits"}
+        done = evaluate.run(
+            parse(EvaluateConfig, settings, "test"), evaluate.EvaluateInputs(model=stage.path), tmp_path / "v"
+        )
+        assert not fired(done.metrics["checks"])

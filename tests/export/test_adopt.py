@@ -4,9 +4,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import export.stage
 from compress import data
@@ -80,6 +81,12 @@ def test_what_is_worth_a_word_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
         and "its outputs are probabilities; attacks with gradients ascend on the values before its softmax (m)"
         in capsys.readouterr().err
     )
+    hidden = onnx.load_model_from_string(graphs.linear_digits(scale=30, softmax=True))  # behind a matrix
+    hidden.graph.node[-1].output[0] = "p"
+    hidden.graph.node.append(helper.make_node("Gemm", ["p", "one"], ["y"]))
+    hidden.graph.initializer.append(numpy_helper.from_array(np.eye(10, dtype=np.float32), "one"))
+    assert adopted(tmp_path, hidden.SerializeToString(), "hidden").metrics["output"] == "probabilities"
+    capsys.readouterr()
     fixed = adopted(tmp_path, graphs.linear_digits(7), "fixed")
     plain = adopted(tmp_path, graphs.linear_digits(), "plain")
     assert fixed.metrics["fixed_batch"] == 7 and fixed.metrics["clean"] == plain.metrics["clean"]

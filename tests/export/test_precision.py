@@ -165,6 +165,17 @@ CASES: dict[str, tuple[onnx.ModelProto, str]] = {
         graph([node("Add", ["x", "c"], ["y"])], {"c": np.ones(8, np.float32), "k": np.ones(99, np.int64)}),
         "float32",
     ),
+    "rounded by its own range alone": (
+        graph(
+            [
+                node("DynamicQuantizeLinear", ["x"], ["q", "t", "u"]),
+                node("DequantizeLinear", ["q", "t", "u"], ["r"]),
+                node("Add", ["r", "c"], ["y"]),
+            ],
+            {"c": np.ones(8, np.float32)},
+        ),
+        "float32, values rounded to int8",
+    ),
 }
 
 

@@ -160,6 +160,8 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     nodes = _nodes(flow, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
     halves = half_types(nodes, _half_constants(graph))
+    if graph.sparse_initializer:
+        raise CompressError(f"{where}: its sparse initializers are not read; it has no twin")
     entries = [entry for entry in graph.input if entry.name not in constants]
     if len(entries) != 1 or len(graph.output) != 1:
         raise CompressError(
@@ -199,7 +201,7 @@ def _parsed(content: bytes, where: str) -> onnx.ModelProto:
 def _nodes(flow: DataFlow, where: str) -> list[Node]:
     """Those that the output depends on; CompressError where an operator among them is not known."""
     opset, live = flow.opset, flow.live()
-    known = {*OPERATORS, QUANTIZE, "Constant", "ConstantOfShape"}
+    known = {*OPERATORS, QUANTIZE, "Constant"}
     unknown: Counter[str] = Counter()
     nodes = []
     for entry in live:
@@ -270,20 +272,16 @@ def _fold(
                 moving.append(node)
             else:
                 inputs = [constants[name] if name else None for name in node.inputs]
-                values = _constant_operator(node, constants, where)(*inputs)
+                values = _constant_operator(node, constants)(*inputs)
                 outputs = rounded_to_half(node, values if isinstance(values, tuple) else (values,), halves)
                 constants |= zip(node.outputs, outputs, strict=False)
     return moving
 
 
-def _constant_operator(node: Node, constants: Mapping[str, Tensor], where: str) -> Callable[..., Any]:
+def _constant_operator(node: Node, constants: Mapping[str, Tensor]) -> Callable[..., Any]:
     if node.op == QUANTIZE:
         quantizer = _quantizer(node, constants)
         return lambda x, *rest: quantizer(x)
-    if node.op == "ConstantOfShape":
-        value = node.attributes.get("value")
-        fill = torch.zeros(1) if value is None else _tensor(value, where)
-        return lambda shape: fill.expand(tuple(shape.tolist())).clone()
     return lambda *inputs: _computed(node, inputs)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,6 +64,8 @@ def _first_largest(x: Tensor, axis: int) -> Tensor:
 def _batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     if node.whole("training_mode", 0):
         raise ValueError("training_mode = 1 is not supported: it takes its statistics from the batch")
+    if node.opset < 14 and any(node.outputs[1:]):
+        raise ValueError("several outputs, its training mode before opset 14, are not supported")
     return functional.batch_norm(x, mean, var, scale, bias, eps=node.number("epsilon", 1e-5))
 
 
@@ -126,6 +128,19 @@ def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     keep = not node.whole("allowzero", 0)
     sizes = [x.shape[k] if size == 0 and keep else size for k, size in enumerate(_numbers(shape))]
     return x.reshape(sizes)
+
+
+def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
+    """Half precision is carried in float32 (`rounding`)."""
+    fill = node.attributes.get("value")
+    if fill is None:
+        return torch.zeros(_numbers(shape), device=shape.device)
+    if fill.data_type not in TYPES:
+        raise ValueError(f"a value of type {TensorProto.DataType.Name(fill.data_type)} is not supported")
+    kind = TYPES[fill.data_type]
+    value = numpy_helper.to_array(fill).reshape(-1)[0]
+    number = float(value) if kind.is_floating_point else int(value)
+    return torch.full(_numbers(shape), number, dtype=kind, device=shape.device)
 
 
 def _flatten(node: Node, x: Tensor) -> Tensor:
@@ -219,7 +234,7 @@ def _gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
     if bool(((flat < -size) | (flat >= size)).any()):
         raise ValueError(f"an index lies outside of {size} rows")
     flat = flat % size
-    return x.index_select(axis, flat).reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return x.index_select(axis, flat).reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
 
 #: name → operator: (node, inputs…) → its output, or all of its outputs
@@ -232,6 +247,7 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "Celu": lambda node, x: functional.celu(x, node.number("alpha", 1.0)),
     "Clip": _clip,
     "Concat": lambda node, *parts: torch.cat(parts, node.whole("axis", 0)),
+    "ConstantOfShape": _constant_of_shape,
     "Conv": conv,
     "DequantizeLinear": dequantize,
     "Div": _divide,

@@ -13,6 +13,7 @@ from compress.folders import lineage, plan_of
 from compress.networks.base import count_stored
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
+    LOGITS,
     PROBABILITIES,
     UNKNOWN,
     OutputMeaning,
@@ -86,9 +87,10 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
 
 
 def _meaning(proto: onnx.ModelProto, *, looks_like_probabilities: bool) -> str:
-    """As the graph has it, else as what was measured has it."""
+    """As the graph has it; where that shows no softmax, as what was measured has it."""
     meaning = output_meaning(proto)
-    return PROBABILITIES if meaning.kind == UNKNOWN and looks_like_probabilities else meaning.wording
+    unseen = meaning.kind in (UNKNOWN, LOGITS) and looks_like_probabilities
+    return PROBABILITIES if unseen else meaning.wording
 
 
 def _said_of_output(meaning: OutputMeaning, *, looks_like_probabilities: bool) -> str:

@@ -42,6 +42,7 @@ FACTORS = {
 }
 #: Of these, those that quantize what they read on their own, to uint8.
 DYNAMIC = ("DynamicQuantizeMatMul",)
+QUANTIZES = ("QuantizeLinear", "DynamicQuantizeLinear")
 BY_HAND = ("Mul", "Sub", "Add", "Div")  # of levels with their scale, where no DequantizeLinear does it
 #: Operators behind which values are still those of the grid that they were rounded to.
 GRID = MOVES | {"Identity", "Relu", "MaxPool", "Clip", "Pad", "Dropout", "GlobalMaxPool"}
@@ -101,7 +102,7 @@ def precision_of(proto: onnx.ModelProto) -> GraphPrecision:
     name = sizes.most_common(1)[0][0] if sizes else _of_most_constants(flow)
     if name in FLOATS.values():
         lesser = next((kind for kind, _ in sizes.most_common() if kind not in FLOATS.values()), None)
-        grids = Counter(_named(level_type(flow, node)) for node in flow.live() if node.op_type == "QuantizeLinear")
+        grids = Counter(_named(level_type(flow, node)) for node in flow.live() if node.op_type in QUANTIZES)
         if lesser is not None:
             name = f"{name}, partly {lesser}"
         elif grids:
