@@ -87,6 +87,12 @@ def test_what_is_worth_a_word_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     hidden.graph.initializer.append(numpy_helper.from_array(np.eye(10, dtype=np.float32), "one"))
     assert adopted(tmp_path, hidden.SerializeToString(), "hidden").metrics["output"] == "probabilities"
     capsys.readouterr()
+    ranged = onnx.load_model_from_string(graphs.linear_digits())
+    ranged.graph.node[-1].output[0] = "z2"
+    ranged.graph.node.append(helper.make_node("DynamicQuantizeLinear", ["z2"], ["q", "step", "zero"]))
+    ranged.graph.node.append(helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["y"]))
+    adopted(tmp_path, ranged.SerializeToString(), "ranged")
+    assert "1 of its quantizers take their range from the whole call" in capsys.readouterr().err
     fixed = adopted(tmp_path, graphs.linear_digits(7), "fixed")
     plain = adopted(tmp_path, graphs.linear_digits(), "plain")
     assert fixed.metrics["fixed_batch"] == 7 and fixed.metrics["clean"] == plain.metrics["clean"]

@@ -11,6 +11,7 @@ from compress.data import load_dataset
 from compress.data.dataset import Dataset
 from compress.folders import lineage, plan_of
 from compress.networks.base import count_stored
+from compress.networks.graph.dataflow import DataFlow, flattened
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
     LOGITS,
@@ -80,6 +81,7 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
     for line in (
         _said_of_output(output_meaning(proto), looks_like_probabilities=stage.metrics["probabilities"]),
         precision_of(proto).wording,
+        _said_of_ranges(proto),
     ):
         if line:
             say(f"{path.name}: {line}")
@@ -110,6 +112,17 @@ def _said_of_output(meaning: OutputMeaning, *, looks_like_probabilities: bool) -
             "its graph does not show whether its outputs are logits; attacks with gradients ascend on them as they are"
         )
     return ""
+
+
+def _said_of_ranges(proto: onnx.ModelProto) -> str:
+    """Of quantizers that take their range from all that a call holds; "" where there is none."""
+    count = sum(node.op_type.startswith("DynamicQuantize") for node in DataFlow(flattened(proto)).live())
+    if not count:
+        return ""
+    return (
+        f"{count} of its quantizers take their range from the whole call (dynamic quantization), so an image's logits "
+        f"depend a little on its batch; verify it at the batch that ships (--set batch_size=N)"
+    )
 
 
 def _content(path: Path) -> bytes:
