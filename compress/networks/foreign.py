@@ -76,6 +76,11 @@ def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
         raise CompressError(f"{name}: its forward gives a tensor {tuple(logits.shape)} for {len(x)} images; {fix}")
     if not logits.is_floating_point():
         raise CompressError(f"{name}: its forward gives {logits.dtype} values; logits are needed, before any argmax")
+    if logits.layout != torch.strided:
+        raise CompressError(f"{name}: its forward gives a sparse tensor; make it dense: .to_dense()")
+    if not type(logits).__module__.startswith("torch"):  # a package's own Tensor, whose operators are its own too
+        with torch._C.DisableTorchFunctionSubclass():
+            logits = logits.as_subclass(Tensor)
     return logits.float()
 
 

@@ -66,7 +66,8 @@ def _refuse_index(path: Path) -> None:
     """The list of the parts of a checkpoint that was saved in several, as Hugging Face's libraries do."""
     with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError, OSError):
         parts = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
-        raise CompressError(_joined(path, [path.with_name(part) for part in parts], "lists"))
+        if parts:
+            raise CompressError(_joined(path, [path.with_name(part) for part in parts], "lists"))
 
 
 def _refuse_part(path: Path) -> None:

@@ -31,6 +31,7 @@ TAKEN = [
     ("double_weights", "its weights in float64 are kept as float32"),
     ("own", "gives logits in float64, taken as float32"),
     ("strided", ""),
+    ("tensor_image", ""),
     ("scripted", ""),
     ("printing", "in the forward pass"),
 ]
@@ -55,6 +56,7 @@ REFUSED = [
     ("array", "its forward gives a ndarray; return logits"),
     ("classes", "its forward gives a tensor (2,) for 2 images; logits (N, classes) are needed"),
     ("one_hot", "its forward gives torch.int64 values; logits are needed, before any argmax"),
+    ("sparse_logits", "its forward gives a sparse tensor; make it dense"),
     ("maps", "its forward gives a tensor (2, 10, 1, 1) for 2 images; flatten it: .flatten(1)"),
     ("first_only", "its forward gives a tensor (1, 10) for 2 images"),
     ("seven", "gives logits (2, 7) for 2 images; (2, 10) are needed"),

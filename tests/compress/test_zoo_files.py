@@ -198,6 +198,12 @@ def test_a_checkpoint_in_parts_is_joined_by_the_command_that_is_given(suffix: st
         (tmp_path / "joined.pt").unlink()
 
 
+def test_an_index_that_lists_nothing_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(CompressError, match="not a checkpoint; give the file that holds"):
+        checkpoints.read_checkpoint(tmp_path / "model.index.json")
+
+
 def test_arrays_of_numpy_are_converted_by_the_command_that_is_given(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", **ARRAYS)  # type: ignore[arg-type]
     with pytest.raises(CompressError, match="is an archive of numpy arrays") as fault:

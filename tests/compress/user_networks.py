@@ -45,6 +45,24 @@ def double() -> nn.Module:
     return Grey(lambda y: y.double())
 
 
+class TensorImage(Tensor):
+    """As fastai's: every operator on one gives one, and on two kinds at once is refused."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if {kind for kind in types if kind is not Tensor} == {cls} and func is torch.equal:
+            return NotImplemented
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def tensor_image() -> nn.Module:
+    return Grey(lambda y: y.as_subclass(TensorImage))
+
+
+def sparse_logits() -> nn.Module:
+    return Grey(lambda y: y.to_sparse())
+
+
 def double_weights() -> nn.Module:
     return Grey().double()
 
