@@ -29,6 +29,7 @@ MOVED_SHARE = 0.2  # of images: rounding beyond the tolerance is an exception, b
 IN_COMPANY, PER_IMAGE = 16, 4  # images that are asked beside others, of each four images one
 ALONE = 8
 DISTRIBUTION = 0.01  # a row's sum from 1: what rounding to half precision may change
+FEW_CLASSES = 4  # logits of fewer lie between 0 and 1 by chance
 GRID = (1e-3, 1e-2)  # outputs no closer than that stand on a quantizer's grid, whose rounding moves the sum
 
 
@@ -223,14 +224,24 @@ def distributions(answers: np.ndarray) -> "npt.NDArray[np.bool_]":
 
 
 def probabilities_check(answers: np.ndarray) -> ValidityCheck:
-    """Whether logits (N,K) are the outputs of a softmax, or of a sigmoid a class."""
+    """Whether logits (N,K) are the outputs of a softmax, of a multiple of one, or of a sigmoid a class."""
     n = len(answers)
     share = float(distributions(answers).mean()) if n else 0.0
-    saturated = n > 0 and 0 <= answers.min() < 0.05 and 0.95 < answers.max() <= 1
     seen = f"outputs lie in [0, 1] and sum to 1 on {share:.1%} of images"
-    if share < 1 and saturated:
-        share, seen = 1.0, f"outputs lie in [0, 1] and reach both ends on {n} images, as a sigmoid's do"
+    if n > 1 and share < 1 and answers.min() >= 0:
+        sums = answers.sum(1, dtype=np.float64)
+        if 0.95 < answers.max() <= 1 and answers.min() < 0.05:
+            share, seen = 1.0, f"outputs lie in [0, 1] and reach both ends on {n} images, as a sigmoid's do"
+        elif answers.max() <= 1 and answers.shape[1] >= FEW_CLASSES:
+            share, seen = 1.0, f"outputs lie in [0, 1] on all of {n} images, as a sigmoid's do"
+        elif answers.min() < 0.05 * answers.max() and np.ptp(sums) <= DISTRIBUTION * sums.max() and _varies(answers):
+            share, seen = 1.0, f"outputs are positive and sum to {sums.max():.4g} on all of {n} images, as percents do"
     return validity_check(rules.PROBABILITIES, share, 0.99, n, seen, "attack the logits before the softmax")
+
+
+def _varies(answers: np.ndarray) -> bool:
+    """Whether not all images get the same answer."""
+    return bool((answers != answers[0]).any())
 
 
 # ------------------------------------------------------------------------------------------- chance

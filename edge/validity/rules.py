@@ -84,7 +84,8 @@ RULES = (
         PROBABILITIES,
         "a softmax or a sigmoid inside the network",
         "logits",
-        "when every row is a distribution, or lies in [0, 1] and reaches both ends",
+        "when every row is a distribution or the same multiple of one, or lies in [0, 1] (of less than 4 classes, and "
+        "reaches both ends)",
         VERBS,
     ),
     ValidityRule(
