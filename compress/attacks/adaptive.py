@@ -77,6 +77,8 @@ def _checked(name: str, task: Task, call: Callable[[], Tensor]) -> Tensor:
         )
     if _state(task.model) != before:
         raise CompressError(f"attack {name}: changed the model (weights, buffers or mode); leave it as it is")
+    if candidates.is_complex() or candidates.layout != torch.strided:
+        raise CompressError(f"attack {name}: returned a complex or sparse tensor; return real pixels, one dense tensor")
     return candidates.detach()
 
 

@@ -286,7 +286,7 @@ class _EnsembleRun:
             judged.broke,
             judged.reasons,
             index[better],
-            candidates.detach().cpu().numpy()[better].astype(np.float32, copy=False),
+            candidates.detach().float().cpu().numpy()[better],  # NumPy has no bfloat16
             judged.margins[better],
             unsure,
             np.array(time.monotonic() - began),

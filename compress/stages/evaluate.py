@@ -115,7 +115,9 @@ class _EvaluatedModel:
     def attacked(self, attack: "list[str]", norm: str, eps: float) -> EnsembleResult:
         """The ensemble's verdicts; what a killed call found is kept beside the stage in the making."""
         wanted = presets.attack_plan(attack, self.classes)
-        key = artifact.digest([self.stage.identity, attack, norm, eps])[:16]
+        # an attack that was mended since has another sha256, so the same command begins it anew
+        plan = [[each.name, dict(each.parameters())] for each in wanted]
+        key = artifact.digest([self.stage.identity, attack, norm, eps, plan])[:16]
         state = self.work.file(STATE) / key
         state.mkdir(parents=True, exist_ok=True)
         return ensemble.evaluate(

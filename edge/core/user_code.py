@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from edge.core import errors
 from edge.core.errors import CompressError
 from edge.core.foreign_messages import told
+from edge.core.progress import say
 
 #: Frames below these are not the user's: this package's own, the standard library's, those of installed packages.
 _OWN = tuple(
@@ -50,7 +51,7 @@ def raise_user_fault(fault: BaseException, what: str, fix: str, on: str = "") ->
 
 @contextlib.contextmanager
 def working_directory() -> Iterator[None]:
-    """The working directory first on the path."""
+    """The working directory first on the path. Code that leaves it is brought back: a command's paths begin there."""
     try:
         here = os.getcwd()
     except FileNotFoundError:
@@ -61,6 +62,10 @@ def working_directory() -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # the code may have taken it off itself
             sys.path.remove(here)
+        with contextlib.suppress(OSError):
+            if (there := os.getcwd()) != here:
+                os.chdir(here)
+                say(f"the working directory is {here} again; code of yours had changed it to {there}")
 
 
 def load_function(spec: str, what: str) -> "tuple[ModuleType, Callable[..., Any]]":

@@ -80,6 +80,7 @@ def test_its_candidates_are_judged_like_any_other(write: Write) -> None:
         ("return (x - 1.5 * (x > 0.95))", "outside [0, 1]"),
         ("return x * float('nan')", "not finite"),
         ("return x.double()", "not float32"),
+        ("return x.bfloat16()", "not float32"),
     ],
 )
 def test_what_leaves_the_ball_does_not_count_and_is_said(write: Write, source: str, reason: str) -> None:
@@ -100,6 +101,7 @@ def test_what_leaves_the_ball_does_not_count_and_is_said(write: Write, source: s
         ("raise ValueError('two\\nlines')", "raised ValueError: two lines at"),
         ("import sys; sys.exit(1)", "raised SystemExit: 1"),
         ("return None", "returned a NoneType; return the candidates"),
+        ("return x.to_sparse()", "returned a complex or sparse tensor"),
         ("return x[:1]", "returned shape (1, 1, 4, 4) for images (16, 1, 4, 4)"),
         ("model.train(); return x", "changed the model"),
         ("model[1].bias.add_(1); return x", "changed the model"),
@@ -146,6 +148,19 @@ def test_a_state_of_the_attack_before_it_was_edited_is_refused(write: Write, tmp
     del sys.modules[name]
     with pytest.raises(CompressError, match=r"state of another evaluation \(attacks"):
         run(spec, state_folder=tmp_path / "state", identity="m")
+
+
+def test_a_stage_that_its_fault_ended_goes_on_once_it_is_mended(
+    write: Write, chain: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write("def attack(model, x, y, eps, norm, generator):\n    1 / 0\n")
+    name = spec.partition(":")[0]
+    command = ["evaluate", str(chain.student), "--images", "4", "--attack", spec, "--out", str(tmp_path / "out")]
+    assert execute(command) == 2 and "division by zero" in capsys.readouterr().err
+    (tmp_path / f"{name}.py").write_text(GOOD)
+    del sys.modules[name]
+    assert execute(command) in (0, 3), capsys.readouterr().err
+    assert not (tmp_path / "out.partial").exists()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ TAKEN = [
     ("own", "gives logits in float64, taken as float32"),
     ("strided", ""),
     ("tensor_image", ""),
+    ("moving", "again; code of yours had changed it to /"),
     ("scripted", ""),
     ("printing", "in the forward pass"),
 ]

@@ -1,5 +1,6 @@
 """Networks as people really write them, one function each; `test_user_networks.py` says what becomes of each."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,11 @@ class TensorImage(Tensor):
 
 def tensor_image() -> nn.Module:
     return Grey(lambda y: y.as_subclass(TensorImage))
+
+
+def moving() -> nn.Module:
+    os.chdir("/")
+    return Grey()
 
 
 def sparse_logits() -> nn.Module:
