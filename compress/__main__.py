@@ -50,6 +50,8 @@ def entry() -> None:
         code = execute(sys.argv[1:])
     except interrupt.Interrupted as stop:
         interrupt.end(stop.number)
+    except KeyboardInterrupt:  # a module of the user's took the signal back
+        interrupt.end(signal.SIGINT)
     sys.exit(code)
 
 

@@ -64,6 +64,18 @@ def test_the_entry_point_takes_interrupts_over_before_it_imports_anything():
     assert done.stdout.strip() == ""
 
 
+def test_a_module_that_takes_ctrl_c_back_gives_no_traceback():
+    script = """if True:
+        import sys, compress.cli.execute as cli, compress.__main__ as program
+        def stopped(args): raise KeyboardInterrupt
+        cli.execute = stopped
+        program.entry()"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1) and "resumes where it stopped" in done.stderr
+
+
 WITHOUT_TORCH = """
 import json, sys
 from compress import config, data, names, networks

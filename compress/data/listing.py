@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.data.files import WholeTar, read_safely
 from edge.core.errors import CompressError
@@ -184,4 +185,15 @@ def _tar_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
                 names.append(member.name)
             elif member.isdir():
                 folders.add(member.name)
-    return names, folders, []
+        more = _behind_the_end(stream.fileobj)
+    joined = "not read: what lies behind the end of the archive, as `cat a.tar b.tar` leaves it; pack it anew"
+    return names, folders, [joined] * more
+
+
+def _behind_the_end(stream: Any) -> bool:
+    """Whether more than zeros follows the mark at which tar stops reading."""
+    while block := stream.read(1 << 16):
+        if block.strip(b"\0"):
+            return True
+    # of gzip a checksum and a length follow, then another member
+    return len(getattr(getattr(stream, "cmp", None), "unused_data", b"")) > 8

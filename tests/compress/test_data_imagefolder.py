@@ -188,6 +188,17 @@ def test_what_is_no_image_is_told_by_its_first_bytes(tmp_path: Path, content: by
     )
 
 
+@pytest.mark.parametrize("container", ["tar", "tar.gz"])
+def test_what_lies_behind_the_end_of_a_tar_is_said(tmp_path: Path, container: str) -> None:
+    files = tree()
+    parts = [
+        pack({n: c for n, c in files.items() if n.startswith(p)}, tmp_path / p, container) for p in ("train", "test")
+    ]
+    (tmp_path / "both").write_bytes(b"".join(part.read_bytes() for part in parts))
+    notes = [data.load_dataset(f"imagefolder:{path}").notes for path in (tmp_path / "both", parts[0])]
+    assert [any("behind the end of the archive" in note for note in each) for each in notes] == [True, False]
+
+
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello " * 300)
     assert "neither a folder nor a readable tar or zip" in refusal(f"imagefolder:{tmp_path / 'notes.txt'}")
