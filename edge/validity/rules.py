@@ -100,7 +100,7 @@ RULES = (
         "saturated softmax, rounding inside: gradients that attacks cannot follow",
         "gradients",
         "when the cross-entropy's is exactly 0 on more than 5 % of images",
-        TORCH,
+        (*TORCH, "verify"),
     ),
     ValidityRule(
         EXPLODING,
@@ -115,7 +115,7 @@ RULES = (
         "gradients",
         "when 10 steps of APGD raise the cross-entropy on less than 80 % of images; of a graph that ONNX Runtime "
         "executes, when 10 random ones lower the margin on as few",
-        TORCH,
+        (*TORCH, "verify"),
     ),
     ValidityRule(
         FREE,

@@ -79,7 +79,12 @@ def judge_artifact(
         attacks=attack_rows(attacks, verdicts, config),
         differential=differential(attacks, verdicts),
         agreement=agreed,
-        alarms=alarms.raise_alarms(verdicts, agreed, likeliest_fault, _known_probabilities(checks, attacks, itself)),
+        alarms=alarms.raise_alarms(
+            verdicts,
+            agreed,
+            likeliest_fault,
+            [*_known_probabilities(checks, attacks, itself), *_gradient_checks(attacks, twin)],
+        ),
         runtime=runner.describe(),
         batch_size=runner.batch_size,
         seed=config["seed"],
@@ -101,6 +106,17 @@ def _known_probabilities(
     if about.get("twin") is not None and about.get("outputs") != PROBABILITIES:
         return list(checks)
     return rules.with_known_probabilities(checks)
+
+
+def _gradient_checks(attacks: AttackSet, twin: "int | None") -> list[ValidityCheck]:
+    """What `compress attack` found of the gradients that the replayed images came from; nothing without a twin."""
+    label = attacks.label(twin)
+    rows = attacks.stage.metrics.get("checks", {}).get(label, ())
+    return [
+        ValidityCheck(**{**row, "text": f"of its twin {label}, {row['text']}"})
+        for row in rows
+        if row["name"] in (rules.ZERO, rules.RISING)
+    ]
 
 
 def shipped_artifact(exported: Stage, runner: Runner) -> ShippedArtifact:

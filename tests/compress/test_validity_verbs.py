@@ -288,7 +288,7 @@ def test_batch_statistics_in_a_foreign_file_are_told_by_each_verb_and_fail_the_g
     found = attacked(tmp_path, stage)
     assert [(alarm["name"], alarm["model"]) for alarm in found.about["alarms"]] == [(rules.BATCH, "e")]
     stated = verified(tmp_path, stage, found)
-    assert {alarm["name"] for alarm in stated["alarms"]} == listed("verify") - {rules.TWIN}
+    assert {alarm["name"] for alarm in stated["alarms"]} == listed("verify") - {rules.TWIN, rules.ZERO, rules.RISING}
     assert [alarm["name"] for alarm in stated["alarms"] if alarm["fired"]] == [rules.BATCH]
     statement = read_statement(tmp_path / "v")
     (outcome,) = judge_requirements(statement, [parse_requirement("clean>=0.2")])
@@ -327,3 +327,26 @@ def test_a_graph_whose_answers_show_random_search_no_way(scale: float, blind: bo
             parse(EvaluateConfig, settings, "test"), evaluate.EvaluateInputs(model=stage.path), tmp_path / "v"
         )
         assert not fired(done.metrics["checks"])
+
+
+def test_a_twin_without_gradients_is_an_alarm_of_the_statement(tmp_path: Path) -> None:
+    """Saturated inside: the replayed images are those of attacks that saw nothing."""
+    nodes = [helper.make_node(op, list(given), [made]) for op, given, made in SATURATED]
+    constants = {"off": np.float32(0.1), "steep": np.float32(1e6), "r": np.eye(10, dtype=np.float32) * 3 - 1}
+    file = graph_ending_in(nodes, {name: np.asarray(value) for name, value in constants.items()}, tmp_path / "m.onnx")
+    config = parse(ExportConfig, {"data": "digits"}, "test")
+    stage = export.stage.run(config, export.stage.ExportInputs(file), tmp_path / "e")
+    found = attacked(tmp_path, stage)
+    stated = verified(tmp_path, stage, found)
+    names = {alarm["name"] for alarm in stated["alarms"] if alarm["fired"]}
+    assert names >= {rules.ZERO, rules.RISING}
+    (outcome,) = judge_requirements(read_statement(tmp_path / "v"), [parse_requirement("robust>=0.01")])
+    assert not outcome.passed and rules.ZERO in outcome.why
+
+
+SATURATED = (
+    ("Sub", ("before", "off"), "a"),
+    ("Mul", ("a", "steep"), "far"),
+    ("Sigmoid", ("far",), "ends"),
+    ("MatMul", ("ends", "r"), "y"),
+)
