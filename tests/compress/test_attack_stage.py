@@ -245,8 +245,8 @@ def test_a_twin_that_disagrees_is_told_at_once(
     assert alarm["name"] == "twin disagrees" and alarm["model"] == "e" and alarm["count"] > 0.01 * alarm["n"]
     assert {other["name"] for other in saturated} <= {"loss not rising"}
     assert found.stage.metrics["alarms"] == [alarm["meaning"]]
-    (fired,) = [entry for entry in verified(tmp_path, stage, found)["alarms"] if entry["fired"]]
-    assert fired["name"] == "twin disagrees"
+    stated = {entry["name"] for entry in verified(tmp_path, stage, found)["alarms"] if entry["fired"]}
+    assert stated == {"twin disagrees", *(other["name"] for other in saturated)}
 
 
 def four_times_off(proto: onnx.ModelProto) -> None:
