@@ -19,6 +19,10 @@ from compress.folders import lineage, plan_of
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
+from edge.core.progress import say
+from edge.validity.logits import chance_count
+
+UNLIKE = 0.05  # of the images: so much another share of the largest class is told
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,23 @@ def _plan(config: AttackConfig, stages: Mapping[str, Stage], inputs: AttackInput
 
 
 def chosen_test_images(dataset: Dataset, count: "int | None") -> np.ndarray:
-    """Indices of the test images to attack, in dataset order: all, or the first of each class in equal numbers."""
+    """Indices of the test images to attack, in dataset order: all, or the first of each class in equal numbers.
+
+    Where that makes the classes' shares others than those of the data, which accuracies then are not of, it is said.
+    """
     test = dataset.splits["test"]
     if count is None:
         return test
     if count > len(test):
         raise CompressError(f"images: {count} asked for, the test split of {dataset.name} has {len(test)}")
-    return test[first_of_each_class(dataset.labels[test], count)]
+    chosen = test[first_of_each_class(dataset.labels[test], count)]
+    largest, here = (chance_count(dataset.labels[index]) / len(index) for index in (test, chosen))
+    if abs(largest - here) > UNLIKE:
+        say(
+            f"{count} of {len(test)} test images, as many of each class: the largest class is {here:.1%} of them and "
+            f"{largest:.1%} of all, so accuracies are no longer those on the data"
+        )
+    return chosen
 
 
 def _read(inputs: AttackInputs) -> dict[str, Stage]:

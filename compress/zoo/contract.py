@@ -37,7 +37,8 @@ def check_contract(model: Classifier, shape: "tuple[int, ...]", classes: int, na
 
 def probe_images(shape: "tuple[int, ...]") -> Tensor:
     """A grey image and one of noise, (2, *shape) in [0, 1]."""
-    return torch.stack([torch.full(shape, 0.5), torch.rand(shape, generator=torch.Generator().manual_seed(SEED))])
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(SEED), dtype=torch.float32)
+    return torch.stack([torch.full(shape, 0.5, dtype=torch.float32), noise])
 
 
 def _state(model: Classifier) -> "dict[str, tuple[int, int]]":

@@ -1,5 +1,6 @@
 """The attack set of artifacts without a student: twins from graphs, black boxes, alarms, figures beside the grid."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from compress import data
 from compress.attacks import presets, protocol
 from compress.cli.execute import execute
 from compress.config import AttackConfig, ExportConfig, VerifyConfig, parse
+from compress.data.dataset import Dataset
 from compress.stages import attack
 from edge import open_runner
 from edge.attacks import checks
@@ -304,6 +306,17 @@ def refused(folder: Path, message: str, inputs: attack.AttackInputs, **more: Any
         attack.run(config, inputs, folder / "a")
     assert "\n" not in str(fault.value)
     assert not (folder / "a").exists() and not (folder / "a.partial").exists()
+
+
+def test_a_sample_with_other_shares_of_the_classes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    lopsided = Dataset("lopsided", np.zeros((100, 1, 2, 2), np.uint8), labels, {"test": np.arange(100)}, ("a", "b"))
+    assert np.bincount(labels[attack.chosen_test_images(lopsided, 20)]).tolist() == [10, 10]
+    assert "largest class is 50.0% of them and 90.0% of all" in capsys.readouterr().err
+    assert len(attack.chosen_test_images(lopsided, None)) == 100 and capsys.readouterr().err == ""
+    even = dataclasses.replace(lopsided, labels=np.arange(100) % 2)
+    attack.chosen_test_images(even, 20)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_cannot_be_attacked_is_refused_in_one_line(chain: SimpleNamespace, tmp_path: Path) -> None:
