@@ -228,19 +228,19 @@ def probabilities_check(answers: np.ndarray) -> ValidityCheck:
     n = len(answers)
     share = float(distributions(answers).mean()) if n else 0.0
     seen = f"outputs lie in [0, 1] and sum to 1 on {share:.1%} of images"
-    if n > 1 and share < 1 and answers.min() >= 0:
+    if share < 1 and n > 0 and answers.min() >= 0 and _varies(answers):
         sums = answers.sum(1, dtype=np.float64)
         if 0.95 < answers.max() <= 1 and answers.min() < 0.05:
             share, seen = 1.0, f"outputs lie in [0, 1] and reach both ends on {n} images, as a sigmoid's do"
         elif answers.max() <= 1 and answers.shape[1] >= FEW_CLASSES:
             share, seen = 1.0, f"outputs lie in [0, 1] on all of {n} images, as a sigmoid's do"
-        elif answers.min() < 0.05 * answers.max() and np.ptp(sums) <= DISTRIBUTION * sums.max() and _varies(answers):
+        elif answers.min() < 0.05 * answers.max() and np.ptp(sums) <= DISTRIBUTION * sums.max():
             share, seen = 1.0, f"outputs are positive and sum to {sums.max():.4g} on all of {n} images, as percents do"
     return validity_check(rules.PROBABILITIES, share, 0.99, n, seen, "attack the logits before the softmax")
 
 
 def _varies(answers: np.ndarray) -> bool:
-    """Whether not all images get the same answer."""
+    """Whether not all images get the same answer: a constant network is no sigmoid, whatever lies in [0, 1]."""
     return bool((answers != answers[0]).any())
 
 
