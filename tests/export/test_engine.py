@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,10 @@ def test_an_rtx_engine_lies_beside_its_graph_recipe_and_what_it_was_built_for(qu
     how = recipe.read_recipe(made.file("recipe.json").read_bytes(), "r")
     layers = json.loads(made.file("layers.json").read_text())
     assert how.int8 == how.weighted == tuple(layers["weighted"]) and len(how.int8) == 8
-    assert set(layers["weighted"].values()) == {"int8"} and made.metrics["layers"]["precisions"] == {"int8": 8}
+    # the builder seldom takes fp16 kernels for INT8 convolutions: whatever it took is what is told
+    told, chosen = made.metrics["layers"], set(layers["weighted"].values())
+    assert "int8" in chosen <= set(told["precisions"])
+    assert set(told["not_int8"]) == {node for node, precision in layers["weighted"].items() if precision != "int8"}
     assert made.metrics["engine"] == "built" and made.metrics["executed"] is False
     assert made.metrics["status"] == "builds; INT8 execution unverified"
     assert made.metrics["bytes"] == len(content) and made.metrics["parity"]["passed"]

@@ -133,8 +133,10 @@ def _precision(inputs: list[dict[str, str]], outputs: list[dict[str, str]], weig
     first = inputs[0]["type"] if inputs else ""
     if weights:
         return first if weights == first or not first else f"{first}×{weights}"
+    if weights == "":
+        return first or "unknown"
     last = outputs[0]["type"] if outputs else ""
-    return first if weights == "" or not last or first == last else f"{first}→{last}" if first else last
+    return first if not last or first == last else f"{first}→{last}" if first else last
 
 
 def _listed(text: str) -> Iterator[dict[str, Any]]:
