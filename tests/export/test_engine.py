@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
