@@ -5,10 +5,8 @@ Exit codes are `compress`'s: 0 done, 1 our fault, 2 the input's or the machine's
 
 import argparse
 import importlib
-import json
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +16,6 @@ from edge.core import errors, interrupt, streams
 from edge.core.errors import CompressError
 
 PROGRAM = "edge.pyz"
-BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,30 +46,8 @@ def execute(args: Sequence[str]) -> int:
             code = int(left.code or 0)
         sys.stdout.flush()
         return code
-    except CompressError as fault:
-        return _told(errors.told_fault(fault), args)
     except Exception as fault:
-        if getattr(fault, "filename", None) == streams.STDOUT:
-            streams.silence_stdout()
-        if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
-            return BROKEN_PIPE
-        from edge.core import plugins  # what it imports would slow down every `--help`
-
-        if told := errors.machine_fault(fault) or plugins.package_fault(fault):
-            return _told(told, args)
-        traceback.print_exc()
-        print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
-        return 1
-
-
-def _told(fault: CompressError, args: Sequence[str]) -> int:
-    if "--json" in args:
-        try:
-            print(json.dumps({"error": str(fault), "exit_code": fault.exit_code}, ensure_ascii=False), flush=True)
-        except OSError:  # it may be what failed
-            streams.silence_stdout()
-    print(f"compress: {fault}", file=sys.stderr)
-    return fault.exit_code
+        return streams.exit_code_of(fault, args)
 
 
 def _parser() -> Parser:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -226,16 +227,10 @@ def _rising(batches: list[Task]) -> ValidityCheck:
             steps=STEPS,
         )
         risen.append((trace.losses.amax(0) > trace.losses[0]).cpu().numpy())
-    risen_all = np.concatenate(risen)
-    share = float(risen_all.mean())
-    return validity_check(
-        rules.RISING,
-        share,
-        RISING_SHARE,
-        len(risen_all),
-        f"{STEPS} steps of APGD raised the cross-entropy on {share:.1%} of images",
+    return _climbing(
+        np.concatenate(risen),
+        f"{STEPS} steps of APGD raised the cross-entropy",
         "the attack does not climb, so its failure says nothing",
-        fired=share < RISING_SHARE,
     )
 
 
@@ -251,16 +246,18 @@ def _rising_at_random(ask: AskLogits, x: np.ndarray, y: np.ndarray, eps: float, 
     for _ in range(STEPS):
         step = np.where(draws.random(x.shape) < 0.5, -size, size)
         fallen |= _margins(ask(np.clip(x + step, 0, 1).astype(np.float32)), y) < start
-    share = float(fallen.mean())
-    return validity_check(
-        rules.RISING,
-        share,
-        RISING_SHARE,
-        len(fallen),
-        f"{STEPS} random steps lowered the margin on {share:.1%} of images",
+    return _climbing(
+        fallen,
+        f"{STEPS} random steps lowered the margin",
         "the answers (one-hot, saturated?) show random search no way, so its failure says nothing",
-        fired=share < RISING_SHARE,
     )
+
+
+def _climbing(moved: "npt.NDArray[np.bool_]", what: str, advice: str) -> ValidityCheck:
+    """Whether an attack gets anywhere: on how many images (N,) it `moved` what it follows."""
+    share = float(moved.mean())
+    seen = f"{what} on {share:.1%} of images"
+    return validity_check(rules.RISING, share, RISING_SHARE, len(moved), seen, advice, fired=share < RISING_SHARE)
 
 
 def _margins(logits: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,21 +1,17 @@
 """From a command line to an exit code: every fault becomes one line on stderr."""
 
-import json
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
 
 from compress.cli.main import main
 from edge.core import errors, streams
-from edge.core.errors import CompressError
 
 PROGRAM = "compress"
 COMPLETE = "_COMPRESS_COMPLETE"
-BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
 
 
 def execute(args: Sequence[str]) -> int:
@@ -27,23 +23,10 @@ def execute(args: Sequence[str]) -> int:
         code = _invoke(args)
         sys.stdout.flush()
         return code
-    except CompressError as fault:
-        fault = errors.told_fault(fault)
-        return _told(str(fault), fault.exit_code, args)
     except click.ClickException as fault:
-        return _told(usage_line(fault), 2, args)
+        return streams.tell_fault(usage_line(fault), 2, args)
     except Exception as fault:
-        if getattr(fault, "filename", None) == streams.STDOUT:
-            streams.silence_stdout()
-        if isinstance(fault, BrokenPipeError) and fault.filename == streams.STDOUT:
-            return BROKEN_PIPE
-        from edge.core import plugins  # what it imports would slow down every `--help`
-
-        if told := errors.machine_fault(fault) or plugins.package_fault(fault):
-            return _told(str(told), told.exit_code, args)
-        traceback.print_exc()
-        print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
-        return 1
+        return streams.exit_code_of(fault, args)
 
 
 def _invoke(args: Sequence[str]) -> int:
@@ -60,16 +43,6 @@ def _invoke(args: Sequence[str]) -> int:
     except click.exceptions.Exit as left:
         return left.exit_code
     return 0
-
-
-def _told(message: str, code: int, args: Sequence[str]) -> int:
-    if "--json" in args:
-        try:
-            click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
-        except OSError:  # it may be what failed
-            streams.silence_stdout()
-    click.echo(f"compress: {message}", err=True)
-    return code
 
 
 def usage_line(fault: click.ClickException) -> str:

@@ -1,16 +1,21 @@
-"""This process's stdin, stdout and stderr, which may be closed, full or of another encoding. Standard library only."""
+"""This process's stdin, stdout and stderr, which may be closed, full or of another encoding; and what is said there
+when a command ends in a fault. Standard library only.
+"""
 
 import codecs
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
-from edge.core.errors import MachineFault
+from edge.core import errors
+from edge.core.errors import CompressError, MachineFault
 
 STDOUT = "stdout"  # the file that an OSError of it names
 CLOSED = "stdout: is closed; redirect it to a file, or to /dev/null, and repeat the command"
 ESCAPES = "compress-json-escapes"
+BROKEN_PIPE = 141  # the exit code by which a shell reports a process that SIGPIPE ended
 
 
 class _Stdout(io.FileIO):
@@ -79,6 +84,44 @@ def _escaped(fault: UnicodeError) -> "tuple[str, int]":
 def text_bytes(text: str) -> bytes:
     """UTF-8; a byte of a file's name that is none becomes the escape by which JSON writes it, `\\udce9`."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def exit_code_of(fault: Exception, args: Sequence[str]) -> int:
+    """The exit code of the command `args` that `fault` ended, once it was told.
+
+    In one line, with `--json` in an object on stdout too; by a traceback where the fault is ours.
+    """
+    if getattr(fault, "filename", None) == STDOUT:
+        silence_stdout()
+        if isinstance(fault, BrokenPipeError):
+            return BROKEN_PIPE
+    told: CompressError | None
+    if isinstance(fault, CompressError):
+        told = errors.told_fault(fault)
+    else:
+        from edge.core import plugins  # what it imports would slow down every `--help`
+
+        told = errors.machine_fault(fault) or plugins.package_fault(fault)
+    if told is not None:
+        return tell_fault(str(told), told.exit_code, args)
+    import traceback
+
+    traceback.print_exception(fault)
+    print("compress: this is a fault of compress itself; please report the lines above", file=sys.stderr)
+    return 1
+
+
+def tell_fault(message: str, exit_code: int, args: Sequence[str]) -> int:
+    """Say the line, and return the exit code."""
+    if "--json" in args:
+        import json
+
+        try:
+            print(json.dumps({"error": message, "exit_code": exit_code}, ensure_ascii=False), flush=True)
+        except OSError:  # stdout may be what failed
+            silence_stdout()
+    print(f"compress: {message}", file=sys.stderr)
+    return exit_code
 
 
 def silence_stdout() -> None:
