@@ -74,7 +74,7 @@ def _checked(work: Work, target: Target, emission: "Emission", dataset: "Dataset
     if not target.graph_is_executed or not emission.metrics.get("executed"):
         return {}
     from edge import open_runner
-    from edge.validity.logits import artifact_checks, chance_check, chance_count, sampled
+    from edge.validity.logits import artifact_checks, chance_check, sampled
     from edge.validity.rules import record_checks
 
     images, labels = dataset.part("val")
@@ -84,7 +84,7 @@ def _checked(work: Work, target: Target, emission: "Emission", dataset: "Dataset
         checks = artifact_checks(runner, images, precision=emission.metrics["precision"])
         predictions = runner.infer(images).argmax(1)
     chance = chance_check(int((predictions == labels).sum()), labels, predictions)
-    return {"chance": chance_count(labels) / len(labels), "checks": record_checks([*checks, chance], emission.file)}
+    return {"chance": chance.value, "checks": record_checks([*checks, chance], emission.file)}
 
 
 def _read(inputs: ExportInputs) -> Stage:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.attacks import judge
 from compress.attacks.contract import EnsembleAttack, Model, Task
 from compress.numerics.seeds import generator
 from edge.core import artifact, plugins
@@ -52,6 +53,11 @@ class PackagedAttack:
     name: str
     attack: EnsembleAttack
     package: str
+
+    @property
+    def norms(self) -> "tuple[str, ...]":
+        """Those that it says it works in; all where it says nothing."""
+        return tuple(getattr(self.attack, "norms", judge.NORMS))
 
     def parameters(self) -> dict[str, Any]:
         return {**self.attack.parameters(), "package": self.package}

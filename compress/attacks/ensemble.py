@@ -32,6 +32,7 @@ from compress.numerics import precision as arithmetic
 from compress.numerics import ranks
 from edge.core.errors import CompressError
 from edge.core.progress import Progress
+from edge.runtimes.runner import FULL_SCALE
 from edge.validity.logits import distributions
 
 EXAMPLES = 32  # images on which the network searched on must answer as the one under test
@@ -194,7 +195,7 @@ class _EnsembleRun:
     def floats(self, index: np.ndarray) -> np.ndarray:
         """float32 images (B,C,H,W) in [0, 1]: k → k/255, as every runner does it."""
         chosen = self.images[index]
-        return chosen.astype(np.float32) / np.float32(255) if chosen.dtype == np.uint8 else chosen
+        return chosen.astype(np.float32) / FULL_SCALE if chosen.dtype == np.uint8 else chosen
 
     def tensor(self, index: np.ndarray) -> Tensor:
         return torch.from_numpy(self.floats(index)).to(self.device)

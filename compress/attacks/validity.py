@@ -39,7 +39,6 @@ from edge.validity.rules import ValidityCheck, record_checks
 ZERO_SHARE = 0.05
 EXPLODING = 2000.0  # logits across the ball; honest networks stay in the hundreds
 RISING_SHARE = 0.8
-FREE_POINTS, FREE_IMAGES = 0.002, 3  # more than the larger of these, by attacks without gradients alone
 STEPS = 10  # of APGD, to see whether its loss rises
 SAMPLE = 256  # of an evaluation, whose attacks take far longer
 BRIEF_SAMPLE = 64  # where a figure takes one short attack
@@ -95,16 +94,15 @@ def network_checks(
     Gradients are asked where attacks begin: on images that are `right`, bool (N,), on all where none is. A graph that
     a runtime executes has none: there the loss must rise by random steps. The network stays as it was.
     """
+    ask = asked_in_calls(model, batch_size, device)
     with precision.full():
         with _other_sizes(model, device) as at_sizes:
-            found = logits_checks(
-                asked_in_calls(model, batch_size, device), images, at_sizes=at_sizes, rounding=_rounding(model)
-            )
+            found = logits_checks(ask, images, at_sizes=at_sizes, rounding=_rounding(model))
         pool = np.flatnonzero(right) if right.any() else np.arange(len(right))
         chosen = pool[sampled(len(pool), sample)]
         x, y = unit_images(images[chosen]), labels[chosen]
         if isinstance(model, OnnxClassifier):
-            return [*found, _rising_at_random(asked_in_calls(model, batch_size, device), x, y, eps, norm)]
+            return [*found, _rising_at_random(ask, x, y, eps, norm)]
         batches = []
         for begin in range(0, len(x), batch_size):
             part = slice(begin, begin + batch_size)
@@ -241,11 +239,11 @@ def _rising_at_random(ask: AskLogits, x: np.ndarray, y: np.ndarray, eps: float, 
     """
     draws = np.random.default_rng(0)
     size = eps if norm == "linf" else eps / np.sqrt(x[:1].size)
-    start = _margins(ask(x), y)
+    start = judge.margins(ask(x), y)
     fallen = np.zeros(len(x), bool)
     for _ in range(STEPS):
         step = np.where(draws.random(x.shape) < 0.5, -size, size)
-        fallen |= _margins(ask(np.clip(x + step, 0, 1).astype(np.float32)), y) < start
+        fallen |= judge.margins(ask(np.clip(x + step, 0, 1).astype(np.float32)), y) > start
     return _climbing(
         fallen,
         f"{STEPS} random steps lowered the margin",
@@ -260,15 +258,6 @@ def _climbing(moved: "npt.NDArray[np.bool_]", what: str, advice: str) -> Validit
     return validity_check(rules.RISING, share, RISING_SHARE, len(moved), seen, advice, fired=share < RISING_SHARE)
 
 
-def _margins(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The true class's logit less the largest other of (N,K), float64 (N,)."""
-    others = logits.astype(np.float64)
-    true = others[np.arange(len(y)), y]
-    others[np.arange(len(y)), y] = -np.inf
-    margins: np.ndarray = true - others.max(1)
-    return margins
-
-
 def outcome_checks(result: EnsembleResult) -> Iterator[ValidityCheck]:
     """Images that fall to attacks without gradients and to no other, though every attack with gradients tried."""
     names = [column.name for column in result.columns]
@@ -279,7 +268,7 @@ def outcome_checks(result: EnsembleResult) -> Iterator[ValidityCheck]:
         return
     tried = result.tried[with_gradients].all(0)
     alone = int((tried & result.broken[free].any(0) & ~result.broken[~free].any(0)).sum())
-    threshold = max(FREE_POINTS * len(tried), FREE_IMAGES)
+    threshold = rules.free_threshold(len(tried))
     yield validity_check(
         rules.FREE,
         alone,

@@ -77,8 +77,8 @@ def chosen_test_images(dataset: Dataset, count: "int | None") -> np.ndarray:
     largest, here = (chance_count(dataset.labels[index]) / len(index) for index in (test, chosen))
     if abs(largest - here) > UNLIKE:
         say(
-            f"{count} of {len(test)} test images, as many of each class: the largest class is {here:.1%} of them and "
-            f"{largest:.1%} of all, so accuracies are no longer those on the data"
+            f"{count} of {len(test)} test images, equally many of each class: the largest class is {here:.1%} of them "
+            f"and {largest:.1%} of all, so accuracies are not those of the data"
         )
     return chosen
 

@@ -24,9 +24,10 @@ from edge.core.progress import say
 from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
 from edge.statement import statement
 from edge.validity.logits import artifact_checks, chance_check
-from edge.validity.rules import record_checks, with_known_probabilities
+from edge.validity.rules import record_checks
 from edge.verify import golden
 from edge.verify.attack_set import ARRAYS_FILE, FORMAT, INDEX_FILE, array_sha256
+from edge.verify.findings import known_probabilities
 
 
 def make_attack_set(config: AttackConfig, inputs: AttackInputs, stages: Mapping[str, Stage], work: Work) -> None:
@@ -199,9 +200,9 @@ def _checked(
     right = ~wrong(logits, labels)
     chance = chance_check(int(right.sum()), labels, logits.argmax(1))
     if attacked.runner is not None:
-        found = artifact_checks(attacked.runner, clean, precision=attacked.precision)
-        if attacked.model is None or attacked.describe().get("outputs") is not None:
-            found = with_known_probabilities(found)
+        found = known_probabilities(
+            artifact_checks(attacked.runner, clean, precision=attacked.precision), attacked.describe(), logits
+        )
     else:
         assert attacked.model is not None
         found = validity.network_checks(
@@ -219,8 +220,8 @@ def _alarms(label: str, rows: list[dict[str, Any]]) -> "Iterator[dict[str, Any]]
     """The checks that fired as alarms of the set, beside those of twins."""
     for row in rows:
         if row["fired"]:
-            count = {"count": round(row["value"] * row["n"]), "n": row["n"]}
-            yield {"name": row["name"], "model": label, **count, "meaning": f"{label}: {row['text']}"}
+            measured = {key: row[key] for key in ("value", "threshold", "n")}
+            yield {"name": row["name"], "model": label, **measured, "meaning": f"{label}: {row['text']}"}
 
 
 def _batch_size(attacked: AttackedModel) -> "int | None":

@@ -12,6 +12,7 @@ from edge.core import artifact
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
 from edge.core.proportions import clopper_pearson
+from edge.validity.rules import fired_checks
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _refuse_non_robust(teacher: Stage, floor: float) -> None:
             f"{figure} is not above chance: a constant classifier is right on {chance:.1%}, the 95 % interval begins "
             f"at {low:.1%}; take a robust one, measure it on more images, or give --allow-non-robust"
         )
-    fired = [check["name"] for check in teacher.metrics.get("checks", ()) if check["fired"]]
+    fired = fired_checks(teacher.metrics)
     if fired:
         raise CompressError(
             f"{figure} is not to be trusted, its checks fired: {', '.join(fired)} (what they saw stands in its "

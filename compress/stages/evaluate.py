@@ -62,7 +62,7 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
             "data": {**dataset.as_plan(), "n": len(index), "classes": list(dataset.classes)},
             "attack": config.attack,
             **result.as_dict(),
-            "checks": [{**asdict(check), "value": float(check.value)} for check in validity_checks],
+            "checks": [asdict(check) for check in validity_checks],
         }
         if config.curve:
             rows = []  # by the quick ensemble, upper bounds; at the threat's own radius as measured
@@ -89,7 +89,7 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: "Path | str", *, re
     )
     if evaluation.metrics["fired"] and not config.allow_invalid:
         # a figure that a validity check calls into doubt is written, said, and fails the run
-        checked = read_evaluation(evaluation)["checks"] if ranks.rank() == 0 else []
+        checked = evaluation.metrics["checks"] if ranks.rank() == 0 else []
         texts = "; ".join(check["text"] for check in checked if check["fired"])
         raise CheckFailed(f"{evaluation.path}: the figure is not to be trusted: {texts}")
     return evaluation

@@ -37,7 +37,7 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
     dataset = data.load_dataset(config.data) if config.data else None
     if source.kind == "file" and source.files[0].suffix == ONNX_SUFFIX:
         model: Classifier
-        model, architecture = _onnx(source, dataset, work)
+        model, architecture, parameters = _onnx(source, dataset, work)
         notes = []
     else:
         classes = len(dataset.classes) if dataset else None
@@ -46,12 +46,11 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
             source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes, shape=shape
         )
         model, architecture = _torch(network, source, dataset, config, work)
+        parameters = count_parameters(model)
         notes = [network.note] if network.note else []
     if network_files.gives_probabilities(architecture):
         notes.append("its outputs are probabilities, their logarithm is taken as logits")
         say(f"{source.text}: {notes[-1]}")
-    is_graph = architecture["model"] == network_files.ONNX
-    parameters = count_stored(onnx.load(work.file(MODEL)).graph) if is_graph else count_parameters(model)
     work.metrics = {"model": architecture["model"], "parameters": parameters}
     if notes:
         work.metrics["note"] = "; ".join(notes)
@@ -59,8 +58,8 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
         work.metrics |= _checked(model, dataset, source, config)
 
 
-def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[OnnxClassifier, dict[str, Any]]":
-    """A graph as it is: copied, opened by ONNX Runtime."""
+def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[OnnxClassifier, dict[str, Any], int]":
+    """A graph as it is: copied, opened by ONNX Runtime; with the number of its parameters."""
     (path,) = source.files
     model = OnnxClassifier(path)
     runner = model.runner
@@ -69,14 +68,15 @@ def _onnx(source: Source, dataset: "Dataset | None", work: Work) -> "tuple[OnnxC
         check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     classes = dataset.classes if dataset else tuple(map(str, range(runner.classes)))
     content = path.read_bytes()
-    stated = _ends_in_softmax(content, source)
+    proto = onnx.load_model_from_string(content)
+    stated = _ends_in_softmax(proto, source)
     model.probabilities = stated or _gives_probabilities(model, runner.input_shape, dataset, source)
     architecture = network_files.describe_network(
         network_files.ONNX, runner.input_shape, classes, probabilities=model.probabilities
     )
     artifact.write_atomic(work.add_payload(MODEL), content)
     network_files.write_architecture(work, architecture)
-    return model, architecture
+    return model, architecture, count_stored(proto.graph)
 
 
 def _torch(
@@ -99,15 +99,15 @@ def _torch(
     return model, architecture
 
 
-def _ends_in_softmax(content: bytes, source: Source) -> bool:
+def _ends_in_softmax(proto: onnx.ModelProto, source: Source) -> bool:
     """Whether the graph says that it gives probabilities; those whose logarithm is no logit are refused."""
-    meaning = output_meaning(onnx.load_model_from_string(content))
+    meaning = output_meaning(proto)
     if meaning.kind != PROBABILITIES:
         return False
     if meaning.function == "sigmoid" or (meaning.factor, meaning.offset) != (1, 0):
+        ends = "the outputs of sigmoids" if meaning.function == "sigmoid" else meaning.wording
         raise CompressError(
-            f"{source.text}: its graph ends in {meaning.wording} of a {meaning.function}; a teacher gives logits: "
-            f"export the values before them"
+            f"{source.text}: its graph ends in {ends}; a teacher gives logits: export the values before them"
         )
     return True
 
@@ -128,9 +128,7 @@ def _gives_probabilities(
         answers = model(shown).float().numpy()
     found = probabilities_check(answers)
     if found.fired and not distributions(answers).all():
-        raise CompressError(
-            f"{source.text}: its {found.text.partition(':')[0]}; a teacher gives logits: return the values before them"
-        )
+        raise CompressError(f"{source.text}: its {found.seen}; a teacher gives logits: return the values before them")
     return found.fired
 
 

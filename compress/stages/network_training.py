@@ -21,7 +21,9 @@ from compress.networks.distributed import sharded
 from compress.numerics import precision
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
+from edge.core.progress import say
 from edge.validity.logits import probabilities_check
+from edge.validity.rules import fired_checks
 
 PROBED = 16  # images that a teacher is asked about before it teaches
 
@@ -72,14 +74,16 @@ def load_guide(role: str, stages: Mapping[str, Stage], dataset: Dataset) -> "Cla
     guide = load_role(role, stages)
     if guide is None:
         return None
+    for member in numbered(role, stages):
+        if fired := fired_checks(stages[member].metrics):
+            say(f"ALARM {stages[member].path}: on this teacher fired {', '.join(fired)}")
     shown = to_float(torch.from_numpy(dataset.part("val")[0][:PROBED]))
     with torch.no_grad():
         check = probabilities_check(guide(shown).float().numpy())
     if check.fired:
         folders = ", ".join(str(stages[member].path) for member in numbered(role, stages))
         raise CompressError(
-            f"{folders}: its {check.text.partition(':')[0]}, and a teacher gives logits; import it again, which takes "
-            f"their logarithm"
+            f"{folders}: its {check.seen}, and a teacher gives logits; import it again, which takes their logarithm"
         )
     return guide
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge.bench.measure import Timed, TimingRequest, TimingSubject, check_timing, compare_timings, measure_latency
 from edge.core import artifact, errors
 from edge.core.errors import CompressError
+from edge.core.progress import say
 from edge.core.readable import table
 from edge.evidence import Watch, samples
 from edge.runtimes import preprocess
@@ -41,9 +42,12 @@ def run_bench(
     and the raw samples, ns, are written into that new folder: bench.json and a samples-K.npz an artifact.
     """
     folder = None if out is None else _new(Path(out))
+    precisions: list[str | None] = []
     for path in map(Path, artifacts):
-        if path.is_dir():
-            executable(artifact.read(path, ("exported",)), config["device"])
+        exported = artifact.read(path, ("exported",)) if path.is_dir() else None
+        if exported is not None:
+            executable(exported, config["device"])
+        precisions.append(None if exported is None else exported.metrics["precision"])
     ask = TimingRequest.read(config, config["seed"])
     pipeline = None if config["preprocess"] is None else preprocess.load(config["preprocess"])
     frames = None if config["frames"] is None else preprocess.read_frames(config["frames"])
@@ -56,11 +60,12 @@ def run_bench(
         for path in artifacts
     ]
     check_timing(subjects, ask)
-    checks = [_checked(subject, ask, images) for subject in subjects]
     watch = Watch(gpu=config["device"] != "cpu")
     with watch.timing():
         timings = measure_latency(subjects, ask)
     first = timings[0].latency
+    # only now: what opens the runtime before would make a cold start warm
+    checks = [_checked(*of_subject, ask, images) for of_subject in zip(subjects, precisions, strict=True)]
     evidence = watch.found(_spans(timings), first.spread, first.conditions.load)
     elsewhere = elsewhere_warnings(config["device"], evidence["machine"]["before"])
     result = {
@@ -96,13 +101,16 @@ def elsewhere_warnings(device: str, state: Mapping[str, Any]) -> list[MachineWar
 
 
 def _checked(
-    subject: TimingSubject, ask: TimingRequest, images: "npt.NDArray[np.uint8] | None"
+    subject: TimingSubject, precision: "str | None", ask: TimingRequest, images: "npt.NDArray[np.uint8] | None"
 ) -> "list[ValidityCheck]":
     """The artifact's logits at every size that is timed, alone, and in company, of `images` or of noise."""
     with subject.open(ask.batch_size) as runner:
-        fits = images is not None and images.shape[1:] == runner.input_shape  # before preprocessing it may not
-        shown = images if images is not None and fits else _noise(runner, ask.seed)
-        found = artifact_checks(runner, shown, precision=None, sizes=(1, *ask.further_sizes))
+        shown = images
+        if images is not None and images.shape[1:] != runner.input_shape:  # they may need preprocessing
+            say(f"{subject.name}: takes images {runner.input_shape}, not {images.shape[1:]}; its checks show it noise")
+            shown = None
+        shown = _noise(runner, ask.seed) if shown is None else shown
+        found = artifact_checks(runner, shown, precision=precision, sizes=(1, *ask.further_sizes))
     return with_known_probabilities(found, "times do not depend on it")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.core import artifact, targets
-from edge.core.errors import CheckFailed, CompressError
+from edge.core.errors import CheckFailed, CompressError, MachineFault, machine_fault
 
 MODEL = "model.onnx"
 BATCH_SIZE = 64
@@ -151,7 +151,11 @@ def at_batch_sizes(
         for size in dict.fromkeys(sizes):
             try:
                 other = runner if size == runner.batch_size else stack.enter_context(runner.again(size))
-            except (CompressError, NotImplementedError):  # another machine's runner keeps its size
+            except MachineFault:
+                raise
+            except (CompressError, NotImplementedError) as fault:  # another machine's runner keeps its size
+                if told := machine_fault(fault, "the validity checks"):
+                    raise told from fault
                 continue
             if other.batch_size == size:
                 by_size[size] = other.infer

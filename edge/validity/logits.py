@@ -5,13 +5,14 @@ alone. What is found is the model's, not the sample's: a network with batch stat
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.core.errors import first_line
+from edge.core.errors import CheckFailed, first_line, machine_fault
 from edge.core.proportions import clopper_pearson
-from edge.runtimes.runner import Runner, at_batch_sizes
+from edge.runtimes.runner import FULL_SCALE, Runner, at_batch_sizes
 from edge.validity import rules
 from edge.validity.rules import ValidityCheck
 
@@ -45,7 +46,7 @@ def sampled(count: int, most: int = SAMPLE) -> "npt.NDArray[np.int64]":
 
 def unit_images(images: "npt.NDArray[np.uint8] | npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
     """uint8 (N,C,H,W) as k/255; float32 as it is."""
-    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
+    return images.astype(np.float32) / FULL_SCALE if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def logits_checks(
@@ -103,7 +104,8 @@ def _repeated(first: np.ndarray, second: np.ndarray) -> "tuple[ValidityCheck, Va
             0.0,
             n,
             f"two calls on the same {n} images gave {moved:.1%} of them other logits",
-            "use the plan rand, which averages over draws",
+            "each of its figures is of single draws; turn dropout and noise off, or average over draws: evaluate "
+            "--attack rand",
         ),
         validity_check(
             rules.UNSTEADY,
@@ -143,62 +145,82 @@ def independence_check(
     order = np.random.default_rng(0).permutation(len(x))
     reordered = np.empty_like(first)
     reordered[order] = ask(x[order])
-    ways = {"in another order": _difference(first, reordered, rounding)}
+    ways, unasked = {"in another order": _difference(first, reordered, rounding)}, []
     asked = x[:IN_COMPANY]
     for light, (low, high) in (("bright", (0.9, 1.0)), ("dark", (0.0, 0.1))):
         # noise: a network that divides by an image's deviation has no answer to a constant one
         drawn = np.random.default_rng(1).uniform(low, high, (PER_IMAGE * len(asked), *x.shape[1:]))
         company = drawn.astype(np.float32)
         company[::PER_IMAGE] = asked
-        ways[f"beside {light} noise"] = _difference(first[: len(asked)], ask(company)[::PER_IMAGE], rounding)
+        try:
+            beside = ask(company)[::PER_IMAGE]
+        except CheckFailed:  # of images that nobody has, a runner's answer that is no number says nothing
+            unasked.append(f"it has no finite answer to {light} noise")
+            continue
+        ways[f"beside {light} noise"] = _difference(first[: len(asked)], beside, rounding)
     for size, ask_at in at_sizes.items():
         few, way = x[:ALONE], "alone" if size == 1 else f"in calls of {size}"
         try:
             answers = ask_at(few)
         except Exception as fault:  # whatever a network raises that needs others beside an image
+            if told := machine_fault(fault, "the validity checks"):
+                raise told from fault
+            advice = "it needs a whole batch" if size == 1 else "it takes no batch of that size"
             return validity_check(
                 rules.BATCH,
                 1.0,
                 MOVED_SHARE,
-                len(x),
+                len(few),
                 f"asked {way}, it fails ({first_line(fault)})",
-                "it needs a whole batch; export or import the network in evaluation mode",
+                f"{advice}; export or import the network in evaluation mode",
             )
         ways[way] = _difference(first[: len(few)], answers, rounding)
-    return _independence(ways, len(x), 1 in at_sizes)
+    if 1 not in at_sizes:
+        unasked.append("its calls have one size, so none could be asked alone")
+    return _independence(ways, unasked)
 
 
-Difference = tuple[float, float, int, int]  # share of images moved, the furthest, other classes, images
+@dataclass(frozen=True)
+class _Difference:
+    """Of `n` images the share that moved beyond rounding, the furthest, and how many are named another class."""
+
+    share: float
+    furthest: float
+    other: int
+    n: int
+
+    @property
+    def fires(self) -> bool:
+        return self.share > MOVED_SHARE or self.furthest > GROSS
 
 
-def _difference(want: np.ndarray, got: np.ndarray, rounding: float) -> Difference:
+def _difference(want: np.ndarray, got: np.ndarray, rounding: float) -> _Difference:
     moved = _moved(want, got)
     other = int((want.argmax(1) != got.argmax(1)).sum())
-    return float((moved > rounding).mean()), float(moved.max(initial=0)), other, len(want)
+    return _Difference(float((moved > rounding).mean()), float(moved.max(initial=0)), other, len(want))
 
 
-def _independence(ways: "Mapping[str, Difference]", n: int, alone: bool) -> ValidityCheck:
-    share = max(share for share, _, _, _ in ways.values())
-    furthest = max(furthest for _, furthest, _, _ in ways.values())
-    worst, (_, far, other, of) = max(ways.items(), key=lambda way: (way[1][0], way[1][1]))
-    asked = f"the same images {_listed(list(ways))}"
-    if not alone:
-        asked += " (its calls have one size, so none could be asked alone)"
-    if share > MOVED_SHARE or furthest > GROSS:
+def _independence(ways: "Mapping[str, _Difference]", unasked: "Sequence[str]") -> ValidityCheck:
+    """The check by the way of asking that says most; `unasked`: what could not be asked."""
+    way, worst = max(ways.items(), key=lambda item: (item[1].fires, item[1].share, item[1].furthest))
+    if worst.fires:
         seen = (
-            f"an image's logits depend on its batch: {worst} {round(share * of)} of {of} images move, by up to "
-            f"{far:.1%} of their spread, and {other} are named another class"
+            f"an image's logits depend on its batch: {way} {round(worst.share * worst.n)} of {worst.n} images move, by "
+            f"up to {worst.furthest:.1%} of their spread, and {worst.other} are named another class"
         )
     else:
-        seen = f"{asked} move by at most {furthest:.2g} of their spread"
+        furthest = max(difference.furthest for difference in ways.values())
+        seen = f"the same images, asked {_listed(list(ways))}, move by at most {furthest:.2g} of their spread"
+        seen += f" ({'; '.join(unasked)})" if unasked else ""
     return validity_check(
         rules.BATCH,
-        max(share, 1.0 if furthest > GROSS else 0.0),
+        worst.share,
         MOVED_SHARE,
-        n,
+        worst.n,
         seen,
         "every figure holds for such batches alone; bring the network into evaluation mode (BatchNorm with running "
         "statistics) and export it again",
+        fired=worst.fires,
     )
 
 

@@ -27,6 +27,7 @@ FREE = "attacks without gradients win"
 MASKING = "masking"
 TWIN = "twin disagrees"
 TIMED = "timed logits differ"
+FREE_POINTS, FREE_IMAGES = 0.002, 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class ValidityCheck:
     text: str
     n: int = 0
 
+    @property
+    def seen(self) -> str:
+        """The text without what to do."""
+        return self.text.partition(": ")[0]
+
 
 @dataclass(frozen=True)
 class ValidityRule:
@@ -56,7 +62,13 @@ class ValidityRule:
 
 
 RULES = (
-    ValidityRule(FINITE, "a logit that is NaN or infinite", "logits", "on any image", VERBS),
+    ValidityRule(
+        FINITE,
+        "a logit that is NaN or infinite",
+        "logits",
+        "on any image; of an artifact the runner ends the verb there, exit 3",
+        VERBS,
+    ),
     ValidityRule(
         RANDOM,
         "dropout left on, noise, a state that calls change",
@@ -148,6 +160,11 @@ RULES = (
 )
 
 
+def free_threshold(n: int) -> float:
+    """Of `n` images more than so many, by attacks without gradients alone, show masked gradients."""
+    return max(FREE_POINTS * n, FREE_IMAGES)
+
+
 def record_checks(checks: "Sequence[ValidityCheck]", of: str) -> "list[dict[str, Any]]":
     """The checks as a stage's metrics hold them; those that fired are told once, a line each. `of`: of what."""
     for check in checks:
@@ -171,7 +188,7 @@ def with_known_probabilities(
 ) -> "list[ValidityCheck]":
     """The checks where outputs that are probabilities flatter no figure; `why` says so."""
     return [
-        replace(check, fired=False, text=f"{check.text.partition(':')[0]}; {why}")
+        replace(check, fired=False, text=f"{check.seen}; {why}")
         if check.name == PROBABILITIES and check.fired
         else check
         for check in checks

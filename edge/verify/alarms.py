@@ -18,7 +18,6 @@ from edge.validity.rules import ValidityCheck
 from edge.verify.verdicts import Verdicts
 
 MIN_AGREEMENT = 0.99
-FREE_POINTS, FREE_IMAGES = 0.002, 3  # masking: more than the larger of these, by attacks without gradients alone
 
 
 def raise_alarms(
@@ -35,7 +34,7 @@ def raise_alarms(
     compared = [] if agreement is None else [_twin(agreement, why)]
     n, replayed, broken = len(verdicts.labels), len(verdicts.replayed), verdicts.broken
     count = int((broken[replayed:].any(0) & ~broken[:replayed].any(0)).sum())
-    threshold = max(FREE_POINTS * n, FREE_IMAGES)
+    threshold = rules.free_threshold(n)
     masking = Alarm(
         name=rules.MASKING,
         fired=replayed > 0 and count > threshold,  # where no gradient was asked, none is masked

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge.core import artifact
 from edge.core.artifact import Stage
@@ -29,7 +30,7 @@ from edge.statement.statement import (
     Undecided,
 )
 from edge.validity import rules
-from edge.validity.logits import chance_count
+from edge.validity.logits import chance_count, distributions
 from edge.validity.rules import ValidityCheck
 from edge.verify import alarms
 from edge.verify.alarms import suspect
@@ -83,7 +84,10 @@ def judge_artifact(
             verdicts,
             agreed,
             likeliest_fault,
-            [*_known_probabilities(checks, attacks, itself), *_gradient_checks(attacks, twin)],
+            [
+                *known_probabilities(checks, {} if itself is None else models[itself], verdicts.clean_logits),
+                *_gradient_checks(attacks, twin),
+            ],
         ),
         runtime=runner.describe(),
         batch_size=runner.batch_size,
@@ -95,17 +99,19 @@ def judge_artifact(
     )
 
 
-def _known_probabilities(
-    checks: "Sequence[ValidityCheck]", attacks: AttackSet, itself: "int | None"
+def known_probabilities(
+    checks: "Sequence[ValidityCheck]", about: Mapping[str, Any], logits: "npt.NDArray[np.float32]"
 ) -> list[ValidityCheck]:
-    """Probabilities flatter no figure where they were known: gradients taken before the softmax, or none taken.
+    """Probabilities flatter no figure where attacks know them; `about`: the model's entry in an attack set.
 
-    Attacks without gradients ascend on their logarithm.
+    Those with gradients take the values before the softmax of the twin. Those without take the logarithm, of `logits`
+    (N,K) that are distributions.
     """
-    about = {} if itself is None else attacks.about["models"][itself]
-    if about.get("twin") is not None and about.get("outputs") != PROBABILITIES:
-        return list(checks)
-    return rules.with_known_probabilities(checks)
+    if about.get("outputs") == PROBABILITIES:
+        return rules.with_known_probabilities(checks)
+    if about.get("twin") is None and distributions(logits).all():
+        return rules.with_known_probabilities(checks, "the attacks ascend on their logarithm")
+    return list(checks)
 
 
 def _gradient_checks(attacks: AttackSet, twin: "int | None") -> list[ValidityCheck]:

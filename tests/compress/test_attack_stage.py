@@ -312,7 +312,7 @@ def test_a_sample_with_other_shares_of_the_classes_is_told(capsys: pytest.Captur
     labels = np.array([0] * 90 + [1] * 10)
     lopsided = Dataset("lopsided", np.zeros((100, 1, 2, 2), np.uint8), labels, {"test": np.arange(100)}, ("a", "b"))
     assert np.bincount(labels[attack.chosen_test_images(lopsided, 20)]).tolist() == [10, 10]
-    assert "largest class is 50.0% of them and 90.0% of all" in capsys.readouterr().err
+    assert "equally many of each class: the largest class is 50.0% of them and 90.0% of all" in capsys.readouterr().err
     assert len(attack.chosen_test_images(lopsided, None)) == 100 and capsys.readouterr().err == ""
     even = dataclasses.replace(lopsided, labels=np.arange(100) % 2)
     attack.chosen_test_images(even, 20)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from compress.attacks import ensemble, losses
+from compress.attacks.adaptive import PackagedAttack
 from compress.attacks.contract import EnsembleAttack, image_random_start, stream
 from compress.attacks.pgd import strongest_iterate
 from compress.attacks.transfer import PGD, MarginPGD, MomentumDiverse, RayS, _shrink
@@ -115,6 +116,9 @@ def test_an_attack_of_another_norm_is_refused_before_those_in_front_of_it_run() 
     images, labels = at.x.numpy().astype(np.float32), at.y.numpy()
     with pytest.raises(CompressError, match=r"^rays works in linf, and the norm is l2: leave rays out"):
         ensemble.evaluate(pytest.fail, images, labels, [PGD(), RayS()], eps=at.eps, norm="l2")
+    packaged = PackagedAttack("theirs", RayS(), "some-attacks 1.2")
+    with pytest.raises(CompressError, match=r"^theirs works in linf, and the norm is l2"):
+        ensemble.evaluate(pytest.fail, images, labels, [packaged], eps=at.eps, norm="l2")
 
 
 def test_what_a_report_lists_can_be_written_as_json() -> None:

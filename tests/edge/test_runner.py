@@ -10,10 +10,10 @@ from onnx import helper
 
 from edge import open_runner
 from edge.core import artifact
-from edge.core.errors import CheckFailed, CompressError
+from edge.core.errors import CheckFailed, CompressError, MachineFault
 from edge.core.machine import usable_cores
 from edge.runtimes.onnxruntime.runner import OnnxRunner
-from edge.runtimes.runner import executable
+from edge.runtimes.runner import at_batch_sizes, executable
 from tests.edge import linear
 from tests.edge.stages import exported
 
@@ -74,6 +74,29 @@ def test_a_fixed_batch_is_used_whatever_is_asked_for(tmp_path: Path) -> None:
     with open_runner(linear.linear(tmp_path / "m.onnx", WEIGHTS, batch=3), batch_size=64) as runner:
         assert runner.batch_size == 3
         np.testing.assert_allclose(runner.infer(IMAGES), linear.logits(WEIGHTS, IMAGES), atol=1e-5)
+
+
+def test_other_sizes_are_left_out_where_the_file_takes_none_and_not_where_memory_ends(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_runner(file, batch_size=4) as runner:
+        with at_batch_sizes(runner, (1, 4)) as by_size:
+            assert list(by_size) == [1, 4] and by_size[4] == runner.infer
+        for fault in (MachineFault("no memory"), CompressError("cannot be opened")):
+
+            def again(size: int, fault: CompressError = fault) -> None:
+                raise fault from (MemoryError() if not isinstance(fault, MachineFault) else None)
+
+            monkeypatch.setattr(runner, "again", again)
+            with pytest.raises(MachineFault, match="memory"), at_batch_sizes(runner, (1,)):
+                pass
+
+        def keeps_its_size(size: int) -> None:
+            raise NotImplementedError
+
+        monkeypatch.setattr(runner, "again", keeps_its_size)
+        with at_batch_sizes(runner, (1, 4)) as by_size:
+            assert list(by_size) == [4]
 
 
 @pytest.mark.parametrize(("asked", "told"), [(0, usable_cores()), (1, 1), (3, 3)])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge.core.errors import CheckFailed
+from edge.core.errors import CheckFailed, MachineFault
 from edge.core.proportions import clopper_pearson
 from edge.validity import logits, rules
 from edge.validity.logits import AskLogits, chance_check, logits_checks
@@ -85,9 +85,8 @@ def flat_on_some(x: np.ndarray) -> np.ndarray:
 
 def int8_flips(x: np.ndarray) -> np.ndarray:
     """A grid of 8 bits behind sums whose last bits depend on the size of the batch: some values fall the other way."""
-    noise = np.random.default_rng(len(x)).normal(0, 1e-6, (len(x), 40)).astype(np.float32)
-    h = hidden(x) * (1 + noise)
-    return np.round(h / h.max() * 0 + h / 0.15) * 0.15 @ HEAD
+    noise = np.random.default_rng(len(x)).normal(0, 1e-3, (len(x), 40)).astype(np.float32)
+    return np.round(hidden(x) * (1 + noise) / 0.15) * 0.15 @ HEAD
 
 
 HONEST: dict[str, tuple[AskLogits, float]] = {
@@ -161,9 +160,42 @@ def test_a_model_that_cannot_be_asked_alone_at_all() -> None:
 
 def test_8_bit_rounding_is_told_from_batch_statistics() -> None:
     """What moves single images by less than 5 % of their spread is rounding; what moves all by more is none."""
-    assert checks(int8_flips)[rules.BATCH].value >= 0
+    assert checks(int8_flips)[rules.BATCH].fired, "the grid's steps are more than float32 rounds"
+    assert not checks(int8_flips, rounding=logits.COARSE_ROUNDING)[rules.BATCH].fired
     statistics = checks(lambda x: int8_flips(x - x.mean(0)), rounding=logits.COARSE_ROUNDING)
     assert fired(statistics) == {rules.BATCH}
+
+
+def test_one_image_that_moves_far_is_the_reason_and_the_count_that_is_told() -> None:
+    """Beside bright company a few move a little more than rounding; what fires is the one that moves by its spread."""
+
+    def first_of_64(x: np.ndarray) -> np.ndarray:
+        answers = honest(x)
+        if len(x) == logits.SAMPLE:  # the call of the sample, and that in another order; company has fewer
+            answers[0] += np.ptp(answers[0]) * np.eye(10, dtype=np.float32)[3]
+        return answers
+
+    found = checks(first_of_64, alone=False)[rules.BATCH]
+    assert found.fired and "in another order 2 of 64 images move" in found.text
+    assert (found.n, round(found.value * found.n)) == (64, 2)
+
+
+def test_noise_that_has_no_finite_answer_is_said_and_ends_nothing() -> None:
+    def asked(x: np.ndarray) -> np.ndarray:
+        if len(x) > 1 and x[1].max() <= 0.1:
+            raise CheckFailed("logits are not finite for 12 of 64 images")
+        return honest(x)
+
+    found = checks(asked)[rules.BATCH]
+    assert not found.fired and "no finite answer to dark noise" in found.text and "bright noise" in found.text
+
+
+def test_memory_that_is_used_up_is_no_dependence_on_the_batch() -> None:
+    def full(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(MachineFault, match="not enough memory"):
+        logits_checks(honest, IMAGES, at_sizes={256: full})
 
 
 def test_calls_that_differ_are_randomness_and_no_verdict_on_the_batch() -> None:

@@ -1,5 +1,6 @@
 """A file that another tool exported becomes an exported stage: its very bytes, held against the dataset it is for."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
 from edge.runtimes.runner import MODEL, Runner
-from edge.validity.logits import artifact_checks, chance_check, chance_count, distributions
+from edge.validity.logits import artifact_checks, chance_check, distributions
 from edge.validity.rules import record_checks, with_known_probabilities
 from export import contract
 from export.contract import Emission
-from export.targets.onnx.precision import precision_of
+from export.targets.onnx.precision import GraphPrecision, precision_of
 
 #: Of the stage's config; the bytes are there already.
 DECIDES_NOTHING = ("opset", "precision", "parity_images", "min_agreement")
@@ -56,16 +57,22 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
         raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
     content = _content(path)
 
+    @functools.cache
+    def read() -> tuple[onnx.ModelProto, OutputMeaning, GraphPrecision]:
+        """Not before the runtime opened the file: it knows best what is wrong with one that is no graph."""
+        proto = onnx.load_model_from_string(content)
+        return proto, output_meaning(proto), precision_of(proto)
+
     def make(work: Work) -> None:
         with open_runner(path) as runner:
             dataset = load_dataset(config.data)
-            proto = onnx.load_model_from_string(content)
-            figures = _measured(runner, dataset, path, proto)
+            proto, meaning, precision = read()
+            figures = _measured(runner, dataset, path, meaning, precision)
         artifact.write_atomic(work.add_payload(MODEL), content)
         metrics = {
             "bytes": len(content),
-            "precision": precision_of(proto).name,
-            "output": _meaning(proto, looks_like_probabilities=figures["probabilities"]),
+            "precision": precision.name,
+            "output": _meaning(meaning, looks_like_probabilities=figures["probabilities"]),
             "parameters": count_stored(proto.graph),
             "adopted": path.name,
             "fixed_batch": contract.graph_inputs(proto)[0].type.tensor_type.shape.dim[0].dim_value or None,
@@ -77,10 +84,10 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
     stage = artifact.build(
         out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace
     )
-    proto = onnx.load_model_from_string(content)
+    proto, meaning, precision = read()
     for line in (
-        _said_of_output(output_meaning(proto), looks_like_probabilities=stage.metrics["probabilities"]),
-        precision_of(proto).wording,
+        _said_of_output(meaning, looks_like_probabilities=stage.metrics["probabilities"]),
+        precision.wording,
         _said_of_ranges(proto),
     ):
         if line:
@@ -88,9 +95,8 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
     return stage
 
 
-def _meaning(proto: onnx.ModelProto, *, looks_like_probabilities: bool) -> str:
+def _meaning(meaning: OutputMeaning, *, looks_like_probabilities: bool) -> str:
     """As the graph has it; where that shows no softmax, as what was measured has it."""
-    meaning = output_meaning(proto)
     unseen = meaning.kind in (UNKNOWN, LOGITS) and looks_like_probabilities
     return PROBABILITIES if unseen else meaning.wording
 
@@ -138,7 +144,9 @@ def _plan(config: ExportConfig, sha256: str) -> Plan:
     return replace(plan, config={**kept, "adopted": sha256})
 
 
-def _measured(runner: Runner, dataset: Dataset, path: Path, proto: onnx.ModelProto) -> dict[str, Any]:
+def _measured(
+    runner: Runner, dataset: Dataset, path: Path, meaning: OutputMeaning, precision: GraphPrecision
+) -> dict[str, Any]:
     """Accuracy on the test images, which the file must fit, and the validity checks; those that fire are told.
 
     Preprocessing that is done elsewhere shows here as chance level.
@@ -156,15 +164,13 @@ def _measured(runner: Runner, dataset: Dataset, path: Path, proto: onnx.ModelPro
     logits = runner.infer(images)
     right = int((logits.argmax(1) == labels).sum())
     low, high = clopper_pearson(right, len(labels))
-    checks = [
-        *artifact_checks(runner, images, precision=precision_of(proto).name),
-        chance_check(right, labels, logits.argmax(1)),
-    ]
-    if output_meaning(proto).kind == PROBABILITIES:
+    chance = chance_check(right, labels, logits.argmax(1))
+    checks = [*artifact_checks(runner, images, precision=precision.name), chance]
+    if meaning.kind == PROBABILITIES:
         checks = with_known_probabilities(checks)
     return {
         "clean": {"n": len(labels), "count": right, "value": right / len(labels), "interval": [low, high]},
         "probabilities": bool(distributions(logits).all()),
-        "chance": chance_count(labels) / len(labels),
+        "chance": chance.value,
         "checks": record_checks(checks, path.name),
     }
