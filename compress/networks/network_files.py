@@ -12,7 +12,7 @@ from safetensors.torch import load, load_file
 
 from compress import networks
 from compress.networks.base import Classifier
-from compress.networks.foreign import Foreign
+from compress.networks.foreign_network import Foreign
 from edge.core import artifact
 from edge.core.errors import CompressError
 

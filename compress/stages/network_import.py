@@ -11,7 +11,7 @@ from compress.data.dataset import Dataset
 from compress.data.split import Split, to_float
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters, count_stored
-from compress.networks.foreign import Foreign
+from compress.networks.foreign_network import Foreign
 from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.networks.graph.output_meaning import PROBABILITIES, output_meaning
 from compress.numerics.seeds import generator
