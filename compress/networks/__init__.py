@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compress.names import resolved, with_installed
 from edge.core import errors, plugins
 from edge.core.errors import CompressError
+from edge.core.user_code import named_arguments
 
 if TYPE_CHECKING:
     from compress.networks.base import Classifier
@@ -24,7 +25,8 @@ class Network:
     """A family of networks: its names, and what builds one. An installed package adds one as an entry point."""
 
     name: str
-    #: build(name, channels=, classes=, flags=) → `Classifier`, freshly initialised; or "module:function"
+    #: build(name, channels=, classes=, flags=) → `Classifier`, freshly initialised; or "module:function". One that
+    #: takes `size` is given the images' height and width as well
     build: str | Callable[..., Any]
     #: the names that are offered, without flags → one line on each
     models: Mapping[str, str]
@@ -156,8 +158,11 @@ def model_pattern() -> str:
     return rf"^({'|'.join(patterns)})(\+[a-z0-9_-]+)*$"
 
 
-def build_network(name: str, *, channels: int, classes: int) -> Classifier:
-    """A freshly initialised network; torch's default generator decides its weights."""
+def build_network(name: str, *, channels: int, classes: int, size: "tuple[int, int] | None" = None) -> Classifier:
+    """A freshly initialised network; torch's default generator decides its weights.
+
+    `size`: height and width of its images, for networks whose weights depend on it; None where it is not known.
+    """
     if ":" in name:
         from compress.networks import foreign
 
@@ -168,5 +173,7 @@ def build_network(name: str, *, channels: int, classes: int) -> Classifier:
         raise CompressError(
             f"model {base!r} has no variant +{flag} (known: {', '.join(f'+{k}' for k in sorted(family.flags))})"
         )
-    network: Classifier = resolved(family.build)(base, channels=channels, classes=classes, flags=frozenset(flags))
+    build = resolved(family.build)
+    sized = {"size": size} if "size" in named_arguments(build) else {}
+    network: Classifier = build(base, channels=channels, classes=classes, flags=frozenset(flags), **sized)
     return network

@@ -41,8 +41,9 @@ def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
 
 def build_described(architecture: dict[str, Any]) -> Classifier:
     """The network that `describe` described, freshly initialised."""
+    channels, height, width = architecture["input"]
     model = networks.build_network(
-        architecture["model"], channels=architecture["input"][0], classes=len(architecture["classes"])
+        architecture["model"], channels=channels, classes=len(architecture["classes"]), size=(height, width)
     )
     if gives_probabilities(architecture):
         if not isinstance(model, Foreign):

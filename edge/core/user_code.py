@@ -100,12 +100,25 @@ def load_function(spec: str, what: str) -> "tuple[ModuleType, Callable[..., Any]
 
 def required_arguments(function: Callable[..., Any]) -> "list[str]":
     """The names of the arguments that a call must give."""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in _parameters(function)
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in optional
+    ]
+
+
+def named_arguments(function: Callable[..., Any]) -> "list[str]":
+    """The names that a call may give arguments by; `**kwargs` takes any and names none."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [parameter.name for parameter in _parameters(function) if parameter.kind in kinds]
+
+
+def _parameters(function: Callable[..., Any]) -> "list[inspect.Parameter]":
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # of some built-in ones nothing is known
         return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in optional]
 
 
 def in_words(fault: BaseException) -> str:

@@ -52,6 +52,17 @@ def linear(name: str, *, channels: int, classes: int, flags: frozenset[str]) -> 
 NETWORK = Network("pooled-linear", linear, {"pooled-linear": "a convolution and a linear layer"})
 
 
+def placed(
+    name: str, *, channels: int, classes: int, flags: frozenset[str], size: tuple[int, int] | None = None
+) -> Classifier:
+    from tests.compress.plugin_network import PlacedLinear
+
+    return PlacedLinear(channels, classes, size or (8, 8))
+
+
+PLACED = Network("placed-linear", placed, {"placed-linear": "one weight for each place of the image"})
+
+
 def stripes(path: str | None) -> Dataset:
     """Images of horizontal and of vertical stripes, as many as `path` says."""
     count = int(path or 200)

@@ -13,6 +13,7 @@ from compress import config, data, names, networks
 from compress.cli.execute import execute
 from compress.config import starter
 from compress.methods import registry
+from compress.networks import network_files
 from edge.core import artifact, plugins, targets
 from edge.core.errors import CompressError
 
@@ -50,6 +51,14 @@ def test_they_stand_behind_ours(install: Any) -> None:
     assert after == [(*own, name) for own, name in zip(before, added, strict=True)]
     assert registry.hosts()[-1] == "input-gradients" and "input-gradients" not in registry.additions()
     assert not registry.needs_teacher("input-gradients", {})
+
+
+def test_a_network_that_takes_the_images_size_is_given_it(install: Any) -> None:
+    install({"networks": {"pooled-linear": f"{HERE}:NETWORK", "placed-linear": f"{HERE}:PLACED"}})
+    described = network_files.describe_network("placed-linear", (2, 6, 10), ("a", "b"))
+    assert network_files.build_described(described).get_parameter("places").shape == (2, 6, 10)
+    assert networks.build_network("placed-linear", channels=1, classes=2).get_parameter("places").shape == (1, 8, 8)
+    network_files.build_described({**described, "model": "pooled-linear"})  # takes none
 
 
 def test_a_configuration_takes_them_and_checks_their_options(install: Any) -> None:
