@@ -158,7 +158,7 @@ def model_pattern() -> str:
     return rf"^({'|'.join(patterns)})(\+[a-z0-9_-]+)*$"
 
 
-def build_network(name: str, *, channels: int, classes: int, size: "tuple[int, int] | None" = None) -> Classifier:
+def build_network(name: str, *, channels: int, classes: int, size: tuple[int, int] | None = None) -> Classifier:
     """A freshly initialised network; torch's default generator decides its weights.
 
     `size`: height and width of its images, for networks whose weights depend on it; None where it is not known.
