@@ -18,7 +18,7 @@ import numpy as np
 from compress.data.cache import cached_dataset
 from compress.data.dataset import SHARES, SPLITS, Dataset, assemble_dataset, stratified_split
 from compress.data.files import existing_path, read_safely
-from compress.data.listing import as_text, counted, list_files
+from compress.data.listing import left_out, list_files
 from compress.data.parts import sounds_like_part
 from edge.core.errors import CompressError
 
@@ -45,9 +45,9 @@ def idx(path: str) -> Dataset:
     """The dataset of `idx:PATH`, a folder."""
     root, where = existing_path("idx", path), f"idx:{path}"
     files = [_file(root, stem, ndim, where) for stem, ndim in FILES.items()]
-    listing, taken = list_files(root), {file.name for file in files}
-    others = [name for name in listing.files if name not in taken]
-    notes = [f"left out, none of the four: {counted(len(others), 'file')} ({as_text(others[0])})"] if others else []
+    listing, taken = list_files(root, deep=False), {file.name for file in files}
+    notes = left_out("none of the four", [name for name in listing.files if name not in taken])
+    notes += left_out("not looked into", listing.folders, "folder")
     return cached_dataset("idx", "", root, files, lambda: _read(files, where)).with_notes([*listing.notes, *notes])
 
 

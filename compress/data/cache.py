@@ -10,7 +10,6 @@ removed at any time. Where it cannot be written, every load decodes again.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -25,10 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.dataset import SPLITS, Dataset
-from compress.data.files import reason
 from edge.core import artifact
-from edge.core.errors import CompressError
-from edge.core.progress import Progress, say
+from edge.core.errors import CompressError, first_line
+from edge.core.progress import Progress, say_once
 
 FORMAT = 2  # raised whenever the same source files would give another dataset
 META = "meta.json"
@@ -56,15 +54,12 @@ def cached_dataset(
     try:
         _store(dataset, source)
     except OSError as fault:  # no right to write, no room left: the dataset in memory is as good
-        _say_once(
+        say_once(
             f"{cache_home()}: cannot be written ({fault.strerror}), so {kind} is decoded each time; "
             f"ROBUST_COMPRESS_CACHE names another folder"
         )
         return dataset
     return _find(source, kind) or dataset
-
-
-_say_once = functools.cache(say)
 
 
 def remembered_fingerprint(kind: str, file: Path, make: Callable[[], str]) -> str:
@@ -192,8 +187,8 @@ def fetch_archive(kind: str, url: str, sha256: str) -> Path:
         fresh.replace(path)
     except (OSError, HTTPException, ValueError) as fault:  # URLError is an OSError
         raise CompressError(
-            f"data {kind}: {url} could not be downloaded ({reason(fault)}); without a network get the file elsewhere "
-            f"and write {kind}:PATH"
+            f"data {kind}: {url} could not be downloaded ({first_line(fault, 160)}); without a network get the file "
+            f"elsewhere and write {kind}:PATH"
         ) from None
     finally:
         fresh.unlink(missing_ok=True)

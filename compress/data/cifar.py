@@ -14,9 +14,9 @@ import numpy as np
 
 from compress.data.cache import cached_dataset, fetch_archive
 from compress.data.dataset import Dataset, assemble_dataset
-from compress.data.files import existing_path, file_contents, reason
-from compress.data.listing import as_text, counted, list_files
-from edge.core.errors import CompressError
+from compress.data.files import existing_path, file_contents
+from compress.data.listing import as_text, left_out, list_files
+from edge.core.errors import CompressError, first_line
 
 SHAPE = (3, 32, 32)
 #: Beside the data in the archives as published.
@@ -76,9 +76,9 @@ def cifar(release: Release, path: "str | None") -> Dataset:
     folder = inner if inner.is_dir() else root
     files = [folder / name for name in release.files]
     _all_there(release, [file.name for file in files if file.exists()], where)
-    listing = list_files(folder)
-    others = sorted({*listing.files} - {*release.files, *PUBLISHED})
-    notes = [f"left out, not of the release: {counted(len(others), 'file')} ({as_text(others[0])})"] if others else []
+    listing = list_files(folder, deep=False)
+    notes = left_out("not of the release", sorted({*listing.files} - {*release.files, *PUBLISHED}))
+    notes += left_out("not looked into", listing.folders, "folder")
     return cached_dataset(release.kind, "", folder, files, lambda: _read(release, folder, where)).with_notes(
         [*listing.notes, *notes]
     )
@@ -96,7 +96,7 @@ def cifar100(path: "str | None") -> Dataset:
 
 def _read(release: Release, root: Path, where: str) -> Dataset:
     members: dict[str, str] = {}
-    for name in list_files(root).files:
+    for name in list_files(root, deep=False).files:
         folder, _, last = name.rpartition("/")
         if last not in release.files or (folder if root.is_dir() else Path(folder).name != release.folder):
             continue
@@ -154,7 +154,9 @@ def loads_data_only(content: bytes, where: str) -> Any:
     except CompressError:
         raise
     except Exception as fault:  # a damaged pickle makes any opcode fail, with any exception
-        raise CompressError(f"{where}: not a readable pickle ({reason(fault)}); fetch the file again") from None
+        raise CompressError(
+            f"{where}: not a readable pickle ({first_line(fault, 160)}); fetch the file again"
+        ) from None
 
 
 def _latin1(text: str, encoding: str) -> bytes:

@@ -49,7 +49,7 @@ def content_notes(
 
 def equal_images(images: np.ndarray) -> np.ndarray:
     """For each image (N,C,H,W) the index of the first that is equal to it byte for byte, int64 (N,)."""
-    sums = np.concatenate([checksums(chunk) for chunk in chunks(images)])
+    sums = all_checksums(images)
     _, first, group = np.unique(sums, return_index=True, return_inverse=True)
     number = first[group].astype(np.int64)
     for at in np.flatnonzero(number != np.arange(len(number))):  # few
@@ -63,6 +63,11 @@ def chunks(images: np.ndarray, size: int = BYTES) -> Iterator[np.ndarray]:
     count = max(1, size // max(1, images[0].nbytes))
     for begin in range(0, len(images), count):
         yield np.ascontiguousarray(images[begin : begin + count])
+
+
+def all_checksums(images: np.ndarray) -> np.ndarray:
+    """Those of any number of images (N,C,H,W), mapped ones too, (N,)."""
+    return np.concatenate([checksums(chunk) for chunk in chunks(images)])
 
 
 def checksums(images: np.ndarray) -> np.ndarray:

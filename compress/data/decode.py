@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from compress.data.files import FAULTS, reason
+from compress.data.files import FAULTS
 from compress.data.listing import counted
-from edge.core.errors import CompressError
+from edge.core.errors import CompressError, first_line
+from edge.core.foreign_messages import disguise
 from edge.core.progress import Progress
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
@@ -100,8 +101,10 @@ def pixels(encoded: bytes, name: str, size: "int | None") -> "tuple[np.ndarray, 
     """One image, uint8 (H,W) when its mode is grey, else (H,W,3); and what of `REMARKS` holds for it."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            if image.mode not in GREY + COLOUR or _more_than_8_bits(encoded, image):
+            if image.mode not in GREY + COLOUR:
                 raise CompressError(f"{name}: samples of mode {image.mode}, not 8 bits; convert it to an 8-bit image")
+            if _more_than_8_bits(encoded, image):
+                raise CompressError(f"{name}: has more than 8 bits a sample; convert it to an 8-bit image")
             plain = image.convert("L" if image.mode in GREY else "RGB")
             holds = {
                 "cmyk": image.mode == "CMYK",
@@ -111,10 +114,12 @@ def pixels(encoded: bytes, name: str, size: "int | None") -> "tuple[np.ndarray, 
                 "enlarged": size is not None and min(image.size) < size,
             }
     except UnidentifiedImageError:  # Pillow's own message is the address of a buffer
+        if encoded and (other := disguise(encoded)) is not None:
+            raise CompressError(f"{name}: {other}") from None
         what = f"begins with {encoded[:8]!r}, none of {', '.join(FORMATS)}" if encoded else "empty, 0 bytes"
         raise CompressError(f"{name}: not a readable image ({what}); replace or remove it") from None
     except (*FAULTS, Image.DecompressionBombError) as fault:
-        raise CompressError(f"{name}: not a readable image ({reason(fault)}); replace or remove it") from None
+        raise CompressError(f"{name}: not a readable image ({first_line(fault, 160)}); replace or remove it") from None
     return np.asarray(plain if size is None else _square(plain, size)), [key for key, true in holds.items() if true]
 
 

@@ -18,7 +18,7 @@ from compress import data
 from compress.data import split_name
 from compress.data.arrays import as_levels, channels_first
 from compress.data.cache import remembered_fingerprint
-from compress.data.content import checksums, chunks
+from compress.data.content import all_checksums, chunks
 from compress.data.dataset import SPLITS, Dataset, integers
 from compress.data.files import existing_path, read_safely
 from edge.core.errors import CompressError
@@ -89,7 +89,9 @@ def checked_extra(extra: ExtraImages, dataset: Dataset, fraction: float, batch_s
 
 def _refuse_moved_classes(extra: ExtraImages, dataset: Dataset) -> None:
     """Labels are numbers: a class of the same name must have the same one, and what is called otherwise is said."""
-    names = extra.classes or dataset.classes
+    if extra.classes is None:
+        return
+    names = extra.classes
     for number, name in enumerate(names):
         if name in dataset.classes and dataset.classes[number] != name:
             there = dataset.classes.index(name)
@@ -177,26 +179,22 @@ def _refuse_held_out(extra: ExtraImages, dataset: Dataset) -> int:
 
     How many are training images already.
     """
-    of_all = np.concatenate([checksums(chunk) for chunk in chunks(dataset.images)])
+    of_all, numbers = all_checksums(dataset.images), all_checksums(extra.images)
     sums = {split: of_all[dataset.splits[split]] for split in SPLITS}
     known = {split: {_digest(dataset.images[at]) for at in dataset.splits[split]} for split in ("val", "test")}
-    counts, first, begin, again = dict.fromkeys(known, 0), -1, 0, 0
-    for chunk in chunks(extra.images):
-        numbers = checksums(chunk)
-        again += int(np.isin(numbers, sums["train"]).sum())
-        suspects = np.isin(numbers, np.concatenate([sums["val"], sums["test"]]))  # few: the digest decides
-        for at in np.flatnonzero(suspects):
-            held_in = [split for split, digests in known.items() if _digest(chunk[at]) in digests]
-            for split in held_in:
-                counts[split] += 1
-            first = begin + int(at) if held_in and first < 0 else first
-        begin += len(chunk)
+    counts, first = dict.fromkeys(known, 0), -1
+    suspects = np.isin(numbers, np.concatenate([sums["val"], sums["test"]]))  # few: the digest decides
+    for at in map(int, np.flatnonzero(suspects)):
+        held_in = [split for split, digests in known.items() if _digest(extra.images[at]) in digests]
+        for split in held_in:
+            counts[split] += 1
+        first = at if held_in and first < 0 else first
     if first >= 0:
         raise CompressError(
             f"extra {extra.name}: {counts['test']} of its {len(extra.images)} images are test images of "
             f"{dataset.name}, {counts['val']} validation images (the first is image {first}); leave them out"
         )
-    return again
+    return int(np.isin(numbers, sums["train"]).sum())
 
 
 def _digest(image: np.ndarray) -> bytes:

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge.core.errors import CompressError
-from edge.core.foreign_messages import told
+from edge.core.errors import CompressError, first_line
 
 #: What the standard library, NumPy and Pillow raise on bytes that are cut short or altered. An encrypted zip is a
 #: RuntimeError, a damaged PNG a SyntaxError.
@@ -46,11 +45,6 @@ class WholeTar(tarfile.TarInfo):
             raise tarfile.ReadError(f"no end of the archive behind its last readable member: {fault}") from None
 
 
-def reason(fault: BaseException) -> str:
-    """What a library said, on one line and not too long."""
-    return told(" ".join(str(fault).split()), 160) or type(fault).__name__
-
-
 @contextmanager
 def read_safely(where: "Path | str") -> Iterator[None]:
     """Turns what reading `where` raises into one line that names it."""
@@ -60,7 +54,7 @@ def read_safely(where: "Path | str") -> Iterator[None]:
         raise
     except FAULTS as fault:
         raise CompressError(
-            f"{where}: cannot be read, damaged or cut short ({reason(fault)}); fetch or write the file again"
+            f"{where}: cannot be read, damaged or cut short ({first_line(fault, 160)}); fetch or write the file again"
         ) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from compress.data.dataset import SPLITS
-from compress.data.listing import Listing, as_text, counted, most, suffixes
+from compress.data.listing import Listing, as_text, counted, first_few, most, suffixes
 from compress.data.parts import PARTS, is_word_for_part, sounds_like_part
 from edge.core.errors import CompressError
 
@@ -178,15 +178,17 @@ def _odd_names(members: list[Member], classes: list[str], where: str) -> list[st
         raise CompressError(f"{where}: two class folders have one name once it is read as text; rename one of them")
     notes = []
     if escaped := sorted(as_text(name) for name in raw if as_text(name) != name):
-        notes.append(f"names that are not UTF-8 or hold controls are read with escapes: {', '.join(escaped[:3])}")
+        shown = f"{counted(len(escaped), 'name')} ({first_few(escaped)})"
+        notes.append(f"names that are not UTF-8 or hold controls are read with escapes: {shown}")
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(_folded(name), []).append(name)
     if pairs := [names for names in alike.values() if len(names) > 1]:
-        shown = ", ".join(" and ".join(map(ascii, names)) for names in pairs[:3])
+        shown = f"{counted(len(pairs), 'group')} ({first_few([' and '.join(map(ascii, names)) for names in pairs])})"
         notes.append(f"classes whose names differ in case, spaces or accents' encoding alone stay apart: {shown}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != classes:
-        notes.append(f"labels follow the names as text, not as numbers: {', '.join(classes[:4])}, …")
+        shown = f"{counted(len(classes), 'name')} ({first_few(classes)})"
+        notes.append(f"labels follow the names as text, not as numbers: {shown}")
     return notes
 
 

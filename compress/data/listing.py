@@ -12,7 +12,7 @@ import stat
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,18 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def list_files(path: Path) -> Listing:
-    """All files and folders in `path`, a folder or an archive, but for those that are hidden or of a tool."""
-    names, folders, notes, aside = _walk(path) if path.is_dir() else _members(path)
+def list_files(path: Path, *, deep: bool = True) -> Listing:
+    """All files and folders in `path`, a folder or an archive, but for those that are hidden or of a tool.
+
+    Without `deep` the folders in a folder are named and not entered.
+    """
+    names, folders, notes, aside = _walk(path, deep) if path.is_dir() else _members(path)
+    least = "at least " * any(count >= COUNTED for count in aside.values())
     why = [_set_aside(name) for name in names]
     files = [name for name, reason in zip(names, why, strict=True) if reason is None]
     aside.update(reason for reason in why if reason is not None)
     if aside:
-        notes.insert(0, f"left out, hidden or of a tool: {counted(aside.total(), 'file')} ({most(aside)})")
+        notes.insert(0, f"left out, hidden or of a tool: {least}{counted(aside.total(), 'file')} ({most(aside)})")
     for folder in {name.rpartition("/")[0] for name in files}:
         while folder and folder not in folders:
             folders.add(folder)
@@ -82,6 +86,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def first_few(names: Sequence[str]) -> str:
+    """Three of the names, and whether there are more."""
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3)
+
+
+def left_out(why: str, names: Sequence[str], noun: str = "file") -> list[str]:
+    """A note of how many are not taken and which is the first of them; none where all are."""
+    return [f"left out, {why}: {counted(len(names), noun)} ({as_text(names[0])})"] if names else []
+
+
 def _set_aside(name: str) -> "str | None":
     """The part of a file's or folder's name for which it is left out; None where it is taken."""
     folder, _, last = name.rpartition("/")
@@ -99,7 +113,7 @@ def _hidden_part(part: str) -> "str | None":
     return part if part.lower() in TOOL_NAMES or (part.startswith(".") and part not in (".", "..")) else None
 
 
-def _walk(root: Path) -> "tuple[list[str], set[str], list[str], Counter[str]]":
+def _walk(root: Path, deep: bool) -> "tuple[list[str], set[str], list[str], Counter[str]]":
     names: list[str] = []
     folders: set[str] = set()
     loops: list[str] = []
@@ -121,6 +135,8 @@ def _walk(root: Path) -> "tuple[list[str], set[str], list[str], Counter[str]]":
                 continue
             inner.remove(name)
         names += [prefix + file for file in files]
+        if not deep:
+            break
     notes = [f"left out: {counted(len(loops), 'link')} back to a folder above ({as_text(min(loops))})"] if loops else []
     return names, folders, notes, +aside
 
@@ -165,7 +181,10 @@ def _zip_members(path: Path) -> "tuple[list[str], set[str], list[str]]":
             raise CompressError(f"{path}: {member.filename} is a link in the archive; pack it anew without zip -y")
     names = [member.filename for member in members if not member.is_dir()]
     guessed = [
-        member.filename for member in members if not member.flag_bits & ZIP_UTF8 and not member.filename.isascii()
+        member.filename
+        for member in members
+        if not (member.flag_bits & ZIP_UTF8 or member.filename.isascii() or member.is_dir())
+        and _set_aside(member.filename) is None
     ]
     what = "names of no stated encoding, read as code page 437"
     notes = [f"{what}: {counted(len(guessed), 'name')} ({guessed[0]})"] if guessed else []

@@ -13,7 +13,7 @@ from compress.data.cache import cached_dataset
 from compress.data.dataset import SPLITS, Dataset, assemble_dataset
 from compress.data.decode import decode_images, size_option, split_option
 from compress.data.files import existing_path, read_safely
-from compress.data.listing import as_text, counted, list_files
+from compress.data.listing import as_text, left_out, list_files
 from compress.data.parts import PARTS, sounds_like_part
 from edge.core.errors import CompressError
 
@@ -36,12 +36,7 @@ def _files(root: Path, where: str) -> tuple[dict[str, list[Path]], list[str]]:
     """The files of each part, in the order of their names, and what is not taken."""
     if root.is_file():
         beside = sorted(file.name for file in root.parent.glob("*.parquet") if file.name != root.name)
-        left_out = (
-            f"left out, beside this one: {counted(len(beside), 'parquet file')} ({as_text(beside[0])})"
-            if beside
-            else ""
-        )
-        return {"train": [root]}, [left_out] if left_out else []
+        return {"train": [root]}, left_out("beside this one", beside, "parquet file")
     listing = list_files(root)
     parts: dict[str, list[Path]] = {}
     others = []
@@ -67,7 +62,7 @@ def _files(root: Path, where: str) -> tuple[dict[str, list[Path]], list[str]]:
                 f"{where}: {prefixes[0]}-* and {prefixes[1]}-* are both the {part} part; keep one of them"
             )
         _refuse_missing_shards(files, where)
-    notes = [f"left out, of no part: {counted(len(others), 'parquet file')} ({as_text(others[0])})"] if others else []
+    notes = left_out("of no part", others, "parquet file")
     return {part: parts[part] for part in SPLITS if part in parts}, [*listing.notes, *notes]
 
 

@@ -67,7 +67,8 @@ def _torchvision(name: str, channels: int, classes: int) -> Classifier:
     models = _package("torchvision", "pip install torchvision").models
     if name not in models.list_models():
         raise CompressError(f"torchvision:{name}: no model of that name; see torchvision.models.list_models()")
-    return _normalized(models.get_model(name, weights=None, num_classes=classes), name, channels, classes)
+    net = models.get_model(name, weights=None, num_classes=classes)
+    return _normalized(net, f"torchvision:{name}", channels, classes)
 
 
 def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Classifier:
@@ -102,7 +103,7 @@ def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
                 f"where that works, "
                 f"export it to ONNX and give the .onnx file"
             ) from None
-    return Foreign(net, name, classes, probabilities=name in PROBABILITIES)
+    return Foreign(net, f"robustbench:{rest}", classes, probabilities=name in PROBABILITIES)
 
 
 def _factory(rest: str, channels: int, classes: int) -> Classifier:

@@ -48,8 +48,7 @@ def measure_teacher(model: Classifier, split: Split, check: TeacherCheck, of: st
     clean = accuracy(model, split, check.batch_size)
     images, labels = split.images.cpu().numpy(), split.labels.cpu().numpy()
     eps, seed, size, where = check.radius, check.seed, check.batch_size, split.images.device
-    executed = isinstance(model, OnnxClassifier)
-    if executed:  # no gradients: random search on the 8-bit grid, which gives an upper bound
+    if isinstance(model, OnnxClassifier):  # no gradients: random search on the 8-bit grid, which gives an upper bound
         attacked = square(
             lambda x: _logits(model, torch.from_numpy(x)),
             images,

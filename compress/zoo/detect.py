@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress import networks
+from compress.data.listing import counted, first_few
 from compress.networks import resnet
 from compress.networks.wideresnet import UNEQUAL
 from compress.zoo.checkpoints import ForeignWeights
@@ -212,13 +213,4 @@ def odd_tensors(
     """What keeps a file from fitting: tensors that it lacks, that only it has, those of another shape; few of each."""
     shapes = [f"{n} has shape {tuple(theirs[n].shape)}, needed {tuple(wanted[n].shape)}" for n in wrong]
     kinds = ((missing, "missing"), (shapes, "of another shape"), (strange, "left over"))
-    return ", ".join(f"{counted(names)} {what} ({first_few(names)})" for names, what in kinds if names)
-
-
-def counted(names: Sequence[str]) -> str:
-    return f"{len(names)} tensor{'s' * (len(names) != 1)}"
-
-
-def first_few(names: Sequence[str]) -> str:
-    """Three of the names, and whether there are more."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(f"{counted(len(names), 'tensor')} {what} ({first_few(names)})" for names, what in kinds if names)

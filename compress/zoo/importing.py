@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress import networks
+from compress.data.listing import counted, first_few
 from compress.networks import foreign, network_files
 from compress.networks.base import Classifier
 from compress.zoo import catalog, checkpoints, detect
@@ -81,8 +82,9 @@ def _state(path: Path, key: "str | None") -> ForeignWeights:
 def _normalized(
     network: detect.DetectedNetwork, state: ForeignWeights, chosen: "str | None", known: str, where: Path
 ) -> ImportedNetwork:
-    """Input normalisation: as told, else the file's own, else the entry's, else what goes with the code it is from."""
-    model, weights, notes = network.model, dict(network.weights), []
+    """Input normalization: as told, else the file's own, else the entry's, else what goes with the code it is from."""
+    model, weights = network.model, dict(network.weights)
+    notes = [state.note] if state.note else []
     if network.ignored:
         notes.append(left_out(network.ignored, where))
     if chosen == "none":
@@ -95,12 +97,14 @@ def _normalized(
         mean, std = normalization_constants(name, network.channels)
         weights |= {"preprocess.mean": mean, "preprocess.std": std}
         if not (chosen or known):
-            notes.append(f"normalised by the {name} constants, as the code it is from does")
+            guess = f"guessed from its {network.classes} classes; --normalize gives others"
+            notes.append(f"normalized by the {name} constants, as the code it is from does ({guess})")
+            say(f"{where}: {notes[-1]}")
     return ImportedNetwork(model, network.channels, network.classes, weights, "; ".join(notes))
 
 
 def normalization_constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (1,C,1,1) of a named normalisation, or of one written `m1,m2,m3/s1,s2,s3`."""
+    """Mean and deviation (1,C,1,1) of a named normalization, or of one written `m1,m2,m3/s1,s2,s3`."""
     if name in catalog.NORMALIZATIONS:
         mean, std = catalog.NORMALIZATIONS[name]
     else:
@@ -177,7 +181,7 @@ def _storable(weights: "dict[str, Any]", name: str) -> "dict[str, Tensor]":
     """The state as a weights file can hold it; anything else in it is a CompressError that names it."""
     for key, value in weights.items():
         if not isinstance(value, Tensor) or torch.nn.parameter.is_lazy(value):
-            what = "not initialised yet (a lazy layer)" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            what = "not initialized yet (a lazy layer)" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         elif value.is_meta or value.layout != torch.strided or value.is_quantized:
             what = "without values (meta)" if value.is_meta else "sparse or quantized"
         elif not value.is_floating_point() and value.dtype not in network_files.DTYPES:
@@ -208,10 +212,12 @@ def _published(source: Source, classes: "int | None", channels: int, key: "str |
 def _load_into(network: Classifier, source: Source, key: "str | None") -> str:
     """The files' weights into a network whose parameter names they use; an ensemble's into its parts, in order.
 
-    Tensors of the files that it has no place for are left out, said, and what is returned.
+    Tensors of the files that it has no place for, constants of input normalization too, are left out and said; the
+    stage's note is returned.
     """
     net = getattr(network, "net", network)
     ignored: list[str] = []
+    notes: list[str] = []
     parts = [net] if len(source.files) == 1 else _parts(net, source)
     for part, path in zip(parts, source.files, strict=True):
         state = _state(path, key)
@@ -219,10 +225,13 @@ def _load_into(network: Classifier, source: Source, key: "str | None") -> str:
         missing = [n for n in own.weights if n not in state.weights and not n.endswith(detect.COUNTER)]
         wrong = [n for n in own.weights if n in state.weights and own.weights[n].shape != state.weights[n].shape]
         strange = [n for n in state.weights if n not in own.weights]
+        places = {"mean": own.mean, "mu": own.mean, "std": own.std, "sigma": own.std}
+        strange += [n for n in state.constants if places[n.rpartition(".")[2]] is None]
         if missing or wrong:
             odd = detect.odd_tensors(missing, strange, wrong, state.weights, own.weights)
             raise CompressError(f"{path}: does not fit {source.text}: {odd}; another file, or another --key?")
         ignored += strange
+        notes += [state.note] if state.note else []
         with torch.no_grad():
             for name, value in own.weights.items():  # these are the network's own tensors, whatever their prefix
                 if name in state.weights:
@@ -230,12 +239,12 @@ def _load_into(network: Classifier, source: Source, key: "str | None") -> str:
             for mine, theirs in ((own.mean, state.mean), (own.std, state.std)):
                 if mine is not None and theirs is not None:
                     mine.copy_(theirs)
-    return left_out(ignored, source.text) if ignored else ""
+    return "; ".join([*notes, *([left_out(ignored, source.text)] if ignored else [])])
 
 
 def left_out(names: "Sequence[str]", where: object) -> str:
     """What a file holds beyond the network, said and returned for the stage's note."""
-    note = f"left out {detect.counted(names)} of the file: {detect.first_few(names)}"
+    note = f"left out {counted(len(names), 'tensor')} of the file: {first_few(names)}"
     say(f"{where}: {note}")
     return note
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge.core.errors import CompressError
+from edge.core.foreign_messages import disguise
 
 
 def refuse_folder(path: Path) -> NoReturn:
@@ -25,15 +26,16 @@ def refuse_folder(path: Path) -> NoReturn:
 
 
 def refuse_other_files(path: Path, head: bytes) -> None:
-    """CompressError where its first bytes, `head`, or its name say that the file is no checkpoint, or a part of one."""
+    """CompressError where its first bytes, `head`, say that the file is no checkpoint.
+
+    What is written out here tells more of a checkpoint's case than `disguise` does of any file's.
+    """
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise CompressError(
             f"{path}: is an HTML page, not a checkpoint (a download service answered with a page, as Google Drive does "
             f"when its quota is used up); download the file in a browser and give it with --weights"
         )
-    if start.startswith(b"version https://git-lfs"):
-        raise CompressError(f"{path}: is a Git LFS pointer, not the file; run: git lfs pull")
     if head[257:262] == b"ustar":
         try:
             with tarfile.open(path) as archive:
@@ -42,16 +44,6 @@ def refuse_other_files(path: Path, head: bytes) -> None:
         except tarfile.TarError:
             inside = ", damaged"
         raise CompressError(f"{path}: is a tar archive{inside}; unpack it and give the checkpoint inside")
-    for magic, kind, tool in (
-        (b"\x1f\x8b", "gzip", "gunzip"),
-        (b"\xfd7zXZ", "xz", "unxz"),
-        (b"7z\xbc\xaf", "7-zip", "7z x"),
-        (b"BZh", "bzip2", "bunzip2"),
-        (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-        (b"Rar!", "RAR", "unrar x"),
-    ):
-        if head.startswith(magic):
-            raise CompressError(f"{path}: is {kind}-compressed; unpack it ({tool}) and give the checkpoint inside")
     if head.startswith(b"\x89HDF"):
         raise CompressError(f"{path}: is an HDF5 file, as Keras writes; export the network to ONNX and give the .onnx")
     if head.startswith(b"\x08") and (b"pytorch" in head[:64] or b"onnx" in head[:64]):
@@ -59,7 +51,8 @@ def refuse_other_files(path: Path, head: bytes) -> None:
     if start.startswith((b"{", b"[")):
         _refuse_index(path)
         raise CompressError(f"{path}: is text (JSON), not a checkpoint; give the file that holds the weights")
-    _refuse_part(path)
+    if not start.startswith(b"pk") and (other := disguise(head)) is not None:
+        raise CompressError(f"{path}: {other}")
 
 
 def _refuse_index(path: Path) -> None:
@@ -70,8 +63,8 @@ def _refuse_index(path: Path) -> None:
             raise CompressError(_joined(path, [path.with_name(part) for part in parts], "lists"))
 
 
-def _refuse_part(path: Path) -> None:
-    """One of several files that together hold the weights."""
+def refuse_part(path: Path) -> None:
+    """CompressError where its name says that it is one of several files that together hold the weights."""
     if match := re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)", path.name):
         head, number, count, suffix = match.groups()
         parts = [path.with_name(f"{head}-{each:05d}-of-{count}{suffix}") for each in range(1, int(count) + 1)]

@@ -67,6 +67,9 @@ BEGINNINGS = (
     (b"\x1f\x8b", "is gzip-compressed; unpack it (gunzip)"),
     (b"\xfd7zxz", "is xz-compressed; unpack it (unxz)"),
     (b"7z\xbc\xaf", "is 7-zip-compressed; unpack it (7z x)"),
+    (b"bzh", "is bzip2-compressed; unpack it (bunzip2)"),
+    (b"\x28\xb5\x2f\xfd", "is zstd-compressed; unpack it (unzstd)"),
+    (b"rar!", "is RAR-compressed; unpack it (unrar x)"),
     (b"\x89hdf", "is an HDF5 file; give the file that is meant"),
 )
 

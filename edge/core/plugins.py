@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from edge.core.errors import CompressError
-from edge.core.progress import say
+from edge.core.progress import say_once
 from edge.core.user_code import in_words
 
 Added = TypeVar("Added")
@@ -95,10 +95,5 @@ def _usable(group: str, name: str, kind: "type[Added]") -> "Added | None":
     try:
         return load(group, name, kind)
     except CompressError as fault:
-        _say_once(f"left out: {fault}")
+        say_once(f"left out: {fault}")
         return None
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    say(line)

@@ -1,6 +1,7 @@
 """Progress on stderr: one rewritten line on a terminal, now and then a line elsewhere. Standard library only."""
 
 import contextlib
+import functools
 import math
 import shutil
 import sys
@@ -25,6 +26,12 @@ def say(line: str) -> None:
         listener({"say": line})
     else:
         _write((ERASE if _terminal() else "") + line + "\n")
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """The same, once in the life of this process."""
+    say(line)
 
 
 def _write(text: str) -> None:

@@ -71,7 +71,7 @@ REFUSED = [
     ("training", "a call leaves layers in training mode"),
     ("counting", "a call changes calls (1 of its tensors)"),
     ("drawn", "two of its networks with the same weights give other logits"),
-    ("lazy", "its state holds 1.weight, which is not initialised yet (a lazy layer)"),
+    ("lazy", "its state holds 1.weight, which is not initialized yet (a lazy layer)"),
     ("sparse", "its state holds mask, which is sparse or quantized"),
     ("int16", "its state holds codes, which is of torch.int16"),
     ("wide", "needs arguments (width); give a function that needs none"),

@@ -132,8 +132,8 @@ def test_every_family_comes_out_of_every_wrapper(make: Callable[[], nn.Module], 
         assert set(network.model.split("+")) == set(model.split("+")), wrapper
 
 
-def headed(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    return {f"{head}.{name}": value for name, value in state.items()}
+def headed(state: dict[str, Tensor], head: str, plus: int = 0) -> dict[str, Tensor]:
+    return {f"{head}.{name}": value + plus for name, value in state.items()}
 
 
 AUX = {"fc_aux.weight": torch.ones(10, 64), "fc_aux.bias": torch.ones(10)}
@@ -142,8 +142,8 @@ STRANGERS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], int]] = {
     "a loss of a trainer": (lambda s: {**headed(s, "model"), "criterion.centers": torch.ones(10, 64)}, 1),
     "a second head": (lambda s: {**s, **AUX}, 2),
     "a head by a name that is translated": (lambda s: {**s, "linear.weight": torch.ones(3, 64)}, 1),
-    "an average": (lambda s: {**s, **headed(s, "ema")}, -1),
-    "an average of a trainer": (lambda s: {**headed(s, "module.model"), **headed(s, "module.model_ema")}, -1),
+    "an average": (lambda s: {**s, **headed(s, "ema", 1)}, -1),
+    "an average of a trainer": (lambda s: {**headed(s, "module.model"), **headed(s, "module.model_ema", 1)}, -1),
     "a trainer's figures": (lambda s: {"state_dict": {**headed(s, "model"), "acc.correct": torch.zeros(())}}, 1),
     "a matrix beside": (lambda s: {"state_dict": s, "confusion": torch.ones(10, 10)}, 0),
     "wrappers in the middle": (
@@ -254,9 +254,22 @@ def test_of_networks_side_by_side_the_one_that_is_meant_is_asked(tmp_path: Path)
             checkpoints.extract_weights(content, tmp_path)
         for key, want in (("student", plain), ("teacher", other)):
             found = checkpoints.extract_weights(content, tmp_path, key)
-            assert all(torch.equal(found.weights[name], want[name]) for name in found.weights) and found.weights
+            assert found.weights.keys() == want.keys()
+            assert all(torch.equal(found.weights[name], want[name]) for name in want)
     average = {**plain, **headed(other, "ema")}
     assert torch.equal(checkpoints.extract_weights(average, tmp_path, "ema").weights["fc.bias"], other["fc.bias"])
+
+
+def test_of_mappings_inside_each_other_the_larger_is_taken_and_the_rest_said(tmp_path: Path) -> None:
+    from compress.zoo import checkpoints
+
+    plain, prototypes = zoo_nets.TradesWRN().state_dict(), {"a": torch.ones(2, 2), "b": torch.ones(2)}
+    outer = checkpoints.extract_weights({**plain, "bank": prototypes}, tmp_path)
+    assert outer.weights.keys() == plain.keys() and "left out 2 tensors beside the weights: bank.a" in outer.note
+    inner = checkpoints.extract_weights({"net": plain, **prototypes, "loss": torch.ones(())}, tmp_path)
+    assert inner.weights.keys() == plain.keys() and inner.note == "left out 2 tensors beside net: a, b"
+    with pytest.raises(CompressError, match=r"2 sets of weights under 'net' \(x.net, y.net\); give another --key"):
+        checkpoints.extract_weights({"x": {"net": plain}, "y": {"net": plain}}, tmp_path, "net")
 
 
 def test_safetensors_are_read(small: nn.Module, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
-from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, constant, flattened
+from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
@@ -27,6 +27,7 @@ from compress.networks.graph.output_meaning import (
 )
 from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
 from edge.core.errors import CompressError, first_line
+from edge.core.progress import say_once
 from edge.runtimes.runner import open_runner
 
 QUANTIZE = "QuantizeLinear"
@@ -159,7 +160,8 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     flow = DataFlow(proto)
     nodes = _nodes(flow, where)
     constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
-    halves = half_types(nodes, _half_constants(graph))
+    stored_halves = {name: HALF[entry.data_type] for name, entry in flow.stored.items() if entry.data_type in HALF}
+    halves = half_types(nodes, stored_halves)
     if graph.sparse_initializer:
         raise CompressError(f"{where}: its sparse initializers are not read; it has no twin")
     entries = [entry for entry in graph.input if entry.name not in constants]
@@ -179,6 +181,11 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
             twin.eval().requires_grad_(False)
             if not meaning.before or _ranks_as_its_output(twin, torch.linspace(0, 1, math.prod(shape)).reshape(shape)):
                 break
+            function = "softmaxes" if meaning.function == "nested" else meaning.function
+            say_once(
+                f"{where}: the values before its {function} rank classes otherwise than its output; attacks "
+                f"ascend on its output as it is"
+            )
         _try(twin, torch.zeros(shape), where)
     except CompressError:
         raise
@@ -231,15 +238,6 @@ def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[
         return OPERATORS[node.op](node, *inputs)
     except Exception as fault:  # torch's and ours, of operands and sizes
         raise ValueError(f"{called(node)}: {first_line(fault)}") from fault
-
-
-def _half_constants(graph: onnx.GraphProto) -> dict[str, torch.dtype]:
-    """Name → type of the weights and `Constant` nodes in half precision."""
-    constants = {entry.name: entry.data_type for entry in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and (value := constant(node)) is not None:
-            constants[node.output[0]] = value.data_type
-    return {name: HALF[kind] for name, kind in constants.items() if kind in HALF}
 
 
 def _tensor(entry: Any, where: str) -> Tensor:

@@ -139,12 +139,12 @@ class _Backwards:
         if function != "sigmoid" and not self._over_classes(node):
             return OutputMeaning(UNKNOWN)
         kind = LOG_PROBABILITIES if node.op_type == "LogSoftmax" else PROBABILITIES
-        inside = self.meaning(node.input[0])  # a softmax of a softmax: the innermost values count
-        if node.op_type != "BiasSoftmax" and not (inside.kind == PROBABILITIES and inside.before):
-            return OutputMeaning(kind, node.input[0], function)
         if node.op_type == "BiasSoftmax":
             return OutputMeaning(kind)
-        return replace(inside, kind=kind, function="nested", factor=1.0, offset=0.0)
+        inside = self.meaning(node.input[0])
+        if inside.kind == PROBABILITIES and inside.before:  # a softmax of a softmax: the innermost values count
+            return replace(inside, kind=kind, function="nested", factor=1.0, offset=0.0)
+        return OutputMeaning(kind, node.input[0], function)
 
     def _over_classes(self, node: onnx.NodeProto) -> bool:
         """Whether it normalizes over the classes, and nothing else, as far as sizes are known."""
@@ -160,11 +160,8 @@ class _Backwards:
         classes = [*self._shapes().get(self.result, []), 0, 0][1]
         if self._selects or not classes or not all(over):
             return axis != 0
-        count = 1
-        for size in over:
-            count *= size
         # beside the classes there is one axis of images, and others of size one
-        return count == classes and sum(size != 1 for size in beside) <= 1
+        return math.prod(over) == classes and sum(size != 1 for size in beside) <= 1
 
     def _shapes(self) -> dict[str, list[int]]:
         """Sizes by tensor, 0 for what is not fixed; empty where they cannot be inferred."""
@@ -231,12 +228,12 @@ class _Backwards:
 
     def _bounded(self, node: onnx.NodeProto) -> "OutputMeaning | None":
         """Between constants: what it was."""
-        computed = [name for name in node.input if name and self.flow.array(name) is None]
+        computed = self._computed(node)
         return self.meaning(computed[0]) if len(computed) == 1 else None
 
     def _average(self, node: onnx.NodeProto) -> "OutputMeaning | None":
         """Probabilities put together: no single tensor stands before them."""
-        computed = [name for name in node.input if name and self.flow.array(name) is None]
+        computed = self._computed(node)
         if computed and all(self.meaning(name).kind == PROBABILITIES for name in computed):
             return OutputMeaning(PROBABILITIES)
         return None
@@ -289,9 +286,13 @@ class _Backwards:
         """The node that gives a tensor, before casts, moves, lower bounds and small constants that guard a division."""
         node = self.flow.maker.get(self.flow.through(name))
         if node is not None and node.op_type in ("Clip", "Max", "Add"):
-            computed = [entry for entry in node.input if entry and self.flow.array(entry) is None]
+            computed = self._computed(node)
             return self._behind_bounds(computed[0]) if len(computed) == 1 else node
         return node
+
+    def _computed(self, node: onnx.NodeProto) -> list[str]:
+        """Its inputs that are no constants."""
+        return [name for name in node.input if name and self.flow.array(name) is None]
 
     def _same(self, left: str, right: str, depth: int = 6) -> bool:
         """Whether two tensors hold the same values, by what makes them, up to so many operators back."""

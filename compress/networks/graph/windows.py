@@ -51,15 +51,14 @@ class PoolWindows:
         for axis, size in enumerate(x.shape[2:]):
             begin, end, stride = pads[axis], pads[2 + axis], strides[axis]
             width = (kernel[axis] - 1) * dilations[axis] + 1
-            room = size + begin + end - width
-            count = (-(-room // stride) if node.whole("ceil_mode", 0) else room // stride) + 1
+            steps = size + begin + end - width
+            count = (-(-steps // stride) if node.whole("ceil_mode", 0) else steps // stride) + 1
             if (count - 1) * stride >= size + begin:
                 count -= 1
-            ends.append(max((count - 1) * stride + width - size - begin, end, 0))
-            if (
-                size + begin + ends[-1] - width
-            ) // stride + 1 > count:  # the last window is the one that does not exist
-                ends[-1] = (count - 1) * stride + width - size - begin
+            used = (count - 1) * stride + width - size - begin
+            room = max(used, end, 0)
+            # more room than is used may hold one more window: the one that does not exist
+            ends.append(used if (size + begin + room - width) // stride + 1 > count else room)
         return cls(kernel, strides, dilations, pads, [*pads[:2], *ends])
 
 
