@@ -1,6 +1,8 @@
 """The sections of the networks: teachers, student, quantized student."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,11 +76,13 @@ class Student(WithMethod):
 class Quantize(Training):
     """INT8 of weights and activations, by calibration alone or fine-tuned through the quantizers."""
 
+    ADAMW: ClassVar[Mapping[str, float]] = MappingProxyType({**Training.ADAMW, "lr": 0.00005})
+
     mode: Literal["qat", "ptq"] = Field("qat", description="fine-tune through the quantizers, or only calibrate")
     method: "Method | None" = Field(None, description="objective of the fine-tuning; default: the student's own")
     options: dict[str, Any] = Field({}, description="options of that method", validate_default=True)
     epochs: Count = Field(3, description="passes over the training split; not used by ptq")
-    lr: Positive = Field(0.005, description="peak learning rate of SGD with Nesterov momentum")
+    lr: Positive = Field(0.005, description="peak learning rate; of adamw 0.00005 where none is given")
     calibration_images: Count = Field(512, description="training images, clean and adversarial, that set the ranges")
     ranges: Annotated[str, one_of("ranges", names.RANGES), enumerated(names.RANGES)] = Field(
         "max", description="how the activations' ranges are found"

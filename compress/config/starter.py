@@ -40,7 +40,7 @@ def starter(file: Path, schema: "Path | None" = None) -> str:
 def _section(section: BaseModel, indent: str) -> Iterator[str]:
     kind = type(section)
     choices = kind.model_json_schema()["properties"]
-    own = () if kind is config.Run else kind.__annotations__
+    own = [] if kind is config.Run else [name for name in kind.__annotations__ if name in kind.model_fields]
     for name in dict.fromkeys([*own, *kind.model_fields]):  # what is a section's own before what sections share
         value = getattr(section, name)
         if not indent:

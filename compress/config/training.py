@@ -1,8 +1,17 @@
 """How a network is trained, whatever the stage is for."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compress import names
 from compress.config.values import (
@@ -48,9 +57,15 @@ class Awp(Strict):
 class Training(Strict):
     """How a network is trained; shared by the sections that train."""
 
+    #: What is another default where the optimizer is AdamW (Touvron et al. 2021).
+    ADAMW: ClassVar[Mapping[str, float]] = MappingProxyType({"lr": 0.001, "weight_decay": 0.05})
+
     epochs: Count = Field(30, description="passes over the training split")
     batch_size: int = Field(128, ge=2, description="images of one step of the optimiser")
-    lr: Positive = Field(0.1, description="peak learning rate of SGD with Nesterov momentum")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="SGD with Nesterov momentum, or AdamW, which transformers need"
+    )
+    lr: Positive = Field(0.1, description="peak learning rate; of adamw 0.001 where none is given")
     schedule: Literal["cosine", "step", "one-cycle", "linear"] = Field(
         "cosine", description="how the rate falls after the warm-up"
     )
@@ -59,8 +74,10 @@ class Training(Strict):
     )
     gamma: float = Field(0.1, gt=0, lt=1, description="what schedule step multiplies the rate by at a milestone")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps over which the rate rises linearly")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; of adamw its first beta")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="L2 penalty on the weights; of adamw their decay, 0.05 where none is given"
+    )
     augment: Annotated[str, one_of("augmentation", names.AUGMENTATIONS), enumerated(names.AUGMENTATIONS)] = Field(
         "auto", description="how training images are varied; auto: crop-flip, but none for digits, idx and npz"
     )
@@ -87,6 +104,20 @@ class Training(Strict):
     diagnose: int = Field(
         0, ge=0, description="steps between two measurements of gradient shares and feature covariance; 0: none"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_optimizer(cls, content: Any) -> Any:
+        adamw = isinstance(content, Mapping) and content.get("optimizer") == "adamw"
+        return {**cls.ADAMW, **content} if adamw else content
+
+    @model_serializer(mode="wrap")
+    def _without_the_only_optimizer_of_once(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """SGD is not written, so that stages from before there was a choice keep their identity."""
+        described: dict[str, Any] = plain(self)
+        if described.get("optimizer") == "sgd":
+            del described["optimizer"]
+        return described
 
     @property
     def budget_s(self) -> "float | None":

@@ -116,6 +116,30 @@ FAMILIES = (
             "mobilenetv3-large": "MobileNetV3 large, for images around 224×224 (4.2 M)",
         },
     ),
+    Network(
+        "vit",
+        "compress.networks.vit:VisionTransformer",
+        {
+            "vit-nano-2": "vision transformer of 4 blocks, 64 wide, patches of 2×2: for images of digits' size (203 k)",
+            "vit-ti-4": "ViT-Ti as DeiT has it, patches of 4×4, for images around 32×32 (5.4 M)",
+            "vit-ti-16": "ViT-Ti, patches of 16×16, for images around 224×224 (5.5 M)",
+            "vit-s-16": "ViT-S, patches of 16×16, for images around 224×224 (22 M)",
+        },
+        pattern=r"vit-(nano|ti|s|b)-[1-9]\d*",
+        editor=(r"vit-(nano|ti|s|b)-\d+",),
+    ),
+    Network(
+        "convnext",
+        "compress.networks.convnext:ConvNeXt",
+        {
+            "convnext-yocto-1": "ConvNeXt of 5 blocks, 16 to 128 wide, stem 1×1: for images of digits' size (270 k)",
+            "convnext-atto-1": "ConvNeXt atto, stem 1×1, for images around 32×32 (3.4 M)",
+            "convnext-atto-4": "ConvNeXt atto as timm has it, stem 4×4, for images around 224×224 (3.4 M)",
+            "convnext-femto-4": "ConvNeXt femto, stem 4×4, for images around 224×224 (4.8 M)",
+        },
+        pattern=r"convnext-(yocto|atto|femto|pico)-[1-9]\d*",
+        editor=(r"convnext-(yocto|atto|femto|pico)-\d+",),
+    ),
     Network("cnn", "compress.networks.small:CNN", {"cnn": "four plain convolutions (131 k)"}),
 )
 

@@ -22,7 +22,7 @@ from compress.training.average import Average, copied
 from compress.training.diagnose import Diagnosis
 from compress.training.passes import Guide, Passes
 from compress.training.schedule import TIMED_STEPS, Clock
-from compress.training.update import Supply, Update
+from compress.training.update import Supply, Update, build_optimizer
 from edge.core import interrupt
 from edge.core.artifact import Work
 from edge.core.errors import CompressError
@@ -94,13 +94,7 @@ class _Loop:
         if config.precision == precision.BFLOAT16 and isinstance(config, Quantize):
             raise CompressError("precision bfloat16: fake quantizers need float32; give auto or float32")
         self.chance = float(self.validation.labels.bincount().max()) / len(self.validation.labels)
-        optimizer = torch.optim.SGD(
-            [*student.parameters(), *objective.parameters()],
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        optimizer = build_optimizer(config, student, objective)
         teacher, clean_teacher = (each if each is None or isinstance(each, Guide) else Guide(each) for each in teachers)
         self.update = Update(
             student=student,

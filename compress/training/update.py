@@ -225,6 +225,31 @@ class Update:
         self.optimizer.step()
 
 
+def build_optimizer(config: Training, student: Classifier, objective: Objective) -> torch.optim.Optimizer:
+    """SGD with weight decay on all parameters, as the code of the methods has it, or AdamW with decay on weights alone.
+
+    Parameters are the student's, then the objective's.
+    """
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            [*student.parameters(), *objective.parameters()],
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+    named = [*student.named_parameters(), *objective.state.named_parameters()]
+    decayed = [parameter for name, parameter in named if is_weight(name, parameter)]
+    others = [parameter for name, parameter in named if not is_weight(name, parameter)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+
+
+def is_weight(name: str, parameter: Tensor) -> bool:
+    """Whether it is what a layer multiplies by: no bias, norm, scale, class token, position or learned range."""
+    return parameter.ndim > 1 and "weight" in name
+
+
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The loss that the named parts add up to, ()."""
     return torch.stack(list(parts.values())).sum()
@@ -238,10 +263,10 @@ TINY = 1e-20
 def worse(student: Classifier, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
     """Inside, each layer's weights w stand at w + γ ‖w‖ g / ‖g‖ with g = ∂loss/∂w: one step up the loss.
 
-    Biases and BatchNorm's weights stay, as in the published code. What happened to the weights inside is kept: leaving
-    subtracts the same perturbation. BatchNorm statistics do not see the pass that finds it.
+    Biases, norms and embeddings of positions stay, as in the published code. What happened to the weights inside is
+    kept: leaving subtracts the same perturbation. BatchNorm statistics do not see the pass that finds it.
     """
-    weights = [weight for weight in student.parameters() if weight.requires_grad and weight.ndim > 1]
+    weights = [each for name, each in student.named_parameters() if each.requires_grad and is_weight(name, each)]
     statistics = [(buffer, buffer.clone()) for buffer in student.buffers()]
     gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
     ranks.total([gradient for gradient in gradients if gradient is not None])

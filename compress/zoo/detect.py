@@ -5,6 +5,7 @@ shape compared. What weights cannot show (the activation, where a shortcut begin
 named and the user decides.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from compress import networks
 from compress.data.listing import counted, first_few
-from compress.networks import resnet
+from compress.networks import convnext, resnet, vit
 from compress.networks.wideresnet import UNEQUAL
 from compress.zoo.checkpoints import ForeignWeights
 from compress.zoo.translation import Layout, translations
 from edge.core.errors import CompressError
 
-STEMS = ("conv1.weight", "features.0.0.weight", "layers.0.0.weight")
-HEADS = ("linear.weight", "fc.weight", "classifier.3.weight")
+STEMS = ("conv1.weight", "features.0.0.weight", "layers.0.0.weight", "patch_embed.proj.weight", "stem.0.weight")
+HEADS = ("linear.weight", "fc.weight", "classifier.3.weight", "head.weight", "head.fc.weight")
 COUNTER = "num_batches_tracked"  # missing from files older than torch 0.4.1; of no use in evaluation
 CONSTANTS = ("preprocess.mean", "preprocess.std")
 
@@ -46,14 +47,20 @@ class Misfit:
     text: str
 
 
-def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None) -> DetectedNetwork:
+#: Height and width of the images that the weights are for, None where that is not known.
+Size = tuple[int, int] | None
+
+
+def detect_network(
+    state: ForeignWeights, path: Path, arch: "str | None" = None, size: Size = None
+) -> DetectedNetwork:
     """The one network that fits the weights; `arch` decides where several do, or says what to try.
 
     Tensors of strangers, a loss or a second head that stand beside the network, are left out and listed. One inside it,
     in a block, is a part that the network would lack: then it does not fit.
     """
     if arch is not None:
-        network = fit_architecture(state, path, arch)
+        network = fit_architecture(state, path, arch, size)
         inside = _inside(network)
         if len(inside) > 0.1 * len(network.weights):
             raise CompressError(
@@ -63,7 +70,7 @@ def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None)
         return network
     fits: list[DetectedNetwork] = []
     misfits: dict[str, Misfit] = {}
-    for model, match in _guessed(state):
+    for model, match in _guessed(state, size):
         if isinstance(match, DetectedNetwork) and (inside := _inside(match)):
             match = Misfit(len(inside), odd_tensors([], inside, [], {}, {}))
         if isinstance(match, DetectedNetwork):
@@ -88,16 +95,16 @@ def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None)
 
 
 def _inside(network: DetectedNetwork) -> list[str]:
-    """The left-out tensors whose names begin as some of the network's do."""
+    """The left-out tensors whose names begin as some of the network's do, and further tokens of a transformer."""
     roots = {name.partition(".")[0] for name in network.weights}
-    return [name for name in network.ignored if name.partition(".")[0] in roots]
+    return [name for name in network.ignored if name.partition(".")[0] in roots or name.endswith(("_token", "_tokens"))]
 
 
-def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedNetwork:
+def fit_architecture(state: ForeignWeights, path: Path, model: str, size: Size = None) -> DetectedNetwork:
     """The weights as those of `model`, whatever the layout; keys that it has no place for are ignored and listed."""
     misfits = []
     for _, weights in [*translations(state.weights), (None, dict(state.weights))]:
-        match = _matched(model, weights, state)
+        match = _matched(model, weights, state, size)
         if isinstance(match, DetectedNetwork):
             return match
         misfits.append(match)
@@ -105,11 +112,11 @@ def fit_architecture(state: ForeignWeights, path: Path, model: str) -> DetectedN
     raise CompressError(f"{path}: does not fit {model}: {nearest.text}; another --arch, or another file?")
 
 
-def _guessed(state: ForeignWeights) -> "Iterator[tuple[str, DetectedNetwork | Misfit]]":
+def _guessed(state: ForeignWeights, size: Size) -> "Iterator[tuple[str, DetectedNetwork | Misfit]]":
     """Every network that the names suggest, and how the weights fit it."""
     for layout, weights in translations(state.weights):
         for model in _guesses(layout, weights, normalized=state.mean is not None):
-            yield model, _matched(model, weights, state)
+            yield model, _matched(model, weights, state, size)
 
 
 def _guesses(layout: Layout, weights: Mapping[str, Tensor], normalized: bool) -> Iterator[str]:
@@ -158,6 +165,17 @@ def _base(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
         return "mobilenetv3-large" if "features.16.0.weight" in weights else "mobilenetv3-small"
     if layout.name == "plain convolutions":
         return "cnn"
+    if layout.name == "vision transformer":
+        projection = weights["patch_embed.proj.weight"]
+        seen = (projection.shape[0], _count(weights, "blocks"))
+        shape = next((name for name, known in vit.SHAPES.items() if known[:2] == seen), None)
+        return None if shape is None else f"vit-{shape}-{projection.shape[-1]}"
+    if layout.name == "ConvNeXt" and "stem.0.weight" in weights:
+        stem = weights["stem.0.weight"]
+        depths = tuple(_count(weights, f"stages.{i}.blocks") for i in range(4))
+        seen = (depths, int(stem.shape[0]))
+        shape = next((name for name, (d, w) in convnext.STAGES.items() if (d, w[0]) == seen), None)
+        return None if shape is None else f"convnext-{shape}-{stem.shape[-1]}"
     depths = tuple(_count(weights, f"layer{i}") for i in (1, 2, 3, 4))
     pre_activated = "bn1.weight" not in weights
     if ("PreAct" in layout.name) != pre_activated:
@@ -176,7 +194,9 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len(numbers)
 
 
-def _matched(model: str, weights: Mapping[str, Tensor], state: ForeignWeights) -> "DetectedNetwork | Misfit":
+def _matched(
+    model: str, weights: Mapping[str, Tensor], state: ForeignWeights, size: Size
+) -> "DetectedNetwork | Misfit":
     """`weights` as those of `model`; what is left over is for the caller to judge."""
     heads = [name for name in HEADS if name in weights]
     stem = next((weights[name] for name in STEMS if name in weights and weights[name].ndim == 4), None)
@@ -185,14 +205,14 @@ def _matched(model: str, weights: Mapping[str, Tensor], state: ForeignWeights) -
     for head in heads:  # the second one is a stranger's, or the first
         classes, channels = int(weights[head].shape[0]), int(stem.shape[1])
         with torch.device("meta"):
-            wanted = networks.build_network(model, channels=channels, classes=classes).state_dict()
+            wanted = networks.build_network(model, channels=channels, classes=classes, size=size).state_dict()
         if head in wanted:
             break
     wrong = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
     missing = [n for n in wanted if n not in weights and not n.endswith(COUNTER) and n not in CONSTANTS]
     ignored = tuple(name for name in weights if name not in wanted)
     if wrong or missing:
-        text = odd_tensors(missing, ignored, wrong, weights, wanted)
+        text = odd_tensors(missing, ignored, wrong, weights, wanted) + _other_size(weights, wrong)
         return Misfit(len(wrong) + len(missing) + len(ignored), text)
     chosen = {name: weights[name] for name in wanted if name in weights}
     chosen |= {
@@ -201,6 +221,18 @@ def _matched(model: str, weights: Mapping[str, Tensor], state: ForeignWeights) -
     if "preprocess.mean" in wanted and state.mean is not None and state.std is not None:
         chosen |= {"preprocess.mean": state.mean.reshape(1, -1, 1, 1), "preprocess.std": state.std.reshape(1, -1, 1, 1)}
     return DetectedNetwork(model, channels, classes, chosen, ignored)
+
+
+def _other_size(weights: Mapping[str, Tensor], wrong: Sequence[str]) -> str:
+    """For which images a transformer's weights are, where they are not for these."""
+    side = _square(weights) if "pos_embed" in wrong else None
+    return f"; its positions are for images of {side}×{side}: --image-size {side}, or data of that size" if side else ""
+
+
+def _square(weights: Mapping[str, Tensor]) -> "int | None":
+    """The side of the square images whose patches, and a class token, a transformer has positions for."""
+    patches, patch = weights["pos_embed"].shape[1] - 1, weights["patch_embed.proj.weight"].shape[-1]
+    return math.isqrt(patches) * patch if math.isqrt(patches) ** 2 == patches else None
 
 
 def odd_tensors(

@@ -60,9 +60,9 @@ def import_network(
     if weights.mean is not None and model is not None and "+normalize" not in model:
         model += "+normalize"
     if model is not None and entry is not None:  # published files may hold more, which their own loader ignores too
-        network = detect.fit_architecture(weights, path, model)
+        network = detect.fit_architecture(weights, path, model, (shape[1], shape[2]))
     else:
-        network = detect.detect_network(weights, path, model)
+        network = detect.detect_network(weights, path, model, (shape[1], shape[2]))
     if entry is not None and network.classes != entry.classes:
         raise CompressError(
             f"{path}: its head gives {network.classes} classes, {entry.source} has {entry.classes}; another file?"

@@ -80,6 +80,8 @@ LAYOUTS = (
     Layout("TRADES WideResNet", r"block1\.layer\.0\.conv1\.weight", ((r"^linear\.", "fc."),)),
     Layout("MobileNet-V2", r"layers\.0\.conv3\.weight", ((r"^(?:fc|classifier)\.", "linear."),)),
     Layout("MobileNetV3", r"features\.1\.block\.0\.0\.weight", ()),
+    Layout("vision transformer", r"patch_embed\.proj\.weight", ()),
+    Layout("ConvNeXt", r"stages\.0\.blocks\.0\.conv_dw\.weight", ()),
     Layout("plain convolutions", r"layers\.0\.0\.weight", ()),
     Layout(
         "PreActResNet",

@@ -40,7 +40,7 @@ def few(train: int = 128, val: int = 64) -> Dataset:
 
 def fresh(seed: int = 0, name: str = "resnet8") -> Classifier:
     torch.manual_seed(seed)
-    return networks.build_network(name, channels=1, classes=10)
+    return networks.build_network(name, channels=1, classes=10, size=(8, 8))
 
 
 def train(

@@ -36,6 +36,16 @@ def test_each_layer_stands_a_share_of_its_norm_up_the_gradient() -> None:
         torch.testing.assert_close(weight.detach(), before[name], atol=1e-6, rtol=1e-5)
 
 
+def test_positions_and_the_class_token_stay() -> None:
+    student = fresh(name="vit-nano-4")
+    before = copied(student)
+    x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+    with update.worse(student, lambda: cross_entropy(student(x), y), 0.01):
+        moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {name for name, weight in student.named_parameters() if weight.ndim > 1 and "weight" in name}
+    assert {"pos_embed", "cls_token"}.isdisjoint(moved)
+
+
 def test_the_update_made_inside_is_kept() -> None:
     layer = nn.Linear(3, 2, bias=False)
     before = layer.weight.detach().clone()

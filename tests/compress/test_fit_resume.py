@@ -72,6 +72,17 @@ def test_asked_to_stop_anywhere_the_resumed_run_ends_in_the_same_bits(
     assert timeless[0] == timeless[1]  # the sums of an epoch too go on where they stood
 
 
+def test_a_transformer_by_adamw_resumes_in_the_same_bits(tmp_path: Path) -> None:
+    changes = {**FULL, "optimizer": "adamw", "average": "ema", "epochs": 1}
+    whole, resumed = fresh(name="vit-nano-4"), fresh(seed=7, name="vit-nano-4")
+    start = copied(whole)
+    train(tmp_path / "whole", whole, **changes)
+    with pytest.raises(interrupt.Interrupted):
+        train(tmp_path / "stopped", fresh(name="vit-nano-4"), objective=AtStep(2, asked()), **changes)
+    train(tmp_path / "stopped", resumed, **changes)
+    assert same(whole.state_dict(), resumed.state_dict()) and not same(whole.state_dict(), start)
+
+
 def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
     seen = []
     path = tmp_path / "w" / training.CHECKPOINT

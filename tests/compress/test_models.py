@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 import torch
+from torch.nn import functional
 
 from compress import networks
 from compress.networks.base import Standardize, conv3x3, count_parameters, padding
+from compress.networks.convnext import ConvNeXtBlock
+from compress.networks.vit import TransformerBlock
 from compress.quantization.folding import fold, quantizer_sites
 from edge.core.errors import CompressError
 
@@ -29,14 +32,20 @@ from edge.core.errors import CompressError
         ("wrn-70-16", 10, 266_796_506),
         ("mobilenetv3-small", 1000, 2_542_856),
         ("mobilenetv3-large", 1000, 5_483_032),
+        ("vit-ti-16", 1000, 5_717_416),
+        ("vit-s-16", 1000, 22_050_664),
+        ("vit-b-16", 1000, 86_567_656),
+        ("convnext-atto-4", 1000, 3_695_520),
+        ("convnext-femto-4", 1000, 5_217_784),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
     with torch.device("meta"):
-        assert count_parameters(networks.build_network(name, channels=3, classes=classes)) == count
+        assert count_parameters(networks.build_network(name, channels=3, classes=classes, size=(224, 224))) == count
 
 
-LIGHT = [name for name in networks.model_names() if not name.startswith(("wrn-28", "wrn-34", "wrn-70"))]
+LARGE = ("wrn-28", "wrn-34", "wrn-70", "vit-s-16", "vit-ti-16", "convnext-femto-4", "convnext-atto-4")
+LIGHT = [name for name in networks.model_names() if not name.startswith(LARGE)]
 VARIANTS = [
     "mobilenetv2-0.5",
     "wrn-10-1+silu+same+normalize",
@@ -46,15 +55,22 @@ VARIANTS = [
     "wrn-10-1+standardize",
     "preactresnet18+raw",
     "preactresnet18+raw+final-bn+same+silu+normalize",
+    "vit-nano-2+normalize",
+    "convnext-yocto-1+normalize",
 ]
+#: Between their last stage and what the head reads lies a hidden layer, a norm, or a block of attention.
+FURTHER = ("mobilenetv3", "vit", "convnext")
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 33)])
 @pytest.mark.parametrize("name", [*LIGHT, *VARIANTS])
 def test_every_model_gives_logits_and_the_features_behind_them(name: str, channels: int, size: int) -> None:
     torch.manual_seed(0)
-    model = networks.build_network(name, channels=channels, classes=7).eval()
-    x = torch.rand(2, channels, size, size)
+    width = size - 4  # rectangular
+    if name.startswith("vit"):
+        size, width = 28, 24
+    model = networks.build_network(name, channels=channels, classes=7, size=(size, width)).eval()
+    x = torch.rand(2, channels, size, width)
     with torch.no_grad():
         out = model.forward_features(x)
         assert out.logits.shape == (2, 7) and len(out.stages) >= 3
@@ -62,7 +78,7 @@ def test_every_model_gives_logits_and_the_features_behind_them(name: str, channe
         assert torch.equal(model(x), out.logits)
         head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
         torch.testing.assert_close(head(out.pooled), out.logits)
-        if not name.startswith("mobilenetv3"):  # whose head has a hidden layer between
+        if not name.startswith(FURTHER):
             torch.testing.assert_close(out.stages[-1].mean((2, 3)), out.pooled)
 
 
@@ -108,6 +124,76 @@ def test_unknown_models_are_refused(name: str) -> None:
 def test_an_unknown_variant_is_refused_with_those_that_exist() -> None:
     with pytest.raises(CompressError, match=r"'resnet18' has no variant \+silu \(known: \+normalize\)"):
         networks.build_network("resnet18+silu", channels=3, classes=10)
+
+
+SIZES = [
+    ("vit-ti-16", (28, 28), "16×16 do not cover images of 28×28; take vit-ti-14 or vit-ti-7 or vit-ti-4, or"),
+    ("vit-nano-2", (7, 5), "patches of 2×2 do not cover images of 7×5; take images of 8×4"),
+    ("vit-nano-2", None, "vit-nano-2: its position embeddings are for images of one size; give their height and width"),
+    ("convnext-atto-4", (28, 30), "images of 28×30 are too small .* take convnext-atto-3, or images of at least 32×32"),
+    ("convnext-atto-4", (5, 5), "behind patches of 4; take images of at least 32×32"),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "said"), SIZES)
+def test_images_that_a_network_cannot_take_are_refused_with_those_that_it_can(
+    name: str, size: "tuple[int, int] | None", said: str
+) -> None:
+    with pytest.raises(CompressError, match=said):
+        networks.build_network(name, channels=1, classes=10, size=size)
+
+
+def test_a_transformer_block_is_torchs_own() -> None:
+    """Against `nn.TransformerEncoderLayer`, whose attention is a kernel of its own."""
+    torch.manual_seed(0)
+    ours = TransformerBlock(64, 2).eval()
+    theirs = torch.nn.TransformerEncoderLayer(
+        64, 2, 256, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    ).eval()
+    names = {
+        "attn.qkv.": "self_attn.in_proj_",
+        "attn.proj": "self_attn.out_proj",
+        "mlp.fc1": "linear1",
+        "mlp.fc2": "linear2",
+    }
+    state = {}
+    for name, value in ours.state_dict().items():
+        for before, after in names.items():
+            name = name.replace(before, after)
+        state[name] = torch.randn_like(value) * 0.2
+    theirs.load_state_dict(state)
+    ours.load_state_dict(dict(zip(ours.state_dict(), state.values(), strict=True)))
+    x = torch.randn(3, 17, 64)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_convnext_block_is_that_of_the_paper() -> None:
+    """As its authors write it: channels last, the 1×1 convolutions as linear layers."""
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(8).eval()
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.3)
+    x = torch.randn(2, 8, 5, 7)
+    inside = functional.conv2d(x, block.conv_dw.weight, block.conv_dw.bias, padding=3, groups=8).permute(0, 2, 3, 1)
+    inside = functional.layer_norm(inside, (8,), block.norm.weight, block.norm.bias, 1e-6)
+    for layer in (block.mlp.fc1, block.mlp.fc2):
+        inside = functional.linear(inside, layer.weight.flatten(1), layer.bias)
+        if layer is block.mlp.fc1:
+            inside = 0.5 * inside * (1 + torch.erf(inside / 2**0.5))
+    torch.testing.assert_close(block(x), x + (block.gamma * inside).permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_a_transformer_sees_where_a_patch_lies_and_its_stages_keep_the_place() -> None:
+    torch.manual_seed(0)
+    model = networks.build_network("vit-nano-2", channels=1, classes=10, size=(8, 12)).eval()
+    x = torch.rand(1, 1, 8, 12)
+    moved = x.clone()
+    moved[..., 0:2, 0:2], moved[..., 2:4, 4:6] = x[..., 2:4, 4:6], x[..., 0:2, 0:2]
+    assert not torch.allclose(model(x), model(moved), atol=1e-6)
+    patches = model.patch_embed(x).transpose(1, 2).unflatten(2, (4, 6))
+    torch.testing.assert_close(patches[0, :, 1, 2], model.patch_embed.proj(x)[0, :, 1, 2])
+    assert [stage.shape for stage in model.forward_features(x).stages] == [(1, 64, 4, 6)] * 3
 
 
 FOLDED = {"resnet8": 0, "resnet18": 0, "cnn": 0, "mobilenetv2-0.25": 0, "wrn-10-4": None, "wrn-10-2+same+silu": None}

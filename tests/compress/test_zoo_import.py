@@ -233,6 +233,28 @@ def test_what_lies_inside_the_network_is_no_stranger_and_odd_tensors_are_listed(
             detect.detect_network(checkpoints.extract_weights(content, tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize(("model", "side"), [("vit-ti-16", 64), ("vit-nano-2+normalize", 8), ("convnext-femto-4", 64)])
+def test_transformers_and_convnexts_are_recognised_for_images_of_their_size(
+    model: str, side: int, tmp_path: Path
+) -> None:
+    """Their names are those of timm, against which `make zoo` compares them."""
+    from compress import networks
+    from compress.zoo import checkpoints, detect
+
+    plain = networks.build_network(model, channels=3, classes=10, size=(side, side)).state_dict()
+    named = {name.replace("preprocess.", ""): value for name, value in plain.items()}
+    torch.save({"model": named}, tmp_path / "net.pt")
+    ours = imported(tmp_path / "net.pt", image_size=side)
+    assert all(torch.equal(value, plain[name]) for name, value in ours.state_dict().items())
+    if model.startswith("vit"):
+        said = f"pos_embed has shape .* its positions are for images of {side}×{side}: --image-size {side}, or data"
+        with pytest.raises(CompressError, match=said):
+            detect.detect_network(checkpoints.extract_weights(named, tmp_path), tmp_path, None, (16, 16))
+        distilled = {**named, "dist_token": torch.ones(1, 1, 192)}  # beside whose use the rest computes otherwise
+        with pytest.raises(CompressError, match=r"left over \(dist_token\)"):
+            detect.detect_network(checkpoints.extract_weights(distilled, tmp_path), tmp_path, None, (side, side))
+
+
 def test_of_networks_side_by_side_the_one_that_is_meant_is_asked(tmp_path: Path) -> None:
     from compress.zoo import checkpoints
 

@@ -72,6 +72,7 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"step: {name}, 7 images", lambda name=name: steps(name, 7)
     yield "step: vgap, 8 images", lambda: steps("vgap", 8)
     yield "step: rslad, 2 images", lambda: steps("rslad", 2)
+    yield "step: vgap, a transformer by AdamW", lambda: steps("vgap", 7, transformer=True)
     yield "stages", stages
     yield "rows", rows
 
@@ -117,6 +118,11 @@ def network(seed: int) -> Classifier:
     return copy.deepcopy(trained(seed))
 
 
+def transformer_network() -> Classifier:
+    torch.manual_seed(4)
+    return networks.build_network("vit-nano-4", channels=1, classes=10, size=(8, 8))
+
+
 def batch(size: int, turn: int) -> tuple[Tensor, Tensor]:
     draw = generator("images", turn)
     x = torch.rand(size, 1, 8, 8, generator=draw)
@@ -124,15 +130,16 @@ def batch(size: int, turn: int) -> tuple[Tensor, Tensor]:
 
 
 @float64()
-def steps(name: str, size: int) -> dict[str, Tensor]:
+def steps(name: str, size: int, *, transformer: bool = False) -> dict[str, Tensor]:
     """Two steps as the loop takes them: images, parts of the loss, weights, buffers, the objective's own weights."""
     method, options = STEPS[name]
-    student, *teachers = network(1), network(2), network(3)
+    student, *teachers = transformer_network() if transformer else network(1), network(2), network(3)
     pupil, guide, other = (sharded(each) for each in (student, *(t.eval().requires_grad_(False) for t in teachers)))
     clean = [batch(20, turn)[0] for turn in (3, 4, 5, 6)]
     torch.manual_seed(0)  # for what an objective learns itself
     objective = registry.build_objective(method, options, pupil, guide, clean, images=80)
     weights = [*student.parameters(), *objective.parameters()]
+    descend = adamw(student, objective) if transformer else plain_descent(weights)
     found: dict[str, Tensor] = {}
     for turn in range(2):
         x, y = batch(size, turn)
@@ -150,7 +157,7 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
             weight.grad = None
         torch.stack(list(parts.values())).sum().backward()
         ranks.reduce_gradients(student.parameters(), objective.parameters())
-        descend(weights)
+        descend()
         objective.after_step()
         found |= {f"{turn} x_adv": x_adv.clone(), **{f"{turn} {key}": part.detach() for key, part in parts.items()}}
     assert not objective.attacks or not torch.equal(x_adv, x)
@@ -161,12 +168,24 @@ def steps(name: str, size: int) -> dict[str, Tensor]:
     }
 
 
-def descend(weights: list[Tensor]) -> None:
-    """Plain gradient descent, momentum apart what the loop's optimizer does; importing that one takes a second."""
-    with torch.no_grad():
-        for weight in weights:
-            if weight.grad is not None:
-                weight -= LR * weight.grad
+def plain_descent(weights: list[Tensor]) -> Callable[[], object]:
+    """Momentum apart what the loop's optimizer does."""
+
+    def descend() -> None:
+        with torch.no_grad():
+            for weight in weights:
+                if weight.grad is not None:
+                    weight -= LR * weight.grad
+
+    return descend
+
+
+def adamw(student: Classifier, objective: Objective) -> Callable[[], object]:
+    """The loop's own; importing it takes a second."""
+    from compress.config import Training
+    from compress.training.update import build_optimizer
+
+    return build_optimizer(Training(optimizer="adamw"), student, objective).step
 
 
 @float64()
