@@ -51,9 +51,7 @@ class Misfit:
 Size = tuple[int, int] | None
 
 
-def detect_network(
-    state: ForeignWeights, path: Path, arch: "str | None" = None, size: Size = None
-) -> DetectedNetwork:
+def detect_network(state: ForeignWeights, path: Path, arch: "str | None" = None, size: Size = None) -> DetectedNetwork:
     """The one network that fits the weights; `arch` decides where several do, or says what to try.
 
     Tensors of strangers, a loss or a second head that stand beside the network, are left out and listed. One inside it,
@@ -167,14 +165,16 @@ def _base(layout: Layout, weights: Mapping[str, Tensor]) -> "str | None":
         return "cnn"
     if layout.name == "vision transformer":
         projection = weights["patch_embed.proj.weight"]
-        seen = (projection.shape[0], _count(weights, "blocks"))
-        shape = next((name for name, known in vit.SHAPES.items() if known[:2] == seen), None)
+        width, depth = projection.shape[0], _count(weights, "blocks")
+        shape = next((name for name, known in vit.SHAPES.items() if known[:2] == (width, depth)), None)
         return None if shape is None else f"vit-{shape}-{projection.shape[-1]}"
     if layout.name == "ConvNeXt" and "stem.0.weight" in weights:
         stem = weights["stem.0.weight"]
         depths = tuple(_count(weights, f"stages.{i}.blocks") for i in range(4))
-        seen = (depths, int(stem.shape[0]))
-        shape = next((name for name, (d, w) in convnext.STAGES.items() if (d, w[0]) == seen), None)
+        shape = next(
+            (name for name, (d, w) in convnext.STAGES.items() if (d, w[0]) == (depths, stem.shape[0])),
+            None,
+        )
         return None if shape is None else f"convnext-{shape}-{stem.shape[-1]}"
     depths = tuple(_count(weights, f"layer{i}") for i in (1, 2, 3, 4))
     pre_activated = "bn1.weight" not in weights
