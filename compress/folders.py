@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from compress import data
+from compress import data, networks
+from compress.config import QuantizeConfig
 from compress.data import extra, split_name
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage
 from edge.core.errors import CompressError
+from edge.core.user_source import UserSource, find_source
 from edge.runtimes.runner import MODEL
 
 if TYPE_CHECKING:  # torch enters when a network is loaded, not when one is planned
@@ -65,9 +67,11 @@ def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
     """The plan of a stage that reads a dataset: its config, the data, and the identities of the stages it reads."""
     dataset, added = data.load_dataset(config.data), _extra(config)
     images = extra.load_extra(added) if added else None
+    weights, source = _start(config), own_source(getattr(config, "model", ""))
+    files = {"weights": artifact.file_sha256(weights)} if weights else {}
     return Plan(
         stage=kind,
-        config=config.semantic(),
+        config={**config.semantic(), **files, **({"code": source.hashes()} if source else {})},
         seed=config.seed,
         data=dataset.as_plan() | ({"extra": images.fingerprint} if images else {}),
         inputs={role: stage.identity for role, stage in inputs.items()},
@@ -76,12 +80,37 @@ def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
 
 
 def lineage(config: ReadsData, stages: Mapping[str, Stage]) -> dict[str, Path]:
-    """Where a stage's inputs lie, by role, and where its dataset and extra images do if they have a path."""
+    """Where a stage's inputs lie, by role; where its dataset, extra images and first weights do if they have a path;
+    and `code`, the folder on the import path with the source of a network that a user's function makes."""
     named = {"data": config.data, "extra": _extra(config)}
     paths = {role: split_name(name)[1] for role, name in named.items() if name}
-    return {role: stage.path for role, stage in stages.items()} | {
-        role: Path(path).expanduser() for role, path in paths.items() if path
-    }
+    source, student, weights = own_source(getattr(config, "model", "")), stages.get("student"), _start(config)
+    own = {} if source is None else {"code": source.place}
+    if isinstance(config, QuantizeConfig) and student is not None and "code" in student.manifest["lineage"]:
+        own = {"code": student.input_path("code")}
+    return (
+        {role: stage.path for role, stage in stages.items()}
+        | {role: Path(path).expanduser() for role, path in paths.items() if path}
+        | ({"weights": weights} if weights else {})
+        | own
+    )
+
+
+def own_source(model: str) -> "UserSource | None":
+    """The source of a network that a user's function makes, as it is now; None for every other network."""
+    spec = networks.function_of(model)
+    return None if spec is None else find_source(spec)
+
+
+def _start(config: ReadsData) -> "Path | None":
+    """The checkpoint that a stage's training starts from."""
+    weights = getattr(config, "weights", None)
+    if weights is None:
+        return None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise CompressError(f"weights {weights}: no such file; give a checkpoint of {getattr(config, 'model', '')}")
+    return path
 
 
 def _extra(config: ReadsData) -> "str | None":

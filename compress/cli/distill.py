@@ -8,6 +8,7 @@ import click
 from compress import names
 from compress.cli.main import Verb
 from compress.cli.options import (
+    ARCHITECTURE,
     FOLDER,
     METHOD,
     MODEL,
@@ -15,6 +16,7 @@ from compress.cli.options import (
     extra_option,
     pace_options,
     stage_options,
+    start_options,
     training_options,
 )
 
@@ -26,6 +28,7 @@ from compress.cli.options import (
         "compress distill --teacher runs/teacher --student resnet8 --data digits --method vgap --out runs/student",
         "compress distill --teacher runs/teacher --clean-teacher runs/clean --method mtard --out runs/student",
         "compress distill --data digits --method normal --out runs/not-robust",
+        "compress distill --teacher runs/teacher --student mynets:small --weights start.pt --out runs/student",
     ],
 )
 @click.option(
@@ -43,7 +46,8 @@ from compress.cli.options import (
     metavar="DIR",
     help=f"Second teacher, trained on clean images; for {', '.join(names.CLEAN_TEACHER_METHODS)}.",
 )
-@click.option("--student", "model", type=MODEL, help="Architecture of the student.")
+@click.option("--student", "model", type=MODEL, help=f"Architecture of the student: {ARCHITECTURE}.")
+@start_options
 @click.option("--method", type=METHOD, help="Objective it is trained with, or several: adaad,vgap.")
 @click.option("--floor", "teacher_floor", type=float, help="Robust accuracy the teacher must have; default 0.2.")
 @click.option("--allow-non-robust", is_flag=True, help="Learn from any teacher: the same as --floor 0.")

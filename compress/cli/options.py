@@ -86,6 +86,7 @@ def teacher_method_names() -> "tuple[str, ...]":
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
 DATA = Written("data", split_name, source_names)
 MODEL = Written("model", networks.checked_model, networks.model_names)
+ARCHITECTURE = "NAME, timm:NAME, torchvision:NAME or your module:function"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--batch-size", type=int, help="Images of one step of the optimiser.")(function)
     function = click.option("--lr", type=float, help="Peak learning rate.")(function)
     return click.option("--epochs", type=int, help="Passes over the training split.")(function)
+
+
+def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--weights` and `--key`."""
+    function = click.option("--key", metavar="NAME", help="Which weights, of a file that holds several sets.")(function)
+    return click.option("--weights", metavar="FILE", help="Checkpoint that its training starts from.")(function)
 
 
 def extra_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import click
 
 from compress.cli.main import LazyGroup, Verb
 from compress.cli.options import (
+    ARCHITECTURE,
     MODEL,
     Name,
     Shared,
@@ -14,6 +15,7 @@ from compress.cli.options import (
     json_option,
     pace_options,
     stage_options,
+    start_options,
     teacher_method_names,
     training_options,
 )
@@ -56,7 +58,7 @@ def teacher(context: click.Context) -> None:
 @click.option("--arch", metavar="NAME+FLAG", help="Architecture, where the weights fit several.")
 @click.option("--normalize", metavar="NAME", help="Input normalisation: none, cifar10, cifar100, imagenet, half, m/s.")
 @click.option("--key", metavar="NAME", help="Which weights, of a file that holds several sets.")
-@click.option("--image-size", type=int, help="Height and width of its images, without --data; default 32.")
+@click.option("--image-size", metavar="N|HxW", help="Size of its images, without --data; default 32.")
 @click.option("--check/--no-check", default=None, help="Measure clean and robust accuracy; default with --data.")
 @click.option("--attack", type=click.Choice(["pgd", "ensemble"]), help="Attack of the check; default pgd.")
 @click.option("--images", type=int, help="Test images of the check; default 256.")
@@ -126,9 +128,11 @@ def list_(dataset: "str | None", as_json: bool) -> None:
         "compress teacher train --data digits --model wrn-10-4 --out runs/teacher",
         "compress teacher train --data digits --method pgd-at --epochs 30 --set attack.steps=5 --out runs/teacher",
         "compress teacher train --data cifar10 --model resnet18 --method trades --budget 8h --out runs/teacher",
+        "compress teacher train --data cifar10 --model mynets:wide --weights start.pt --out runs/teacher",
     ],
 )
-@click.option("--model", type=MODEL, help="Architecture.")
+@click.option("--model", type=MODEL, help=f"Architecture: {ARCHITECTURE}.")
+@start_options
 @click.option("--method", type=Name("method", teacher_method_names()), help="Objective it is trained with.")
 @extra_option
 @training_options

@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compress import names
-from compress.config.training import Training, WithMethod, in_full
+from compress.config.training import ARCHITECTURES, Training, WithMethod, in_full
 from compress.config.values import (
     Count,
     Dialect,
+    ImageSize,
     Method,
     Model,
     Positive,
@@ -24,7 +25,7 @@ from compress.config.values import (
 class Teacher(WithMethod):
     """The robust teacher, trained from scratch."""
 
-    model: Model = Field("wrn-10-4", description="architecture")
+    model: Model = Field("wrn-10-4", description=ARCHITECTURES)
     method: TeacherMethod = Field("pgd-at", description="objective it is trained with")
 
 
@@ -52,7 +53,7 @@ class Imported(Strict):
         description="input normalisation put into the network: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s",
     )
     key: "str | None" = Field(None, description="which weights, of a file that holds several sets")
-    image_size: Count = Field(32, description="height and width of its images, where no data says so")
+    image_size: ImageSize = Field(32, description="height and width of its images, where no data says so: 32, or 48x64")
     check: bool = Field(True, description="measure clean and robust accuracy on held-out images")
     images: Count = Field(256, description="test images of the check, class-balanced")
     attack: Literal["pgd", "ensemble"] = Field(
@@ -62,11 +63,17 @@ class Imported(Strict):
     queries: Count = Field(1000, description="Square queries of the check of a network without gradients")
     batch_size: Count = Field(64, description="images checked at once")
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        height, _, width = str(self.image_size).partition("x")
+        return int(height), int(width or height)
+
 
 class Student(WithMethod):
     """The lightweight network that goes to the device."""
 
-    model: Model = Field("resnet8", description="architecture")
+    model: Model = Field("resnet8", description=ARCHITECTURES)
     method: Method = Field("vgap", description="objective it is trained with")
     teacher_floor: float = Field(
         0.2, ge=0, le=1, description="robust accuracy that the teacher must have been measured at; 0: any teacher"

@@ -31,6 +31,8 @@ from compress.config.values import (
 from compress.methods import registry
 from edge.core.errors import CompressError
 
+ARCHITECTURES = "architecture: a name of ours, timm:NAME, torchvision:NAME or a function of yours, module:function"
+
 
 class TrainAttack(Strict):
     """The inner maximisation of training: projected gradient ascent from a random start."""
@@ -127,12 +129,20 @@ class Training(Strict):
 class WithMethod(Training):
     """A network trained by a method with options."""
 
-    model: Model = Field(description="architecture")
+    model: Model = Field(description=ARCHITECTURES)
     method: Method = Field(description="objective it is trained with")
     options: dict[str, Any] = Field({}, description="options of the method", validate_default=True)
+    weights: "str | None" = Field(None, description="checkpoint that its training starts from; else drawn by the seed")
+    key: "str | None" = Field(None, description="which weights, of a checkpoint that holds several sets")
     extra: "Extra | None" = Field(
         None, description="further images mixed into every batch, e.g. {path: npz:generated.npz, fraction: 0.7}"
     )
+
+    @model_validator(mode="after")
+    def _key_fits(self) -> "WithMethod":
+        if self.key is not None and self.weights is None:
+            raise ValueError("key: chooses among the sets of weights in a checkpoint; give --weights FILE too")
+        return self
 
     @field_validator("options")
     @classmethod

@@ -55,6 +55,15 @@ def one_of(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tu
     )
 
 
+def _image_size(value: Any) -> "int | str":
+    """Height and width as people write them: 32, or 48x64, height first."""
+    sides = re.fullmatch(r"\s*([1-9]\d*)\s*(?:[x×]\s*([1-9]\d*)\s*)?", str(value))
+    if sides is None:
+        raise ValueError(f"{value!r} is no size; write it like 32, or 48x64, height first")
+    height, width = int(sides[1]), int(sides[2] or sides[1])
+    return height if height == width else f"{height}x{width}"
+
+
 def seconds(value: "str | None") -> "float | None":
     """A span as people write it: 90s, 20m, 2h, or a number of seconds."""
     if value is None:
@@ -120,6 +129,7 @@ Target = Annotated[str, AfterValidator(_written(targets.get)), names.SchemaOnDem
 Dialect = Annotated[str, one_of("runtime", targets.dialects), names.SchemaOnDemand(lambda: _enum(targets.dialects()))]
 Device = Annotated[str, one_of("device", targets.DEVICES), enumerated(targets.DEVICES)]
 Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int | str, BeforeValidator(_image_size), WithJsonSchema({"type": ["integer", "string"]})]
 Time = Annotated[str, AfterValidator(_time)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -152,6 +162,8 @@ class Common(Strict):
     def semantic(self) -> dict[str, Any]:
         """What decides the result, as a manifest records it: of the dataset its kind, not where it lies here."""
         described = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
+        if "weights" in described and described.pop("weights") is None:  # else the plan has the file's content
+            del described["key"]
         if described.get("extra"):
             described["extra"]["path"] = split_name(described["extra"]["path"])[0]
         return described

@@ -1,7 +1,7 @@
 """The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass. No torch here.
 
-A name is a family's (`wrn-34-10`) with the variant's flags behind it (`wrn-28-10+silu+same+normalize`), or the source
-and name of a network that another package makes (`timm:NAME`).
+A name is a family's (`wrn-34-10`) with the variant's flags behind it (`wrn-28-10+silu+same+normalize`), that of a
+network which another package makes (`timm:NAME`, `torchvision:NAME`), or a user's own function, `module:function`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.names import resolved, with_installed
@@ -25,7 +26,7 @@ class Network:
     """A family of networks: its names, and what builds one. An installed package adds one as an entry point."""
 
     name: str
-    #: build(name, channels=, classes=, flags=) → `Classifier`, freshly initialised; or "module:function". One that
+    #: build(name, channels=, classes=, flags=) → `Classifier`, freshly initialized; or "module:function". One that
     #: takes `size` is given the images' height and width as well
     build: str | Callable[..., Any]
     #: the names that are offered, without flags → one line on each
@@ -170,27 +171,63 @@ def find_family(base: str) -> Network:
     raise AssertionError(f"{base} is offered by a family that does not have it")
 
 
+#: Packages whose networks go by `PACKAGE:NAME`; robustbench's come with their weights, as teachers.
+PACKAGES = ("timm", "torchvision")
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
+
+def function_of(name: str) -> str | None:
+    """`module:function` of a network that a user's function makes; None for every other name."""
+    spec = name.removeprefix("factory:")  # as version 0.1 wrote it
+    return spec if re.fullmatch(FUNCTION, spec) and spec.partition(":")[0] not in (*PACKAGES, "robustbench") else None
+
+
 def checked_model(name: str) -> str:
-    """`name` itself when its family is known; whether it has the flags is said when it is built."""
+    """`name` itself when its form or family is known; what it builds, and whether it has the flags, is said later."""
+    scheme, colon, rest = name.partition(":")
+    if colon and ((scheme in PACKAGES and rest) or function_of(name)):
+        return name
+    if scheme == "robustbench" and colon:
+        raise CompressError(
+            f"model {name!r}: comes with its weights, as a teacher; `compress teacher list` names what it is"
+        )
+    if colon or "/" in name or name.endswith((".py", ".pt", ".pth", ".safetensors", ".onnx")):
+        raise CompressError(
+            f"model {name!r}: an architecture is NAME, timm:NAME, torchvision:NAME or module:function; a file of "
+            f"weights goes with it as --weights"
+        )
     find_family(name.partition("+")[0])
     return name
 
 
 def model_pattern() -> str:
-    """What an editor lets pass: the names, the families, and flags behind any name. Loading is stricter."""
+    """What an editor lets pass: names with flags behind them, those of packages and users. Loading is stricter."""
     patterns = [*model_names(), *(pattern for family in families() for pattern in family.editor)]
-    return rf"^({'|'.join(patterns)})(\+[a-z0-9_-]+)*$"
+    return rf"^(({'|'.join(patterns)})(\+[a-z0-9_-]+)*|({'|'.join(PACKAGES)}):.+|{FUNCTION})$"
 
 
-def build_network(name: str, *, channels: int, classes: int, size: tuple[int, int] | None = None) -> Classifier:
-    """A freshly initialised network; torch's default generator decides its weights.
+def build_network(
+    name: str,
+    *,
+    channels: int,
+    classes: int,
+    size: tuple[int, int] | None = None,
+    code: Mapping[str, str] | None = None,
+    place: Path | None = None,
+) -> Classifier:
+    """A freshly initialized network; torch's default generator decides its weights.
 
-    `size`: height and width of its images, for networks whose weights depend on it; None where it is not known.
+    `size`: height and width of its images, for networks whose weights depend on it; None where it is not known. For a
+    user's own, `code`: the hashes of its source (`edge.core.user_source`) that it must have, `place`: where that lay.
     """
+    if (spec := function_of(name)) is not None:
+        from compress.networks import user_factory
+
+        return user_factory.build_factory(spec, channels=channels, classes=classes, size=size, code=code, place=place)
     if ":" in name:
         from compress.networks import foreign
 
-        return foreign.build_foreign(name, channels=channels, classes=classes)
+        return foreign.build_foreign(name, channels=channels, classes=classes, size=size)
     base, *flags = name.split("+")
     family = find_family(base)
     for flag in sorted({*flags} - family.flags):

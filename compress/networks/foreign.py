@@ -1,9 +1,10 @@
 """Networks that other packages define, behind this project's interface: [0, 1] in, logits out, features where found.
 
-timm:NAME   torchvision:NAME   robustbench:DATASET/NAME   factory:module:function
+timm:NAME   torchvision:NAME   robustbench:DATASET/NAME
 """
 
 import contextlib
+import functools
 import importlib
 import io
 import re
@@ -16,34 +17,46 @@ import torch
 from torch import nn
 
 from compress.networks.base import Classifier
-from compress.networks.foreign_network import Foreign, guarded
+from compress.networks.foreign_network import Foreign
 from edge.core.errors import CompressError, first_line
-from edge.core.user_code import load_function, required_arguments, user_code
+from edge.core.user_code import user_code
 
 #: RobustBench entries whose forward gives mean probabilities of an ensemble; their logarithm is a logit.
 PROBABILITIES = ("Chen2020Adversarial",)
+RGB = 3  # channels that torchvision builds for
 
 
-def build_foreign(name: str, *, channels: int, classes: int) -> Classifier:
+def build_foreign(name: str, *, channels: int, classes: int, size: "tuple[int, int] | None" = None) -> Classifier:
     """The network written `SCHEME:NAME`, with fresh weights, nothing downloaded."""
     scheme, _, rest = name.partition(":")
-    builders: dict[str, Callable[[str, int, int], Classifier]] = {
-        "timm": _timm,
-        "torchvision": _torchvision,
-        "robustbench": _robustbench,
-        "factory": _factory,
-    }
-    if scheme not in builders:
-        raise CompressError(f"model {name!r}: no source {scheme!r} (known: {', '.join(builders)})")
-    return builders[scheme](rest, channels, classes)
+    if scheme == "timm":
+        return _normalized(_timm(rest, channels, classes, size), name, channels, classes)
+    if scheme == "torchvision":
+        return _normalized(_torchvision(rest, channels, classes, size), name, channels, classes)
+    return _robustbench(rest, classes)
 
 
-def _timm(name: str, channels: int, classes: int) -> Classifier:
+def _timm(name: str, channels: int, classes: int, size: "tuple[int, int] | None") -> nn.Module:
     timm = _package("timm", "pip install timm")
     if not timm.is_model(name):
         raise CompressError(f"timm:{name}: timm {timm.__version__} has no model of that name; see timm.list_models()")
-    net = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
-    return _normalized(net, f"timm:{name}", channels, classes)
+    with user_code(f"timm:{name}", "choose another network, or images of another size"):
+        return _of_size(
+            functools.partial(timm.create_model, name, pretrained=False, num_classes=classes, in_chans=channels),
+            "img_size",
+            size,
+        )
+
+
+def _of_size(make: Callable[..., nn.Module], argument: str, size: "int | tuple[int, int] | None") -> nn.Module:
+    """A package's network for images of that size; one whose weights do not depend on it takes no such argument."""
+    if size is not None:
+        try:
+            return make(**{argument: size})
+        except TypeError as fault:
+            if argument not in str(fault):
+                raise
+    return make()
 
 
 def pretrained(name: str) -> tuple[nn.Module, Any, Any]:
@@ -63,12 +76,32 @@ def pretrained(name: str) -> tuple[nn.Module, Any, Any]:
         ) from None
 
 
-def _torchvision(name: str, channels: int, classes: int) -> Classifier:
+def _torchvision(name: str, channels: int, classes: int, size: "tuple[int, int] | None") -> nn.Module:
     models = _package("torchvision", "pip install torchvision").models
-    if name not in models.list_models():
-        raise CompressError(f"torchvision:{name}: no model of that name; see torchvision.models.list_models()")
-    net = models.get_model(name, weights=None, num_classes=classes)
-    return _normalized(net, f"torchvision:{name}", channels, classes)
+    if name not in models.list_models(module=models):
+        raise CompressError(f"torchvision:{name}: no classifier of that name; see torchvision.models.list_models()")
+    side = size[0] if size is not None and size[0] == size[1] else None
+    with user_code(f"torchvision:{name}", "choose another network, or images of another size"):
+        net = _of_size(functools.partial(models.get_model, name, weights=None, num_classes=classes), "image_size", side)
+    if channels != RGB:
+        _take_channels(net, channels)
+    return net
+
+
+def _take_channels(net: nn.Module, channels: int) -> None:
+    """Let the first convolution take that many channels in place of three; its weights are drawn anew."""
+    place, stem = next((place, part) for place, part in net.named_modules() if isinstance(part, nn.Conv2d))
+    parent, _, name = place.rpartition(".")
+    fresh = nn.Conv2d(
+        channels,
+        stem.out_channels,
+        stem.kernel_size,  # type: ignore[arg-type]
+        stem.stride,  # type: ignore[arg-type]
+        stem.padding,  # type: ignore[arg-type]
+        stem.dilation,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+    )
+    setattr(net.get_submodule(parent), name, fresh)
 
 
 def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Classifier:
@@ -81,7 +114,7 @@ def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Class
     return network
 
 
-def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
+def _robustbench(rest: str, classes: int) -> Classifier:
     dataset, _, name = rest.partition("/")
     # constructors print, and their packages warn; stdout belongs to results
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -104,27 +137,6 @@ def _robustbench(rest: str, channels: int, classes: int) -> Classifier:
                 f"export it to ONNX and give the .onnx file"
             ) from None
     return Foreign(net, f"robustbench:{rest}", classes, probabilities=name in PROBABILITIES)
-
-
-def _factory(rest: str, channels: int, classes: int) -> Classifier:
-    net = call_factory(rest)
-    return guarded(net, rest) if isinstance(net, Classifier) else Foreign(net, rest, classes)
-
-
-def call_factory(text: str) -> nn.Module:
-    """What `module:function` returns, called without arguments; modules beside the working directory are found."""
-    _, function = load_function(text, text)
-    if isinstance(function, nn.Module):
-        raise CompressError(f"{text}: is a network, not a function; write a function that makes one and returns it")
-    if wanted := required_arguments(function):
-        raise CompressError(f"{text}: needs arguments ({', '.join(wanted)}); give a function that needs none")
-    with user_code(text, "mend it"):
-        network = function()
-    if isinstance(network, type):
-        raise CompressError(f"{text}: returned the class {network.__name__}; return an object of it")
-    if not isinstance(network, nn.Module):
-        raise CompressError(f"{text}: returned a {type(network).__name__}; a torch.nn.Module is needed")
-    return network
 
 
 def _package(name: str, install: str) -> Any:

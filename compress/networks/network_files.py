@@ -13,8 +13,9 @@ from safetensors.torch import load, load_file
 from compress import networks
 from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
-from edge.core import artifact
+from edge.core import artifact, errors
 from edge.core.errors import CompressError
+from edge.core.user_source import find_source
 
 ARCHITECTURE = "model.json"
 ONNX = "onnx"  # the architecture of a network that is nothing but a graph
@@ -28,10 +29,14 @@ def describe_network(
 ) -> dict[str, Any]:
     """What must be known to build a network for images (C,H,W) of these classes.
 
-    Of one that gives `probabilities` the logarithm is taken wherever it is opened.
+    Of one that gives `probabilities` the logarithm is taken wherever it is opened. Of a user's own, its source as it is
+    now: `code` is part of the description, `place`, where it lies, stays out of the file.
     """
     outputs = {"outputs": PROBABILITIES} if probabilities else {}
-    return {"model": name, "input": list(input_shape), "classes": list(classes), **outputs}
+    spec = networks.function_of(name)
+    source = find_source(spec) if spec else None
+    own = {"code": source.hashes(), "place": source.place} if source else {}
+    return {"model": spec or name, "input": list(input_shape), "classes": list(classes), **outputs, **own}
 
 
 def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
@@ -40,10 +45,15 @@ def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
 
 
 def build_described(architecture: dict[str, Any]) -> Classifier:
-    """The network that `describe` described, freshly initialised."""
+    """The network that `describe` described, freshly initialized."""
     channels, height, width = architecture["input"]
     model = networks.build_network(
-        architecture["model"], channels=channels, classes=len(architecture["classes"]), size=(height, width)
+        architecture["model"],
+        channels=channels,
+        classes=len(architecture["classes"]),
+        size=(height, width),
+        code=architecture.get("code"),
+        place=architecture.get("place"),
     )
     if gives_probabilities(architecture):
         if not isinstance(model, Foreign):
@@ -62,14 +72,21 @@ def write_network(work: artifact.Work, architecture: dict[str, Any], model: torc
 
 
 def write_architecture(work: artifact.Work, architecture: dict[str, Any]) -> None:
-    artifact.write_atomic(work.add_payload(ARCHITECTURE), json.dumps(architecture, indent=2) + "\n")
+    described = {key: value for key, value in architecture.items() if key != "place"}
+    artifact.write_atomic(work.add_payload(ARCHITECTURE), json.dumps(described, indent=2) + "\n")
 
 
 def load_network(architecture: dict[str, Any], folder: Path) -> Classifier:
     """The network that `describe` described with the weights in `folder`, mapped from their file."""
     with torch.device("meta") if ":" not in architecture["model"] else contextlib.nullcontext():
         model = build_described(architecture)
-    model.load_state_dict(read_weights(folder), strict=True, assign=True)
+    try:
+        model.load_state_dict(read_weights(folder), strict=True, assign=True)
+    except RuntimeError as fault:
+        raise CompressError(
+            f"{folder}: its weights are not those of {architecture['model']} as it is built here "
+            f"({errors.first_line(fault, 160)}); use the version that it was made with"
+        ) from None
     return model
 
 
@@ -95,7 +112,12 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
+    """What `describe_network` described, of a stage; with the `place` of a user's source as the stage remembers it."""
+    architecture = dict(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
+    if "code" in architecture:
+        lineage = json.loads((folder / artifact.MANIFEST).read_text(encoding="utf-8"))["lineage"]
+        architecture |= {"place": (folder / lineage["code"]).resolve()} if "code" in lineage else {}
+    return architecture
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

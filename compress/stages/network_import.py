@@ -41,7 +41,7 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
         notes = []
     else:
         classes = len(dataset.classes) if dataset else None
-        shape = dataset.images.shape[1:] if dataset else (0, config.image_size, config.image_size)
+        shape = dataset.images.shape[1:] if dataset else (0, *config.sides)
         network = importing.import_network(
             source, arch=config.arch, normalize=config.normalize, key=config.key, classes=classes, shape=shape
         )
@@ -85,7 +85,7 @@ def _torch(
     """Architecture and weights written, then opened again as every later stage will."""
     if dataset is not None:
         check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
-    shape = dataset.images.shape[1:] if dataset else (network.channels, config.image_size, config.image_size)
+    shape = dataset.images.shape[1:] if dataset else (network.channels, *config.sides)
     classes = dataset.classes if dataset else tuple(map(str, range(network.classes)))
     architecture = network_files.describe_network(network.model, shape, classes)
     network_files.write_weights(work.add_payload(network_files.WEIGHTS), network.weights)

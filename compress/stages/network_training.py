@@ -19,6 +19,7 @@ from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision
+from compress.zoo.starting import starting_network
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -39,8 +40,8 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
     refuse_without_features(config.method, teacher, stages)
     added = _extra(config, dataset, teacher is not None)
     architecture = network_files.describe_network(config.model, dataset.images.shape[1:], dataset.classes)
-    torch.manual_seed(config.seed)
-    student = network_files.build_described(architecture).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network, start = starting_network(architecture, config.seed, config.weights, config.key)
+    student = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     train_split = Split.of(dataset, "train", where)
     objective = registry.build_objective(
         config.method,
@@ -64,7 +65,7 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
         clean_teacher=clean_teacher,
         extra=added,
     )
-    work.metrics = {"parameters": count_parameters(student), **fitted}
+    work.metrics = {"parameters": count_parameters(student), **start, **fitted}
     work.metrics |= checks_on_test(student, dataset, config, fitted["test"], f"{kind} {config.model}")
     network_files.write_network(work, architecture, student)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from compress import data
 from compress.config import ImportConfig
 from compress.data import split_name
+from compress.folders import own_source
 from compress.zoo import sources
 from compress.zoo.sources import Source, fetch_file
 from edge.core import artifact
@@ -29,6 +30,7 @@ def run(config: ImportConfig, inputs: ImportInputs, out: "Path | str", *, replac
 
     source = _resolve(config)
     where = {"data": Path(path)} if config.data and (path := split_name(config.data)[1]) else {}
+    where |= {"code": own.place} if source.kind == "factory" and (own := own_source(source.text)) else {}
     make = functools.partial(import_teacher, config, source)
     return artifact.build(out, _plan(config, source), make, lineage=where, replace=replace)
 
@@ -45,4 +47,6 @@ def _plan(config: ImportConfig, source: Source) -> Plan:
     dataset = data.load_dataset(config.data) if config.data else None
     known = dataset.as_plan() if dataset else {"name": "none"}
     notes = dataset.notes if dataset else ()
-    return Plan(stage="teacher", config=config.semantic(), seed=config.seed, data=known, inputs=files, notes=notes)
+    own = own_source(source.text) if source.kind == "factory" else None
+    described = {**config.semantic(), **({"code": own.hashes()} if own else {})}
+    return Plan(stage="teacher", config=described, seed=config.seed, data=known, inputs=files, notes=notes)

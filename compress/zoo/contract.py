@@ -35,6 +35,32 @@ def check_contract(model: Classifier, shape: "tuple[int, ...]", classes: int, na
         say(f"{name}: gives logits in {str(returned).removeprefix('torch.')}, taken as float32")
 
 
+def check_again(network: Classifier, again: Classifier, shape: "tuple[int, ...]", name: str) -> None:
+    """`again`, which the same call made, is the same network: it takes the weights and gives these logits.
+
+    That is how later stages open it. A network that gives other logits at every call is not at fault here.
+    """
+    theirs, state = again.state_dict(), network.state_dict()
+    odd = [part for part in {**state, **theirs} if _kind(state.get(part)) != _kind(theirs.get(part))]
+    if odd:
+        raise CompressError(
+            f"{name}: two calls give two architectures: {len(odd)} of their tensors differ in name or shape "
+            f"({odd[0].removeprefix('net.')}); let it depend on its arguments alone"
+        )
+    again.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        once, same, twice = (model(probe_images(shape)) for model in (network, network, again))
+    if torch.equal(once, same) and not torch.allclose(once, twice, rtol=1e-3, atol=1e-3 * float(once.abs().max())):
+        raise CompressError(
+            f"{name}: two of its networks with the same weights give other logits; make what is drawn or read "
+            f"beside the weights a parameter or a buffer (register_buffer)"
+        )
+
+
+def _kind(tensor: "Tensor | None") -> "tuple[int, ...] | None":
+    return None if tensor is None else tuple(tensor.shape)
+
+
 def probe_images(shape: "tuple[int, ...]") -> Tensor:
     """A grey image and one of noise, (2, *shape) in [0, 1]."""
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(SEED), dtype=torch.float32)

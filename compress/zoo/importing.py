@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress import networks
 from compress.data.listing import counted, first_few
-from compress.networks import foreign, network_files
+from compress.networks import foreign, network_files, user_factory
 from compress.networks.base import Classifier
 from compress.zoo import catalog, checkpoints, detect
 from compress.zoo.checkpoints import ForeignWeights
-from compress.zoo.contract import probe_images
+from compress.zoo.contract import check_again, probe_images
 from compress.zoo.sources import Source
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -51,8 +50,8 @@ def import_network(
         return _packaged(source, source.entry.spec, 3, source.entry.classes, key)
     if source.kind == "factory":
         return _factory(source, classes, shape, key)
-    if source.kind in ("timm", "torchvision"):
-        return _published(source, classes, shape[0] or 3, key)
+    if source.kind in networks.PACKAGES:
+        return _published(source, classes, shape, key)
     (path,) = source.files
     entry = source.entry
     weights = _state(path, key or (KEYS.get(entry.name) if entry else None))
@@ -132,32 +131,26 @@ def _factory(source: Source, classes: "int | None", shape: "tuple[int, ...]", ke
 
     A second call with the same weights must give the same logits: that is how later stages open it.
     """
-    model, notes = f"factory:{source.text}", []
-    network = networks.build_network(model, channels=shape[0], classes=classes or 0).eval()
-    if source.files:
-        notes = [note for note in [_load_into(network, source, key)] if note]
-    weights = _storable(network.state_dict(), source.text)
-    if other := sorted(
-        {str(value.dtype) for value in weights.values() if value.is_floating_point()} - {"torch.float32"}
-    ):
-        notes.append(f"its weights in {', '.join(other)} are kept as float32".replace("torch.", ""))
+    notes: list[str] = []
+    size = (shape[1], shape[2])
+    network = networks.build_network(source.text, channels=shape[0], classes=classes or 0, size=size).eval()
+    if passed := user_factory.passed_arguments(source.text, shape[0], classes or 0, size):
+        notes.append(f"called with {passed}")
         say(f"{source.text}: {notes[-1]}")
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-    network.load_state_dict(weights, assign=True)
+    if source.files:
+        notes += filter(None, [_load_into(network, source, key)])
+    if note := in_float32(network, source.text):
+        notes.append(note)
+        say(f"{source.text}: {note}")
+    weights = network.state_dict()
     shape, logits = _first_answer(network, shape)
     if classes is None:
         notes.append(f"takes images {shape}, as a call without --data shows")
         say(f"{source.text}: {notes[-1]}")
-    again = networks.build_network(model, channels=shape[0], classes=classes or 0).eval()
-    again.load_state_dict(weights, assign=True)
-    with torch.no_grad():
-        once, twice = network(probe_images(shape)), again(probe_images(shape))
-    if torch.equal(once, logits) and not torch.allclose(once, twice, rtol=1e-3, atol=1e-3 * float(once.abs().max())):
-        raise CompressError(
-            f"{source.text}: two of its networks with the same weights give other logits; make what is drawn or read "
-            f"beside the weights a parameter or a buffer (register_buffer)"
-        )
-    return ImportedNetwork(model, shape[0], classes or int(logits.shape[1]), weights, "; ".join(notes))
+    outputs = int(logits.shape[1])
+    again = networks.build_network(source.text, channels=shape[0], classes=classes or outputs, size=size).eval()
+    check_again(network, again, shape, source.text)
+    return ImportedNetwork(source.text, shape[0], classes or outputs, weights, "; ".join(notes))
 
 
 def _first_answer(network: Classifier, shape: "tuple[int, ...]") -> "tuple[tuple[int, ...], Tensor]":
@@ -177,9 +170,13 @@ def _first_answer(network: Classifier, shape: "tuple[int, ...]") -> "tuple[tuple
     raise CompressError(f"{faults[0]}; which images it takes is not known without --data, --image-size says their size")
 
 
-def _storable(weights: "dict[str, Any]", name: str) -> "dict[str, Tensor]":
-    """The state as a weights file can hold it; anything else in it is a CompressError that names it."""
-    for key, value in weights.items():
+def in_float32(network: Classifier, name: str) -> str:
+    """Its weights as float32, in place, as a file will hold them; in words where they were of another type.
+
+    Anything in its state that a weights file cannot hold is a CompressError that names it.
+    """
+    state = network.state_dict()
+    for key, value in state.items():
         if not isinstance(value, Tensor) or torch.nn.parameter.is_lazy(value):
             what = "not initialized yet (a lazy layer)" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         elif value.is_meta or value.layout != torch.strided or value.is_quantized:
@@ -192,14 +189,18 @@ def _storable(weights: "dict[str, Any]", name: str) -> "dict[str, Tensor]":
             f"{name}: its state holds {key.removeprefix('net.')}, which is {what} and cannot be kept as a weight; "
             f"convert it, or keep it out of the state (register_buffer(…, persistent=False))"
         )
-    return weights
+    other = sorted({str(value.dtype) for value in state.values() if value.is_floating_point()} - {"torch.float32"})
+    if not other:
+        return ""
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+    return f"its weights in {', '.join(other)} are kept as float32".replace("torch.", "")
 
 
-def _published(source: Source, classes: "int | None", channels: int, key: "str | None") -> ImportedNetwork:
+def _published(source: Source, classes: "int | None", shape: "tuple[int, ...]", key: "str | None") -> ImportedNetwork:
     """timm's or torchvision's network, with the given weights or those that the package publishes."""
     if source.files:
-        channels = channels if source.kind == "timm" else 3  # torchvision builds for nothing else
-        network = networks.build_network(source.text, channels=channels, classes=classes or 1000)
+        channels, size = shape[0] or 3, (shape[1], shape[2])
+        network = networks.build_network(source.text, channels=channels, classes=classes or 1000, size=size)
         note = _load_into(network, source, key)
         return ImportedNetwork(source.text, channels, classes or 1000, network.state_dict(), note)
     net, mean, std = foreign.pretrained(source.text)

@@ -1,7 +1,6 @@
 """Where a teacher's weights come from: the source as the user writes it, resolved to files here, or fetched whole."""
 
 import contextlib
-import re
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
+from compress.networks import PACKAGES, function_of
 from compress.zoo import catalog
 from compress.zoo.catalog import CatalogEntry
 from edge.core import errors
@@ -17,7 +17,6 @@ from edge.core.progress import say
 
 BLOCK = 1 << 20  # bytes of a download at once
 TIMEOUT_S = 60
-PACKAGES = ("timm", "torchvision")
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
 
@@ -49,8 +48,8 @@ def resolve_source(
         return Source(text, "file", named or (_hugging_face(text, rest),))
     if scheme in PACKAGES and colon:
         return Source(text, scheme, named)
-    if not Path(text).exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
-        return Source(text, "factory", named)
+    if not Path(text).exists() and (spec := function_of(text)):
+        return Source(spec, "factory", named)
     if named:
         raise CompressError(f"{text}: is a file itself; --weights goes with a name or a factory module:function")
     return Source(text, "file", (_existing(Path(text)),))

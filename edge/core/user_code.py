@@ -108,10 +108,10 @@ def required_arguments(function: Callable[..., Any]) -> "list[str]":
     ]
 
 
-def named_arguments(function: Callable[..., Any]) -> "list[str]":
-    """The names that a call may give arguments by; `**kwargs` takes any and names none."""
+def named_arguments(function: Callable[..., Any]) -> "dict[str, inspect.Parameter]":
+    """What a call may give by name; `**kwargs` takes any and names none."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [parameter.name for parameter in _parameters(function) if parameter.kind in kinds]
+    return {parameter.name: parameter for parameter in _parameters(function) if parameter.kind in kinds}
 
 
 def _parameters(function: Callable[..., Any]) -> "list[inspect.Parameter]":

@@ -1,0 +1,165 @@
+"""A user's module and the modules of its own that it imports: where they lie, and what their code is.
+
+Import statements are read; nothing is executed. Standard library only.
+"""
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import io
+import os
+import sys
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.core.errors import CompressError
+from edge.core.plugins import OURS
+
+#: Folders of installed packages: a module there is followed no further than its own package.
+INSTALLED = ("site-packages", "dist-packages")
+_UNSAID = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+#: The code that was imported from each file, by sha256.
+_IMPORTED: dict[Path, str] = {}
+
+
+@dataclass(frozen=True)
+class UserSource:
+    """`files`: the module and those it imports, by name; `place`: the folder on the import path that they lie in."""
+
+    place: Path
+    files: Mapping[str, Path]
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of each file's code, by its path in `place`. Comments and blank lines are no code."""
+        return {
+            file.relative_to(self.place).as_posix(): hashlib.sha256(_code(file)).hexdigest()
+            for file in sorted(self.files.values())
+        }
+
+
+def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "Path | None" = None) -> UserSource:
+    """The source of the module in `spec`, `module:function`: in the working directory, else at `place`, else installed.
+
+    `code`: the hashes that it must have; the first place where it has them is taken. CompressError where the module is
+    nowhere, or nowhere with that code.
+    """
+    module = spec.partition(":")[0]
+    if module.endswith(".py"):
+        raise CompressError(f"{spec}: names a file; write {spec.replace('.py:', ':', 1).replace('/', '.')}")
+    here = Path.cwd()
+    sources = [_closure(module, where) for where in (here, place, _installed(module)) if where and _file(module, where)]
+    fitting = [source for source in sources if code is None or source.hashes() == code]
+    if fitting:
+        return fitting[0]
+    if sources:
+        assert code is not None
+        raise CompressError(
+            f"{spec}: its code in {sources[0].place} is not that of the stage "
+            f"({_difference(code, sources[0].hashes())}); bring that code back, or make the stage again"
+        )
+    lay = f", in {place}, where it lay," if place else ""
+    raise CompressError(
+        f"{spec}: no module {module} in {here}{lay} or installed; run where {module.split('.')[0]}.py lies, or set "
+        f"PYTHONPATH"
+    )
+
+
+@contextlib.contextmanager
+def importable(source: UserSource) -> Iterator[None]:
+    """Inside, the source's modules are imported from its files, not from others of their names that were before."""
+    hashes = {file: hashlib.sha256(_code(file)).hexdigest() for file in source.files.values()}
+    if any(_is_other(name, file, hashes[file]) for name, file in source.files.items()):
+        for name in source.files:
+            sys.modules.pop(name, None)
+    _IMPORTED.update(hashes)
+    place, writes = str(source.place), sys.dont_write_bytecode
+    sys.path.insert(0, place)
+    sys.dont_write_bytecode = True  # of two edits within a second the compiled file would keep the first
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes
+        with contextlib.suppress(ValueError):
+            sys.path.remove(place)
+
+
+def _is_other(name: str, file: Path, code: str) -> bool:
+    """Whether a module of that name is imported already, from another file or from other code in it."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    return loaded is not None and (Path(loaded).resolve() != file.resolve() or _IMPORTED.get(file, code) != code)
+
+
+def _closure(module: str, place: Path) -> UserSource:
+    """The module in that folder, the packages it is in, and what these import from there, in turn."""
+    files: dict[str, Path] = {}
+    wanted, own = [module], module.partition(".")[0]
+    installed = place.name in INSTALLED or place == Path(os.__file__).parent
+    while wanted:
+        name = wanted.pop()
+        top = name.partition(".")[0]
+        file = _file(name, place)
+        if name in files or file is None or (top != own and (installed or top in OURS)):
+            continue
+        files[name] = file
+        wanted += [name.rpartition(".")[0]] if "." in name else []
+        wanted += _imports(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
+    return UserSource(place, files)
+
+
+def _file(module: str, place: Path) -> "Path | None":
+    base = place.joinpath(*module.split("."))
+    return next((file for file in (base / "__init__.py", base.with_name(f"{base.name}.py")) if file.is_file()), None)
+
+
+def _installed(module: str) -> "Path | None":
+    """The folder on the import path that has the module."""
+    try:
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    roots = [Path(where) for where in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+    return next((root.parent.resolve() for root in roots if _file(module, root.parent)), None)
+
+
+def _imports(file: Path, package: str) -> Iterator[str]:
+    """The modules that the statements of a file may name; `package` is what its relative ones start from."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # the import will say so
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*filter(None, above), *filter(None, [node.module])])
+            yield from filter(None, [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)])
+
+
+def _code(file: Path) -> bytes:
+    """The file without comments and blank lines; as it is where that cannot be told."""
+    content = file.read_bytes()
+    try:
+        tokens = list(tokenize.tokenize(io.BytesIO(content).readline))
+        lines = content.decode(tokens[0].string).splitlines()
+    except (SyntaxError, ValueError, tokenize.TokenError):
+        return content
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+    said = [token for token in tokens[1:] if token.type not in _UNSAID]
+    rows = {row for token in said for row in range(token.start[0], token.end[0] + 1)}
+    return "\n".join(line for row, line in enumerate(lines, 1) if row in rows).encode()
+
+
+def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    changed: Sequence[str] = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    words = [
+        f"{name} {'changed' if name in old and name in new else 'is new' if name in new else 'is gone'}"
+        for name in changed
+    ]
+    return ", ".join(words[:3]) + (", …" if len(words) > 3 else "")
