@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from compress import data, networks
-from compress.config import QuantizeConfig
 from compress.data import extra, split_name
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage
@@ -84,16 +83,18 @@ def lineage(config: ReadsData, stages: Mapping[str, Stage]) -> dict[str, Path]:
     and `code`, the folder on the import path with the source of a network that a user's function makes."""
     named = {"data": config.data, "extra": _extra(config)}
     paths = {role: split_name(name)[1] for role, name in named.items() if name}
-    source, student, weights = own_source(getattr(config, "model", "")), stages.get("student"), _start(config)
-    own = {} if source is None else {"code": source.place}
-    if isinstance(config, QuantizeConfig) and student is not None and "code" in student.manifest["lineage"]:
-        own = {"code": student.input_path("code")}
+    source, weights = own_source(getattr(config, "model", "")), _start(config)
     return (
         {role: stage.path for role, stage in stages.items()}
         | {role: Path(path).expanduser() for role, path in paths.items() if path}
         | ({"weights": weights} if weights else {})
-        | own
+        | ({"code": source.place} if source else {})
     )
+
+
+def code_of(stage: Stage) -> dict[str, Path]:
+    """Where the source of a stage's network lay, as lineage names it; nothing where it is no user's own."""
+    return {"code": stage.input_path("code")} if "code" in stage.manifest["lineage"] else {}
 
 
 def own_source(model: str) -> "UserSource | None":

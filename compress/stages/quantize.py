@@ -7,7 +7,7 @@ from typing import Any
 
 from compress import names
 from compress.config import QuantizeConfig
-from compress.folders import Folders, lineage, numbered, plan_of, read_role
+from compress.folders import Folders, code_of, lineage, numbered, plan_of, read_role
 from compress.methods import registry
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage
@@ -41,7 +41,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, re
         out,
         plan_of("quantized", config, stages),
         functools.partial(quantize_student, config, stages),
-        lineage=lineage(config, stages),
+        lineage=lineage(config, stages) | code_of(stages["student"]),
         keep=training.kept(config),
         replace=replace,
     )
