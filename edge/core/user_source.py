@@ -50,7 +50,10 @@ def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "P
     if module.endswith(".py"):
         raise CompressError(f"{spec}: names a file; write {spec.replace('.py:', ':', 1).replace('/', '.')}")
     here = Path.cwd()
-    sources = [_closure(module, where) for where in (here, place, _installed(module)) if where and _file(module, where)]
+    installed = _installed(module)
+    sources = [_closure(module, where) for where in (here, place, installed) if where and _file(module, where)]
+    if not sources and installed:  # compiled, or a part of Python: of no source
+        sources = [UserSource(installed, {})]
     fitting = [source for source in sources if code is None or source.hashes() == code]
     if fitting:
         return fitting[0]
@@ -115,13 +118,15 @@ def _file(module: str, place: Path) -> "Path | None":
 
 
 def _installed(module: str) -> "Path | None":
-    """The folder on the import path that has the module."""
+    """The folder on the import path that the module lies in."""
     try:
         spec = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         return None
-    roots = [Path(where) for where in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
-    return next((root.parent.resolve() for root in roots if _file(module, root.parent)), None)
+    if spec is None:
+        return None
+    roots = [Path(where).parent.resolve() for where in (spec.submodule_search_locations or [spec.origin or ""])]
+    return next((root for root in roots if _file(module, root)), roots[0])
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
