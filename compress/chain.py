@@ -54,11 +54,12 @@ class Step:
 
 
 def steps(run: config.Run, root: Path) -> list[Step]:
-    """The stages of a run in the order they are made; each teacher only when a student learns from it."""
-    students = {**{f"baselines/{name}": section for name, section in run.baselines.items()}, "student": run.student}
+    """The stages of a run in the order they are made; each teacher only when it is shipped or a student asks it."""
+    students = {f"baselines/{name}": section for name, section in run.baselines.items()}
+    students |= {} if run.student is None else {"student": run.student}
     taught = {name: _teachers(section.method, section.options) for name, section in students.items()}
     tuned = _tuned(run)
-    asked = {role for roles in [*taught.values(), tuned] for role in roles}
+    asked = {role for roles in [*taught.values(), tuned, [_shipped_network(run)]] for role in roles}
     sections = {"teacher": run.teacher, "clean_teacher": run.clean_teacher}
     chain = [_obtained(run, root, TEACHERS[role], section) for role, section in sections.items() if role in asked]
     for name, section in students.items():
@@ -67,9 +68,14 @@ def steps(run: config.Run, root: Path) -> list[Step]:
         chain.append(Step(name, "student", "compress.stages.distill", settled, guided, root))
     if run.quantize is not None:
         tuning = run.stage(config.QuantizeConfig, run.quantize)
-        refined = QuantizeInputs(root / "student", **_folders(root, tuned))
+        refined = QuantizeInputs(root / _shipped_network(run), **_folders(root, tuned))
         chain.append(Step("quantized", "quantized", "compress.stages.quantize", tuning, refined, root))
     return [*chain, *_deployed(run, root)]
+
+
+def _shipped_network(run: config.Run) -> str:
+    """The step of the float network that is quantized and shipped."""
+    return "teacher" if run.student is None else "student"
 
 
 def _folders(root: Path, teachers: Iterable[str]) -> dict[str, Any]:
@@ -83,7 +89,12 @@ def _tuned(run: config.Run) -> list[str]:
         return []
     if run.quantize.method is not None:
         return _teachers(run.quantize.method, run.quantize.options)
-    return _teachers(run.student.method, run.student.options)
+    if isinstance(own := run.student or run.teacher, config.Imported):
+        raise CompressError(
+            "quantize: the imported teacher is shipped (student: null), and no method to fine-tune it by is known; add "
+            "method, e.g. pgd-at, or mode: ptq"
+        )
+    return _teachers(own.method, own.options)
 
 
 def _obtained(run: config.Run, root: Path, name: str, section: "config.Teacher | config.Imported") -> Step:
@@ -105,10 +116,11 @@ def _teachers(method: "str | Sequence[str]", options: Mapping[str, Any]) -> list
 
 
 def _deployed(run: config.Run, root: Path) -> Iterator[Step]:
-    """What is exported, attacked and verified: every target, and the float student beside the quantized one."""
-    twins = dict.fromkeys(run.targets, "student" if run.quantize is None else "quantized")
+    """What is exported, attacked and verified: every target, and the float network beside the quantized one."""
+    network = _shipped_network(run)
+    twins = dict.fromkeys(run.targets, network if run.quantize is None else "quantized")
     if run.quantize is not None and run.compare_float:
-        twins |= {f"{target}-float": "student" for target in run.targets}
+        twins |= {f"{target}-float": network for target in run.targets}
     for label, twin in twins.items():
         integer = run.quantize is not None and not label.endswith("-float")
         section = run.export
@@ -118,7 +130,7 @@ def _deployed(run: config.Run, root: Path) -> Iterator[Step]:
         yield Step(f"exported/{label}", "exported", "export.stage", emitting, ExportInputs(root / twin), root)
 
     attacked = AttackInputs(
-        student=root / "student",
+        student=root / network,
         quantized=root / "quantized" if "quantized" in twins.values() else None,
         exported=tuple(root / f"exported/{label}" for label in twins),
     )

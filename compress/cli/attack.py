@@ -14,12 +14,13 @@ from compress.cli.options import FOLDER, Shared, stage_options
     cls=Verb,
     examples=[
         "compress attack runs/student --quantized runs/quantized --exported runs/exported --out runs/attack-set",
+        "compress attack runs/imported --quantized runs/q --exported runs/e --images 500 --out runs/attack-set",
         "compress attack runs/s --quantized runs/q --exported runs/e --host user@orin --out runs/attack-set",
         "compress attack --exported runs/adopted --ensemble quick --out runs/attack-set",
     ],
 )
 @click.argument("student", type=FOLDER, required=False)
-@click.option("--quantized", type=FOLDER, metavar="DIR", help="Quantized stage made from the student.")
+@click.option("--quantized", type=FOLDER, metavar="DIR", help="Quantized stage made from STUDENT.")
 @click.option("--exported", type=FOLDER, metavar="DIR", multiple=True, help="Exported stage; repeatable.")
 @click.option("--images", type=int, help="Test images attacked, class-balanced; default all.")
 @click.option("--ensemble", type=click.Choice(["standard", "quick", "none"]), help="White box; none: PGD alone.")
@@ -38,8 +39,9 @@ def attack(
 ) -> None:
     """Make the adversarial images that artifacts are judged by.
 
-    White-box attacks on the student and its quantized twin, and hybrid ones that run forward on each exported artifact.
-    Without a STUDENT, an artifact's twin is made from its own graph. With --host every forward pass of an artifact is
+    White-box attacks on STUDENT and its quantized twin, and hybrid ones that run forward on each exported artifact.
+    STUDENT is the float network that they were made from: a student's folder, or a teacher's, imported or trained here.
+    Without it, an artifact's twin is made from its own graph. With --host every forward pass of an artifact is
     the board's, every backward pass this machine's.
     """
     from compress.cli.stage import inherited, place, settle, show
@@ -48,10 +50,10 @@ def attack(
     from edge.core.errors import CompressError
 
     if student is None and not exported:
-        raise CompressError("nothing to attack: give the folder of a student, or --exported DIR, or both")
+        raise CompressError("nothing to attack: give the folder of a student or teacher, or --exported DIR, or both")
     if host and not exported:
         raise CompressError("--host: executes exported artifacts, and none is given; add --exported DIR")
-    base = inherited(student, ["student"]) if student else inherited(exported[0], ["exported"])
+    base = inherited(student, ["student", "teacher"]) if student else inherited(exported[0], ["exported"])
     settled = settle(AttackConfig, "attack", shared, flags, base)
     if host:
         boards.check_device("jetson", [host])

@@ -40,7 +40,9 @@ class Run(Common):
         description=f"a second teacher, trained on clean images or imported; made when a method has one "
         f"({', '.join(names.CLEAN_TEACHER_METHODS)})",
     )
-    student: Student = Field(Student(), description="the lightweight network that goes to the device")
+    student: "Student | None" = Field(
+        Student(), description="the lightweight network that goes to the device; null: the teacher itself goes"
+    )
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Student] = Field(
         {}, description="further students by name, trained to be compared with; never shipped"
     )

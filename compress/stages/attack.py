@@ -29,7 +29,7 @@ UNLIKE = 0.05  # of the images: so much another share of the largest class is to
 class AttackInputs:
     """Folders of what is attacked, and the board that executes the artifacts where that is not this machine.
 
-    `host` is USER@HOST, `python` its Python where that is another than its own.
+    `student` is any float network's: a student's, or a teacher's in its place, imported or trained here. `host` is USER@HOST, `python` its Python where that is another than its own.
     """
 
     student: "Path | str | None" = None
@@ -48,7 +48,8 @@ def run(config: AttackConfig, inputs: AttackInputs, out: "Path | str", *, replac
     """Attack the student, its quantized twin and every artifact, as far as given, into `out`.
 
     An artifact of that chain has the torch model that it was made from as its twin. Any other, and every one where no
-    student is given, has a twin made from its own graph where its operators allow.
+    student is given, has a twin made from its own graph where its operators allow. So has a float network that is an
+    imported ONNX graph: attacks ascend on its graph in torch.
     """
     from compress.stages.attack_set_making import make_attack_set
 
@@ -95,7 +96,7 @@ def _read(inputs: AttackInputs) -> dict[str, Stage]:
         _same(quantized, "student", [stages["student"]])
         stages["quantized"] = quantized
     if not stages and not inputs.exported:
-        raise CompressError("nothing to attack: neither a student nor an artifact given; name one, or --exported DIR")
+        raise CompressError("nothing to attack: neither a student, nor a teacher, nor an artifact given; name one, or --exported DIR")
     for number, folder in enumerate(inputs.exported):
         exported = artifact.read(folder, ("exported",))
         if "student" in stages and origin_of(exported) is not None:

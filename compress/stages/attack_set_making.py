@@ -13,6 +13,7 @@ from compress.attacks.protocol import AttackedModel, ProtocolResult, ProtocolSet
 from compress.config import AttackConfig
 from compress.folders import load, load_data
 from compress.networks.graph import onnx_twin
+from compress.networks.graph.onnx_twin import OnnxClassifier
 from compress.remote.runner import RemoteRunner, open_stage
 from compress.stages.attack import AttackInputs, chosen_test_images, origin_of
 from edge import open_runner
@@ -112,11 +113,10 @@ def _settings(config: AttackConfig) -> ProtocolSettings:
 
 def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner], clean: np.ndarray) -> list[AttackedModel]:
     """Everything that is attacked, opened: the torch models first, then the artifacts with their twins."""
-    models = [
-        AttackedModel(role, name, stages[role].identity, load(stages[role]), precision=precision)
-        for role, name, precision in (("student", "student", "float32"), ("quantized", "twin", "int8"))
-        if role in stages
-    ]
+    models = [_float_network(stages["student"])] if "student" in stages else []
+    if "quantized" in stages:
+        integer = stages["quantized"]
+        models.append(AttackedModel("quantized", "twin", integer.identity, load(integer), precision="int8"))
     artifacts: list[AttackedModel] = []
     for role, stage in stages.items():
         if not role.startswith("exported-"):
@@ -143,6 +143,22 @@ def _models(stages: Mapping[str, Stage], opened: Callable[[Path], Runner], clean
             )
         )
     return [*models, *artifacts]
+
+
+def _float_network(stage: Stage) -> AttackedModel:
+    """A student, or a teacher in its place; of an imported ONNX graph its twin, which has gradients."""
+    model = load(stage)
+    if isinstance(model, OnnxClassifier):
+        try:
+            model = onnx_twin.build_twin(stage.file(MODEL).read_bytes(), where=str(stage.path))
+        except CompressError as fault:
+            raise CompressError(
+                f"{fault}: without gradients no image can be made on it; leave it out, and artifacts are attacked alone"
+            ) from None
+        if model.quantizers:
+            raise CompressError(f"{stage.path}: is a quantized graph, no float network; export it and give --exported")
+        say(f"{stage.path}: is an ONNX graph, attacked by the gradients of its operators in torch")
+    return AttackedModel(stage.kind, "student", stage.identity, model)
 
 
 def _of_chain(stage: Stage, models: list[AttackedModel], stages: Mapping[str, Stage]) -> "AttackedModel | None":

@@ -16,9 +16,9 @@ import export.stage
 from compress import data
 from compress.attacks import presets, protocol
 from compress.cli.execute import execute
-from compress.config import AttackConfig, ExportConfig, VerifyConfig, parse
+from compress.config import AttackConfig, ExportConfig, ImportConfig, VerifyConfig, parse
 from compress.data.dataset import Dataset
-from compress.stages import attack
+from compress.stages import attack, teacher_import
 from edge import open_runner
 from edge.attacks import checks
 from edge.core import artifact
@@ -103,6 +103,42 @@ def test_an_adopted_file_beside_a_student_is_compared_with_it(chain: SimpleNames
     said = verified(tmp_path, stage, found)
     assert all(part["covered"] for part in said["protocol"])
     assert said["protocol"][5]["attacks"] == ["differential@foreign.graph"]
+
+
+def test_a_float_file_in_the_students_place_covers_an_int8_file(
+    chain: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but two files of one network: the imported one has gradients in torch, so no part is left open."""
+    imported = teacher_import.run(
+        parse(ImportConfig, {"source": str(chain.ef / "model.onnx"), "data": "digits", "check": False}, "test"),
+        teacher_import.ImportInputs(),
+        tmp_path / "float",
+    )
+    stage = adopted(tmp_path, "foreign", artifact.read(chain.e).file("model.onnx").read_bytes())
+    config = parse(AttackConfig, {**BRIEF, "images": 20, "steps": 2}, "test")
+    inputs = attack.AttackInputs(student=imported.path, exported=[stage.path])
+    made = AttackSet.read(attack.run(config, inputs, tmp_path / "a"))
+    assert [(m["label"], m["role"]) for m in made.about["models"]][0] == ("teacher", "student")
+    assert "is an ONNX graph, attacked by the gradients of its operators in torch" in capsys.readouterr().err
+    assert {entry["source"] for entry in made.about["attacks"]} == {"teacher", "foreign.graph", "foreign"}
+    torch_student = AttackSet.read(attack.run(config, attack.AttackInputs(student=chain.student), tmp_path / "t"))
+    np.testing.assert_allclose(made.clean_logits[0], torch_student.clean_logits[0], atol=1e-4)
+    said = verified(tmp_path, stage, made)
+    assert all(part["covered"] for part in said["protocol"]) and said["figures"]["robust"] is not None
+
+
+def test_an_imported_file_without_gradients_or_in_int8_is_no_float_network(
+    chain: SimpleNamespace, tmp_path: Path
+) -> None:
+    for name, content, fault in (
+        ("opaque", opaque(), "operator Trilu; it has no twin: without gradients no image can be made on it; leave it"),
+        ("int8", artifact.read(chain.e).file("model.onnx").read_bytes(), "is a quantized graph, no float network"),
+    ):
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        settled = {"source": str(tmp_path / f"{name}.onnx"), "data": "digits", "check": False}
+        inputs = teacher_import.ImportInputs()
+        stage = teacher_import.run(parse(ImportConfig, settled, "test"), inputs, tmp_path / name)
+        refused(tmp_path, fault, attack.AttackInputs(stage.path))
 
 
 def test_an_operator_without_a_gradient_leaves_a_black_box(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,11 +357,18 @@ def test_a_sample_with_other_shares_of_the_classes_is_told(capsys: pytest.Captur
 
 def test_what_cannot_be_attacked_is_refused_in_one_line(chain: SimpleNamespace, tmp_path: Path) -> None:
     stage = adopted(tmp_path, "e", graphs.linear_digits())
-    refused(tmp_path, "nothing to attack: neither a student nor an artifact", attack.AttackInputs())
+    refused(tmp_path, "nothing to attack: neither a student, nor a teacher", attack.AttackInputs())
     refused(tmp_path, "given without its student", attack.AttackInputs(None, chain.quantized, [stage.path]))
     refused(tmp_path, "made from another model", attack.AttackInputs(chain.teacher, exported=[chain.ef]))
     less = {"eps": "1/510"}
     refused(tmp_path, "less than one grey level", attack.AttackInputs(exported=[stage.path]), threat=less)
+
+
+def test_the_command_line_takes_a_teacher_as_its_float_network(chain: SimpleNamespace, tmp_path: Path) -> None:
+    line = f"attack {chain.teacher} --images 10 --steps 2 --restarts 1 --ensemble none --out {tmp_path / 'a'}"
+    assert execute(shlex.split(line)) == 0
+    made = artifact.read(tmp_path / "a")
+    assert made.config["data"] == "digits" and list(made.metrics["clean"]) == ["teacher"]  # what the teacher was made with
 
 
 def test_the_command_line_without_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

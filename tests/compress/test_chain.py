@@ -119,6 +119,20 @@ def test_no_teacher_is_trained_that_nobody_learns_from():
     assert steps["quantized"].inputs == QuantizeInputs(RUN / "student")
 
 
+def test_without_a_student_the_teacher_is_quantized_attacked_and_shipped():
+    alone = {"data": "digits", "student": None, "teacher": {"source": "net.pt"}, "quantize": {"method": "pgd-at"}}
+    steps = {step.name: step for step in chain.steps(config.parse(config.Run, alone, "x"), RUN)}
+    assert list(steps)[:2] == ["teacher", "quantized"] and "student" not in steps
+    assert steps["quantized"].inputs == QuantizeInputs(RUN / "teacher")
+    assert steps["exported/onnx-float"].inputs == ExportInputs(RUN / "teacher")
+    assert steps["attack-set"].inputs.student == RUN / "teacher"
+    trained = chain.steps(config.parse(config.Run, {"data": "digits", "student": None}, "x"), RUN)
+    assert [step.name for step in trained][:2] == ["teacher", "quantized"]
+    silent = config.parse(config.Run, {**alone, "quantize": {}}, "x")
+    with pytest.raises(CompressError, match="no method to fine-tune it by is known; add method, e.g. pgd-at, or mode"):
+        chain.steps(silent, RUN)
+
+
 def test_every_section_reaches_its_stage():
     run = settled(teacher__epochs=2, baselines__rslad__lr=0.5, verify__threads=3, export__opset=19, threat__eps="1/255")
     steps = {step.name: step for step in chain.steps(run, RUN)}
