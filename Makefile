@@ -5,6 +5,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
+TIMM := .venv-timm
 TORCH_TRT := .venv-torch-trt
 TRT := .venv-trt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # A process a core, four at most: each makes the tiny networks of the tests anew. A file's tests stay together.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 ARM64 := .arm64
-.PHONY: demo test test-slow test-arm64 zoo lint install dev clean
+.PHONY: demo test test-slow test-arm64 zoo timm lint install dev clean
 
 demo: install
 	$(BIN)/compress run configs/quickstart.yaml
@@ -34,6 +35,10 @@ $(ARM64)/ready: tests/slow/arm64.sh $(BIN)/python
 zoo: $(ZOO)/installed
 	$(ZOO)/bin/python benchmarks/zoo.py
 
+# The smallest network of every family of timm through the whole tool, in an environment that has timm.
+timm: $(TIMM)/installed
+	$(TIMM)/bin/python benchmarks/timm_families.py
+
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,10 +46,11 @@ lint: dev
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- --eval-annotations edge
 
-$(ZOO)/installed: $(VENV)/installed benchmarks/zoo-requirements.txt
-	$(BIN)/python -m venv $(ZOO)
-	$(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/zoo-requirements.txt
-	$(ZOO)/bin/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "main.pth").write_text("$(CURDIR)\n" + "\n".join(str(p) for p in pathlib.Path("$(VENV)").resolve().glob("lib/python*/site-packages")) + "\n")'
+# The packages of benchmarks/NAME-requirements.txt over those of the tool's own environment.
+$(ZOO)/installed $(TIMM)/installed: .venv-%/installed: $(VENV)/installed benchmarks/%-requirements.txt
+	$(BIN)/python -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/$*-requirements.txt
+	.venv-$*/bin/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "main.pth").write_text("$(CURDIR)\n" + "\n".join(str(p) for p in pathlib.Path("$(VENV)").resolve().glob("lib/python*/site-packages")) + "\n")'
 	@touch $@
 
 # TensorRT's own Python bindings of both majors, without the libraries: what our code touches is looked up in them. A Python
@@ -84,4 +90,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ZOO) $(ARM64) $(TORCH_TRT) $(TRT) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO) $(TIMM) $(ARM64) $(TORCH_TRT) $(TRT) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

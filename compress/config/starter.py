@@ -25,6 +25,9 @@ def json_schema() -> dict[str, Any]:
     for teacher in (schema["properties"][name] for name in ("teacher", "clean_teacher")):
         trained, imported = teacher.pop("oneOf")
         teacher |= {"if": {"required": ["source"]}, "then": imported, "else": trained}
+    for section in (schema["properties"][name] for name in ("student", "quantize")):
+        present, null = section.pop("anyOf")  # an editor then finds the key of a fault, not the whole section
+        section |= {"if": {"not": null}, "then": present}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

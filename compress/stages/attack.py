@@ -29,7 +29,8 @@ UNLIKE = 0.05  # of the images: so much another share of the largest class is to
 class AttackInputs:
     """Folders of what is attacked, and the board that executes the artifacts where that is not this machine.
 
-    `student` is any float network's: a student's, or a teacher's in its place, imported or trained here. `host` is USER@HOST, `python` its Python where that is another than its own.
+    `student` is any float network's: a student's, or a teacher's in its place, imported or trained here. `host` is
+    USER@HOST, `python` its Python where that is another than its own.
     """
 
     student: "Path | str | None" = None
@@ -96,7 +97,7 @@ def _read(inputs: AttackInputs) -> dict[str, Stage]:
         _same(quantized, "student", [stages["student"]])
         stages["quantized"] = quantized
     if not stages and not inputs.exported:
-        raise CompressError("nothing to attack: neither a student, nor a teacher, nor an artifact given; name one, or --exported DIR")
+        raise CompressError("nothing to attack: no student, no teacher, no artifact given; name one, or --exported DIR")
     for number, folder in enumerate(inputs.exported):
         exported = artifact.read(folder, ("exported",))
         if "student" in stages and origin_of(exported) is not None:

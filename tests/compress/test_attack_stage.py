@@ -118,7 +118,7 @@ def test_a_float_file_in_the_students_place_covers_an_int8_file(
     config = parse(AttackConfig, {**BRIEF, "images": 20, "steps": 2}, "test")
     inputs = attack.AttackInputs(student=imported.path, exported=[stage.path])
     made = AttackSet.read(attack.run(config, inputs, tmp_path / "a"))
-    assert [(m["label"], m["role"]) for m in made.about["models"]][0] == ("teacher", "student")
+    assert next((m["label"], m["role"]) for m in made.about["models"]) == ("teacher", "student")
     assert "is an ONNX graph, attacked by the gradients of its operators in torch" in capsys.readouterr().err
     assert {entry["source"] for entry in made.about["attacks"]} == {"teacher", "foreign.graph", "foreign"}
     torch_student = AttackSet.read(attack.run(config, attack.AttackInputs(student=chain.student), tmp_path / "t"))
@@ -357,7 +357,7 @@ def test_a_sample_with_other_shares_of_the_classes_is_told(capsys: pytest.Captur
 
 def test_what_cannot_be_attacked_is_refused_in_one_line(chain: SimpleNamespace, tmp_path: Path) -> None:
     stage = adopted(tmp_path, "e", graphs.linear_digits())
-    refused(tmp_path, "nothing to attack: neither a student, nor a teacher", attack.AttackInputs())
+    refused(tmp_path, "nothing to attack: no student, no teacher", attack.AttackInputs())
     refused(tmp_path, "given without its student", attack.AttackInputs(None, chain.quantized, [stage.path]))
     refused(tmp_path, "made from another model", attack.AttackInputs(chain.teacher, exported=[chain.ef]))
     less = {"eps": "1/510"}
@@ -368,7 +368,7 @@ def test_the_command_line_takes_a_teacher_as_its_float_network(chain: SimpleName
     line = f"attack {chain.teacher} --images 10 --steps 2 --restarts 1 --ensemble none --out {tmp_path / 'a'}"
     assert execute(shlex.split(line)) == 0
     made = artifact.read(tmp_path / "a")
-    assert made.config["data"] == "digits" and list(made.metrics["clean"]) == ["teacher"]  # what the teacher was made with
+    assert made.config["data"] == "digits" and list(made.metrics["clean"]) == ["teacher"]
 
 
 def test_the_command_line_without_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
