@@ -85,19 +85,18 @@ def _call(
     code: "Mapping[str, str] | None",
     place: "Path | None",
 ) -> nn.Module:
-    with importable(find_source(spec, code=code, place=place)):
-        _, function = load_function(spec, spec)
-        if isinstance(function, nn.Module):
-            raise CompressError(f"{spec}: is a network, not a function; write a function that makes one and returns it")
-        passed = arguments_of(function, channels, classes, size)
-        if wanted := [name for name in required_arguments(function) if name not in passed]:
-            raise CompressError(
-                f"{spec}: needs arguments ({', '.join(wanted)}); give a function that needs none beside classes, "
-                f"channels and size of its images, by names like num_classes, in_chans, img_size"
-            )
-        given = f" with {in_words(passed)}" if passed else ""
-        with user_code(f"{spec}: called{given}" if passed else spec, "mend it"):
-            network = function(**passed)
+    source = find_source(spec, code=code, place=place)
+    _, function = load_function(spec, spec, source)
+    if isinstance(function, nn.Module):
+        raise CompressError(f"{spec}: is a network, not a function; write a function that makes one and returns it")
+    passed = arguments_of(function, channels, classes, size)
+    if wanted := [name for name in required_arguments(function) if name not in passed]:
+        raise CompressError(
+            f"{spec}: needs arguments ({', '.join(wanted)}); give a function that needs none beside classes, channels "
+            f"and size of its images, by names like num_classes, in_chans, img_size"
+        )
+    with user_code(f"{spec}: called with {in_words(passed)}" if passed else spec, "mend it"), importable(source):
+        network = function(**passed)
     if isinstance(network, type):
         raise CompressError(f"{spec}: returned the class {network.__name__}; return an object of it")
     if not isinstance(network, nn.Module):
@@ -106,8 +105,8 @@ def _call(
 
 
 def passed_arguments(spec: str, channels: int, classes: int, size: "tuple[int, int] | None") -> str:
-    """What the function is called with, in words; "" where it takes none of it. Its module was imported before."""
-    _, function = load_function(spec, spec)
+    """What the function is called with, in words; "" where it takes none of it."""
+    _, function = load_function(spec, spec, find_source(spec))
     return in_words(arguments_of(function, channels, classes, size))
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from compress.attacks import judge
+from compress.networks import function_of
 from compress.networks.base import Classifier
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -25,9 +26,11 @@ def check_contract(model: Classifier, shape: "tuple[int, ...]", classes: int, na
     if not torch.equal(given, images):
         raise CompressError(f"{name}: its forward changes the images that it is given; let it begin with x = x.clone()")
     if logits.shape != (2, classes):
-        raise CompressError(f"{name}: gives logits {tuple(logits.shape)} for 2 images; (2, {classes}) are needed")
+        fix = ": let the function take num_classes" if function_of(name) else ""
+        raise CompressError(f"{name}: gives logits {tuple(logits.shape)} for 2 images; (2, {classes}) are needed{fix}")
     if not bool(torch.isfinite(logits).all()):
-        raise CompressError(f"{name}: its logits are not finite on a grey image; other weights, or another --arch")
+        fix = "mend its forward, or give other weights" if function_of(name) else "other weights, or another --arch"
+        raise CompressError(f"{name}: its logits are not finite on a grey image; {fix}")
     _check_unchanged(model, before, name)
     if not judge.differentiable(model, images):
         raise CompressError(f"{name}: {judge.NO_GRADIENT}")

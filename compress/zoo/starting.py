@@ -72,7 +72,7 @@ def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[st
     network = _drawn(architecture, seed)
     in_float32(network, name)
     drawn = network.state_dict()
-    check_again(network, first.eval(), shape, name)
+    check_again(network.eval(), first.eval(), shape, name)
     other = [part for part in values if not torch.equal(values[part], drawn[part])]
     if other:
         raise CompressError(
@@ -82,7 +82,7 @@ def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[st
     if spec := networks.function_of(name):
         passed = user_factory.passed_arguments(spec, shape[0], classes, (shape[1], shape[2]))
         notes.append(f"called with {passed}" if passed else "")
-    return network, [note for note in notes if note]
+    return network.train(), [note for note in notes if note]
 
 
 def _check_trainable(network: Classifier, name: str) -> str:

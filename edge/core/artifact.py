@@ -301,7 +301,7 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
                 yield partial
             except Exception as fault:
                 told = fault if isinstance(fault, CompressError) else _machine_fault(fault, path, partial)
-                if told is not None and not any((partial / name).exists() for name in keep):
+                if not any((partial / name).exists() for name in keep):  # nothing that the next try goes on from
                     shutil.rmtree(partial, ignore_errors=True)
                 if told is None or told is fault:
                     raise

@@ -15,10 +15,10 @@ from typing import TypeVar
 from edge.core.errors import CompressError
 from edge.core.progress import say_once
 from edge.core.user_code import in_words
+from edge.core.user_source import OURS
 
 Added = TypeVar("Added")
 
-OURS = {"compress", "export", "edge"}
 GROUPS = ("targets", "methods", "networks", "datasets", "attacks")
 
 

@@ -17,6 +17,7 @@ from edge.core import errors
 from edge.core.errors import CompressError
 from edge.core.foreign_messages import told
 from edge.core.progress import say
+from edge.core.user_source import UserSource, importable
 
 #: Frames below these are not the user's: this package's own, the standard library's, those of installed packages.
 _OWN = tuple(
@@ -68,17 +69,20 @@ def working_directory() -> Iterator[None]:
                 say(f"the working directory is {here} again; code of yours had changed it to {there}")
 
 
-def load_function(spec: str, what: str) -> "tuple[ModuleType, Callable[..., Any]]":
+def load_function(spec: str, what: str, source: "UserSource | None" = None) -> "tuple[ModuleType, Callable[..., Any]]":
     """The module and the function written `module:function`, imported with the working directory on the path.
 
-    `what` is how a fault calls it.
+    `what` is how a fault calls it; `source`: what it must be imported from.
     """
     module_name, _, name = spec.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
         raise CompressError(f"{what}: not of the form module:function, like my_module:make")
     importlib.invalidate_caches()
     try:
-        with user_code(f"{what}: importing {module_name}", "mend the module"):
+        with (
+            user_code(f"{what}: importing {module_name}", "mend the module"),
+            importable(source) if source else contextlib.nullcontext(),
+        ):
             module = importlib.import_module(module_name)
     except CompressError as fault:
         missing = fault.__cause__.name if isinstance(fault.__cause__, ModuleNotFoundError) else None

@@ -6,7 +6,6 @@ Import statements are read; nothing is executed. Standard library only.
 import ast
 import contextlib
 import hashlib
-import importlib.util
 import io
 import os
 import sys
@@ -16,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.core.errors import CompressError
-from edge.core.plugins import OURS
 
+#: The packages of this project, which are no user's.
+OURS = {"compress", "export", "edge"}
 #: Folders of installed packages: a module there is followed no further than its own package.
 INSTALLED = ("site-packages", "dist-packages")
 _UNSAID = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -119,10 +119,10 @@ def _file(module: str, place: Path) -> "Path | None":
 
 def _installed(module: str) -> "Path | None":
     """The folder on the import path that the module lies in."""
-    try:
-        spec = importlib.util.find_spec(module.partition(".")[0])
-    except (ImportError, ValueError):
-        return None
+    # not importlib.util.find_spec, which finds what is imported already, and may be gone
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    specs = (finder.find_spec(module.partition(".")[0], None) for finder in finders)
+    spec = next((spec for spec in specs if spec is not None), None)
     if spec is None:
         return None
     roots = [Path(where).parent.resolve() for where in (spec.submodule_search_locations or [spec.origin or ""])]

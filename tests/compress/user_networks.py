@@ -242,3 +242,65 @@ def own_raising() -> nn.Module:
 
 def own_logits() -> nn.Module:
     return Own(lambda y: y)
+
+
+# ------------------------------------------------------------------------------- as students, which are trained
+
+
+def own_head(num_classes: int, in_chans: int = 3, width: str = "narrow") -> nn.Module:
+    """As most code has it: what it takes by name."""
+    del width
+    return nn.Sequential(nn.Conv2d(in_chans, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def no_weights() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d((2, 5)), nn.Flatten())
+
+
+def frozen() -> nn.Module:
+    return Grey().requires_grad_(False)
+
+
+def partly_frozen() -> nn.Module:
+    network = Grey()
+    network.layers.requires_grad_(False)
+    return network
+
+
+def nan_weights() -> nn.Module:
+    network = Grey()
+    nn.init.constant_(network.head.bias, torch.nan)
+    return network
+
+
+calls: list[int] = []
+
+
+def growing() -> nn.Module:
+    """Every call makes another network."""
+    calls.append(0)
+    layers = [nn.Linear(10, 10) for _ in calls]
+    return nn.Sequential(Grey(), *layers)
+
+
+def by_the_clock() -> nn.Module:
+    torch.seed()
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10))
+
+
+class Auxiliary(Grey):
+    def forward(self, x: Tensor) -> Any:
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+def auxiliary() -> nn.Module:
+    return Auxiliary()
+
+
+def softmax() -> nn.Module:
+    return Grey(lambda y: y.softmax(1))
+
+
+def three_channels() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10))
