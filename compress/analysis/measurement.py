@@ -29,7 +29,7 @@ CANCELLED = 1e-7
 
 EPOCHS = "epoch-*.safetensors"
 
-NO_FEATURES = "gives nothing but logits, so there are no features to measure; leave this model out"
+NOTHING_TO_MEASURE = "so there are no features to measure; leave this model out"
 
 
 # -------------------------------------------------------------------------------------------- models
@@ -231,7 +231,7 @@ def _see(model: Classifier, name: str, x: Tensor, y: Tensor) -> "tuple[np.ndarra
         out = model.forward_features(x)
         margin = -attack_losses.margin(y)(out.logits)
     if out.pooled.shape[1] == 0:
-        raise CompressError(f"{name}: {NO_FEATURES}")
+        raise CompressError(f"{name}: gives nothing but logits, {NOTHING_TO_MEASURE}")
     if not (out.pooled.isfinite().all() and out.logits.isfinite().all()):
         raise CompressError(f"{name}: gives values that are no finite numbers; leave this model out")
     found = (out.pooled, out.logits.double().softmax(1), margin, margin > 0)

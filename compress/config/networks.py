@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compress import names
-from compress.config.training import ARCHITECTURES, Training, WithMethod, in_full
+from compress.config.training import ARCHITECTURES, FeatureModules, Training, WithMethod, in_full
 from compress.config.values import (
     Count,
     Dialect,
@@ -53,6 +53,9 @@ class Imported(Strict):
         description="input normalisation put into the network: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s",
     )
     key: "str | None" = Field(None, description="which weights, of a file that holds several sets")
+    features: "FeatureModules | None" = Field(
+        None, description="modules that give its features, where others than those found are meant"
+    )
     image_size: ImageSize = Field(32, description="height and width of its images, where no data says so: 32, or 48x64")
     check: bool = Field(True, description="measure clean and robust accuracy on held-out images")
     images: Count = Field(256, description="test images of the check, class-balanced")

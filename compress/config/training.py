@@ -126,6 +126,13 @@ class Training(Strict):
         return seconds(self.budget)
 
 
+class FeatureModules(Strict):
+    """Which modules of a network of others give its features; NAME: its result, NAME.input: what it reads."""
+
+    pooled: "str | None" = Field(None, description="of pooled features; default: what the last linear layer reads")
+    stages: "list[str] | None" = Field(None, description="of stages; default: the last map before each halving")
+
+
 class WithMethod(Training):
     """A network trained by a method with options."""
 
@@ -134,6 +141,9 @@ class WithMethod(Training):
     options: dict[str, Any] = Field({}, description="options of the method", validate_default=True)
     weights: "str | None" = Field(None, description="checkpoint that its training starts from; else drawn by the seed")
     key: "str | None" = Field(None, description="which weights, of a checkpoint that holds several sets")
+    features: "FeatureModules | None" = Field(
+        None, description="modules of a network of others that give its features, where others than found are meant"
+    )
     extra: "Extra | None" = Field(
         None, description="further images mixed into every batch, e.g. {path: npz:generated.npz, fraction: 0.7}"
     )

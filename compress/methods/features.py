@@ -3,14 +3,15 @@
 A module of torch, which methods import when they prepare themselves.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features
+from compress.networks.undisturbed import evaluating
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 
 def covariance(f: Tensor) -> Tensor:
@@ -83,31 +84,8 @@ ENOUGH = 5000
 
 def evaluated(network: Classifier, x: Tensor) -> Features:
     """What a network says of images (B,C,H,W) before training: in evaluation mode, so that no statistic moves."""
-    modes = [(module, module.training) for module in network.modules()]  # a wrapper's need not be its network's
-    network.eval()
-    with torch.no_grad():
-        features = network.forward_features(x)
-    for module, training in modes:
-        module.training = training
-    return features
-
-
-@contextlib.contextmanager
-def without_trace(network: nn.Module) -> Iterator[None]:
-    """Inside, passes of the network change none of its buffers, and nothing moves torch's own random streams.
-
-    The buffers are copies meanwhile, not written back: autograd refuses a running mean that was written to.
-    """
-    kept = [(module._buffers, name, value) for module in network.modules() for name, value in module._buffers.items()]
-    gpus = {value.device for value in network.parameters() if value.is_cuda}
-    with torch.random.fork_rng(devices=list(gpus)):
-        for buffers, name, value in kept:
-            buffers[name] = None if value is None else value.clone()
-        try:
-            yield
-        finally:
-            for buffers, name, value in kept:
-                buffers[name] = value
+    with evaluating(network), torch.no_grad():
+        return network.forward_features(x)
 
 
 class Projections(nn.Module):
@@ -127,10 +105,10 @@ class Projections(nn.Module):
         batches: list[list[Tensor]] = []
         for x in clean:
             batches.append(pooled(evaluated(teacher, x), which))
-            if sum(len(features[0]) for features in batches) >= ENOUGH:
+            if not batches[0] or sum(len(features[0]) for features in batches) >= ENOUGH:
                 break
         of_teacher = [torch.cat(level) for level in zip(*batches, strict=True)]
-        self.levels = min(len(of_student), len(of_teacher))
+        self.levels = _paired(len(of_student), len(of_teacher))
         self.maps = nn.ModuleList()
         for level, (s, t) in enumerate(zip(of_student[-self.levels :], of_teacher[-self.levels :], strict=True)):
             width, teacher_width = s.shape[1], t.shape[1]
@@ -162,3 +140,16 @@ class Projections(nn.Module):
     def raw(self, features: Features) -> list[Tensor]:
         """The features of each level as they are, (B,D)."""
         return pooled(features, self.which)[-self.levels :]
+
+
+def _paired(of_student: int, of_teacher: int) -> int:
+    """How many levels are compared; said where one network has more than the other, refused where one has none."""
+    levels = min(of_student, of_teacher)
+    if not levels:
+        raise CompressError(
+            f"options.features: stages: the {'teacher' if of_student else 'student'} gives no feature maps; use "
+            f"penultimate, or name modules that do (features.stages)"
+        )
+    if of_student != of_teacher:
+        say(f"the student gives {of_student} stages, the teacher {of_teacher}: the last {levels} of each are compared")
+    return levels

@@ -277,7 +277,7 @@ class Combined(Objective):
 
     def terms(self, views: Views) -> Terms:
         """The host's terms, its images weighted, then those of each addition; no name twice."""
-        from compress.methods.features import without_trace
+        from compress.networks.undisturbed import without_trace
 
         terms = self.host.terms(views)
         with without_trace(views.student):

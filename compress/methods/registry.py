@@ -142,7 +142,7 @@ def build_objective(
     host: Objective = built(host_name)
     if not names_added:
         return host
-    from compress.methods.features import without_trace
+    from compress.networks.undisturbed import without_trace
 
     with without_trace(student):  # what an addition draws for its own weights is no draw of the host's
         return Combined(host, [built(name) for name in names_added])

@@ -1,6 +1,6 @@
 """A network of another package or of a user as a classifier: its faults under its name, its logits checked."""
 
-import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features, Normalize
+from compress.networks.feature_sites import tapped
+from compress.networks.found_features import FoundFeatures, NamedFeatures, find_features, listed
+from compress.networks.undisturbed import undisturbed
 from edge.core.errors import CompressError
 from edge.core.user_code import user_code
 
 
 class Foreign(Classifier):
-    """A network of another package. What its last linear layer reads are the pooled features."""
+    """A network of another package. Where it has features is found when they are first asked for (`found_features`)."""
 
     def __init__(self, net: nn.Module, name: str, classes: int, *, normalize: int = 0, probabilities: bool = False):
         super().__init__()
@@ -23,23 +26,47 @@ class Foreign(Classifier):
         self.name = name
         self.probabilities = probabilities
         self.returned: torch.dtype | None = None  # of what the last call gave, before it was taken as float32
-        heads = [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-        self.head = heads[-1] if heads and not probabilities else None
-        self.has_features = self.head is not None
+        self.shape: tuple[int, ...] = ()  # (C,H,W) of its images, where that is known before it sees some
+        self.named = NamedFeatures()
+        self._found: FoundFeatures | None = None
+
+    @property
+    def has_features(self) -> bool:  # type: ignore[override]
+        """By a pass, unless there was one; before images are known any network may have some."""
+        return not self.shape or bool(self.found(self.shape).pooled)
+
+    def found(self, shape: "tuple[int, ...]") -> FoundFeatures:
+        """Where its features are in passes on images (C,H,W)."""
+        if self._found is None or (self._found.shape != shape and not torch.compiler.is_compiling()):
+            where = next((weight.device for weight in self.net.parameters()), torch.device("cpu"))
+            images = torch.linspace(0, 1, 2 * math.prod(shape), device=where).reshape(2, *shape)
+            with undisturbed(self.net):
+                self._found = find_features(self.net, images, lambda: self._called(images), self.named, self.name)
+        return self._found
+
+    def nothing_found(self) -> str:
+        """Where it has no features: what was looked for, and what may be named."""
+        modules = listed([name for name, _ in self.net.named_modules() if name])
+        fix = f"name one as features.pooled: {modules}" if modules else "write it with functions of torch"
+        return f"no linear layer was seen that the logits of {self.name} depend on ({fix})"
 
     def forward_features(self, x: Tensor) -> Features:
-        seen: list[Tensor] = []
-        with contextlib.ExitStack() as hooks:
-            if self.head is not None:
-                head = self.net.get_submodule(self.head)
-                hooks.enter_context(head.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
-            raw = _called(self.net, self.preprocess(x), self.name)
+        found = self.found(tuple(x.shape[1:]))
+        with tapped(self.net, found.sites) as seen:
+            logits = self(x)
+        if not found.pooled:
+            return Features(logits, logits.new_zeros((len(logits), 0)), ())
+        pooled, stages = found.read(seen.at, self.name)
+        return Features(logits, pooled.float(), stages)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw = self._called(x)
         logits = _checked_logits(raw, self.name, x)
         self.returned = raw.dtype
-        if self.probabilities:
-            logits = logits.clamp(min=1e-30).log()
-        pooled = seen[0] if len(seen) == 1 and seen[0].ndim == 2 else logits.new_zeros((len(logits), 0))
-        return Features(logits, pooled, ())
+        return logits.clamp(min=1e-30).log() if self.probabilities else logits
+
+    def _called(self, x: Tensor) -> Any:
+        return _called(self.net, self.preprocess(x), self.name)
 
 
 def _called(forward: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
@@ -85,7 +112,19 @@ def guarded(net: Classifier, name: str) -> Classifier:
             return features
         if isinstance(features.logits, Tensor):
             object.__setattr__(self, "returned", features.logits.dtype)
+        _check_features(features, name, x)
         return replace(features, logits=_checked_logits(features.logits, name, x))
 
     net.__class__ = type(kind.__name__, (kind,), {"forward_features": forward_features})
     return net
+
+
+def _check_features(features: Features, name: str, x: Tensor) -> None:
+    """Pooled features and stages as every reader takes them: one row, one map an image."""
+    for what, value, ndim, shape in (
+        ("pooled", features.pooled, 2, "(N, D)"),
+        *(("stages", stage, 4, "(N, C, H, W)") for stage in features.stages),
+    ):
+        if not isinstance(value, Tensor) or value.ndim != ndim:
+            got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise CompressError(f"{name}: its Features have {got} in {what} for {len(x)} images; {shape} is needed")

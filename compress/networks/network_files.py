@@ -13,6 +13,7 @@ from safetensors.torch import load, load_file
 from compress import networks
 from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
+from compress.networks.found_features import NamedFeatures
 from edge.core import artifact, errors
 from edge.core.errors import CompressError
 from edge.core.user_source import find_source
@@ -25,18 +26,25 @@ PROBABILITIES = "probabilities"
 
 
 def describe_network(
-    name: str, input_shape: tuple[int, ...], classes: Sequence[str], *, probabilities: bool = False
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: Sequence[str],
+    *,
+    probabilities: bool = False,
+    features: "Mapping[str, Any] | None" = None,
 ) -> dict[str, Any]:
     """What must be known to build a network for images (C,H,W) of these classes.
 
     Of one that gives `probabilities` the logarithm is taken wherever it is opened. Of a user's own, its source as it is
-    now: `code` is part of the description, `place`, where it lies, stays out of the file.
+    now: `code` is part of the description, `place`, where it lies, stays out of the file. `features`: modules that a
+    user names.
     """
     outputs = {"outputs": PROBABILITIES} if probabilities else {}
+    named = {"features": dict(features)} if features else {}
     spec = networks.function_of(name)
     source = find_source(spec) if spec else None
     own = {"code": source.hashes(), "place": source.place} if source else {}
-    return {"model": spec or name, "input": list(input_shape), "classes": list(classes), **outputs, **own}
+    return {"model": spec or name, "input": list(input_shape), "classes": list(classes), **outputs, **own, **named}
 
 
 def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
@@ -62,6 +70,11 @@ def build_described(architecture: dict[str, Any]) -> Classifier:
                 f"before its softmax"
             )
         model.probabilities = True
+    named = architecture.get("features")
+    if isinstance(model, Foreign):
+        model.shape, model.named = (channels, height, width), NamedFeatures.of(named)
+    elif named:
+        raise CompressError(f"features: {architecture['model']} has features of its own; leave {', '.join(named)} out")
     return model
 
 

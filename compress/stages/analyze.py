@@ -21,6 +21,7 @@ from compress.config import AnalyzeConfig
 from compress.data.dataset import Dataset
 from compress.folders import lineage, load, load_data, plan_of
 from compress.stages.attack import chosen_test_images
+from compress.stages.taken_features import taken_features, why_none
 from edge.core import artifact
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -56,14 +57,14 @@ def run(config: AnalyzeConfig, inputs: AnalyzeInputs, out: "Path | str", *, repl
 
     def make(work: Work) -> None:
         dataset = load_data(config.data, *stages)
-        _refuse_without_features(stages)
+        taken = _taken_features(stages)
         index = chosen_test_images(dataset, config.images or min(DEFAULT_IMAGES, len(dataset.splits["test"])))
         if len(index) < FEWEST_IMAGES:
             raise CompressError(f"images: {len(index)} are too few for intervals; give at least {FEWEST_IMAGES}")
         sample = Sample(dataset.images[index], dataset.labels[index], index)
         say(f"analyzing {len(subjects)} models at {len(radii)} radii on {len(index)} test images of {dataset.name}")
         measured = _measured(subjects, sample, radii, config, work)
-        analysis = _describe(subjects, measured, dataset, len(index), radii, config)
+        analysis = _describe(subjects, measured, dataset, len(index), radii, config, taken)
         artifact.write_atomic(
             work.add_payload(FIGURES), json.dumps(analysis, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
@@ -115,11 +116,19 @@ def _roles(stages: Sequence[Stage]) -> dict[str, Stage]:
     return {f"model-{k}": stage for k, stage in enumerate(stages)}
 
 
-def _refuse_without_features(stages: Sequence[Stage]) -> None:
-    """Before hours of attacks rather than in the middle of them."""
+def _taken_features(stages: Sequence[Stage]) -> dict[str, str]:
+    """Of networks of others, what their pooled features are, by identity.
+
+    One without features is refused before hours of attacks rather than in the middle of them.
+    """
+    taken = {}
     for stage in stages:
-        if not load(stage).has_features:
-            raise CompressError(f"{stage.path}: {measurement.NO_FEATURES}")
+        model = load(stage)
+        if not model.has_features:
+            raise CompressError(f"{stage.path}: {why_none(model)}, {measurement.NOTHING_TO_MEASURE}")
+        if features := taken_features({str(stage.path): model}).get("features"):
+            taken[stage.identity] = " + ".join(each["pooled"] for each in features.values())
+    return taken
 
 
 def _measured(
@@ -166,6 +175,7 @@ def _describe(
     n: int,
     radii: Sequence[str],
     config: AnalyzeConfig,
+    taken: Mapping[str, str],
 ) -> dict[str, Any]:
     """The document `analysis.json`; undefined values are null, never NaN."""
     at = radii.index(config.threat.eps)
@@ -183,6 +193,7 @@ def _describe(
                 "identity": subject.stage.identity,
                 "epoch": subject.epoch,
                 "features": int(statistics["width"]),
+                **({"pooled": taken[subject.stage.identity]} if subject.stage.identity in taken else {}),
                 "radii": _rows(statistics, radii, n),
                 "over_radii": law.over_radii(statistics),
             }

@@ -37,6 +37,8 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
     dataset = data.load_dataset(config.data) if config.data else None
     if source.kind == "file" and source.files[0].suffix == ONNX_SUFFIX:
         model: Classifier
+        if config.features:
+            raise CompressError(f"features: {source.text} is a graph without modules; leave them out")
         model, architecture, parameters = _onnx(source, dataset, work)
         notes = []
     else:
@@ -52,6 +54,8 @@ def import_teacher(config: ImportConfig, source: Source, work: Work) -> None:
         notes.append("its outputs are probabilities, their logarithm is taken as logits")
         say(f"{source.text}: {notes[-1]}")
     work.metrics = {"model": architecture["model"], "parameters": parameters}
+    if isinstance(model, Foreign) and model.has_features:
+        work.metrics["features"] = model.found(model.shape).as_metrics()
     if notes:
         work.metrics["note"] = "; ".join(notes)
     if dataset is not None and config.check:
@@ -87,13 +91,14 @@ def _torch(
         check.refuse_mismatch(network, len(dataset.classes), dataset.images.shape[1], source.text, dataset.name)
     shape = dataset.images.shape[1:] if dataset else (network.channels, *config.sides)
     classes = dataset.classes if dataset else tuple(map(str, range(network.classes)))
-    architecture = network_files.describe_network(network.model, shape, classes)
+    named = config.features.model_dump(exclude_none=True) if config.features else None
+    architecture = network_files.describe_network(network.model, shape, classes, features=named)
     network_files.write_weights(work.add_payload(network_files.WEIGHTS), network.weights)
     network.weights.clear()  # lets go of the checkpoint before its copy is mapped: a network of gigabytes fits once
     model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     check_contract(model, shape, network.classes, source.text)
     if _gives_probabilities(model, shape, dataset, source):
-        architecture = network_files.describe_network(network.model, shape, classes, probabilities=True)
+        architecture = network_files.describe_network(network.model, shape, classes, probabilities=True, features=named)
         model = network_files.load_network(architecture, work.path).eval().requires_grad_(False)
     network_files.write_architecture(work, architecture)
     return model, architecture

@@ -24,10 +24,10 @@ from compress.stages.network_training import (
     checks_on_test,
     load_guide,
     measurement_on_test,
-    refuse_without_features,
 )
 from compress.stages.quantize import fine_tuning_method
 from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
+from compress.stages.taken_features import refuse_without_features
 from edge.core import artifact, errors
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError

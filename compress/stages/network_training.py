@@ -1,6 +1,6 @@
 """A network in training, as teachers, students and quantized networks share it: built, fitted, measured, written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision
+from compress.stages.taken_features import refuse_without_features, taken_features
 from compress.zoo.starting import starting_network
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
@@ -39,9 +40,14 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
     )
     refuse_without_features(config.method, teacher, stages)
     added = _extra(config, dataset, teacher is not None)
-    architecture = network_files.describe_network(config.model, dataset.images.shape[1:], dataset.classes)
+    named = config.features.model_dump(exclude_none=True) if config.features else None
+    architecture = network_files.describe_network(
+        config.model, dataset.images.shape[1:], dataset.classes, features=named
+    )
     network, start = starting_network(architecture, config.seed, config.weights, config.key)
     student = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compared = registry.reads_features(config.method)
+    taken = taken_features({"student": student, "teacher": teacher}) if compared or named else {}
     train_split = Split.of(dataset, "train", where)
     objective = registry.build_objective(
         config.method,
@@ -65,7 +71,7 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
         clean_teacher=clean_teacher,
         extra=added,
     )
-    work.metrics = {"parameters": count_parameters(student), **start, **fitted}
+    work.metrics = {"parameters": count_parameters(student), **start, **taken, **fitted}
     work.metrics |= checks_on_test(student, dataset, config, fitted["test"], f"{kind} {config.model}")
     network_files.write_network(work, architecture, student)
 
@@ -87,18 +93,6 @@ def load_guide(role: str, stages: Mapping[str, Stage], dataset: Dataset) -> "Cla
             f"{folders}: its {check.seen}, and a teacher gives logits; import it again, which takes their logarithm"
         )
     return guide
-
-
-def refuse_without_features(
-    method: "str | Sequence[str]", teacher: "Classifier | None", inputs: Mapping[str, Stage]
-) -> None:
-    """A method that compares features needs a teacher that gives some."""
-    if registry.reads_features(method) and teacher is not None and not teacher.has_features:
-        folders = ", ".join(str(inputs[role].path) for role in numbered("teacher", inputs))
-        raise CompressError(
-            f"{folders}: gives nothing but logits, method {names.written(method)} compares features; choose another "
-            f"--method, e.g. rslad"
-        )
 
 
 def _extra(config: "TeacherConfig | StudentConfig", dataset: Dataset, taught: bool) -> "ExtraImages | None":

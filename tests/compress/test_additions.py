@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from compress.config import Training
 from compress.data.split import Split
 from compress.methods import registry
-from compress.methods.features import without_trace
 from compress.networks.base import Classifier, Features
+from compress.networks.undisturbed import without_trace
 from compress.numerics import precision
 from compress.training.average import Average
 from compress.training.passes import PLAIN, Arithmetic, Guide, Passes

@@ -25,7 +25,7 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def built(name: str) -> Classifier:
     """A network whose statistics fit such images and whose logits lie apart."""
     torch.manual_seed(0)
-    model = networks.build_network(name, channels=FAMILIES[name][0], classes=10, size=FAMILIES[name][1:])
+    model = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     with torch.no_grad():
         for _ in range(20):
             model.train()(images(FAMILIES[name]))
@@ -63,7 +63,7 @@ def test_float(name: str) -> None:
 def test_int8(name: str) -> None:
     twin = built(name)
     layout = int8.quantize_network(twin, [images(FAMILIES[name])])
-    plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10, size=FAMILIES[name][1:])
+    plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit_float32(plain, torch.zeros(FAMILIES[name]), 20)

@@ -41,12 +41,12 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def test_every_layer_is_executed_in_integers(name: str) -> None:
     shape, floats = FAMILIES[name]
     torch.manual_seed(0)
-    twin = networks.build_network(name, channels=shape[0], classes=10, size=shape[1:])
+    twin = networks.build_network(name, channels=shape[0], classes=10)
     with torch.no_grad():
         for _ in range(3):
             twin.train()(images(shape))
     layout = int8.quantize_network(twin.eval(), [images(shape)])
-    plain = networks.build_network(name, channels=shape[0], classes=10, size=shape[1:])
+    plain = networks.build_network(name, channels=shape[0], classes=10)
     fold(plain)
     plain.load_state_dict(qdq.float_weights(twin))
     proto, origin = float32.emit_float32(plain, torch.zeros(shape), 20)

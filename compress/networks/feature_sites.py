@@ -1,0 +1,140 @@
+"""Where features lie in a pass of a network, and how they are taken out of it and shaped."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from compress.networks.recorded_pass import first, tensors
+
+INPUT = ".input"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A tensor of a pass: the first argument or the result of a module's call, or of a torch function's."""
+
+    name: str
+    call: int = 0  # which of its calls in the pass, from 0
+    input: bool = False
+    place: "int | None" = None  # of a function: which of its tensors is the input
+
+    def __str__(self) -> str:
+        name = self.name if self.place is None else f"{self.name}()"
+        return f"{name}{INPUT if self.input else ''}{f' #{self.call + 1}' if self.call else ''}"
+
+
+@dataclass(frozen=True)
+class StageSite:
+    """How (B,C,H,W) is made of the tensor at a site.
+
+    `grid`: of tokens, how many stand before those of the image, then height and width; without one they are averaged.
+    """
+
+    site: Site
+    channels_first: bool
+    grid: "tuple[int, int, int] | None" = None
+
+    def shaped(self, value: Tensor) -> Tensor:
+        if value.ndim == 2:
+            return value[:, :, None, None]
+        if not self.channels_first:
+            value = value.movedim(-1, 1)
+        if value.ndim == 4:
+            return value
+        if self.grid is None:
+            return value.flatten(2).mean(2)[:, :, None, None]
+        return value[:, :, self.grid[0] :].unflatten(2, self.grid[1:])
+
+
+@dataclass(frozen=True)
+class PooledSite:
+    """How (B,D) is made of the tensor at a site: over its positions the mean, or the one whose logits are given."""
+
+    site: Site
+    channels_first: bool
+    reader: "str | int" = ""  # what tells the weights that read it
+    token: "int | None" = None
+
+    def shaped(self, value: Tensor) -> Tensor:
+        if value.ndim == 2:
+            return value
+        if self.token is not None:
+            return value[:, self.token]
+        return value.flatten(2).mean(2) if self.channels_first else value.flatten(1, -2).mean(1)
+
+
+@dataclass
+class Pass:
+    """What a pass has at the sites that are wanted: every call of a module, those calls of functions."""
+
+    results: dict[str, list[Tensor]] = field(default_factory=dict)
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    functions: dict[Site, Tensor] = field(default_factory=dict)
+
+    def at(self, site: Site) -> "Tensor | None":
+        """None where the pass did not come by."""
+        if site.place is not None:
+            return self.functions.get(site)
+        calls = (self.inputs if site.input else self.results)[site.name]
+        return calls[site.call] if site.call < len(calls) else None
+
+
+@contextlib.contextmanager
+def tapped(network: nn.Module, sites: Iterable[Site]) -> Iterator[Pass]:
+    """Inside, a pass of `network` leaves what it has at the sites; nothing of the network changes."""
+    seen, functions = Pass(), {}
+    with contextlib.ExitStack() as hooks:
+        for site in sites:
+            calls = seen.inputs if site.input else seen.results
+            if site.place is not None:
+                functions[site.name, site.call, site.input] = site
+            elif site.name not in calls:
+                calls[site.name] = []
+                hooks.enter_context(_hook(network.get_submodule(site.name), calls[site.name], before=site.input))
+        if functions:
+            hooks.enter_context(_FunctionTap(functions, seen.functions))
+        yield seen
+
+
+def _hook(module: nn.Module, into: list[Tensor], *, before: bool) -> Any:
+    if before:
+        return module.register_forward_pre_hook(
+            lambda module, args, kwargs: into.append(first(args, kwargs)), with_kwargs=True
+        )
+    return module.register_forward_hook(lambda module, args, output: into.append(first(output)))
+
+
+class _FunctionTap(TorchFunctionMode):
+    """Takes arguments or results of some calls of torch functions, which it counts as `RecordedPass` does."""
+
+    def __init__(self, wanted: Mapping[tuple[str, int, bool], Site], into: dict[Site, Tensor]) -> None:
+        super().__init__()
+        self.wanted, self.into = wanted, into
+        self.names = {name for name, _, _ in wanted}
+        self.counts: dict[str, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name not in self.names or not tensors(result):
+            return result
+        number = self.counts[name] = self.counts.get(name, -1) + 1
+        if (site := self.wanted.get((name, number, False))) is not None:
+            self.into[site] = first(result)
+        if (site := self.wanted.get((name, number, True))) is not None:
+            assert site.place is not None
+            self.into[site] = tensors((args, kwargs))[site.place]
+        return result
+
+
+def joined(values: "list[tuple[PooledSite, Tensor]]") -> Tensor:
+    """Pooled features of several readers side by side; the mean of what the same weights read."""
+    groups: dict[object, list[Tensor]] = {}
+    for site, value in values:
+        groups.setdefault(site.reader, []).append(site.shaped(value))
+    return torch.cat([rows[0] if len(rows) == 1 else torch.stack(rows).mean(0) for rows in groups.values()], 1)
