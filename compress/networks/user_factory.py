@@ -91,10 +91,14 @@ def _call(
         raise CompressError(f"{spec}: is a network, not a function; write a function that makes one and returns it")
     passed = arguments_of(function, channels, classes, size)
     if wanted := [name for name in required_arguments(function) if name not in passed]:
-        raise CompressError(
-            f"{spec}: needs arguments ({', '.join(wanted)}); give a function that needs none beside classes, channels "
-            f"and size of its images, by names like num_classes, in_chans, img_size"
+        known = all(name in arguments_of(function, 1, 1, (1, 1)) for name in wanted)
+        fix = (
+            "give --data, which says them"
+            if known
+            else "give a function that needs none beside classes, channels and size of its images, by names like "
+            "num_classes, in_chans, img_size"
         )
+        raise CompressError(f"{spec}: needs arguments ({', '.join(wanted)}); {fix}")
     with user_code(f"{spec}: called with {in_words(passed)}" if passed else spec, "mend it"), importable(source):
         network = function(**passed)
     if isinstance(network, type):

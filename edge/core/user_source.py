@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from edge.core.errors import CompressError
 OURS = {"compress", "export", "edge"}
 #: Folders of installed packages: a module there is followed no further than its own package.
 INSTALLED = ("site-packages", "dist-packages")
+#: What makes names up while it runs: then all of a file may be meant.
+NAMES_AT_WILL = {"globals", "locals", "vars", "dir", "eval", "exec", "getmembers"}
 _UNSAID = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 #: The code that was imported from each file, by sha256.
 _IMPORTED: dict[Path, str] = {}
@@ -27,16 +30,23 @@ _IMPORTED: dict[Path, str] = {}
 
 @dataclass(frozen=True)
 class UserSource:
-    """`files`: the module and those it imports, by name; `place`: the folder on the import path that they lie in."""
+    """A function's module and those it imports, `files` by name; `place`: the folder on the import path they lie in."""
 
+    function: str
     place: Path
     files: Mapping[str, Path]
 
     def hashes(self) -> dict[str, str]:
-        """sha256 of each file's code, by its path in `place`. Comments and blank lines are no code."""
+        """sha256 of each file's code, by its path in `place`. Comments and blank lines are no code.
+
+        Nor is, in the function's own file, what it does not name, nor what it names, in turn.
+        """
+        module, _, function = self.function.partition(":")
         return {
-            file.relative_to(self.place).as_posix(): hashlib.sha256(_code(file)).hexdigest()
-            for file in sorted(self.files.values())
+            file.relative_to(self.place).as_posix(): hashlib.sha256(
+                _code(file, function if name == module else "")
+            ).hexdigest()
+            for name, file in sorted(self.files.items(), key=lambda entry: entry[1])
         }
 
 
@@ -51,9 +61,9 @@ def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "P
         raise CompressError(f"{spec}: names a file; write {spec.replace('.py:', ':', 1).replace('/', '.')}")
     here = Path.cwd()
     installed = _installed(module)
-    sources = [_closure(module, where) for where in (here, place, installed) if where and _file(module, where)]
+    sources = [_closure(spec, where) for where in (here, place, installed) if where and _file(module, where)]
     if not sources and installed:  # compiled, or a part of Python: of no source
-        sources = [UserSource(installed, {})]
+        sources = [UserSource(spec, installed, {})]
     fitting = [source for source in sources if code is None or source.hashes() == code]
     if fitting:
         return fitting[0]
@@ -95,9 +105,10 @@ def _is_other(name: str, file: Path, code: str) -> bool:
     return loaded is not None and (Path(loaded).resolve() != file.resolve() or _IMPORTED.get(file, code) != code)
 
 
-def _closure(module: str, place: Path) -> UserSource:
+def _closure(spec: str, place: Path) -> UserSource:
     """The module in that folder, the packages it is in, and what these import from there, in turn."""
     files: dict[str, Path] = {}
+    module = spec.partition(":")[0]
     wanted, own = [module], module.partition(".")[0]
     installed = place.name in INSTALLED or place == Path(os.__file__).parent
     while wanted:
@@ -109,7 +120,7 @@ def _closure(module: str, place: Path) -> UserSource:
         files[name] = file
         wanted += [name.rpartition(".")[0]] if "." in name else []
         wanted += _imports(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
-    return UserSource(place, files)
+    return UserSource(spec, place, files)
 
 
 def _file(module: str, place: Path) -> "Path | None":
@@ -144,12 +155,14 @@ def _imports(file: Path, package: str) -> Iterator[str]:
             yield from filter(None, [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)])
 
 
-def _code(file: Path) -> bytes:
-    """The file without comments and blank lines; as it is where that cannot be told."""
+def _code(file: Path, function: str = "") -> bytes:
+    """The file without comments and blank lines, and without what `function` has no use for; as it is where that
+    cannot be told."""
     content = file.read_bytes()
     try:
         tokens = list(tokenize.tokenize(io.BytesIO(content).readline))
-        lines = content.decode(tokens[0].string).splitlines()
+        lines = re.split("\r\n|\r|\n", content.decode(tokens[0].string))  # as Python counts them
+        beside = _beside(ast.parse(content), function) if function else set()
     except (SyntaxError, ValueError, tokenize.TokenError):
         return content
     for token in tokens:
@@ -157,8 +170,32 @@ def _code(file: Path) -> bytes:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column].rstrip()
     said = [token for token in tokens[1:] if token.type not in _UNSAID]
-    rows = {row for token in said for row in range(token.start[0], token.end[0] + 1)}
+    rows = {row for token in said for row in range(token.start[0], token.end[0] + 1)} - beside
     return "\n".join(line for row, line in enumerate(lines, 1) if row in rows).encode()
+
+
+def _beside(tree: ast.Module, function: str) -> set[int]:
+    """The lines of functions and classes that nothing names which `function` needs; none where names are made up.
+
+    All else at the file's top level runs when it is imported, and counts, as do decorated ones, which may register.
+    """
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    apart = {part.name: part for part in tree.body if isinstance(part, kinds) and not part.decorator_list}
+    kept: list[ast.AST] = [part for part in tree.body if apart.get(getattr(part, "name", "")) is not part]
+    needed = {function, *_named(kept)}
+    while more := needed & apart.keys():
+        kept += (parts := [apart.pop(name) for name in sorted(more)])
+        needed |= _named(parts)
+    if any(isinstance(node, ast.Name) and node.id in NAMES_AT_WILL for part in kept for node in ast.walk(part)):
+        return set()
+    return {row for part in apart.values() for row in range(part.lineno, (part.end_lineno or part.lineno) + 1)}
+
+
+def _named(parts: Sequence[ast.AST]) -> set[str]:
+    """Every name, attribute and string in them."""
+    nodes = [node for part in parts for node in ast.walk(part)]
+    words = [getattr(node, key, None) for node in nodes for key in ("id", "attr", "value", "name")]
+    return {word for word in words if isinstance(word, str)}
 
 
 def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:

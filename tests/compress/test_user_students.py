@@ -106,6 +106,8 @@ def test_its_code_travels_with_the_stage(call: Call, monkeypatch: Any) -> None:
     assert torch.equal(folders.load("../S")(images), want)  # imported from where it lay
     Path("../own_net.py").write_text(f"# A remark\n\n{NET}")
     assert torch.equal(folders.load("../S")(images), want)  # the code is the same
+    Path("../own_net.py").write_text(f"{NET}\ndef another():\n    return Net(2, 3, (4, 4))\n")
+    assert torch.equal(folders.load("../S")(images), want)  # another network in the file
     Path("../own_blocks.py").write_text(BLOCKS.replace("relu", "tanh"))
     line = "evaluate ../S --attack quick --images 20 --out E"
     code, out, err = call(line)
