@@ -194,13 +194,26 @@ def as_levels(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def channels_first(images: np.ndarray, where: str) -> np.ndarray:
-    """(N,C,H,W) from that, (N,H,W,C) or (N,H,W), C being 1 or 3; a view, nothing is copied."""
+    """(N,C,H,W) from that, (N,H,W,C) or (N,H,W); a view, nothing is copied.
+
+    C is the end that is 1 or 3; where neither is, the one that is smaller than both sides.
+    """
     if images.ndim == 3:
         return images[:, None]
-    last, first = images.ndim == 4 and images.shape[3] in CHANNELS, images.ndim == 4 and images.shape[1] in CHANNELS
+    if images.ndim != 4:
+        raise CompressError(
+            f"{where}: images of shape {images.shape}: neither (N,H,W,C) nor (N,C,H,W) nor (N,H,W); save them as "
+            f"(N,H,W,C)"
+        )
+    _, one, side, other = images.shape
+    last, first = other in CHANNELS, one in CHANNELS
+    if not (last or first):
+        last, first = other < min(one, side), one < min(side, other)
     if last == first:
-        what = "either end could be the channels" if last else "neither (N,H,W,C) nor (N,C,H,W) nor (N,H,W), C = 1 or 3"
-        raise CompressError(f"{where}: images of shape {images.shape}: {what}; save them as (N,H,W,C)")
+        raise CompressError(
+            f"{where}: images of shape {images.shape}: {'either' if last else 'neither'} end could be the channels; "
+            f"save them as (N,H,W,C), C = 1 or 3 or smaller than both sides"
+        )
     return images.transpose(0, 3, 1, 2) if last else images
 
 

@@ -118,7 +118,9 @@ def encode(image: "npt.NDArray[np.uint8]") -> bytes:
 
 
 def data_uri(image: "npt.NDArray[np.uint8]") -> str:
-    """`image` as an address that holds the picture itself."""
+    """`image` as an address that holds the picture itself; of other than one or three channels their mean."""
+    if image.shape[0] not in COLOUR_TYPES:
+        image = image.mean(0, keepdims=True).round().astype(np.uint8)
     return "data:image/png;base64," + base64.b64encode(encode(image)).decode()
 
 

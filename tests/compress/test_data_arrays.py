@@ -125,6 +125,13 @@ def test_an_own_validation_part_is_read_too(tmp_path: Path) -> None:
     assert np.array_equal(made.part("val")[0][:, 0], X_TEST ^ 1) and np.array_equal(made.part("test")[0][:, 0], X_TEST)
 
 
+@pytest.mark.parametrize(("shape", "wanted"), [((40, 6, 5, 4), (4, 6, 5)), ((40, 2, 9, 7), (2, 9, 7))])
+def test_other_channels_than_one_or_three_are_told_by_their_number(
+    tmp_path: Path, shape: "tuple[int, ...]", wanted: "tuple[int, ...]"
+) -> None:
+    assert data.load_dataset(npz(tmp_path / "a.npz", images=pixels(1, shape), labels=Y)).images.shape[1:] == wanted
+
+
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
@@ -133,7 +140,8 @@ def test_an_own_validation_part_is_read_too(tmp_path: Path) -> None:
         ({"images": X * 1.0, "labels": Y}, "images that are not all k/255"),
         ({"images": X * np.nan, "labels": Y}, "images that are not all k/255"),
         ({"images": X[:, 0], "labels": Y}, "images of shape (40, 6)"),
-        ({"images": pixels(1, (40, 5, 5, 4)), "labels": Y}, "images of shape (40, 5, 5, 4)"),
+        ({"images": pixels(1, (40, 5, 5, 5)), "labels": Y}, "neither end could be the channels"),
+        ({"images": pixels(1, (40, 4, 5, 4)), "labels": Y}, "neither end could be the channels"),
         ({"images": pixels(1, (40, 3, 5, 3)), "labels": Y}, "either end could be the channels"),
         ({"images": X, "labels": Y[:-1]}, "for 40 images"),
         ({"images": X, "labels": np.eye(4)[Y]}, "labels are float64 of shape (40, 4)"),

@@ -59,6 +59,11 @@ def test_png_refuses_what_it_cannot_hold(image: np.ndarray) -> None:
         page_images.encode(image)
 
 
+def test_images_of_two_channels_are_shown_by_their_mean() -> None:
+    image = np.stack([np.full((3, 5), 10, np.uint8), np.full((3, 5), 21, np.uint8)])
+    assert page_images.data_uri(image) == page_images.data_uri(np.full((1, 3, 5), 16, np.uint8))
+
+
 def test_difference_against_a_loop() -> None:
     found = evidence()
     clean, moved = found["clean"][1], found["adversarial"][1, 1]
