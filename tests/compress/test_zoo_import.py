@@ -237,7 +237,7 @@ def test_what_lies_inside_the_network_is_no_stranger_and_odd_tensors_are_listed(
 def test_transformers_and_convnexts_are_recognised_for_images_of_their_size(
     model: str, side: int, tmp_path: Path
 ) -> None:
-    """Their names are those of timm, against which `make zoo` compares them."""
+    """Their names are timm's, with which `tests/slow/timm_weights.py` compares them."""
     from compress import networks
     from compress.zoo import checkpoints, detect
 
