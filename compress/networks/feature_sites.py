@@ -70,43 +70,46 @@ class PooledSite:
 
 @dataclass
 class Pass:
-    """What a pass has at the sites that are wanted: every call of a module, those calls of functions."""
+    """What a pass has at the sites that are wanted; how often it has come by each module."""
 
-    results: dict[str, list[Tensor]] = field(default_factory=dict)
-    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    functions: dict[Site, Tensor] = field(default_factory=dict)
+    values: dict[Site, Tensor] = field(default_factory=dict)
+    calls: dict[tuple[str, bool], int] = field(default_factory=dict)
 
     def at(self, site: Site) -> "Tensor | None":
         """None where the pass did not come by."""
-        if site.place is not None:
-            return self.functions.get(site)
-        calls = (self.inputs if site.input else self.results)[site.name]
-        return calls[site.call] if site.call < len(calls) else None
+        return self.values.get(site)
+
+    def see(self, sites: Mapping[int, Site], name: str, before: bool, value: Tensor) -> None:
+        """A call of a module of which those calls are wanted."""
+        number = self.calls[name, before] = self.calls.get((name, before), -1) + 1
+        if number in sites:
+            self.values[sites[number]] = value
 
 
 @contextlib.contextmanager
 def tapped(network: nn.Module, sites: Iterable[Site]) -> Iterator[Pass]:
     """Inside, a pass of `network` leaves what it has at the sites; nothing of the network changes."""
     seen, functions = Pass(), {}
+    modules: dict[tuple[str, bool], dict[int, Site]] = {}
+    for site in sites:
+        if site.place is None:
+            modules.setdefault((site.name, site.input), {})[site.call] = site
+        else:
+            functions[site.name, site.call, site.input] = site
     with contextlib.ExitStack() as hooks:
-        for site in sites:
-            calls = seen.inputs if site.input else seen.results
-            if site.place is not None:
-                functions[site.name, site.call, site.input] = site
-            elif site.name not in calls:
-                calls[site.name] = []
-                hooks.enter_context(_hook(network.get_submodule(site.name), calls[site.name], before=site.input))
+        for (name, before), calls in modules.items():
+            hooks.enter_context(_hook(network.get_submodule(name), seen, calls, name, before=before))
         if functions:
-            hooks.enter_context(_FunctionTap(functions, seen.functions))
+            hooks.enter_context(_FunctionTap(functions, seen.values))
         yield seen
 
 
-def _hook(module: nn.Module, into: list[Tensor], *, before: bool) -> Any:
+def _hook(module: nn.Module, seen: Pass, calls: Mapping[int, Site], name: str, *, before: bool) -> Any:
     if before:
         return module.register_forward_pre_hook(
-            lambda module, args, kwargs: into.append(first(args, kwargs)), with_kwargs=True
+            lambda module, args, kwargs: seen.see(calls, name, before, first(args, kwargs)), with_kwargs=True
         )
-    return module.register_forward_hook(lambda module, args, output: into.append(first(output)))
+    return module.register_forward_hook(lambda module, args, output: seen.see(calls, name, before, first(output)))
 
 
 class _FunctionTap(TorchFunctionMode):

@@ -8,6 +8,7 @@ block's input. Of a network of one resolution (a ViT): behind a third and two th
 one; where the head reads a single token, behind the last but one, as nothing reads the others' results after that.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,10 +162,16 @@ def _maps(record: RecordedPass) -> list[int]:
     """Maps and tokens between the first linear operation and pooling or the head, through which everything leads."""
     begin = next((at for at in record.relevant if record.operations[at].weight is not None), 0)
     end = min(record.heads, default=len(record.operations))
-    maps = [at for at in record.narrows if begin <= at < end and _is_map(record.operations[at], len(record.images))]
+    maps: list[int] = []
+    for at in record.narrows:
+        if begin <= at < end and _is_map(record.operations[at], len(record.images)):
+            most = 1.1 * _positions(record, maps[-1]) + FEW_TOKENS if maps else math.inf
+            if _positions(record, at) <= most:  # more are no maps of an image: products of queries and keys
+                maps.append(at)
     for number, at in enumerate(maps[1:], 1):
         alone = all(_positions(record, later) == 1 for later in maps[number:])
-        pools = any(part in record.operations[at].name for part in POOLING)
+        name = record.operations[at].name
+        pools = name in SELECTING or any(part in name for part in POOLING)
         if alone and pools and _positions(record, maps[number - 1]) > 1:
             return maps[:number]
     return maps
@@ -219,7 +226,9 @@ def _selected(record: RecordedPass, at: int) -> bool:
 def _stage(record: RecordedPass, at: int) -> StageSite:
     """The outermost module whose result it is, or the function."""
     operation = record.operations[at]
-    site = Site(*operation.modules[-1]) if operation.modules else Site(operation.name, operation.number, place=0)
+    site = Site(operation.name, operation.number, place=0)
+    if operation.modules:
+        site = Site(*min(operation.modules, key=lambda call: call[0].count(".") if call[0] else math.inf))
     return _site_of_map(record, site, operation.output, operation)
 
 
