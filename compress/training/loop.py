@@ -22,7 +22,7 @@ from compress.training.average import Average, copied
 from compress.training.diagnose import Diagnosis
 from compress.training.passes import Guide, Passes
 from compress.training.schedule import TIMED_STEPS, Clock
-from compress.training.update import Supply, Update, build_optimizer
+from compress.training.update import Supply, Update, build_optimizer, optimizer_hint
 from edge.core import interrupt
 from edge.core.artifact import Work
 from edge.core.errors import CompressError
@@ -131,6 +131,8 @@ class _Loop:
         if self.state.changed:
             changed = ", ".join(f"{name} {change}" for name, change in self.state.changed.items())
             say(f"{self.label}: resumed under other conditions ({changed}), so not to the bit of an undisturbed run")
+        if hint := optimizer_hint(self.config, self.student):
+            say(f"{self.label}: {hint}")
         self.clock = Clock(self.config.budget_s, self.state.spent)
         self._choose_arithmetic()
         self.clock.reserve = self.state.validation_seconds

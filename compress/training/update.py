@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.config import Training
+from compress.config import Quantize, Training
 from compress.data.extra import ExtraImages
 from compress.data.split import Augmentation, Split, to_float
 from compress.methods.objective import Objective, TrainingBatch
@@ -243,6 +243,14 @@ def build_optimizer(config: Training, student: Classifier, objective: Objective)
     others = [parameter for name, parameter in named if not is_weight(name, parameter)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+
+
+def optimizer_hint(config: Training, student: Classifier) -> str:
+    """What to know before a network with LayerNorm is trained by SGD; "" for any other, and for fine-tuning."""
+    normed = any(isinstance(module, torch.nn.LayerNorm) for module in student.modules())
+    if config.optimizer != "sgd" or not normed or isinstance(config, Quantize):
+        return ""
+    return f"has LayerNorm and is trained by SGD at lr {config.lr:g}; mostly it needs --set optimizer=adamw"
 
 
 def is_weight(name: str, parameter: Tensor) -> bool:

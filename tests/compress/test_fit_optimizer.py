@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress.config import QuantizeConfig, StudentConfig, Training, parse
+from compress.config import Quantize, QuantizeConfig, StudentConfig, Training, parse
 from compress.methods.normal import CleanTraining, Normal
 from compress.training.average import copied
-from compress.training.update import build_optimizer
+from compress.training.update import build_optimizer, optimizer_hint
 from edge.core.errors import CompressError
 from tests.compress.short_training import fresh, rows, same, train
 
@@ -63,6 +63,15 @@ def test_adamw_has_defaults_of_its_own_and_sgd_is_not_written(kind: Any, lr: flo
     assert "optimizer" not in plain.semantic() and plain.weight_decay == 5e-4
     with pytest.raises(CompressError, match="optimizer: input should be 'sgd' or 'adamw', got 'adam'"):
         parse(kind, {"data": "digits", "optimizer": "adam"}, "test")
+
+
+def test_a_transformer_by_sgd_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transformer, lr = fresh(name="vit-nano-4"), 0.01
+    train(tmp_path / "w", transformer, "normal", epochs=1, lr=lr)
+    hint = "has LayerNorm and is trained by SGD at lr 0.01; mostly it needs --set optimizer=adamw"
+    assert capsys.readouterr().err.count(f"test: {hint}") == 1
+    quiet = [(Training(optimizer="adamw"), transformer), (Training(), fresh()), (Quantize(), transformer)]
+    assert optimizer_hint(Training(lr=lr), transformer) == hint and not any(optimizer_hint(*each) for each in quiet)
 
 
 def test_the_loop_descends_by_the_optimizer_that_is_asked_for(tmp_path: Path) -> None:

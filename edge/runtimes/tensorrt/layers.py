@@ -129,13 +129,18 @@ def _weights(layer: Mapping[str, Any]) -> "str | None":
 
 
 def _precision(inputs: list[dict[str, str]], outputs: list[dict[str, str]], weights: "str | None") -> str:
-    """Of a layer with weights what it multiplies in; of another one what goes in and, where it differs, comes out."""
+    """Of a layer with weights what it multiplies in; of another one what goes in and, where it differs, comes out.
+
+    A layer that only weights come into multiplies nothing: it prepares them for another.
+    """
     first = inputs[0]["type"] if inputs else ""
+    last = outputs[0]["type"] if outputs else ""
+    if weights and first:
+        return first if weights == first else f"{first}×{weights}"
     if weights:
-        return first if weights == first or not first else f"{first}×{weights}"
+        return f"{weights}→{last}"
     if weights == "":
         return first or "unknown"
-    last = outputs[0]["type"] if outputs else ""
     return first if not last or first == last else f"{first}→{last}" if first else last
 
 

@@ -134,6 +134,14 @@ def test_weights_of_another_type_than_what_they_multiply_are_told() -> None:
     assert layers.layer_report([row], weighted=("fc",), int8=("fc",))["not_int8"] == ["fc"]
 
 
+def test_a_layer_that_only_weights_come_into_executes_nothing_in_their_type() -> None:
+    """As TensorRT-RTX dequantizes an attention's weights before it multiplies by them in FP16."""
+    layer = _ten("qkv", "kgen", "Row major linear FP16 format", "Half", Weights={"Type": "Int8"}) | {"Inputs": []}
+    (row,) = layers.of_inspector(json.dumps({"Layers": [layer]}))
+    assert row["precision"] == "int8→fp16"
+    assert layers.layer_report([row], weighted=("qkv",), int8=("qkv",))["not_int8"] == ["qkv"]
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
