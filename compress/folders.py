@@ -56,7 +56,7 @@ def load(where: "Path | str | Stage", runtime: str = targets.DIALECT) -> "Classi
 
         model, weights = network_files.build_described(architecture), network_files.read_weights(stage.path)
         layout = grids.dialect(runtime).layout(int8.read_layout(stage.path))
-        int8.restore(model, layout, weights, stage.path)
+        model = int8.restore(model, tuple(architecture["input"]), layout, weights, stage.path)
     else:
         model = network_files.load_network(architecture, stage.path)
     return model.eval().requires_grad_(False)

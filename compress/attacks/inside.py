@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from compress.attacks.contract import Model, logits_of
 from compress.networks.base import Classifier
 from compress.networks.graph.rounding import QuantizeLinear
+from compress.networks.tracing import UntraceableNetwork
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
-from compress.quantization.folding import UntraceableNetwork, fold
+from compress.quantization.lowering import lower
 from compress.quantization.quantizer import Quantizer
 from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
@@ -52,7 +53,7 @@ class Inside(nn.Module):
         self.precision, self.device = precision, example.device
         if isinstance(network, Classifier):
             try:
-                fold(self.network)
+                self.network = lower(self.network, tuple(example.shape[1:]))
             except UntraceableNetwork as fault:
                 say_once(network, f"is searched on unfolded: its forward pass cannot be traced ({first_line(fault)})")
         try:

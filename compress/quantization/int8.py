@@ -14,6 +14,7 @@ and `weights.safetensors` the range of every site and every weight, so that the 
 from one state.
 """
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 
 from compress.networks.base import Classifier
 from compress.quantization import grids, ranges
-from compress.quantization.folding import fold, fused_sites, image_sites, quantizer_sites, site_layers
-from compress.quantization.quantizer import Quantizer, with_quantizers
+from compress.quantization.graph_network import GraphNetwork, MatMul
+from compress.quantization.lowering import lower
+from compress.quantization.quantizer import QuantConv2d, QuantLinear, Quantizer, with_quantizers
 from compress.quantization.ranges import Ranges
+from compress.quantization.sites import fused_sites, image_sites, quantizer_sites, site_layers
 from edge.core import artifact
 from edge.core.errors import CompressError
 
@@ -36,25 +39,32 @@ MAX = Ranges()
 Layout = dict[str, Any]
 
 
-def quantize_network(model: Classifier, images: Iterable[Tensor], method: Ranges = MAX) -> Layout:
-    """Fold and quantize `model` in place, all of it, ranges found on batches of `images` (B,C,H,W); the layout."""
-    fold(model)
-    sites, exact, fused = quantizer_sites(model), image_sites(model), fused_sites(model)
-    _insert(model, sites)
-    ranges.set_weight_ranges(model, method)
+def quantize_network(
+    model: Classifier, images: Iterable[Tensor], method: Ranges = MAX
+) -> "tuple[GraphNetwork, Layout]":
+    """`model` quantized, all of it, with ranges found on batches of `images` (B,C,H,W); and the layout.
+
+    Weights of `model` are shared, but for those that BatchNorm is folded into. UntraceableNetwork where its forward
+    cannot be followed.
+    """
+    batches = list(images)
+    twin = lower(model, tuple(batches[0].shape[1:]))
+    sites, exact, fused = quantizer_sites(twin), image_sites(twin), fused_sites(twin)
+    _insert(twin, sites)
+    ranges.set_weight_ranges(twin, method)
     layout = {
         "bits": 8,
-        "unsigned": ranges.set_activation_ranges(model, sites, list(images), method, exact=exact),
+        "unsigned": ranges.set_activation_ranges(twin, sites, batches, method, exact=exact),
         "fused": fused,
         "float_layers": [],
         "ranges": method.activations,
         "runtime": method.runtime,
     }
-    lay_out(model, grids.dialect(method.runtime).layout(layout))
-    return layout
+    lay_out(twin, grids.dialect(method.runtime).layout(layout))
+    return twin, layout
 
 
-def leave_float(model: Classifier, layout: Layout, float_layers: Sequence[str]) -> Layout:
+def leave_float(model: GraphNetwork, layout: Layout, float_layers: Sequence[str]) -> Layout:
     """The layout of the wholly quantized `model` with those layers, and the sites that serve them alone, left float."""
     serves = site_layers(model)
     rest = {
@@ -65,7 +75,7 @@ def leave_float(model: Classifier, layout: Layout, float_layers: Sequence[str]) 
     return {**layout, "unsigned": rest, "float_layers": list(float_layers)}
 
 
-def lay_out(model: Classifier, layout: Layout) -> None:
+def lay_out(model: GraphNetwork, layout: Layout) -> None:
     """Turn on, in place, those quantizers of a quantized network that `layout` has, and the others off."""
     for name, quantizer in quantizers(model):
         layer = name.removesuffix(".weight_quantizer")
@@ -74,20 +84,27 @@ def lay_out(model: Classifier, layout: Layout) -> None:
         quantizer.unsigned = layout["unsigned"].get(name, False)
 
 
-def restore(model: Classifier, layout: Layout, weights: Mapping[str, Tensor], where: "Path | str" = "") -> None:
-    """`model`, as it was built, becomes the quantized network of that layout and those weights.
+def restore(
+    model: Classifier,
+    image: "tuple[int, ...]",
+    layout: Layout,
+    weights: Mapping[str, Tensor],
+    where: "Path | str" = "",
+) -> GraphNetwork:
+    """The quantized network of that layout and those weights; `model`, for images (C,H,W), is the float one as built.
 
     `where` the weights lie leads the line that says what is wrong with them.
     """
-    fold(model)
-    _insert(model, quantizer_sites(model))
-    lead, wanted = f"{where}: " if where else "", model.state_dict()
+    twin = lower(model, image)
+    _insert(twin, quantizer_sites(twin))
+    lead, wanted = f"{where}: " if where else "", twin.state_dict()
     if odd := sorted({*wanted} ^ {*weights}):
         what = "is missing" if odd[0] in wanted else "is unknown"
         raise CompressError(f"{lead}the weights do not fit the quantized network, {odd[0]} {what}; quantize again")
-    model.load_state_dict(dict(weights), strict=True)
-    lay_out(model, layout)
-    check_ranges(model, lead)
+    twin.load_state_dict(dict(weights), strict=True, assign=True)
+    lay_out(twin, layout)
+    check_ranges(twin, lead)
+    return twin
 
 
 def check_ranges(model: nn.Module, lead: str = "") -> None:
@@ -105,21 +122,28 @@ def quantizers(model: nn.Module) -> Iterator[tuple[str, Quantizer]]:
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
-    """The convolutions and linear layers of a quantized network, in its order."""
-    ending = ".weight_quantizer"
-    return [name.removesuffix(ending) for name, _ in quantizers(model) if name.endswith(ending)]
+    """The convolutions, linear layers and products of a quantized network, in its order."""
+    kinds = QuantConv2d | QuantLinear | MatMul
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
-def _insert(model: Classifier, sites: Mapping[str, str]) -> None:
-    """Put quantizers into a folded network, in place, all of them off and without a range."""
+def float_copy(twin: GraphNetwork) -> GraphNetwork:
+    """The network of the same weights without quantizers."""
+    plain = copy.deepcopy(twin)
+    for _, quantizer in quantizers(plain):
+        quantizer.is_enabled = False
+    return plain
+
+
+def _insert(model: GraphNetwork, sites: Mapping[str, str]) -> None:
+    """Put quantizers into a lowered network, in place, all of them off and without a range."""
     sides: dict[str, set[str]] = {
         name: set() for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
     }
     for site, target in sites.items():
         sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
     for name, quantized_sides in sides.items():
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, with_quantizers(model.get_submodule(name), quantized_sides))
+        model.place(name, with_quantizers(model.get_submodule(name), quantized_sides))
     model.to(next(model.parameters()).device).eval()
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.base import Activation, Add
+from compress.quantization.graph_network import BoundedReLU, MatMul
 from compress.quantization.grids import SIGNED, UNSIGNED
 
 #: Below that share of where it began no learned range counts.
@@ -172,6 +173,30 @@ class QuantAdd(Add):
         return super().forward(self.a_quantizer(a), self.b_quantizer(b))
 
 
+class QuantBoundedReLU(BoundedReLU):
+    """As `QuantActivation`, of a ReLU with an upper end."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(bound)
+        self.output_quantizer = Quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        on_grid: Tensor = self.output_quantizer(super().forward(x))
+        return on_grid
+
+
+class QuantMatMul(MatMul):
+    """A product of two computed tensors; each passes a quantizer where none has quantized it."""
+
+    def __init__(self, *, quantizes_a: bool, quantizes_b: bool) -> None:
+        super().__init__()
+        self.a_quantizer = Quantizer() if quantizes_a else nn.Identity()
+        self.b_quantizer = Quantizer() if quantizes_b else nn.Identity()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return super().forward(self.a_quantizer(a), self.b_quantizer(b))
+
+
 def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
     """`plain` with quantizers; `sides`: of input, output, a and b those that are quantized here."""
     if isinstance(plain, nn.Conv2d):
@@ -180,4 +205,6 @@ def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
         return QuantLinear(plain, quantizes_input="input" in sides)
     if isinstance(plain, Add):
         return QuantAdd(quantizes_a="a" in sides, quantizes_b="b" in sides)
-    return QuantActivation()
+    if isinstance(plain, MatMul):
+        return QuantMatMul(quantizes_a="a" in sides, quantizes_b="b" in sides)
+    return QuantBoundedReLU(plain.max_val) if isinstance(plain, BoundedReLU) else QuantActivation()

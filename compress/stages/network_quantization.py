@@ -17,7 +17,8 @@ from compress.methods import registry
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.numerics.seeds import generator
-from compress.quantization import folding, int8
+from compress.quantization import int8, sites
+from compress.quantization.graph_network import GraphNetwork
 from compress.quantization.ranges import Ranges
 from compress.stages import sensitivity
 from compress.stages.network_training import (
@@ -39,7 +40,7 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     architecture = _architecture(stages["student"])
     student = load(stages["student"]).requires_grad_(True).to(training.device())
     how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
-    layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
+    student, layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
     subject = CalibratedNetwork(student, layout, config.runtime)
     chosen, fallback = _float_layers(subject, dataset, config, work)
     layout = subject.leave_float(chosen)
@@ -109,7 +110,7 @@ def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeC
 
 
 def _fine_tune(
-    student: Classifier, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
+    student: GraphNetwork, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
 ) -> None:
     """Train through the quantizers; ranges that are learned are among the weights meanwhile."""
     where = next(student.parameters()).device
@@ -144,9 +145,9 @@ def _fine_tune(
     work.metrics = {"method": names.written(method), **fitted, "parameters": count_parameters(student)}
 
 
-def _learned(student: Classifier) -> "list[int8.Quantizer]":
+def _learned(student: GraphNetwork) -> "list[int8.Quantizer]":
     """The quantizers that are on, learning their ranges from now on, but for that of the image."""
-    exact = folding.image_sites(student)
+    exact = sites.image_sites(student)
     learning = [quantizer for name, quantizer in int8.quantizers(student) if quantizer.is_enabled and name not in exact]
     for quantizer in learning:
         quantizer.learn()

@@ -13,6 +13,7 @@ from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split
 from compress.networks.base import Classifier
+from compress.quantization.graph_network import GraphNetwork
 from compress.numerics.seeds import generator
 from compress.quantization import grids, int8
 from compress.quantization.int8 import Layout
@@ -82,13 +83,17 @@ class RobustJudge:
 class CalibratedNetwork:
     """A calibrated network, its wholly quantized layout, and the runtime whose grid it has."""
 
-    model: Classifier
+    model: GraphNetwork
     layout: Layout
     runtime: str
 
     @property
     def layers(self) -> list[str]:
         return int8.quantized_layers(self.model)
+
+    def weights(self, layer: str) -> int:
+        """How many weights a layer has; a product of two tensors has none."""
+        return sum(weight.numel() for name, weight in self.model.get_submodule(layer).named_parameters() if name == "weight")
 
     def leave_float(self, names: Sequence[str]) -> Layout:
         """Those layers are in floating point from now on, in the network's order; the layout."""
@@ -168,7 +173,7 @@ def measure_sensitivity(
         for layer in layers:
             alone = attacked([name for name in subject.layers if name != layer], layer)
             spared = attacked([*always_float, layer], layer)
-            rows.append(LayerSensitivity(layer, subject.model.get_submodule(layer).weight.numel(), alone, spared))  # type: ignore[operator]
+            rows.append(LayerSensitivity(layer, subject.weights(layer), alone, spared))
     return Sensitivity(*whole, rows)
 
 
@@ -202,7 +207,7 @@ def fall_back(
             say(f"fallback: {layer} in floating point, {verdict.drop(reference):.2f} points lost (n={verdict.n})")
             if verdict.drop(reference) <= allowed:
                 break
-    sizes = {name: subject.model.get_submodule(name).weight.numel() for name in subject.layers}  # type: ignore[operator]
+    sizes = {name: subject.weights(name) for name in subject.layers}
     return [name for name in subject.layers if name in chosen], {
         **judge.described,
         "max_robust_drop": allowed,

@@ -10,6 +10,7 @@ from compress.folders import load
 from compress.networks import network_files
 from compress.networks.base import Classifier
 from compress.quantization import grids, int8
+from compress.quantization.graph_network import GraphNetwork
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
 from edge.core.progress import say
@@ -50,10 +51,8 @@ def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> 
         assert target.dialect is not None
         dialect = grids.dialect(target.dialect)
         twin = load(source, runtime=target.dialect).cpu()
-        plain = network_files.build_described(architecture)
-        int8.fold(plain)
-        plain.load_state_dict(qdq.float_weights(twin), strict=True)
-        proto, modules = float32.emit_float32(plain, image, opset)
+        assert isinstance(twin, GraphNetwork)
+        proto, modules = float32.emit_float32(int8.float_copy(twin), image, opset)
         stored = int8.read_layout(source.path)
         # fine-tuning adapts weights to one runtime's grid; on another's they may be worth less
         if source.config.get("mode") == "qat" and stored["runtime"] != target.dialect:

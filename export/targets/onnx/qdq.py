@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper, numpy_helper
 
 from compress.networks.base import Classifier
@@ -36,11 +35,6 @@ class Scales:
                 levels = amax.detach().cpu().numpy().reshape(-1) / 127
                 weights[name.removesuffix(".weight_quantizer")] = dialect.scale(levels)
         return cls(sites, weights, dialect)
-
-
-def float_weights(twin: Classifier) -> dict[str, torch.Tensor]:
-    """The twin's weights and biases, without the quantizers' ranges."""
-    return {name: value for name, value in twin.state_dict().items() if "_quantizer." not in name}
 
 
 def insert_pairs(proto: onnx.ModelProto, origin: Mapping[str, str], scales: Scales) -> None:

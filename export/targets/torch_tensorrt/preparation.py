@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.networks.base import Classifier
 from compress.quantization import int8
-from compress.quantization.folding import fold
 from compress.quantization.grids import SIGNED, UNSIGNED
 from compress.quantization.quantizer import FakeQuantize
 from edge.core.errors import CompressError
@@ -55,9 +54,6 @@ def prepare_network(twin: Classifier, floats: str) -> nn.Module:
     """
     network = copy.deepcopy(twin).eval().requires_grad_(False)
     operators = _operators(network)
-    if not operators:
-        with contextlib.suppress(fx.proxy.TraceError):  # what cannot be traced keeps its BatchNorm, TensorRT fuses it
-            fold(network)
     network.to(DTYPES[floats])
     for name, operator in operators.items():
         parent, _, last = name.rpartition(".")

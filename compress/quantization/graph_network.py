@@ -1,0 +1,112 @@
+"""A network as the graph of its operations: what quantization reads and changes, whatever it was written in."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.networks.base import Classifier, Features
+
+
+class MatMul(nn.Module):
+    """The product of two computed tensors as a module, so that quantizers can stand before it."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.matmul(a, b)
+
+
+class BoundedReLU(nn.Hardtanh):
+    """ReLU6 and its like, min(max(x, 0), bound), as a module of its own."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(0.0, bound)
+
+
+class GraphNetwork(Classifier):
+    """The operations of another network as an fx graph over modules and ATen functions.
+
+    Convolutions, linear layers, products of two tensors, ReLUs and residual sums are modules under the names that they
+    have in that network, so weights keep their names. The graph gives logits, pooled features and stage maps.
+    """
+
+    def __init__(self, *, has_features: bool) -> None:
+        super().__init__()
+        self.has_features = has_features
+        self.graph: fx.Graph
+        self._compute: Callable[[GraphNetwork, Tensor], Any]
+
+    def follow(self, graph: fx.Graph) -> None:
+        """Compute what `graph` says from now on; its output is logits, pooled features and a list of stage maps."""
+        code = graph.python_code("self")
+        scope = dict(code.globals)
+        exec(compile(code.src, "<graph of a network>", "exec"), scope)
+        self.graph, self._compute = graph, scope["forward"]
+
+    def forward_features(self, x: Tensor) -> Features:
+        logits, pooled, stages = self._compute(self, x)
+        return Features(logits, pooled, tuple(stages))
+
+    def call(self, node: Any, kind: Any = nn.Module) -> Any:
+        """The module that a node calls, None where it calls none of that kind."""
+        if not isinstance(node, fx.Node) or node.op != "call_module":
+            return None
+        module = self.get_submodule(str(node.target))
+        return module if isinstance(module, kind) else None
+
+    def place(self, path: str, module: nn.Module) -> None:
+        """Put `module` at a path; what stood there before hands on what is its own: children and further weights."""
+        parent: nn.Module = self
+        *containers, last = path.split(".")
+        for name in containers:
+            if name not in parent._modules:
+                parent.add_module(name, nn.Module())
+            parent = parent.get_submodule(name)
+        if (before := parent._modules.get(last)) is not None:
+            _hand_on(before, module)
+            parent._modules[last] = module
+        else:
+            parent.add_module(last, module)
+
+    def hold(self, path: str, value: Tensor, *, persistent: bool = True) -> None:
+        """Keep a weight or a buffer at a path."""
+        container, _, last = path.rpartition(".")
+        if container and not _has(self, container):
+            self.place(container, nn.Module())
+        parent = self.get_submodule(container)
+        if isinstance(value, nn.Parameter):
+            parent.register_parameter(last, value)
+        else:
+            parent.register_buffer(last, value, persistent=persistent)
+
+    def arrange(self, order: list[str]) -> None:
+        """Modules stand in `order`, paths of the network that this is the graph of; what it has not follows."""
+        rank = {path: number for number, path in enumerate(order)}
+        for path, module in list(self.named_modules()):
+            lead = f"{path}." if path else ""
+            names = sorted(module._modules, key=lambda name: rank.get(f"{lead}{name}", len(rank)))
+            module._modules = {name: module._modules[name] for name in names}
+
+
+def _hand_on(before: nn.Module, after: nn.Module) -> None:
+    for held, takers in ((before._modules, after._modules), (before._parameters, after._parameters)):
+        for name, value in held.items():  # type: ignore[attr-defined]
+            takers.setdefault(name, value)  # type: ignore[attr-defined]
+    for name, buffer in before._buffers.items():
+        if name not in after._buffers:
+            after.register_buffer(name, buffer, persistent=name not in before._non_persistent_buffers_set)
+
+
+def _has(root: nn.Module, path: str) -> bool:
+    return any(name == path for name, _ in root.named_modules())
+
+
+def readers(node: fx.Node) -> list[fx.Node]:
+    """What computes with a tensor: its number of images and being a feature count as no reading."""
+    return [user for user in node.users if user.op != "output" and user.target is not torch.ops.aten.sym_size.int]
+
+
+def is_getitem(node: fx.Node) -> bool:
+    """Whether a node takes one of several results."""
+    return node.op == "call_function" and node.target is operator.getitem
