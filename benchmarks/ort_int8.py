@@ -26,7 +26,7 @@ import torch
 from benchmarks.machine import where
 from compress import networks
 from compress.quantization import int8
-from compress.quantization.folding import fold
+from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
 from export.targets.onnx import float32, layers, qdq
 
@@ -64,12 +64,9 @@ def written(name: str, side: int) -> dict[str, bytes]:
             network.train()(images)
     network.eval()
     found = {"float32": float32.emit_float32(network, images[0], OPSET)[0].SerializeToString()}
-    layout = int8.quantize_network(network, [images])
-    plain = networks.build_network(name, channels=3, classes=10)
-    fold(plain)
-    plain.load_state_dict(qdq.float_weights(network))
-    proto, modules = float32.emit_float32(plain, images[0], OPSET)
-    qdq.insert_pairs(proto, modules, qdq.Scales.of(network, layout))
+    network, layout = int8.quantize_network(network, [images])
+    proto, modules = float32.emit_float32(int8.float_copy(network), images[0], OPSET)
+    qdq.insert_pairs(proto, modules, qdq.Scales.of(network, layout, ONNX_RUNTIME))
     return found | {"int8": proto.SerializeToString()}
 
 

@@ -32,7 +32,7 @@ from benchmarks.machine import where
 from compress import networks
 from compress.networks.base import Activation, Add, Classifier
 from compress.quantization import int8
-from compress.quantization.folding import fold
+from compress.quantization.lowering import lower
 from compress.quantization.ranges import Ranges
 
 RESULTS = Path(__file__).parent / "results" / "quantizer_step.jsonl"
@@ -49,17 +49,16 @@ def main(given: argparse.Namespace) -> None:
 def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of a step by kind of network, and what each adds to the float one's."""
     x, y = torch.rand(given.batch_size, 3, 32, 32), torch.randint(0, 10, (given.batch_size,))
-    kinds: dict[str, Callable[[Classifier, Tensor], None]] = {
-        "float": lambda model, images: fold(model),
-        "ours": lambda model, images: int8.quantize_network(model, [images]) and None,
+    kinds: dict[str, Callable[[Classifier, Tensor], Classifier]] = {
+        "float": lambda model, images: lower(model, tuple(images.shape[1:])),
+        "ours": lambda model, images: int8.quantize_network(model, [images])[0],
         "ours_learned": learned,
         "modelopt": modelopt,
     }
     turns = {}
     for kind, prepare in kinds.items():
         with contextlib.suppress(ImportError):
-            model = network(name)
-            prepare(model, x)
+            model = prepare(network(name), x)
             turns[f"{kind}.step"], turns[f"{kind}.attack"] = step(model, x, y), attack(model, x, y)
     milliseconds = taken(turns, given.rounds)
     return {
@@ -80,14 +79,15 @@ def network(name: str) -> Classifier:
     return networks.build_network(name, channels=3, classes=10)
 
 
-def learned(model: Classifier, images: Tensor) -> None:
-    int8.quantize_network(model, [images], Ranges("learned"))
-    for _, quantizer in int8.quantizers(model):
+def learned(model: Classifier, images: Tensor) -> Classifier:
+    twin, _ = int8.quantize_network(model, [images], Ranges("learned"))
+    for _, quantizer in int8.quantizers(twin):
         quantizer.learn()
+    return twin
 
 
-def modelopt(model: Classifier, images: Tensor) -> None:
-    """ModelOpt's quantizers at the same places, in place."""
+def modelopt(model: Classifier, images: Tensor) -> Classifier:
+    """ModelOpt's quantizers at the same places."""
     with quiet():
         import modelopt.torch.quantization as mtq
         from modelopt.torch.quantization.nn import QuantModule, QuantModuleRegistry, TensorQuantizer
@@ -109,16 +109,17 @@ def modelopt(model: Classifier, images: Tensor) -> None:
         if Activation not in QuantModuleRegistry:
             mtq.register(original_cls=Activation, quantized_cls=QuantActivation)
             mtq.register(original_cls=Add, quantized_cls=QuantAdd)
-        sites = int8.quantize_network(copy.deepcopy(model), [images])["unsigned"]
+        sites = int8.quantize_network(copy.deepcopy(model), [images])[1]["unsigned"]
         recipe = [{"quantizer_name": "*", "enable": False}]
         recipe += [{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}}]
         recipe += [
             {"quantizer_name": site, "cfg": {"num_bits": 8, "axis": None, "unsigned": unsigned}}
             for site, unsigned in sites.items()
         ]
-        fold(model)
+        plain = lower(model, tuple(images.shape[1:]))
         with torch.no_grad():
-            mtq.quantize(model, {"quant_cfg": recipe, "algorithm": "max"}, lambda network: network(images))
+            mtq.quantize(plain, {"quant_cfg": recipe, "algorithm": "max"}, lambda network: network(images))
+        return plain
 
 
 @contextlib.contextmanager

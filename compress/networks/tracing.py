@@ -5,7 +5,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -110,9 +110,7 @@ def quiet() -> Iterator[None]:
             logging.disable(level)
 
 
-def module_path(node: torch.fx.Node, prefix: str = "") -> tuple[str, Sequence[str]]:
-    """The innermost module whose forward computed `node`, less `prefix`, and the class names of that stack."""
+def module_path(node: torch.fx.Node) -> str:
+    """The innermost module whose forward computed `node`; "" where that is the outermost."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
-    if not stack:
-        return "", ()
-    return str(stack[-1][0]).removeprefix(prefix), [str(entry[1]) for entry in stack]
+    return str(stack[-1][0]) if stack else ""

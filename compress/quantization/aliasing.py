@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 def functional(target: Any) -> Any:
-    """The operation that gives what `target` writes into its first argument; `target` itself where it writes nothing."""
+    """The operation that gives what `target` writes into its first argument; `target` where it writes nothing."""
     if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
         return target
     packet = getattr(aten, target._schema.name.partition("::")[2].removesuffix("_"), None)
@@ -34,7 +34,7 @@ def refuse_partial_writes(graph: fx.Graph, what: str) -> None:
         for before in node.all_input_nodes:
             writer = written.get(memory[before])
             if writer is not None and not _reaches(writer, before):
-                where = module_path(writer)[0].removeprefix("network.") or "its forward"
+                where = module_path(writer).removeprefix("network.") or "its forward"
                 raise UntraceableNetwork(
                     f"{where} of {what}: writes into a part of a tensor that is read again ({writer.target}); "
                     f"compute a new tensor instead"
@@ -55,7 +55,7 @@ def _shares(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return getattr(node.target, "__name__", "") == "getitem"
     returns = node.target._schema.returns
-    return bool(returns) and returns[0].alias_info is not None or _writes(node)
+    return (bool(returns) and returns[0].alias_info is not None) or _writes(node)
 
 
 def _reaches(writer: fx.Node, node: fx.Node) -> bool:

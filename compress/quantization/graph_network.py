@@ -90,9 +90,10 @@ class GraphNetwork(Classifier):
 
 
 def _hand_on(before: nn.Module, after: nn.Module) -> None:
-    for held, takers in ((before._modules, after._modules), (before._parameters, after._parameters)):
-        for name, value in held.items():  # type: ignore[attr-defined]
-            takers.setdefault(name, value)  # type: ignore[attr-defined]
+    for name, child in before._modules.items():
+        after._modules.setdefault(name, child)
+    for name, weight in before._parameters.items():
+        after._parameters.setdefault(name, weight)
     for name, buffer in before._buffers.items():
         if name not in after._buffers:
             after.register_buffer(name, buffer, persistent=name not in before._non_persistent_buffers_set)

@@ -27,7 +27,7 @@ from compress.networks.base import Classifier
 from compress.quantization import grids, ranges
 from compress.quantization.graph_network import GraphNetwork, MatMul
 from compress.quantization.lowering import lower
-from compress.quantization.quantizer import QuantConv2d, QuantLinear, Quantizer, with_quantizers
+from compress.quantization.quantizer import QuantConv2d, Quantizer, QuantLinear, with_quantizers
 from compress.quantization.ranges import Ranges
 from compress.quantization.sites import fused_sites, image_sites, quantizer_sites, site_layers
 from edge.core import artifact

@@ -13,9 +13,9 @@ from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset, first_of_each_class
 from compress.data.split import Split
 from compress.networks.base import Classifier
-from compress.quantization.graph_network import GraphNetwork
 from compress.numerics.seeds import generator
 from compress.quantization import grids, int8
+from compress.quantization.graph_network import GraphNetwork
 from compress.quantization.int8 import Layout
 from edge.core.artifact import Stage
 from edge.core.errors import CheckFailed
@@ -93,7 +93,9 @@ class CalibratedNetwork:
 
     def weights(self, layer: str) -> int:
         """How many weights a layer has; a product of two tensors has none."""
-        return sum(weight.numel() for name, weight in self.model.get_submodule(layer).named_parameters() if name == "weight")
+        return sum(
+            weight.numel() for name, weight in self.model.get_submodule(layer).named_parameters() if name == "weight"
+        )
 
     def leave_float(self, names: Sequence[str]) -> Layout:
         """Those layers are in floating point from now on, in the network's order; the layout."""

@@ -179,7 +179,7 @@ def test_what_cannot_be_traced_is_searched_on_unfolded_and_that_is_said(
     assert "Branching is searched on unfolded: its forward pass cannot be traced" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["fold", "_round", "copy"])
+@pytest.mark.parametrize("where", ["lower", "_round", "copy"])
 def test_what_nobody_foresaw_is_a_bug_and_no_slow_search(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*given: Any) -> None:
         raise ZeroDivisionError("a bug")

@@ -9,7 +9,9 @@ import torch
 
 from compress import networks
 from compress.networks.base import Activation, Classifier
-from compress.quantization import folding, grids, int8
+from compress.quantization import grids, int8
+from compress.quantization.lowering import lower
+from compress.quantization.sites import fused_sites, image_sites, quantizer_sites, site_layers
 from edge.core.errors import CompressError
 
 
@@ -26,9 +28,9 @@ def images(n: int = 32, seed: int = 1) -> torch.Tensor:
 
 def test_a_reloaded_twin_is_exact() -> None:
     twin = student()
-    layout = int8.quantize_network(twin, [images()])
+    twin, layout = int8.quantize_network(twin, [images()])
     again = networks.build_network("resnet8", channels=1, classes=10)
-    int8.restore(again, layout, twin.state_dict())
+    again = int8.restore(again, (1, 8, 8), layout, twin.state_dict())
     assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
 
 
@@ -47,21 +49,21 @@ def test_a_state_without_ranges_or_of_another_network_is_one_line(
     name: str, value: "torch.Tensor | None", fault: str
 ) -> None:
     twin = student()
-    layout = int8.quantize_network(twin, [images()])
+    twin, layout = int8.quantize_network(twin, [images()])
     weights = {**twin.state_dict(), name: value}
     if value is None:
         del weights[name]
     with pytest.raises(CompressError, match=f"^runs/q: .*{fault}.*; quantize again$"):
-        int8.restore(networks.build_network("resnet8", channels=1, classes=10), layout, weights, "runs/q")
+        int8.restore(networks.build_network("resnet8", channels=1, classes=10), (1, 8, 8), layout, weights, "runs/q")
 
 
 def test_a_state_of_another_version_is_one_line(tmp_path: Path) -> None:
     """Ranges by another name, and a layout that knows signs alone."""
     twin = student()
-    layout = int8.quantize_network(twin, [images()])
+    twin, layout = int8.quantize_network(twin, [images()])
     old = {name.replace("quantizer.amax", "quantizer._amax"): value for name, value in twin.state_dict().items()}
     with pytest.raises(CompressError, match=r"do not fit the quantized network, .* quantize again"):
-        int8.restore(networks.build_network("resnet8", channels=1, classes=10), layout, old)
+        int8.restore(networks.build_network("resnet8", channels=1, classes=10), (1, 8, 8), layout, old)
     (tmp_path / "quantizer.json").write_text(json.dumps({"bits": 8, "unsigned": layout["unsigned"]}))
     with pytest.raises(CompressError, match=r"quantizer.json lacks fused, .*another version wrote it; quantize again"):
         int8.read_layout(tmp_path)
@@ -74,7 +76,7 @@ def test_quantization_moves_logits_a_little_and_only_a_little(name: str) -> None
     model = student(name)
     x = images()
     want = model(x)
-    int8.quantize_network(model, [x])
+    model, _ = int8.quantize_network(model, [x])
     got = model(x)
     error, scale = float((got - want).detach().abs().max()), float(want.detach().abs().max())
     assert 0 < error < 0.1 * scale
@@ -84,7 +86,7 @@ def test_the_image_is_kept_exactly_on_the_8_bit_grid() -> None:
     model = student()
     x = images()
     x[0, 0, 0, 0] = 1.0
-    layout = int8.quantize_network(model, [x])
+    model, layout = int8.quantize_network(model, [x])
     assert layout["unsigned"]["conv1.input_quantizer"] is True
     pixels = torch.arange(256, dtype=torch.float32).reshape(4, 1, 8, 8) / 255
     quantizer = model.get_submodule("conv1.input_quantizer")
@@ -95,7 +97,7 @@ def test_the_image_is_kept_exactly_on_the_8_bit_grid() -> None:
 
 def test_weights_and_signed_activations_against_naive_rounding() -> None:
     model = student()
-    layout = int8.quantize_network(model, [images()])
+    model, layout = int8.quantize_network(model, [images()])
     conv = model.get_submodule("layer1.0.conv1")
     weight = conv.weight.detach().numpy().astype(np.float64)
     scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
@@ -111,7 +113,7 @@ def test_weights_and_signed_activations_against_naive_rounding() -> None:
 
 def test_gradients_pass_the_rounding() -> None:
     model = student()
-    int8.quantize_network(model, [images()])
+    model, _ = int8.quantize_network(model, [images()])
     x = images(4).requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
     assert float(gradient.abs().max()) > 0
@@ -142,11 +144,11 @@ def family(name: str) -> tuple[Classifier, torch.Tensor]:
 def test_every_runtimes_twin_follows_from_one_state(name: str) -> None:
     model, x = family(name)
     want = model(x)
-    layout = int8.quantize_network(model, [x])
+    model, layout = int8.quantize_network(model, [x])
     state = model.state_dict()
     for runtime in ("onnx", "tensorrt"):
         again, laid = family(name)[0], grids.dialect(runtime).layout(layout)
-        int8.restore(again, laid, state)
+        again = int8.restore(again, tuple(x.shape[1:]), laid, state)
         assert float((again(x) - want).detach().abs().max()) < 0.25 * float(want.detach().abs().max()), runtime
         on = {site for site, quantizer in int8.quantizers(again) if quantizer.is_enabled}
         assert on == {*laid["unsigned"], *(f"{layer}.weight_quantizer" for layer in int8.quantized_layers(again))}
@@ -162,7 +164,7 @@ def test_an_unknown_runtime_is_named() -> None:
 
 def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
     twin = student()
-    layout = int8.quantize_network(twin, [images()])
+    twin, layout = int8.quantize_network(twin, [images()])
     spread = torch.linspace(-1, 2, 5000) * float(twin.relu.output_quantizer.amax)
     counts = {}
     for runtime in ("onnx", "tensorrt"):
@@ -186,25 +188,26 @@ def test_a_signed_grid_halves_the_levels_of_what_is_never_negative() -> None:
     ],
 )
 def test_of_each_sum_the_last_convolutions_side_is_fused(name: str, fused: list[str], kept: list[str]) -> None:
-    model, _ = family(name)
-    folding.fold(model)
-    sites, found = folding.quantizer_sites(model), folding.fused_sites(model)
+    model, x = family(name)
+    model = lower(model, tuple(x.shape[1:]))
+    sites, found = quantizer_sites(model), fused_sites(model)
     assert {*fused} <= {*found} <= {*sites}
     assert {*kept} <= {*sites} - {*found}
     assert len({site.rpartition(".")[0] for site in found}) == len(found), "one side a sum"
 
 
 def test_what_a_site_is_there_for() -> None:
-    model, _ = family("resnet18")
-    folding.fold(model)
-    serves = folding.site_layers(model)
-    assert serves["conv1.input_quantizer"] == {"conv1"} and folding.image_sites(model) == {"conv1.input_quantizer"}
+    model, x = family("resnet18")
+    model = lower(model, tuple(x.shape[1:]))
+    serves = site_layers(model)
+    assert serves["conv1.input_quantizer"] == {"conv1"} and image_sites(model) == {"conv1.input_quantizer"}
     assert serves["layer2.0.relu1.output_quantizer"] == {"layer2.0.conv2"}
     assert serves["layer2.0.add.a_quantizer"] == {"layer2.0.conv2", "layer2.0.shortcut.0"}
     # read by the next convolution and by the sum that its block's last one feeds
     assert serves["layer1.0.relu.output_quantizer"] == {"layer1.1.conv1", "layer1.1.conv2"}
     assert serves["linear.input_quantizer"] == {"linear"}
-    squeezed = folding.site_layers(family("mobilenetv3-small")[0])
+    model, x = family("mobilenetv3-small")
+    squeezed = site_layers(lower(model, tuple(x.shape[1:])))
     gate = "features.1.block.1"
     assert squeezed[f"{gate}.fc1.input_quantizer"] == {f"{gate}.fc1"}
     assert squeezed[f"{gate}.activation.output_quantizer"] == {f"{gate}.fc2"}
@@ -213,9 +216,9 @@ def test_what_a_site_is_there_for() -> None:
 @pytest.mark.parametrize("name", ["resnet20", "wrn-10-4", "mobilenetv3-small", "cnn"])
 def test_a_network_left_float_layer_by_layer_ends_as_the_float_one(name: str) -> None:
     model, x = family(name)
-    folding.fold(model)
+    model = lower(model, tuple(x.shape[1:]))
     want = model(x)
-    layout = int8.quantize_network(model, [x])
+    model, layout = int8.quantize_network(model, [x])
     names = int8.quantized_layers(model)
     assert len(names) == sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.modules())
     for some in ([], names[:1], names[-1:], names[:-1], names):
@@ -224,7 +227,7 @@ def test_a_network_left_float_layer_by_layer_ends_as_the_float_one(name: str) ->
         on = {site for site, quantizer in int8.quantizers(model) if quantizer.is_enabled}
         assert left["float_layers"] == list(some)
         assert {f"{layer}.weight_quantizer" for layer in names} - on == {f"{layer}.weight_quantizer" for layer in some}
-        serves = folding.site_layers(model)
+        serves = site_layers(model)
         for site in layout["unsigned"]:
             assert (site in on) == bool(serves[site] - {*some}), site
     assert not on
@@ -233,9 +236,9 @@ def test_a_network_left_float_layer_by_layer_ends_as_the_float_one(name: str) ->
 
 def test_the_weights_are_shared_and_keep_their_names() -> None:
     model = student()
-    folding.fold(model)
+    model = lower(model, (1, 8, 8))
     before = {name: value.data_ptr() for name, value in model.state_dict().items()}
-    int8.quantize_network(model, [images()])
+    model, _ = int8.quantize_network(model, [images()])
     after = {name: value.data_ptr() for name, value in model.state_dict().items() if "_quantizer." not in name}
     assert after == before and all(isinstance(model.get_submodule(name), Activation) for name in ("relu",))
 

@@ -10,7 +10,8 @@ from compress import networks
 from compress.networks.base import Standardize, conv3x3, count_parameters, padding
 from compress.networks.convnext import ConvNeXtBlock
 from compress.networks.vit import TransformerBlock
-from compress.quantization.folding import fold, quantizer_sites
+from compress.quantization.lowering import lower
+from compress.quantization.sites import quantizer_sites
 from edge.core.errors import CompressError
 
 
@@ -209,7 +210,7 @@ def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
     x = torch.rand(16, 1, 8, 8)
     before = model(x)
     bns = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
-    fold(model)
+    model = lower(model, (1, 8, 8))
     left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     torch.testing.assert_close(model(x), before, atol=1e-5, rtol=1e-5)
     assert left == (0 if FOLDED[name] == 0 else bns - 4)  # those that follow a sum stay
@@ -217,8 +218,7 @@ def test_folding_keeps_the_function_and_removes_what_it_can(name: str) -> None:
 
 def test_quantizers_stand_behind_every_activation_and_before_what_comes_from_elsewhere() -> None:
     model = networks.build_network("resnet8", channels=1, classes=10)
-    fold(model)
-    sites = quantizer_sites(model)
+    sites = quantizer_sites(lower(model, (1, 8, 8)))
     assert "conv1.input_quantizer" in sites and "linear.input_quantizer" in sites
     assert "layer1.0.conv1.input_quantizer" not in sites  # its input is an activation's output already
     assert {"layer1.0.add.a_quantizer", "layer2.0.add.a_quantizer", "layer2.0.add.b_quantizer"} <= set(sites)

@@ -160,7 +160,9 @@ def test_a_run_hands_the_teachers_of_its_fine_tuning_on() -> None:
 def subject(chain: SimpleNamespace) -> CalibratedNetwork:
     model = load(chain.student)
     digits = load_dataset("digits")
-    found = int8.quantize_network(model, [x for x, _ in Split.of(digits, "train", torch.device("cpu")).batches(64)][:2])
+    model, found = int8.quantize_network(
+        model, [x for x, _ in Split.of(digits, "train", torch.device("cpu")).batches(64)][:2]
+    )
     return CalibratedNetwork(model, found, "onnx")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from compress import names, networks
 from compress.networks.base import Classifier
 from compress.quantization import int8, ranges
+from compress.quantization.lowering import lower
 from compress.quantization.ranges import BINS, ENTROPY_BINS, Histogram, Ranges
 from edge.core.errors import CompressError
 
@@ -144,10 +145,10 @@ WANTED: dict[str, Callable[[Tensor], float]] = {
 @pytest.mark.parametrize("how", names.RANGES)
 def test_ranges_of_a_network_are_those_of_what_passes_each_place(how: str) -> None:
     model, passed = network(), []
-    int8.fold(model)
-    model.layer1[0].relu1.register_forward_hook(lambda m, a, out: passed.append(out.detach()))
+    model = lower(model, (1, 8, 8))
+    model.get_submodule("layer1.0.relu1").register_forward_hook(lambda m, a, out: passed.append(out.detach()))
     model(images())
-    layout = int8.quantize_network(model, images().split(13), Ranges(how, 99.0))
+    model, layout = int8.quantize_network(model, images().split(13), Ranges(how, 99.0))
     got = float(model.get_submodule("layer1.0.relu1.output_quantizer").amax)
     assert got == pytest.approx(WANTED[how](passed[0]), rel=1e-3)
     assert layout["ranges"] == how and float(model.get_submodule("conv1.input_quantizer").amax) == 1.0
@@ -157,7 +158,7 @@ def test_the_grid_of_a_signed_runtime_is_what_its_ranges_are_found_for() -> None
     found = {}
     for runtime in ("onnx", "tensorrt"):
         model = network()
-        layout = int8.quantize_network(model, [images()], Ranges("mse", runtime=runtime))
+        model, layout = int8.quantize_network(model, [images()], Ranges("mse", runtime=runtime))
         found[runtime] = float(model.get_submodule("relu.output_quantizer").amax)
         assert layout["runtime"] == runtime
     assert found["tensorrt"] < found["onnx"]  # of half as many levels clipping pays earlier
@@ -168,7 +169,7 @@ def test_what_is_always_zero_gets_a_range_that_holds_it() -> None:
     model.conv1.weight.data[3] = 0.0  # a channel that BatchNorm has switched off
     model.linear.weight.data.zero_()
     model.layer2[0].bn1.bias.data.fill_(-1e3)
-    layout = int8.quantize_network(model, [images()])
+    model, layout = int8.quantize_network(model, [images()])
     int8.check_ranges(model)
     assert float(model.get_submodule("layer2.0.relu1.output_quantizer").amax) == 1.0
     assert layout["unsigned"]["layer2.0.relu1.output_quantizer"]

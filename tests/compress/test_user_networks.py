@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compress import folders
-from compress.quantization.folding import trace
+from compress.quantization.lowering import lower
 from edge.core import artifact
 from edge.core.errors import CompressError
 from tests.compress import user_networks
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_one_line_that_names_it_and_leaves_nothing(call: Call,
 def test_a_network_of_ours_from_a_users_function_is_guarded_and_still_traced(call: Call) -> None:
     assert call(f"teacher import {HERE}:native --data digits --no-check --out T")[0] == 0
     network = folders.load("T")
-    traced = [node.target for node in trace(network).nodes if node.op == "call_module"]
+    traced = [node.target for node in lower(network, (1, 8, 8)).graph.nodes if node.op == "call_module"]
     assert "conv1" in traced and "linear" in traced
     with pytest.raises(CompressError, match=r"user_networks:native: raised RuntimeError: .* on images \(2, 3, 8, 8\)"):
         network(torch.rand(2, 3, 8, 8))

@@ -13,7 +13,6 @@ from onnx.reference import ReferenceEvaluator
 from compress import networks
 from compress.networks.base import Classifier
 from compress.quantization import int8
-from compress.quantization.folding import fold
 from compress.quantization.grids import ONNX_RUNTIME
 from export.targets.onnx import float32, layers, qdq
 
@@ -29,7 +28,7 @@ def made(name: str) -> tuple[Classifier, onnx.ModelProto]:
     twin = networks.build_network(name, channels=1, classes=10)
     for _ in range(3):
         twin.train()(images(64))
-    layout = int8.quantize_network(twin, [images(64)])
+    twin, layout = int8.quantize_network(twin, [images(64)])
     return twin, emit(name, twin, layout)
 
 
@@ -39,10 +38,7 @@ def pair() -> tuple[Classifier, onnx.ModelProto]:
 
 
 def emit(name: str, twin: Classifier, layout: dict) -> onnx.ModelProto:
-    plain = networks.build_network(name, channels=1, classes=10)
-    fold(plain)
-    plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit_float32(plain, torch.zeros(1, 8, 8), 20)
+    proto, origin = float32.emit_float32(int8.float_copy(twin), torch.zeros(1, 8, 8), 20)
     qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     return proto
 
@@ -86,7 +82,8 @@ def test_every_layer_runs_in_integers(name: str) -> None:
 def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_reads() -> None:
     torch.manual_seed(0)
     twin = networks.build_network("resnet8", channels=1, classes=10)
-    layout = int8.leave_float(twin, int8.quantize_network(twin, [images(32)]), ["conv1", "layer2.0.conv2"])
+    twin, layout = int8.quantize_network(twin, [images(32)])
+    layout = int8.leave_float(twin, layout, ["conv1", "layer2.0.conv2"])
     int8.lay_out(twin, layout)
     content = emit("resnet8", twin, layout).SerializeToString()
     executed = layers.executed_layers(content)
@@ -126,7 +123,7 @@ def test_equal_weights_give_equal_bytes() -> None:
     def once() -> bytes:
         torch.manual_seed(0)
         twin = networks.build_network("resnet8", channels=1, classes=10)
-        layout = int8.quantize_network(twin, [images(32)])
+        twin, layout = int8.quantize_network(twin, [images(32)])
         return emit("resnet8", twin, layout).SerializeToString(deterministic=True)
 
     assert once() == once()

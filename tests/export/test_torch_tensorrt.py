@@ -49,7 +49,7 @@ def network(name: str = "resnet8") -> Classifier:
 def quantized(name: str = "resnet8") -> Classifier:
     """The twin of the runtime tensorrt."""
     twin = copy.deepcopy(network(name))
-    layout = int8.quantize_network(twin, [images(64)])
+    twin, layout = int8.quantize_network(twin, [images(64)])
     int8.lay_out(twin, TENSORRT.layout(layout))
     return twin.eval().requires_grad_(False)
 

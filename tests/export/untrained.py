@@ -67,8 +67,9 @@ def quantized(
     model = network_files.load_network(architecture, of.path)
 
     def make(work: Work) -> None:
-        layout = int8.leave_float(model, int8.quantize_network(model, [images()]), float_layers)
-        network_files.write_network(work, architecture, model)
+        twin, layout = int8.quantize_network(model, [images()])
+        layout = int8.leave_float(twin, layout, float_layers)
+        network_files.write_network(work, architecture, twin)
         int8.write_layout(work, {**layout, "runtime": runtime})
 
     inputs = {"student": of}

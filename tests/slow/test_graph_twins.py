@@ -9,7 +9,6 @@ from compress import networks
 from compress.networks.base import Classifier
 from compress.networks.graph import onnx_twin
 from compress.quantization import int8
-from compress.quantization.folding import fold
 from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
 from export.targets.onnx import float32, qdq
@@ -62,11 +61,8 @@ def test_float(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8(name: str) -> None:
     twin = built(name)
-    layout = int8.quantize_network(twin, [images(FAMILIES[name])])
-    plain = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
-    fold(plain)
-    plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit_float32(plain, torch.zeros(FAMILIES[name]), 20)
+    twin, layout = int8.quantize_network(twin, [images(FAMILIES[name])])
+    proto, origin = float32.emit_float32(int8.float_copy(twin), torch.zeros(FAMILIES[name]), 20)
     qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     same, gap, alike = compared(name, proto.SerializeToString(), twin)
     # int32 biases are the file's alone: levels and ReLUs flip, the more the deeper

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from compress import networks
 from compress.quantization import int8
-from compress.quantization.folding import fold
 from compress.quantization.grids import ONNX_RUNTIME
 from edge.runtimes.onnxruntime.runner import OnnxRunner
 from export.targets.onnx import float32, layers, qdq
@@ -45,11 +44,8 @@ def test_every_layer_is_executed_in_integers(name: str) -> None:
     with torch.no_grad():
         for _ in range(3):
             twin.train()(images(shape))
-    layout = int8.quantize_network(twin.eval(), [images(shape)])
-    plain = networks.build_network(name, channels=shape[0], classes=10)
-    fold(plain)
-    plain.load_state_dict(qdq.float_weights(twin))
-    proto, origin = float32.emit_float32(plain, torch.zeros(shape), 20)
+    twin, layout = int8.quantize_network(twin.eval(), [images(shape)])
+    proto, origin = float32.emit_float32(int8.float_copy(twin), torch.zeros(shape), 20)
     qdq.insert_pairs(proto, origin, qdq.Scales.of(twin, layout, ONNX_RUNTIME))
     content = proto.SerializeToString()
     executed = layers.executed_layers(content)

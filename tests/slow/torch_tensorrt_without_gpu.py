@@ -99,7 +99,7 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     torch.manual_seed(0)
     model = networks.build_network(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
     if precision == "int8":
-        layout = int8.quantize_network(model, [images(shape)])
+        model, layout = int8.quantize_network(model, [images(shape)])
         int8.lay_out(model, TENSORRT.layout(layout))
     floats = "fp16" if precision == "int8" else precision
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt-rtx"}, "test")

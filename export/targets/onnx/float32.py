@@ -52,8 +52,23 @@ def emit_float32(model: Classifier, image: torch.Tensor, opset: int) -> tuple[on
         scopes = [entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"]
         if scopes:
             origin[node.name] = str(ast.literal_eval(scopes[0])[-2])  # the innermost module whose forward made it
+    _name_weights(proto.graph, origin)
     _strip(proto)
     return proto, origin
+
+
+def _name_weights(graph: onnx.GraphProto, origin: dict[str, str]) -> None:
+    """The turned weights of a linear layer over tokens, which the exporter numbers, bear their module's name."""
+    numbered = {entry.name: entry for entry in graph.initializer if "." not in entry.name}
+    named: dict[str, str] = {}
+    for node in graph.node:
+        entry = numbered.get(node.input[1]) if node.op_type == "MatMul" and len(node.input) > 1 else None
+        if entry is not None and origin.get(node.name) and entry.name not in named:
+            named[entry.name] = f"{origin[node.name]}.weight_turned"
+    for node in graph.node:
+        node.input[:] = [named.get(name, name) for name in node.input]
+    for old, new in named.items():
+        numbered[old].name = new
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -41,8 +41,15 @@ INTEGER = frozenset(
     }
 )
 #: Operator of an optimised graph that multiplies by weights → which input holds them: in integers, and in floats.
-INTEGER_WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
-FLOAT_WEIGHTS = {"Conv": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "FusedGemm": 1}
+INTEGER_WEIGHTS = {
+    "QLinearConv": 3,
+    "QGemm": 3,
+    "QLinearMatMul": 3,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+}
+FLOAT_WEIGHTS = {"Conv": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "FusedMatMul": 1, "FusedGemm": 1}
 #: Operators that a weight passes on its way into a layer without being computed with.
 PASSED = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
 ROUNDED = (*PASSED, "QuantizeLinear")
@@ -84,9 +91,9 @@ def executed_layers(content: bytes) -> ExecutedLayers:
     assert as_executed is not None, "parity has executed it"
 
     def modules(places: Mapping[str, int]) -> list[str]:
-        """Weights bear their module's name in our files."""
-        nodes = [node for node in as_executed.graph.node if node.op_type in places]
-        return [node.input[places[node.op_type]].partition(".weight")[0] for node in nodes]
+        """Weights bear their module's name in our files; a product of two computed tensors has none."""
+        weights = [node.input[places[node.op_type]] for node in as_executed.graph.node if node.op_type in places]
+        return [name.partition(".weight")[0] for name in dict.fromkeys(weights) if ".weight" in name]
 
     return ExecutedLayers(modules(INTEGER_WEIGHTS), modules(FLOAT_WEIGHTS))
 
