@@ -75,7 +75,7 @@ def gap(got: Tensor, want: Tensor) -> float:
 @pytest.mark.parametrize(("floats", "most"), [("float32", 1e-5), ("fp16", 1e-2), ("bf16", 8e-2)])
 def test_the_prepared_network_says_what_the_network_says(name: str, floats: str, most: float) -> None:
     model, x = network(name), images(32, seed=9)
-    prepared = prepare_network(model, floats)
+    prepared = prepare_network(model, floats, IMAGE)
     logits = prepared(x)
     assert logits.dtype == torch.float32
     assert gap(logits, model(x)) < most
@@ -86,7 +86,7 @@ def test_the_prepared_network_says_what_the_network_says(name: str, floats: str,
 def test_batchnorm_is_folded_into_a_copy_and_the_network_stays_as_it_was() -> None:
     model = network()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    prepared = prepare_network(model, "fp16")
+    prepared = prepare_network(model, "fp16", IMAGE)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in prepared.modules())
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -97,11 +97,11 @@ def test_batchnorm_is_folded_into_a_copy_and_the_network_stays_as_it_was() -> No
 def test_the_operators_compute_the_twins_very_logits(modelopt: Any, name: str) -> None:
     twin, x = quantized(name), images(32, seed=9)
     with kernels():
-        assert torch.equal(prepare_network(twin, "float32")(x), twin(x))
+        assert torch.equal(prepare_network(twin, "float32", IMAGE)(x), twin(x))
         assert (
-            gap(prepare_network(twin, "fp16")(x), twin(x)) < 0.1
+            gap(prepare_network(twin, "fp16", IMAGE)(x), twin(x)) < 0.1
         )  # a level more or less where a sum meets its boundary
-        assert gap(prepare_network(network(name), "float32")(x), twin(x)) > 1e-4  # the quantizers do something
+        assert gap(prepare_network(network(name), "float32", IMAGE)(x), twin(x)) > 1e-4  # the quantizers do something
 
 
 def test_ranges_stay_float32_and_weights_are_quantized_by_channel(modelopt: Any) -> None:
@@ -109,7 +109,7 @@ def test_ranges_stay_float32_and_weights_are_quantized_by_channel(modelopt: Any)
     enabled = {name: quantizer for name, quantizer in int8.quantizers(twin) if quantizer.is_enabled}
     found = {
         name: module
-        for name, module in prepare_network(twin, "fp16").named_modules()
+        for name, module in prepare_network(twin, "fp16", IMAGE).named_modules()
         if isinstance(module, QuantizeOperator)
     }
     assert {f"network.{name}" for name in enabled} == set(found)
@@ -126,7 +126,7 @@ def test_modelopts_own_quantizers_agree(modelopt: Any) -> None:
     from modelopt.torch.quantization.nn import TensorQuantizer
 
     twin, x = quantized(), images(64, seed=9)
-    theirs = prepare_network(twin, "float32")
+    theirs = prepare_network(twin, "float32", IMAGE)
     for name, module in list(theirs.named_modules()):
         if isinstance(module, QuantizeOperator):
             axis = 0 if module.amax.ndim else None
@@ -157,7 +157,7 @@ def test_outside_of_the_block_the_operator_is_modelopts_again(modelopt: Any) -> 
 @pytest.mark.parametrize("floats", ["float32", "fp16"])
 def test_the_program_takes_any_batch_in_its_range(floats: str) -> None:
     model = network()
-    prepared = prepare_network(model, floats)
+    prepared = prepare_network(model, floats, IMAGE)
     program = export_program(prepared, IMAGE, (1, 64))
     for n in (1, 2, 64):
         assert torch.equal(program.module()(images(n)), prepared(images(n)))
@@ -166,21 +166,21 @@ def test_the_program_takes_any_batch_in_its_range(floats: str) -> None:
 
 
 def test_a_program_of_one_batch_size_takes_that_one_alone() -> None:
-    program = export_program(prepare_network(network(), "float32"), IMAGE, (8, 8))
+    program = export_program(prepare_network(network(), "float32", IMAGE), IMAGE, (8, 8))
     assert program.module()(images(8)).shape == (8, 10)
     with pytest.raises((AssertionError, RuntimeError)):
         program.module()(images(4))
 
 
 def test_a_range_above_two_is_exported_from_within_it() -> None:
-    program = export_program(prepare_network(network(), "float32"), IMAGE, (4, 16))
+    program = export_program(prepare_network(network(), "float32", IMAGE), IMAGE, (4, 16))
     assert program.module()(images(16)).shape == (16, 10)
 
 
 def test_the_int8_program_holds_one_operator_a_quantizer_and_says_what_the_twin_says(modelopt: Any) -> None:
     twin = quantized()
     with kernels():
-        program = export_program(prepare_network(twin, "float32"), IMAGE, (1, 64))
+        program = export_program(prepare_network(twin, "float32", IMAGE), IMAGE, (1, 64))
         for n in (1, 64):
             assert torch.equal(program.module()(images(n)), twin(images(n)))
     operators = Counter(str(node.target) for node in program.graph.nodes)["tensorrt.quantize_op.default"]
@@ -189,12 +189,12 @@ def test_the_int8_program_holds_one_operator_a_quantizer_and_says_what_the_twin_
 
 def test_every_operator_of_a_program_is_told_with_its_layer() -> None:
     """Nothing is compiled here, so everything stays in torch."""
-    program = export_program(prepare_network(network("cnn"), "fp16"), IMAGE, (1, 64))
+    program = export_program(prepare_network(network("cnn"), "fp16", IMAGE), IMAGE, (1, 64))
     told = emission.in_torch(program.run_decompositions().module(), program)
     convolutions = [line.partition(": ")[0] for line in told if line.endswith(": convolution")]
     layers = [
         name
-        for name, layer in prepare_network(network("cnn"), "float32").named_modules()
+        for name, layer in prepare_network(network("cnn"), "float32", IMAGE).named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
     assert convolutions == layers
@@ -300,7 +300,7 @@ def test_the_runner_takes_any_number_of_images_in_calls_of_its_batch_size(monkey
     monkeypatch.setattr(program_runner, "DEVICE", "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     model, stored = network(), io.BytesIO()
-    torch.export.save(export_program(prepare_network(model, "fp16"), IMAGE, (8, 8)), stored)
+    torch.export.save(export_program(prepare_network(model, "fp16", IMAGE), IMAGE, (8, 8)), stored)
     options = {"file": "program.ep", "target": "torch-tensorrt", "program": "ep", "batch_size": 8, "input_shape": IMAGE}
     levels = (images(21) * 255).round().to(torch.uint8).numpy()
     with program_runner.TorchTensorRTRunner(stored.getvalue(), where="e", classes=10, **options) as runner:

@@ -52,7 +52,8 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
 
     channels, height, width = images.shape[1:]
     image, batch = (channels, height, width), (config.batch.min, config.batch.max)
-    program = export_program(prepare_network(emitted.twin, emitted.floats).to(program_runner.DEVICE), image, batch)
+    prepared = prepare_network(emitted.twin, emitted.floats, image).to(program_runner.DEVICE)
+    program = export_program(prepared, image, batch)
     compiled = compiled_program(library, program, image, emitted.floats, config, work.file("timing.cache"))
     left = in_torch(compiled, program)
     if left:

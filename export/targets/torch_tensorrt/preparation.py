@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from compress.networks.base import Classifier
 from compress.quantization import int8
+from compress.quantization.graph_network import GraphNetwork
 from compress.quantization.grids import SIGNED, UNSIGNED
+from compress.quantization.lowering import lower
 from compress.quantization.quantizer import FakeQuantize
 from edge.core.errors import CompressError
 
@@ -47,13 +49,17 @@ class Floats(nn.Module):
         return logits
 
 
-def prepare_network(twin: Classifier, floats: str) -> nn.Module:
+def prepare_network(twin: Classifier, floats: str, image: "tuple[int, ...]") -> nn.Module:
     """A copy of `twin`, float or fake-quantized, that computes the same in `floats`: float32, fp16 or bf16.
+
+    For images (C,H,W); BatchNorm is folded in float32.
 
     One with quantizers runs inside `kernels()` only.
     """
     network = copy.deepcopy(twin).eval().requires_grad_(False)
     operators = _operators(network)
+    if not isinstance(network, GraphNetwork):
+        network = lower(network, image)
     network.to(DTYPES[floats])
     for name, operator in operators.items():
         parent, _, last = name.rpartition(".")
