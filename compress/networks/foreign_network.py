@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from compress.networks.base import Classifier, Features, Normalize
 from compress.networks.feature_sites import tapped
@@ -29,6 +30,7 @@ class Foreign(Classifier):
         self.shape: tuple[int, ...] = ()  # (C,H,W) of its images, where that is known before it sees some
         self.named = NamedFeatures()
         self._found: FoundFeatures | None = None
+        self.views: dict[bool, bool] = {}
 
     @property
     def has_features(self) -> bool:  # type: ignore[override]
@@ -66,16 +68,43 @@ class Foreign(Classifier):
         return logits.clamp(min=1e-30).log() if self.probabilities else logits
 
     def _called(self, x: Tensor) -> Any:
-        return _called(self.net, self.preprocess(x), self.name)
+        return _called(self.net, self.preprocess(x), self.name, self.views, self.training)
 
 
-def _called(forward: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
-    """What code of others makes of images, its faults under its name: the one seam to networks of others."""
+class _ViewsAsReshapes(TorchFunctionMode):
+    """`x.view(…)` of values in another order in memory, as channels last, which copies them then."""
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.view:
+            return func(*args, **(kwargs or {}))
+        self.seen = True
+        try:
+            return func(*args, **(kwargs or {}))
+        except RuntimeError as fault:
+            if "size and stride" not in str(fault):
+                raise
+            return Tensor.reshape(*args, **(kwargs or {}))
+
+
+def _called(forward: Callable[[Tensor], Any], x: Tensor, name: str, views: dict[bool, bool], training: bool) -> Any:
+    """What code of others makes of images, its faults under its name: the one seam to networks of others.
+
+    `views`: whether it calls `view`, by whether it is `training`; noted at the first call.
+    """
     if torch.compiler.is_compiling() or not isinstance(x, Tensor):  # who traces it wants its faults as they are
         return forward(x)
     dtype = str(x.dtype).removeprefix("torch.")
     with user_code(name, "mend its forward, or give it what it takes", f" on images {tuple(x.shape)} {dtype}"):
-        return forward(x)
+        if isinstance(forward, torch.jit.ScriptModule):  # of whose calls nothing is seen
+            return forward(x.clone(memory_format=torch.contiguous_format))
+        if not views.get(training, True):
+            return forward(x)
+        with _ViewsAsReshapes() as mode:
+            answer = forward(x)
+        views[training] = mode.seen
+        return answer
 
 
 def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
@@ -102,10 +131,10 @@ def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
 
 def guarded(net: Classifier, name: str) -> Classifier:
     """A classifier that a user's function made, called through the seam; its weights keep their names."""
-    kind = type(net)
+    kind, views = type(net), dict[bool, bool]()
 
     def forward_features(self: Classifier, x: Tensor) -> Features:
-        features = _called(lambda x: kind.forward_features(self, x), x, name)
+        features = _called(lambda x: kind.forward_features(self, x), x, name, views, self.training)
         if not isinstance(features, Features):
             raise CompressError(f"{name}: its forward_features gives a {type(features).__name__}; return Features")
         if not isinstance(x, Tensor):  # it is traced

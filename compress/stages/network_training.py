@@ -20,6 +20,7 @@ from compress.networks.base import Classifier, count_parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision
 from compress.stages.taken_features import refuse_without_features, taken_features
+from compress.training import passes
 from compress.zoo.starting import starting_network
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
@@ -45,7 +46,8 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
         config.model, dataset.images.shape[1:], dataset.classes, features=named
     )
     network, start = starting_network(architecture, config.seed, config.weights, config.key)
-    student = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = network.to(where)
+    passes.PLAIN.put(student)
     compared = registry.reads_features(config.method)
     taken = taken_features({"student": student, "teacher": teacher}) if compared or named else {}
     train_split = Split.of(dataset, "train", where)

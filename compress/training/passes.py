@@ -47,8 +47,9 @@ class Arithmetic:
         return self.attack if self.attack == self.update else f"{self.attack} attack, {self.update} update"
 
     def put(self, network: Classifier) -> None:
-        """Give the network's weights the layout."""
-        network.to(memory_format=LAYOUTS[self.layout])  # type: ignore[call-overload]
+        """Give the network's weights the layout; those of five dimensions have none like it."""
+        if all(weight.ndim < 5 for weight in network.parameters()):
+            network.to(memory_format=LAYOUTS[self.layout])  # type: ignore[call-overload]
 
     def image(self, x: Tensor) -> Tensor:
         """Images (B,C,H,W) in the layout."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compress import folders
+from compress.networks.foreign_network import Foreign
 from compress.quantization.lowering import lower
 from edge.core import artifact
 from edge.core.errors import CompressError
@@ -89,6 +90,22 @@ def test_what_cannot_be_is_one_line_that_names_it_and_leaves_nothing(call: Call,
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith(f"compress: {HERE}:{name}: ") and said in err
     assert list(Path().iterdir()) == []
+
+
+def test_a_view_is_taken_in_every_order_of_memory(call: Call) -> None:
+    torch.manual_seed(0)
+    network = Foreign(user_networks.Viewing(), "own", 10).eval()
+    images = torch.rand(3, 1, 8, 8)
+    want = network.net(images)
+    last = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert last.stride() != images.stride()
+    scripted = Foreign(torch.jit.script(network.net), "own", 10).eval()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(scripted(last), want)
+    torch.testing.assert_close(network(last), want)
+    torch.testing.assert_close(network.to(memory_format=torch.channels_last)(images), want)  # type: ignore[call-overload]
+    assert network.views == {False: True}
+    code, _, err = call(f"distill --student {HERE}:Viewing --method normal --data digits --epochs 1 --out S")
+    assert code == 0, err
 
 
 def test_a_network_of_ours_from_a_users_function_is_guarded_and_still_traced(call: Call) -> None:

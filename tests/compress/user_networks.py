@@ -216,6 +216,18 @@ def a_class() -> type:
 an_object = Grey()
 
 
+class Viewing(nn.Module):
+    """As the first tutorial of PyTorch has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 8, 3), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.conv2(torch.relu(self.conv1(x)))), 2)
+        return self.head(x.view(-1, 32))  # type: ignore[no-any-return]
+
+
 class Own(Classifier):
     """A subclass of ours, of the user's own."""
 
