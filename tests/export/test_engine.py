@@ -230,3 +230,24 @@ def test_the_command_line_reaches_every_setting(student: Stage, tmp_path: Path) 
     assert execute(shlex.split(line)) == 0
     how = recipe.read_recipe((tmp_path / "e-2" / "recipe.json").read_bytes(), "r")
     assert (how.batch, how.dla, how.hardware_compatibility, how.version_compatible) == ((2, 2, 2), 1, "ampere+", True)
+
+
+def test_a_product_of_activations_has_no_weights_though_a_constant_token_leads_them() -> None:
+    make = onnx.helper.make_node
+    steps = [
+        make("Concat", ["token", "image"], ["tokens"], "cat", axis=1),
+        make("Transpose", ["tokens"], ["turned"], "turn", perm=[0, 2, 1]),
+        make("MatMul", ["tokens", "turned"], ["scores"], "attention"),
+        make("Transpose", ["stored"], ["weight"], "stored_turned", perm=[1, 0]),
+        make("MatMul", ["scores", "weight"], ["logits"], "layer"),
+    ]
+    stored = [
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+        for name, shape in (("token", (1, 1, 4)), ("stored", (10, 3)))
+    ]
+    sides = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("image", [1, 2, 4]), ("logits", [1, 3, 10]))
+    ]
+    graph = onnx.helper.make_graph(steps, "attention", sides[:1], sides[1:], stored)
+    assert emission.nodes(onnx.helper.make_model(graph)) == (("layer",), ())

@@ -24,7 +24,7 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def built(name: str) -> Classifier:
     """A network whose statistics fit such images and whose logits lie apart."""
     torch.manual_seed(0)
-    model = networks.build_network(name, channels=FAMILIES[name][0], classes=10)
+    model = networks.build_network(name, channels=FAMILIES[name][0], classes=10, size=FAMILIES[name][1:])
     with torch.no_grad():
         for _ in range(20):
             model.train()(images(FAMILIES[name]))

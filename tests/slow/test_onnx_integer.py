@@ -40,7 +40,7 @@ def images(shape: tuple[int, int, int], seed: int = 1) -> Tensor:
 def test_every_layer_is_executed_in_integers(name: str) -> None:
     shape, floats = FAMILIES[name]
     torch.manual_seed(0)
-    twin = networks.build_network(name, channels=shape[0], classes=10)
+    twin = networks.build_network(name, channels=shape[0], classes=10, size=shape[1:])
     with torch.no_grad():
         for _ in range(3):
             twin.train()(images(shape))

@@ -97,7 +97,11 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     from export.targets.torch_tensorrt.preparation import export_program, kernels, prepare_network
 
     torch.manual_seed(0)
-    model = networks.build_network(name, channels=shape[0], classes=CLASSES).eval().requires_grad_(False)
+    model = (
+        networks.build_network(name, channels=shape[0], classes=CLASSES, size=(shape[1], shape[2]))
+        .eval()
+        .requires_grad_(False)
+    )
     if precision == "int8":
         model, layout = int8.quantize_network(model, [images(shape)])
         int8.lay_out(model, TENSORRT.layout(layout))

@@ -176,17 +176,16 @@ def nodes(proto: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the nodes that multiply by weights, and of those whose operands both come out of 8-bit integers."""
     made_by = {output: node for node in proto.graph.node for output in node.output}
     constants = {entry.name for entry in proto.graph.initializer}
+    for node in proto.graph.node:  # a product of two activations, as in attention, has no weights
+        if node.op_type == "Constant" or (node.input and constants.issuperset(filter(None, node.input))):
+            constants.update(node.output)
 
     def origin(tensor: str) -> "onnx.NodeProto | None":
         """The node behind a tensor, casts and transpositions passed over."""
         node = made_by.get(tensor)
         return origin(node.input[0]) if node is not None and node.op_type in ("Cast", "Transpose") else node
 
-    def constant(tensor: str) -> bool:
-        node = made_by.get(tensor)
-        return tensor in constants if node is None else bool(node.input) and constant(node.input[0])
-
-    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED and constant(node.input[1])]
+    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED and node.input[1] in constants]
     behind = {node.name: [origin(tensor) for tensor in node.input[:2]] for node in weighted}
     int8 = [
         name
