@@ -10,11 +10,11 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
@@ -24,6 +24,7 @@ from edge.core.user_code import user_code
 #: RobustBench entries whose forward gives mean probabilities of an ensemble; their logarithm is a logit.
 PROBABILITIES = ("Chen2020Adversarial",)
 RGB = 3  # channels that torchvision builds for
+AUXILIARY = ("googlenet", "inception_v3")  # give further logits in training, unless told not to
 
 
 def build_foreign(name: str, *, channels: int, classes: int, size: "tuple[int, int] | None" = None) -> Classifier:
@@ -59,12 +60,17 @@ def _of_size(make: Callable[..., nn.Module], argument: str, size: "int | tuple[i
     return make()
 
 
-def pretrained(name: str) -> tuple[nn.Module, Any, Any]:
-    """The weights that timm or torchvision publish for `SCHEME:NAME`: the network, mean and deviation by channel."""
+def pretrained(name: str, shape: tuple[int, ...]) -> tuple[nn.Module, Any, Any]:
+    """The weights that timm or torchvision publish for `SCHEME:NAME`: the network, mean and deviation by channel.
+
+    `shape`: of its images (C,H,W); timm brings first convolution and position embeddings to it, torchvision does not.
+    """
     scheme, _, rest = name.partition(":")
     try:
         if scheme == "timm":
-            net = _package("timm", "pip install timm").create_model(rest, pretrained=True)
+            create = _package("timm", "pip install timm").create_model
+            make = functools.partial(create, rest, pretrained=True, in_chans=shape[0])
+            net: Any = _of_size(make, "img_size", (shape[1], shape[2]))
             return net, net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         chosen = _package("torchvision", "pip install torchvision").models.get_model_weights(rest).DEFAULT
         crop = chosen.transforms()
@@ -81,8 +87,10 @@ def _torchvision(name: str, channels: int, classes: int, size: "tuple[int, int] 
     if name not in models.list_models(module=models):
         raise CompressError(f"torchvision:{name}: no classifier of that name; see torchvision.models.list_models()")
     side = size[0] if size is not None and size[0] == size[1] else None
+    alone = {"aux_logits": False} if name in AUXILIARY else {}
+    make = functools.partial(models.get_model, name, weights=None, num_classes=classes, **alone)
     with user_code(f"torchvision:{name}", "choose another network, or images of another size"):
-        net = _of_size(functools.partial(models.get_model, name, weights=None, num_classes=classes), "image_size", side)
+        net = _of_size(make, "image_size", side)
     if channels != RGB:
         _take_channels(net, channels)
     return net
@@ -105,13 +113,21 @@ def _take_channels(net: nn.Module, channels: int) -> None:
 
 
 def _normalized(net: nn.Module, name: str, channels: int, classes: int) -> Classifier:
+    """The network behind the normalization that its package publishes, by default ImageNet's.
+
+    Images of other channels are all normalized by the mean of the three.
+    """
     network = Foreign(net, name, classes, normalize=channels)
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
     config = getattr(net, "pretrained_cfg", None) or {}
-    for buffer, value in (("mean", config.get("mean", mean)), ("std", config.get("std", std))):
-        if len(value) == channels:
-            network.preprocess.get_buffer(buffer).copy_(torch.tensor(value).reshape(1, -1, 1, 1))
+    for buffer, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+        network.preprocess.get_buffer(buffer).copy_(by_channel(config.get(buffer, default), channels))
     return network
+
+
+def by_channel(values: Sequence[float], channels: int) -> Tensor:
+    """Constants of three channels for images of `channels`, (1,C,1,1)."""
+    tensor = torch.tensor(values)
+    return (tensor if len(tensor) == channels else tensor.mean().expand(channels)).reshape(1, -1, 1, 1).clone()
 
 
 def _robustbench(rest: str, classes: int) -> Classifier:

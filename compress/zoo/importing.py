@@ -203,11 +203,16 @@ def _published(source: Source, classes: "int | None", shape: "tuple[int, ...]", 
         network = networks.build_network(source.text, channels=channels, classes=classes or 1000, size=size)
         note = _load_into(network, source, key)
         return ImportedNetwork(source.text, channels, classes or 1000, network.state_dict(), note)
-    net, mean, std = foreign.pretrained(source.text)
+    channels = shape[0] if shape[0] and source.kind == "timm" else 3
+    net, mean, std = foreign.pretrained(source.text, (channels, shape[1], shape[2]))
+    published, note = (getattr(net, "pretrained_cfg", None) or {}).get("input_size"), ""
+    if published is not None and tuple(published) != (channels, *shape[1:]):
+        note = f"published for images {tuple(published)}, taken for {(channels, *shape[1:])}"
+        say(f"{source.text}: {note}")
     weights = {f"net.{name}": value for name, value in net.state_dict().items()}
-    weights["preprocess.mean"] = torch.tensor(mean).reshape(1, -1, 1, 1)
-    weights["preprocess.std"] = torch.tensor(std).reshape(1, -1, 1, 1)
-    return ImportedNetwork(source.text, 3, _classes(net) or 1000, weights)
+    weights["preprocess.mean"] = foreign.by_channel(mean, channels)
+    weights["preprocess.std"] = foreign.by_channel(std, channels)
+    return ImportedNetwork(source.text, channels, _classes(net) or 1000, weights, note)
 
 
 def _load_into(network: Classifier, source: Source, key: "str | None") -> str:

@@ -33,7 +33,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 OWNER = "owner.json"
-PACKAGES = "robust-compress torch numpy onnx onnxruntime nvidia-modelopt scikit-learn"
+PACKAGES = "robust-compress torch numpy onnx onnxruntime nvidia-modelopt scikit-learn timm torchvision"
 
 #: The command that a manifest names as the way to make its folder anew; the command line sets it.
 COMMAND: ContextVar[str] = ContextVar("command", default="the same Python call")
