@@ -129,6 +129,20 @@ def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
     return logits.float()
 
 
+def is_scripted(network: nn.Module) -> bool:
+    """Whether some of it is TorchScript, into which nothing here looks."""
+    return any(isinstance(part, torch.jit.ScriptModule) for part in network.modules())
+
+
+def refuse_scripted(network: nn.Module, where: object) -> None:
+    """TorchScript can teach and be attacked, but is neither trained, quantized nor exported here."""
+    if is_scripted(network):
+        raise CompressError(
+            f"{where}: is TorchScript, whose layers can be neither quantized nor exported; `teacher import` takes it "
+            f"as a teacher, all else needs the torch.nn.Module that it was made from"
+        )
+
+
 def guarded(net: Classifier, name: str) -> Classifier:
     """A classifier that a user's function made, called through the seam; its weights keep their names."""
     kind, views = type(net), dict[bool, bool]()

@@ -16,6 +16,7 @@ from compress.folders import load, load_data
 from compress.methods import registry
 from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
+from compress.networks.foreign_network import refuse_scripted
 from compress.numerics.seeds import generator
 from compress.quantization import int8, sites
 from compress.quantization.graph_network import GraphNetwork
@@ -38,7 +39,9 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     """The student among `stages` quantized and written into `work`, its teachers there asked where it is fine-tuned."""
     dataset = load_data(config.data, *stages.values())
     architecture = _architecture(stages["student"])
-    student = load(stages["student"]).requires_grad_(True).to(training.device())
+    student = load(stages["student"])
+    refuse_scripted(student, stages["student"].path)
+    student.requires_grad_(True).to(training.device())
     how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
     student, layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
     subject = CalibratedNetwork(student, layout, config.runtime)

@@ -11,6 +11,7 @@ from compress import networks
 from compress.data.listing import counted, first_few
 from compress.networks import foreign, network_files, user_factory
 from compress.networks.base import Classifier
+from compress.networks.foreign_network import is_scripted
 from compress.zoo import catalog, checkpoints, detect
 from compress.zoo.checkpoints import ForeignWeights
 from compress.zoo.contract import check_again, probe_images
@@ -139,6 +140,9 @@ def _factory(source: Source, classes: "int | None", shape: "tuple[int, ...]", ke
         say(f"{source.text}: {notes[-1]}")
     if source.files:
         notes += filter(None, [_load_into(network, source, key)])
+    if is_scripted(network):
+        notes.append("is TorchScript: it can teach and be attacked, not be trained, quantized or exported")
+        say(f"{source.text}: {notes[-1]}")
     if note := in_float32(network, source.text):
         notes.append(note)
         say(f"{source.text}: {note}")

@@ -12,6 +12,7 @@ from compress import networks
 from compress.data.listing import counted, first_few
 from compress.networks import network_files, user_factory
 from compress.networks.base import Classifier, count_parameters
+from compress.networks.foreign_network import refuse_scripted
 from compress.zoo import checkpoints, detect
 from compress.zoo.contract import check_again, check_contract, probe_images
 from compress.zoo.importing import in_float32
@@ -53,11 +54,7 @@ def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[st
     """A network of others, in float32, and what is said of it: made twice, and both are one network that can learn."""
     name, shape, classes = architecture["model"], tuple(architecture["input"]), len(architecture["classes"])
     first = _drawn(architecture, seed).eval()
-    if any(isinstance(part, torch.jit.ScriptModule) for part in first.modules()):
-        raise CompressError(
-            f"{name}: is TorchScript, whose layers can be neither quantized nor exported; `teacher import` takes it as "
-            f"a teacher, a student needs the torch.nn.Module that it was made from"
-        )
+    refuse_scripted(first, name)
     notes = [in_float32(first, name)]
     values = {part: value.clone() for part, value in first.state_dict().items()}
     notes.append(_check_trainable(first, name))

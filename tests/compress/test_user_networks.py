@@ -34,7 +34,7 @@ TAKEN = [
     ("strided", ""),
     ("tensor_image", ""),
     ("moving", "again; code of yours had changed it to /"),
-    ("scripted", ""),
+    ("scripted", "is TorchScript: it can teach and be attacked, not be trained, quantized or exported"),
     ("printing", "in the forward pass"),
 ]
 

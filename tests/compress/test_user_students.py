@@ -200,6 +200,14 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(call: Call, name:
     assert sorted(Path().iterdir()) == before
 
 
+def test_torchscript_teaches_and_no_more(call: Call) -> None:
+    assert call(f"teacher import {HERE}:scripted --data digits --no-check --out T")[0] == 0
+    for line in ("quantize T --mode ptq --out Q", "export T --out E"):
+        code, out, err = call(line)
+        assert (code, out) == (2, "") and "compress: T: is TorchScript, whose layers can be neither" in err
+        assert not list(Path().glob("[QE]*"))
+
+
 NAMES = [
     ("own_net.py:make", "names a file; write own_net:make"),
     ("checkpoint.pt", "an architecture is NAME, timm:NAME, torchvision:NAME or module:function; a file of weights"),

@@ -9,6 +9,7 @@ import torch
 from compress.folders import load
 from compress.networks import network_files
 from compress.networks.base import Classifier
+from compress.networks.foreign_network import refuse_scripted
 from compress.quantization import grids, int8
 from compress.quantization.graph_network import GraphNetwork
 from edge.core.artifact import Stage
@@ -63,6 +64,7 @@ def emit_graph(source: Stage, target: Target, *, precision: str, opset: int) -> 
         qdq.insert_pairs(proto, modules, qdq.Scales.of(twin, dialect.layout(stored), dialect))
     else:
         twin = load(source).cpu()
+        refuse_scripted(twin, source.path)
         proto, modules = float32.emit_float32(twin, image, max(opset, half.LEAST_OPSET.get(chosen, opset)))
     floats = target.rest if chosen == "int8" else chosen
     if floats in half.KINDS:
