@@ -29,11 +29,10 @@ def trace_program(model: nn.Module, example: Tensor, what: str = "") -> torch.ex
     try:
         return _export(model, example)
     except Exception as fault:  # whatever a forward pass raises that meets tensors without values
-        where = stopped_in(model, example)
-        module = f"{where or 'its forward'} of {what or type(model).__name__}"
+        place = " of ".join(part for part in (stopped_in(model, example), what) if part)
         raise UntraceableNetwork(
-            f"{module}: what it computes cannot be read off one pass ({_reason(fault)}); it must not depend on "
-            f"values, nor on the number of images as a Python number"
+            f"{f'layer {place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); it "
+            f"must not depend on values, nor on the number of images as a Python number"
         ) from fault
 
 
