@@ -11,4 +11,6 @@ FAMILIES = {
     "mobilenetv2-0.5": (3, 32, 32),
     "mobilenetv3-small": (3, 64, 64),
     "cnn": (1, 8, 8),
+    "vit-nano-2": (1, 8, 8),
+    "convnext-yocto-1": (1, 8, 8),
 }

@@ -14,7 +14,17 @@ from compress.config import ExportConfig, parse
 from edge.core.artifact import Stage
 from tests.export import untrained
 
-FAMILIES = ("resnet8", "resnet18", "preactresnet18", "wrn-10-4", "mobilenetv2-0.5", "mobilenetv3-small", "cnn")
+FAMILIES = (
+    "resnet8",
+    "resnet18",
+    "preactresnet18",
+    "wrn-10-4",
+    "mobilenetv2-0.5",
+    "mobilenetv3-small",
+    "cnn",
+    "vit-nano-2",
+    "convnext-yocto-1",
+)
 #: Of random weights, half precision and 8 bits turn more predictions than of trained ones; parity has tests of its own.
 BRIEF = {"data": "digits", "target": "tensorrt-rtx", "parity_images": 32, "min_agreement": 0.0}
 
