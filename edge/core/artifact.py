@@ -28,6 +28,7 @@ from typing import Any
 
 from edge.core import errors, streams
 from edge.core.errors import CompressError
+from edge.core.progress import say
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -286,7 +287,10 @@ def _locked(path: Path, plan: Plan, keep: Sequence[str], replace: bool) -> "Iter
             # Leave of an earlier attempt only what `keep` names, and only when its plan was the same
             old = _read_plan(partial)
             same = old == plan.as_dict()
-            if old is not None and not same and not replace:
+            changes = [] if old is None else list(_differences(old, plan.as_dict(), ""))
+            if changes and all(change.startswith("config.code.") for change in changes):
+                say(f"{partial}: begun anew, for what was done there was by other code of yours")
+            elif changes and not replace:
                 raise CompressError(
                     f"{partial}: an unfinished stage of another kind ({difference(old, plan.as_dict())}); "
                     f"choose another --out or delete it"

@@ -132,6 +132,21 @@ def test_the_seed_decides_its_weights_and_its_code_what_is_complete(call: Call) 
     assert code == 2 and "holds a stage made otherwise (config.code.own_blocks.py: " in err
 
 
+def test_code_that_fails_halfway_is_mended_and_tried_again(call: Call) -> None:
+    line = f"distill --student own_net:make --data npz:own.npz --eps 8/255 {BRIEF} --epochs 2 --out S"
+    late = 'self.left = self.left - self.training\n        assert self.left > 0, "too late"'
+    faulty = NET.replace("return self.head", f"{late}\n        return self.head").replace(
+        "super().__init__()", "super().__init__()\n        self.left = 4"
+    )
+    Path("own_net.py").write_text(faulty)
+    code, _, err = call(line)
+    assert code == 2 and "own_net:make: raised AssertionError: too late" in err and Path("S.partial").exists()
+    assert "an unfinished stage of another kind (config.lr: " in call(f"{line} --lr 0.05")[2]
+    Path("own_net.py").write_text(NET)
+    code, _, err = call(line)
+    assert code == 0 and "S.partial: begun anew, for what was done there was by other code of yours" in err
+
+
 def test_two_modules_of_one_name_are_told_apart(call: Call) -> None:
     other = BLOCKS.replace("relu", "tanh")
     line = f"teacher train --model own_net:make --data npz:{Path('own.npz').resolve()} --eps 8/255 {BRIEF} --out"
