@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compress.networks.recorded_pass import first, tensors
+from compress.networks.recorded_pass import first, function_name, tensors
 
 INPUT = ".input"
 
@@ -38,8 +38,10 @@ class StageSite:
     site: Site
     channels_first: bool
     grid: "tuple[int, int, int] | None" = None
+    batch: int = 0  # the dimension of the images: of tokens it may be the second
 
     def shaped(self, value: Tensor) -> Tensor:
+        value = value.transpose(0, self.batch)
         if value.ndim == 2:
             return value[:, :, None, None]
         if not self.channels_first:
@@ -59,8 +61,10 @@ class PooledSite:
     channels_first: bool
     reader: "str | int" = ""  # what tells the weights that read it
     token: "int | None" = None
+    batch: int = 0
 
     def shaped(self, value: Tensor) -> Tensor:
+        value = value.transpose(0, self.batch)
         if value.ndim == 2:
             return value
         if self.token is not None:
@@ -123,7 +127,7 @@ class _FunctionTap(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name = function_name(func)
         if name not in self.names or not tensors(result):
             return result
         number = self.counts[name] = self.counts.get(name, -1) + 1

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.feature_sites import INPUT, PooledSite, Site, StageSite, joined
-from compress.networks.recorded_pass import Call, Operation, RecordedPass
+from compress.networks.recorded_pass import REORDERING, Call, Operation, RecordedPass
 from edge.core.errors import CompressError, nearest_name
 
 #: Class and register tokens that may stand before those of the image.
@@ -111,24 +111,35 @@ def _head(record: RecordedPass, network: nn.Module, at: int) -> "PooledSite | No
     """What the linear operation reads; what its module reads where that holds nothing but the operation's weights."""
     operation, images = record.operations[at], len(record.images)
     operand = operation.operand
-    while len(operand) != images:  # a transposed product: what was transposed
-        if operation.reads[0] < 0:
+    while _batch(operand, images) is None:
+        if operation.reads[0] < 0 or record.operations[operation.reads[0]].name not in (*REORDERING, "t", "__get__"):
             return None
-        operation = record.operations[operation.reads[0]]
+        operation = record.operations[operation.reads[0]]  # a transposed product: what was transposed
         operand = operation.operand
-    if operand.ndim < 2:
-        return None
+    batch = _batch(operand, images) or 0
     head = record.operations[at]
     first = operand.ndim > 2 and "conv" in head.name
-    token = _token(head.output, record.result) if not first else None
+    token = _token(head.output.transpose(0, batch), record.result) if not first else None
     module = head.inside[-1] if head.inside else None
-    if module is not None and not any(network.get_submodule(module[0]).children()):
+    if module is not None and _is_layer(network.get_submodule(module[0])):
         given = record.inputs.get(module)
         if given is not None and given.shape == operand.shape and record.maker(given) is not None:
-            return PooledSite(Site(*module, input=True), first, module[0], token)
+            return PooledSite(Site(*module, input=True), first, module[0], token, batch)
     assert head.weight is not None
     site = Site(operation.name, operation.number, input=True, place=operation.place)
-    return PooledSite(site, first, head.weight, token) if operation.name else None
+    return PooledSite(site, first, head.weight, token, batch) if operation.name else None
+
+
+def _batch(value: Tensor, images: int) -> "int | None":
+    """The dimension of the images: the first, of tokens also the second; None where it is neither."""
+    if value.ndim < 2:
+        return None
+    return 0 if len(value) == images else 1 if value.ndim == 3 and value.shape[1] == images else None
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it holds an operation's weights and nothing else; those of a layer of torch may be parametrized."""
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) or not any(module.children())
 
 
 def _token(logits: Tensor, result: "Tensor | None") -> "int | None":
@@ -180,7 +191,8 @@ def _maps(record: RecordedPass) -> list[int]:
 def _is_map(operation: Operation, images: int) -> bool:
     output = operation.output
     takeable = bool(operation.modules) or (operation.single and bool(operation.name))
-    return takeable and output.ndim in (3, 4) and len(output) == images and output.is_floating_point()
+    batched = output.ndim in (3, 4) and _batch(output, images) is not None
+    return takeable and batched and output.is_floating_point()
 
 
 def _last(record: RecordedPass, level: list[int], after: "int | None") -> int:
@@ -233,9 +245,10 @@ def _stage(record: RecordedPass, at: int) -> StageSite:
 
 
 def _site_of_map(record: RecordedPass, site: Site, value: Tensor, operation: "Operation | None") -> StageSite:
-    channels_first = value.ndim != 2 and _channels_first(record, operation, value)
-    tokens = value.shape[2 if channels_first else 1] if value.ndim == 3 else 0
-    return StageSite(site, channels_first, _grid(tokens, record.images) if tokens else None)
+    batch = _batch(value, len(record.images)) or 0
+    channels_first = value.ndim != 2 and not batch and _channels_first(record, operation, value)
+    tokens = value.transpose(0, batch).shape[2 if channels_first else 1] if value.ndim == 3 else 0
+    return StageSite(site, channels_first, _grid(tokens, record.images) if tokens else None, batch)
 
 
 def _channels_first(record: RecordedPass, operation: "Operation | None", value: "Tensor | None" = None) -> bool:
@@ -253,6 +266,8 @@ def _channels_first(record: RecordedPass, operation: "Operation | None", value: 
 def _positions(record: RecordedPass, at: int) -> int:
     operation = record.operations[at]
     shape = operation.output.shape
+    if _batch(operation.output, len(record.images)):
+        return shape[0]
     return (shape[2:] if _channels_first(record, operation) else shape[1:-1]).numel()
 
 
@@ -283,7 +298,7 @@ def _named(record: RecordedPass, network: nn.Module, named: str, name: str) -> t
         raise CompressError(f"{name}: features: {named} has no tensor in a pass; name a module that is called")
     value = calls[module, call]
     maker = record.maker(value)
-    if maker is None or value.ndim not in (2, 3, 4) or len(value) != len(record.images):
+    if maker is None or value.ndim > 4 or _batch(value, len(record.images)) is None:
         raise CompressError(
             f"{name}: features: {named} is a tensor {tuple(value.shape)} for {len(record.images)} images; name one of "
             f"(N, channels), (N, tokens, channels) or (N, channels, height, width) that depends on them"
@@ -293,7 +308,8 @@ def _named(record: RecordedPass, network: nn.Module, named: str, name: str) -> t
 
 def _named_pooled(record: RecordedPass, network: nn.Module, named: str, name: str) -> PooledSite:
     site, value, operation = _named(record, network, named, name)
-    return PooledSite(site, value.ndim > 2 and _channels_first(record, operation, value))
+    batch = _batch(value, len(record.images)) or 0
+    return PooledSite(site, value.ndim > 2 and not batch and _channels_first(record, operation, value), batch=batch)
 
 
 def _named_stage(record: RecordedPass, network: nn.Module, named: str, name: str) -> StageSite:

@@ -76,7 +76,7 @@ class RecordedPass(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name = function_name(func)
         outputs = [args[0]] if name == "__setitem__" else tensors(result)
         if outputs:
             number = self._counts[name] = self._counts.get(name, -1) + 1
@@ -202,6 +202,12 @@ class RecordedPass(TorchFunctionMode):
         narrow = set(self.narrows)
         between = (at for at in self.relevant if after < at < before and at not in narrow)
         return any(self.operations[at].weight is not None for at in between)
+
+
+def function_name(func: Any) -> str:
+    """What calls are counted by; a view may have to be a reshape where values lie in another order."""
+    name = getattr(func, "__name__", "")
+    return "reshape" if name == "view" else name
 
 
 def first(values: Any, more: Any = None) -> Any:

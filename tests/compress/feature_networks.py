@@ -132,6 +132,30 @@ class ChannelsLast(nn.Module):
         return self.head(self.pooled(x))
 
 
+class TokensFirst(nn.Module):
+    """Tokens (T,B,D), as torch's own transformers have them by default; logits of every token, averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(1, 6, 2, 2), nn.Linear(6, CLASSES)
+        self.layers = nn.ModuleList([Perceptron(6), Perceptron(6)])
+
+    def steps(self, x: Tensor) -> list[Tensor]:
+        steps = [self.patches(x).flatten(2).permute(2, 0, 1)]
+        for layer in self.layers:
+            steps.append(layer(steps[-1]))
+        return steps[1:]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return [step.permute(1, 2, 0).unflatten(2, (4, 4)) for step in self.steps(x)]
+
+    def pooled(self, x: Tensor) -> Tensor:
+        return self.steps(x)[-1].mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.steps(x)[-1]).mean(0)
+
+
 class CosineCNN(nn.Module):
     """Its head is a product of matrices, of features and weights at length 1."""
 
@@ -173,6 +197,7 @@ NETWORKS = {
     "average": (lambda: TinyViT("average"), "head.input (6)", ["layers.0 (6)", "layers.1 (6)", "layers.2 (6)"]),
     "every token": (lambda: TinyViT("every"), "head.input (6)", ["layers.0 (6)", "layers.1 (6)", "layers.2 (6)"]),
     "channels last": (ChannelsLast, "head.input (8)", ["first (4)", "second (8)"]),
+    "tokens first": (TokensFirst, "head.input (6)", ["layers.0 (6)", "layers.1 (6)"]),
     "cosine": (CosineCNN, "matmul().input (6)", ["silu() (6)"]),
     "called twice": (CalledTwice, "head.input + head.input #2 (6)", ["silu() (6)"]),
 }
