@@ -59,6 +59,7 @@ class Lowering:
         self.result = GraphNetwork(has_features=network.has_features)
         self.graph = fx.Graph()
         self.nodes: dict[fx.Node, fx.Node] = {}  # of the program → of the graph
+        self.constants: dict[fx.Node, bool] = {}
         self.taken: set[str] = set()
         self.shared: dict[Any, str] = {}  # a layer's weights and geometry → its module
         self.device: fx.Node | None = None
@@ -168,7 +169,10 @@ class Lowering:
         """Whether no image reaches a value."""
         if not isinstance(value, fx.Node) or value in self.weights:
             return True
-        return value.op == "call_function" and all(self.is_constant(before) for before in value.all_input_nodes)
+        if value not in self.constants:  # remembered: paths through residual sums are many
+            inputs = value.all_input_nodes
+            self.constants[value] = value.op == "call_function" and all(self.is_constant(before) for before in inputs)
+        return self.constants[value]
 
     def value_of(self, node: Any) -> Any:
         """What a constant is."""

@@ -9,6 +9,7 @@ import torch
 
 from compress import networks
 from compress.networks.base import Activation, Classifier
+from compress.networks.foreign_network import Foreign
 from compress.quantization import grids, int8
 from compress.quantization.lowering import lower
 from compress.quantization.sites import fused_sites, image_sites, quantizer_sites, site_layers
@@ -241,6 +242,23 @@ def test_the_weights_are_shared_and_keep_their_names() -> None:
     model, _ = int8.quantize_network(model, [images()])
     after = {name: value.data_ptr() for name, value in model.state_dict().items() if "_quantizer." not in name}
     assert after == before and all(isinstance(model.get_submodule(name), Activation) for name in ("relu",))
+
+
+def test_the_time_of_a_deep_network_grows_with_its_depth() -> None:
+    """The paths through 64 sums are 2**64."""
+
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1)
+            for _ in range(64):
+                x = x + x.relu()
+            return self.head(x)
+
+    assert lower(Foreign(Deep(), "deep", 10), (1, 8, 8)).eval()(images(2)).shape == (2, 10)
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
