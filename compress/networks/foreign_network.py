@@ -112,7 +112,11 @@ def _checked_logits(logits: Any, name: str, x: Tensor) -> Tensor:
     if not isinstance(logits, Tensor):
         keys = list(logits) if isinstance(logits, Mapping) else []
         held = f" of {', '.join(map(str, keys[:4]))}" if keys else ""
-        fix = 'return its "logits" alone' if "logits" in keys else "return logits (N, classes) alone"
+        fix = (
+            'return its "logits" alone'
+            if "logits" in keys or hasattr(logits, "logits")
+            else "return logits (N, classes) alone"
+        )
         raise CompressError(f"{name}: its forward gives a {type(logits).__name__}{held}; {fix}")
     # an exporter, for which the number of images is open, would take a comparison for its end
     if logits.ndim != 2 or (not torch.compiler.is_compiling() and len(logits) != len(x)):

@@ -53,9 +53,12 @@ def _drawn(architecture: dict[str, Any], seed: int) -> Classifier:
 def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[str]]:
     """A network of others, in float32, and what is said of it: made twice, and both are one network that can learn."""
     name, shape, classes = architecture["model"], tuple(architecture["input"]), len(architecture["classes"])
+    spec, size = networks.function_of(name), (shape[1], shape[2])
+    # imported before the seed is set: a module may set its own at its top
+    passed = user_factory.passed_arguments(spec, shape[0], classes, size) if spec else ""
     first = _drawn(architecture, seed).eval()
     refuse_scripted(first, name)
-    notes = [in_float32(first, name)]
+    notes = [f"called with {passed}" if passed else "", in_float32(first, name)]
     values = {part: value.clone() for part, value in first.state_dict().items()}
     notes.append(_check_trainable(first, name))
     check_contract(first, shape, classes, name)
@@ -76,9 +79,6 @@ def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[st
             f"{name}: two calls after one seed draw other weights ({first_few(other)}; {len(other)} of {len(values)}); "
             f"draw them by torch's default generator, without a seed of its own from the clock"
         )
-    if spec := networks.function_of(name):
-        passed = user_factory.passed_arguments(spec, shape[0], classes, (shape[1], shape[2]))
-        notes.append(f"called with {passed}" if passed else "")
     return network.train(), [note for note in notes if note]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compress import folders
+from compress.networks import network_files
 from compress.networks.foreign_network import Foreign
 from compress.quantization.lowering import lower
 from edge.core import artifact
@@ -55,6 +56,7 @@ REFUSED = [
     ("pair", "its forward gives a tuple; return logits (N, classes) alone"),
     ("a_dict", 'its forward gives a dict of logits, features; return its "logits" alone'),
     ("output", 'its forward gives a ModelOutput of loss, logits; return its "logits" alone'),
+    ("answer", 'its forward gives a Answer; return its "logits" alone'),
     ("array", "its forward gives a ndarray; return logits"),
     ("classes", "its forward gives a tensor (2,) for 2 images; logits (N, classes) are needed"),
     ("one_hot", "its forward gives torch.int64 values; logits are needed, before any argmax"),
@@ -90,6 +92,11 @@ def test_what_cannot_be_is_one_line_that_names_it_and_leaves_nothing(call: Call,
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith(f"compress: {HERE}:{name}: ") and said in err
     assert list(Path().iterdir()) == []
+
+
+def test_a_stage_of_before_is_opened_though_its_code_was_not_kept() -> None:
+    old = {"model": f"factory:{HERE}:grey", "input": [1, 8, 8], "classes": [str(k) for k in range(10)]}
+    assert network_files.build_described(old)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_a_view_is_taken_in_every_order_of_memory(call: Call) -> None:

@@ -23,9 +23,12 @@ HERE = "tests.compress.user_networks"
 BRIEF = "--method normal --epochs 1 --batch-size 32 --set validate_steps=1 --set test_steps=1"
 
 NET = """
+import torch
 import torch.nn.functional as F
 from torch import nn
 from own_blocks import Block
+
+torch.manual_seed(7)
 
 class Net(nn.Module):
     def __init__(self, num_classes, in_chans, img_size):

@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ class Grey(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.post(self.head(self.layers(self.pre(x))))
+
+
+@dataclass
+class Answer:
+    logits: Tensor
 
 
 class ModelOutput(OrderedDict):  # type: ignore[type-arg]
@@ -101,6 +107,10 @@ def a_dict() -> nn.Module:
 
 def output() -> nn.Module:
     return Grey(lambda y: ModelOutput(loss=None, logits=y))
+
+
+def answer() -> nn.Module:
+    return Grey(Answer)
 
 
 def array() -> nn.Module:
