@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.networks.feature_sites import INPUT, PooledSite, Site, StageSite, joined
 from compress.networks.recorded_pass import REORDERING, Call, Operation, RecordedPass
+from compress.networks.undisturbed import evaluating
 from edge.core.errors import CompressError, nearest_name
 
 #: Class and register tokens that may stand before those of the image.
@@ -89,11 +90,31 @@ def find_features(
         stages = tuple(_named_stage(record, network, stage, name) for stage in named.stages)
     else:
         stages = tuple(_stage(record, at) for at in _stages(record)) if pooled else ()
-    found = FoundFeatures(shape, pooled, stages)
+    moved = _moved(record, network, run, FoundFeatures(shape, pooled, stages).sites)
+    pooled = () if any(part.site in moved for part in pooled) else pooled
+    found = FoundFeatures(shape, pooled, tuple(stage for stage in stages if stage.site not in moved))
     if not pooled:
         return found
     rows, maps = found.read(lambda site: _value(record, site), name)
     return replace(found, widths=(rows.shape[1], *(each.shape[1] for each in maps)))
+
+
+def _moved(record: RecordedPass, network: nn.Module, run: Callable[[], Any], sites: Sequence[Site]) -> set[Site]:
+    """Calls of functions that are others in training, where layers that drop something call more of them."""
+    functions = {(site.name, site.call): site for site in sites if site.place is not None}
+    if not functions or torch.compiler.is_compiling():  # a trace is of one mode
+        return set()
+    try:
+        with evaluating(network):  # which brings the modes back
+            network.train()
+            trained = RecordedPass(network, record.images, run)
+    except CompressError:  # a teacher need not be able to train
+        return set()
+    places = [
+        {(each.name, each.number): (each.inside, each.output.shape) for each in one.operations}
+        for one in (record, trained)
+    ]
+    return {site for call, site in functions.items() if places[0][call] != places[1].get(call)}
 
 
 def _value(record: RecordedPass, site: Site) -> "Tensor | None":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compress import folders, networks
 from compress.data import load_dataset
@@ -158,6 +159,16 @@ def test_stages_of_unequal_number_are_paired_from_the_last_and_said(capsys: pyte
     assert "the student gives 2 stages, the teacher 3: the last 2 of each are compared" in capsys.readouterr().err
     with pytest.raises(CompressError, match="the teacher gives no feature maps; use penultimate, or name modules"):
         Projections("learned", "stages", student, foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), [x])
+
+
+def test_a_call_that_is_another_in_training_is_no_stage() -> None:
+    class Dropping(FunctionalCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(functional.relu(x) if self.training else x)
+
+    network = foreign(Dropping())
+    assert network.found((1, 8, 8)).as_metrics() == {"pooled": "out.input (7)", "stages": []}
+    assert not network.training and not network.net.training
 
 
 SHORT = {"epochs": 1, "batch_size": 64, "lr": 0.01, "attack.steps": 1, "validate_steps": 1, "test_steps": 1}
