@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import config, report
+from compress.folders import own_source
 from compress.methods import registry
 from compress.stages.attack import AttackInputs
 from compress.stages.distill import StudentInputs
@@ -193,6 +194,7 @@ def survey(chain: Sequence[Step], anew: frozenset[str] = NONE) -> list[Standing]
     """How every step stands, nothing made. Raises as `look` does, so that nothing is made before a fault is told."""
     states: dict[str, Standing] = {}
     for step in chain:
+        own_source(getattr(step.config, "model", ""))  # a module that is not there is told before the first stage
         waits = next((name for name in step.needs if not states[name].complete), None)
         if step.name in anew or waits is None:
             states[step.name] = look(step, anew)

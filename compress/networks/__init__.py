@@ -185,11 +185,15 @@ def function_of(name: str) -> str | None:
 def checked_model(name: str) -> str:
     """`name` itself when its form or family is known; what it builds, and whether it has the flags, is said later."""
     scheme, colon, rest = name.partition(":")
-    if colon and ((scheme in PACKAGES and rest) or function_of(name)):
+    if colon and ((scheme in PACKAGES and rest) or (function_of(name) and not scheme.endswith(".py"))):
         return name
     if scheme == "robustbench" and colon:
         raise CompressError(
             f"model {name!r}: comes with its weights, as a teacher; `compress teacher list` names what it is"
+        )
+    if colon and scheme.endswith(".py"):
+        raise CompressError(
+            f"model {name!r}: names a file; write {Path(scheme).stem}:{rest} and run where it lies, or set PYTHONPATH"
         )
     if colon or "/" in name or name.endswith((".py", ".pt", ".pth", ".safetensors", ".onnx")):
         raise CompressError(

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.core import errors
 from edge.core.errors import CompressError
 
 #: The packages of this project, which are no user's.
@@ -23,6 +24,7 @@ OURS = {"compress", "export", "edge"}
 INSTALLED = ("site-packages", "dist-packages")
 #: What makes names up while it runs: then all of a file may be meant.
 NAMES_AT_WILL = {"globals", "locals", "vars", "dir", "eval", "exec", "getmembers"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _UNSAID = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 #: The code that was imported from each file, by sha256.
 _IMPORTED: dict[Path, str] = {}
@@ -57,14 +59,14 @@ def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "P
     nowhere, or nowhere with that code.
     """
     module = spec.partition(":")[0]
-    if module.endswith(".py"):
-        raise CompressError(f"{spec}: names a file; write {spec.replace('.py:', ':', 1).replace('/', '.')}")
     here = Path.cwd()
     installed = _installed(module)
     sources = [_closure(spec, where) for where in (here, place, installed) if where and _file(module, where)]
     if not sources and installed:  # compiled, or a part of Python: of no source
         sources = [UserSource(spec, installed, {})]
     fitting = [source for source in sources if code is None or source.hashes() == code]
+    if fitting and (file := fitting[0].files.get(module)):
+        _check_defined(file, spec)
     if fitting:
         return fitting[0]
     if sources:
@@ -77,6 +79,24 @@ def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "P
     raise CompressError(
         f"{spec}: no module {module} in {here}{lay} or installed; run where {module.split('.')[0]}.py lies, or set "
         f"PYTHONPATH"
+    )
+
+
+def _check_defined(file: Path, spec: str) -> None:
+    """Some statement gives the function's name a value; whether it is a function its call will show."""
+    module, _, function = spec.partition(":")
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # the import will say so
+        return
+    nodes = list(ast.walk(tree))
+    words = {getattr(node, key, None) for node in nodes for key in ("id", "name", "asname")}
+    if function in words or "*" in words or words & {*NAMES_AT_WILL, "setattr", "__getattr__"}:
+        return
+    names = [node.name for node in tree.body if isinstance(node, DEFINITIONS) and not node.name.startswith("_")]
+    offered = f"it has {', '.join(names[:5])}" if names else "it has none"
+    raise CompressError(
+        f"{spec}: {module} has no function {function} ({offered}){errors.nearest_name(function, names)}"
     )
 
 
@@ -179,8 +199,7 @@ def _beside(tree: ast.Module, function: str) -> set[int]:
 
     All else at the file's top level runs when it is imported, and counts, as do decorated ones, which may register.
     """
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    apart = {part.name: part for part in tree.body if isinstance(part, kinds) and not part.decorator_list}
+    apart = {part.name: part for part in tree.body if isinstance(part, DEFINITIONS) and not part.decorator_list}
     kept: list[ast.AST] = [part for part in tree.body if apart.get(getattr(part, "name", "")) is not part]
     needed = {function, *_named(kept)}
     while more := needed & apart.keys():

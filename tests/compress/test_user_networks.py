@@ -152,7 +152,8 @@ def test_a_module_that_cannot_be_imported_is_told_by_every_verb(
     call: Call, verb: str, source: "str | None", said: str
 ) -> None:
     if source is not None:
-        Path("own_module.py").write_text("print('importing')\n" * source.startswith("import sys") + source)
+        head = "print('importing')\n" * source.startswith("import sys")
+        Path("own_module.py").write_text(f"{head}{source}make = 1\n")
         said = said.replace("py:2", "py:3") if source.startswith("import sys") else said
     code, out, err = call(verb.format("own_module:make"))
     assert (code, out) == (2, "") and said in err.splitlines()[-1]

@@ -227,7 +227,9 @@ def test_torchscript_teaches_and_no_more(call: Call) -> None:
 
 
 NAMES = [
-    ("own_net.py:make", "names a file; write own_net:make"),
+    ("own_net.py:make", "names a file; write own_net:make and run where it lies"),
+    ("./own_net.py:make", "names a file; write own_net:make and run where it lies"),
+    ("own_net:mak", "own_net has no function mak (it has Net, make); did you mean 'make'?"),
     ("checkpoint.pt", "an architecture is NAME, timm:NAME, torchvision:NAME or module:function; a file of weights"),
     ("robustbench:Wang2023Better_WRN-28-10", "comes with its weights, as a teacher"),
     ("own_net:", "an architecture is NAME, timm:NAME"),
@@ -242,7 +244,7 @@ def test_a_name_that_leads_nowhere_is_one_line(call: Call, name: str, said: str)
     before = sorted(Path().iterdir())
     code, _, err = call(f"teacher train --model {name} --data digits {BRIEF} --out S")
     assert code == 2 and said in err and sorted(Path().iterdir()) == before
-    Path("run.yaml").write_text(f"data: digits\nstudent: {{model: '{name}', method: normal}}\n")
+    Path("run.yaml").write_text(f"data: digits\nstudent: {{model: '{name}', method: rslad}}\n")
     code, _, err = call("run run.yaml --dry-run")
     assert (code == 2 and said in err) or "timm" in name
 
