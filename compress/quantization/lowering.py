@@ -31,7 +31,9 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     network.eval()
     where = next(network.parameters()).device
     with torch.no_grad():
-        program = trace_program(_AllOutputs(network), torch.zeros(2, *image, device=where), _named(network))
+        example = torch.zeros(2, *image, device=where)
+        network.forward_features(example)  # what a first call finds out about the network is no part of its graph
+        program = trace_program(_AllOutputs(network), example, _named(network))
     return Lowering(program, network).run()
 
 

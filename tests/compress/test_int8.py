@@ -244,6 +244,15 @@ def test_the_weights_are_shared_and_keep_their_names() -> None:
     assert after == before and all(isinstance(model.get_submodule(name), Activation) for name in ("relu",))
 
 
+def test_the_batchnorm_of_a_users_network_is_folded() -> None:
+    """Before any call of it: features are found by one, whose operations are not the network's."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
+    )
+    lowered = lower(Foreign(net, "plain", 10), (1, 8, 8))
+    assert not [layer for layer in lowered.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+
+
 def test_the_time_of_a_deep_network_grows_with_its_depth() -> None:
     """The paths through 64 sums are 2**64."""
 
