@@ -7,15 +7,21 @@ that it takes. Each is, in a process of its own: built; asked for its features; 
 point and held against torch; its graph rebuilt in torch (the twin); calibrated to INT8; exported; held against its INT8
 twin. What fails is named with its cause, and what follows from it is not tried. A row a family is appended to
 benchmarks/results/timm_families.jsonl; families that have one of this version of timm are skipped, unless named.
+--missing tries of those rows what did not pass, which is what a change of this tool asks for.
 """
 
 import argparse
+import contextlib
+import functools
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +50,27 @@ COLUMNS = ("built", "features", "exported", "twin", "quantized", "exported INT8"
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 288, 384)
 CLASSES, IMAGES, SECONDS = 10, 60, 240
 THREAT = {"threat": {"eps": "8/255"}}
+#: A process begins with what this one has imported.
+PROCESSES = multiprocessing.get_context("fork")
 #: Of the largest logit: what summation order changes, and what a rounding more or less does in INT8.
-FLOAT, INTEGER = 1e-3, 0.05
+FLOAT, INTEGER = 1e-3, 0.1
 #: Longest text of a cause in a row.
 CAUSE = 200
 
 
-def main(families: list[str]) -> None:
+def main(families: list[str], missing: bool) -> None:
     """Rows appended family by family, then how many passed in each column."""
     timm = foreign._package("timm", "pip install timm")
     rows = {row["family"]: row for row in read_rows() if row["versions"]["timm"] == timm.__version__}
     known = [name for name in timm.list_modules() if timm.list_models(module=name)]
+    torch.onnx.export(nn.Linear(2, 2), (torch.zeros(1, 2),), dynamo=True, verbose=False)  # imports for all processes
+    if missing:
+        families = families or [name for name in rows if len(rows[name]["passed"]) < len(COLUMNS)]
     chosen = families or [name for name in known if name not in rows]
     for number, family in enumerate(chosen, 1):
         model = rows[family]["model"] if family in rows else smallest(timm, family)
-        row = {"family": family, "model": model, **tried(model), **where()}
+        before = rows[family] if missing and family in rows else {}
+        row = {**before, "family": family, "model": model, **tried(model, before.get("passed", [])), **where()}
         row["versions"] = {**row["versions"], "timm": timm.__version__}
         rows[family] = row
         with open(RESULTS, "a") as file:
@@ -93,48 +105,39 @@ def smallest(timm: Any, family: str) -> str:
     return min(names, key=lambda name: (names[name], name))
 
 
-def tried(model: str) -> dict[str, Any]:
-    """What the process of one network reported: `passed` columns, `causes` of faults, and figures."""
-    row: dict[str, Any] = {"passed": [], "causes": {}}
-    command = [sys.executable, __file__, "--model", model]
-    try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        output, end = child.stdout, f"the process ended with {child.returncode}" if child.returncode else ""
-    except subprocess.TimeoutExpired as fault:
-        output, end = (fault.stdout or b"").decode(), f"took more than {SECONDS} s"
-    for line in output.splitlines():
-        report = json.loads(line)
-        row["passed"] += report.pop("passed", [])
-        row["causes"] |= report.pop("causes", {})
-        row |= report
-    if end:
-        open_column = next(column for column in COLUMNS if column not in [*row["passed"], *row["causes"]])
-        row["causes"][open_column] = end
+def tried(model: str, before: Collection[str] = ()) -> dict[str, Any]:
+    """What the process of one network reported: `passed` columns, those `before` among them, `causes`, and figures."""
+    row: dict[str, Any] = {"passed": [*before], "causes": {}}
+    ours, theirs = PROCESSES.Pipe(duplex=False)
+    child = PROCESSES.Process(target=one_network, args=(model, before, theirs))
+    child.start()
+    theirs.close()
+    ends = time.monotonic() + SECONDS
+    with contextlib.suppress(EOFError):  # the end of the process
+        while ours.poll(max(0.0, ends - time.monotonic())):
+            report = ours.recv()
+            row["passed"] += [column for column in report.pop("passed", []) if column not in row["passed"]]
+            row["causes"] |= report.pop("causes", {})
+            row |= report
+    late = child.is_alive() and time.monotonic() >= ends
+    if late:
+        child.kill()
+    child.join()
+    if child.exitcode:
+        stopped = next(column for column in COLUMNS if column not in [*row["passed"], *row["causes"]])
+        row["causes"][stopped] = f"took more than {SECONDS} s" if late else f"its process ended with {child.exitcode}"
     return row
 
 
 # ------------------------------------------------------------------------------ the process of one network
 
 
-def report(**entries: Any) -> None:
-    print(json.dumps(entries), flush=True)
-
-
-def attempt(column: str, work: Callable[[], "dict[str, Any] | None"]) -> bool:
-    """Whether it worked; either is reported, with the figures that it returned."""
-    try:
-        figures = work() or {}
-    except Exception as fault:  # whatever it is: it is what the table shows
-        kind = "" if isinstance(fault, CompressError) else f"{type(fault).__name__}: "
-        report(causes={column: f"{kind}{first_line(fault, CAUSE)}"})
-        return False
-    report(passed=[column], **figures)
-    return True
-
-
-def one_network(model: str) -> None:
-    """Every column for one network, as lines of JSON."""
-    name = f"timm:{model}"
+def one_network(model: str, before: Collection[str], reports: Connection) -> None:
+    """Every column for one network that did not pass `before`, each reported as soon as it is known."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    name, attempt = f"timm:{model}", functools.partial(attempted, reports)
     with tempfile.TemporaryDirectory() as scratch:
         root, made = Path(scratch), dict[str, Any]()
 
@@ -146,10 +149,11 @@ def one_network(model: str) -> None:
         if not attempt("built", build):
             return
         network, size = made["network"], made["size"]
-        attempt("features", lambda: features_of(network, size))
+        if "features" not in before:
+            attempt("features", lambda: features_of(network, size))
         data = f"npz:{write_images(root, size)}"
         write_stage(root / "float", name, network, size, data)
-        if attempt("exported", lambda: exported(root, "float", data, FLOAT)):
+        if "twin" not in before and attempt("exported", lambda: exported(root, "float", data, FLOAT)):
             attempt("twin", lambda: rebuilt(root / "exported-float", size))
         few = {"mode": "ptq", "calibration_images": 4, "batch_size": 4, "validate_steps": 1, "test_steps": 1}
         brief = parse(QuantizeConfig, {"data": data, **THREAT, **few}, "quantize")
@@ -159,6 +163,19 @@ def one_network(model: str) -> None:
         if attempt("exported INT8", lambda: exported(root, "int8", data, None)):
             error = artifact.read(root / "exported-int8").metrics["parity"]
             attempt("parity INT8", lambda: held(error, INTEGER))
+
+
+def attempted(reports: Connection, column: str, work: Callable[[], "dict[str, Any] | None"]) -> bool:
+    """Whether it worked; either is reported, with the figures that it returned."""
+    began = time.process_time()
+    try:
+        figures = work() or {}
+    except Exception as fault:  # whatever it is: it is what the table shows
+        kind = "" if isinstance(fault, CompressError) else f"{type(fault).__name__}: "
+        reports.send({"causes": {column: f"{kind}{first_line(fault, CAUSE)}"}})
+        return False
+    reports.send({"passed": [column], **figures, f"{column} s": round(time.process_time() - began, 1)})
+    return True
 
 
 def built(name: str) -> tuple[Classifier, int]:
@@ -245,10 +262,7 @@ def rebuilt(folder: Path, size: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help="modules of timm; none: all that have no row")
-    parser.add_argument("--model", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if arguments.model:
-        one_network(arguments.model)
-    else:
-        main(arguments.families)
+    parser.add_argument("--missing", action="store_true", help="try again what did not pass")
+    arguments = parser.parse_args()
+    main(arguments.families, arguments.missing)
