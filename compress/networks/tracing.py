@@ -29,7 +29,8 @@ def trace_program(model: nn.Module, example: Tensor, what: str = "") -> torch.ex
     try:
         return _export(model, example)
     except Exception as fault:  # whatever a forward pass raises that meets tensors without values
-        place = " of ".join(part for part in (stopped_in(model, example), what) if part)
+        layer = stopped_in(model, example).removeprefix("network").strip(".")
+        place = " of ".join(part for part in (layer, what) if part)
         raise UntraceableNetwork(
             f"{f'layer {place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); it "
             f"must not depend on values, nor on the number of images as a Python number"
