@@ -9,6 +9,8 @@ from torch import Tensor, fx, nn
 
 from compress.networks.base import Classifier, Features
 
+DECIDES = "decides"  # in a node's meta
+
 
 class MatMul(nn.Module):
     """The product of two computed tensors as a module, so that quantizers can stand before it."""
@@ -43,6 +45,12 @@ class GraphNetwork(Classifier):
         scope = dict(code.globals)
         exec(compile(code.src, "<graph of a network>", "exec"), scope)
         self.graph, self._compute = graph, scope["forward"]
+        for node in everything_before(graph.output_node().args[0][0]):  # type: ignore[index,arg-type]
+            node.meta[DECIDES] = True
+
+    def deciding(self) -> list[fx.Node]:
+        """The nodes that logits depend on; what reads features alone decides nothing."""
+        return [node for node in self.graph.nodes if node.meta.get(DECIDES)]
 
     def forward_features(self, x: Tensor) -> Features:
         logits, pooled, stages = self._compute(self, x)
@@ -103,9 +111,20 @@ def _has(root: nn.Module, path: str) -> bool:
     return any(name == path for name, _ in root.named_modules())
 
 
+def everything_before(node: fx.Node) -> set[fx.Node]:
+    """A node and all that it depends on."""
+    found, waiting = {node}, [node]
+    while waiting:
+        for before in waiting.pop().all_input_nodes:
+            if before not in found:
+                found.add(before)
+                waiting.append(before)
+    return found
+
+
 def readers(node: fx.Node) -> list[fx.Node]:
-    """What computes with a tensor: its number of images and being a feature count as no reading."""
-    return [user for user in node.users if user.op != "output" and user.target is not torch.ops.aten.sym_size.int]
+    """What computes logits with a tensor; to ask for its number of images is no reading."""
+    return [user for user in node.users if user.meta.get(DECIDES) and user.target is not torch.ops.aten.sym_size.int]
 
 
 def is_getitem(node: fx.Node) -> bool:

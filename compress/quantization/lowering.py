@@ -13,14 +13,13 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from compress.networks.base import Classifier
+from compress.networks.foreign_network import Foreign
 from compress.networks.tracing import UntraceableNetwork, module_path, trace_program
 from compress.quantization import aliasing
-from compress.quantization.graph_network import GraphNetwork
+from compress.quantization.graph_network import GraphNetwork, everything_before
 from compress.quantization.operations import HANDLERS, LAYERS, ROOT
 
 aten = torch.ops.aten
-#: Checks of the exporter's own, which compute nothing.
-CHECKS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
 
 
 def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
@@ -29,6 +28,8 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     Only those of folded layers are new. UntraceableNetwork where its forward pass cannot be followed.
     """
     network.eval()
+    if isinstance(network, Foreign):
+        network.found(image)  # by a pass of its own, which is no part of the network
     where = next(network.parameters()).device
     with torch.no_grad():
         example = torch.zeros(2, *image, device=where)
@@ -68,7 +69,8 @@ class Lowering:
         self.originals = dict(network.named_modules())
         self.original: Callable[[str], nn.Module | None] = self.originals.get
         self.weights: dict[fx.Node, tuple[str, Tensor, bool]] = self._stored(network)
-        self.calls = Counter(str(node.args[1]) for node in program.graph.nodes if node.target in LAYERS)
+        self.live = everything_before(program.graph.output_node())
+        self.calls = Counter(str(node.args[1]) for node in self.live if node.target in LAYERS)
 
     def _stored(self, network: Classifier) -> "dict[fx.Node, tuple[str, Tensor, bool]]":
         """What the program's inputs but the image hold: name, value, and whether a file of weights has it."""
@@ -95,7 +97,7 @@ class Lowering:
             elif node.op == "output":
                 logits, pooled, *stages = (self.nodes[value] for value in node.args[0])
                 self.graph.output((logits, pooled, stages))
-            elif node.target not in CHECKS:
+            elif node in self.live:
                 self.nodes[node] = self._lowered(node)
         _drop_unread(self.graph)
         for node in self.graph.nodes:
@@ -143,6 +145,10 @@ class Lowering:
     def call(self, path: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
         self.result.place(path, module)
         return self.graph.call_module(path, inputs)
+
+    def live_users(self, node: fx.Node) -> list[fx.Node]:
+        """What reads a tensor on the way to an output."""
+        return [user for user in node.users if user in self.live]
 
     def where(self, node: fx.Node) -> str:
         """The innermost module of the network whose forward computes a node."""
@@ -205,6 +211,7 @@ class Lowering:
 
 
 def _drop_unread(graph: fx.Graph) -> None:
+    """What a computed weight was computed from."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from compress.networks.base import Activation, Add
 from compress.quantization.aliasing import functional
-from compress.quantization.graph_network import BoundedReLU, MatMul, readers
+from compress.quantization.graph_network import BoundedReLU, MatMul
 
 if TYPE_CHECKING:
     from compress.quantization.lowering import Lowering
@@ -84,7 +84,7 @@ def _batch_norm(lowering: "Lowering", node: Any) -> "fx.Node | None":
         bn.momentum, bn.num_batches_tracked = original.momentum, original.num_batches_tracked
     before = lowering.new(x)
     layer = lowering.result.call(before, nn.Conv2d | nn.Linear)
-    if layer is not None and len(readers(x)) == len(x.users) == 1 and lowering.calls[str(x.args[1])] == 1:
+    if layer is not None and len(lowering.live_users(x)) == 1 and lowering.calls[str(x.args[1])] == 1:
         if isinstance(layer, nn.Conv2d) and rank == 4:
             lowering.result.place(str(before.target), fuse_conv_bn_eval(layer.eval(), bn.eval()))
             return before

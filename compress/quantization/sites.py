@@ -48,7 +48,7 @@ def quantizer_sites(model: GraphNetwork) -> dict[str, str]:
     ends in them. Weights are always quantized and not listed.
     """
     sites = {}
-    for node in model.graph.nodes:
+    for node in model.deciding():
         target = str(node.target)
         if model.call(node, RELUS) is not None:
             sites[f"{target}.output_quantizer"] = target
@@ -69,7 +69,7 @@ def image_sites(model: GraphNetwork) -> set[str]:
     """Of `quantizer_sites` those that the image itself passes, as it comes."""
     return {
         f"{node.target}.input_quantizer"
-        for node in model.graph.nodes
+        for node in model.deciding()
         if model.call(node, LAYERS) is not None and node.args[0].op == "placeholder"
     }
 
@@ -83,7 +83,7 @@ def fused_sites(model: GraphNetwork) -> list[str]:
     """
     depth: dict[fx.Node, int] = {}  # most convolutions on a way from the image
     sites = []
-    for node in model.graph.nodes:
+    for node in model.deciding():
         own = model.call(node, nn.Conv2d) is not None
         depth[node] = own + max((depth[before] for before in node.all_input_nodes), default=0)
         if model.call(node, Add) is not None and _is_quantized_sum(model, node):
@@ -103,7 +103,7 @@ def site_layers(model: GraphNetwork) -> dict[str, set[str]]:
     adds none's.
     """
     named: dict[str, fx.Node] = {}
-    for node in model.graph.nodes:
+    for node in model.deciding():
         if node.op == "call_module":
             named.setdefault(str(node.target), node)
     serves = {}
