@@ -48,7 +48,7 @@ class GraphNetwork(Classifier):
         for node in everything_before(graph.output_node().args[0][0]):  # type: ignore[index,arg-type]
             node.meta[DECIDES] = True
 
-    def deciding(self) -> list[fx.Node]:
+    def deciding(self) -> list[Any]:
         """The nodes that logits depend on; what reads features alone decides nothing."""
         return [node for node in self.graph.nodes if node.meta.get(DECIDES)]
 

@@ -62,7 +62,7 @@ class Lowering:
         self.result = GraphNetwork(has_features=network.has_features)
         self.graph = fx.Graph()
         self.nodes: dict[fx.Node, fx.Node] = {}  # of the program → of the graph
-        self.constants: dict[fx.Node, bool] = {}
+        self.constants: set[fx.Node] = set()  # what no image reaches
         self.taken: set[str] = set()
         self.shared: dict[Any, str] = {}  # a layer's weights and geometry → its module
         self.device: fx.Node | None = None
@@ -91,6 +91,8 @@ class Lowering:
     def run(self) -> GraphNetwork:
         aliasing.refuse_partial_writes(self.program.graph, self.name)
         for node in self.program.graph.nodes:
+            if node in self.weights or (node.op == "call_function" and self.constants.issuperset(node.all_input_nodes)):
+                self.constants.add(node)
             if node.op == "placeholder":
                 if node not in self.weights:
                     self.image = self.nodes[node] = self.graph.placeholder("x")
@@ -175,12 +177,7 @@ class Lowering:
 
     def is_constant(self, value: Any) -> bool:
         """Whether no image reaches a value."""
-        if not isinstance(value, fx.Node) or value in self.weights:
-            return True
-        if value not in self.constants:  # remembered: paths through residual sums are many
-            inputs = value.all_input_nodes
-            self.constants[value] = value.op == "call_function" and all(self.is_constant(before) for before in inputs)
-        return self.constants[value]
+        return not isinstance(value, fx.Node) or value in self.constants
 
     def value_of(self, node: Any) -> Any:
         """What a constant is."""
