@@ -78,6 +78,7 @@ CASES: dict[str, bytes] = {
     "Mean": one("Mean", [f(6), f(6, 1)]),
     "ReduceMin": one("ReduceMin", [i(1, -1)], keepdims=0),
     "ReduceL1": one("ReduceL1", [i(1)]),
+    "ReduceL2": one("ReduceL2", [i(1)]),
     "ReduceLogSumExp": one("ReduceLogSumExp", [i(1)]),
     "Mish": one("Mish"),
     "Gelu": one("Gelu"),

@@ -108,6 +108,7 @@ SWEEP: dict[str, list[Swept]] = {
     "LogSoftmax": [([9, 13], [[]], {"axis": [None, 1, 2, -1]}, {})],
     "Hardmax": [([9, 13], [[]], {"axis": [None, 1, 2, -1]}, {})],
     "ReduceL1": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
+    "ReduceL2": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
     "ReduceLogSumExp": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
     "ReduceMax": [([11], [[]], AXES, {}), ([18, 20], AXES_INPUT, NOOP, {})],
     "ReduceMean": [([11], [[]], AXES, {}), ([18], AXES_INPUT, NOOP, {})],

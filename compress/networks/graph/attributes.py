@@ -40,6 +40,7 @@ READ = {
     "Pad": "mode pads value",
     "QuantizeLinear": "axis output_dtype",
     "ReduceL1": "axes keepdims",
+    "ReduceL2": "axes keepdims",
     "ReduceLogSumExp": "axes keepdims",
     "ReduceMax": "axes keepdims noop_with_empty_axes",
     "ReduceMean": "axes keepdims noop_with_empty_axes",

@@ -286,6 +286,7 @@ OPERATORS: dict[str, Callable[..., "Tensor | tuple[Tensor, ...]"]] = {
     "PRelu": lambda node, x, slope: torch.where(x < 0, slope * x, x),
     "Reciprocal": lambda node, x: 1 / x,
     "ReduceL1": _reduce(lambda x, axes, keepdim: x.abs().sum(axes, keepdim=keepdim)),
+    "ReduceL2": _reduce(lambda x, axes, keepdim: torch.linalg.vector_norm(x, 2, axes, keepdim)),
     "ReduceLogSumExp": _reduce(torch.logsumexp),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
