@@ -164,9 +164,16 @@ class Common(Strict):
         described = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
         if "weights" in described and described.pop("weights") is None:  # else the plan has the file's content
             del described["key"]
+        without_unnamed_features(described)
         if described.get("extra"):
             described["extra"]["path"] = split_name(described["extra"]["path"])[0]
         return described
+
+
+def without_unnamed_features(described: dict[str, Any]) -> None:
+    """Take out of a stage's description, in place, that nobody named modules of features: so were all older stages."""
+    if described.get("features") is None:
+        described.pop("features", None)
 
 
 Tags = Mapping[str, type[BaseModel]]

@@ -181,6 +181,9 @@ def test_what_changes_no_result_is_no_part_of_the_identity() -> None:
     from compress.config import TeacherConfig, parse
 
     plain = parse(TeacherConfig, {"data": "digits"}, "test").semantic()
+    assert "features" not in plain and "weights" not in plain  # as stages had it before there were such keys
+    named = parse(TeacherConfig, {"data": "digits", "features": {"pooled": "head"}}, "test").semantic()
+    assert named["features"]["pooled"] == "head"
     shown = {"data": "digits", "checkpoint_minutes": 1, "tensorboard": True}
     assert parse(TeacherConfig, shown, "test").semantic() == plain
     assert parse(TeacherConfig, {"data": "digits", "average": "ema"}, "test").semantic() != plain
