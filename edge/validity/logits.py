@@ -254,11 +254,19 @@ def probabilities_check(answers: np.ndarray) -> ValidityCheck:
         sums = answers.sum(1, dtype=np.float64)
         if 0.95 < answers.max() <= 1 and answers.min() < 0.05:
             share, seen = 1.0, f"outputs lie in [0, 1] and reach both ends on {n} images, as a sigmoid's do"
-        elif answers.max() <= 1 and answers.shape[1] >= FEW_CLASSES:
+        elif answers.max() <= 1 and answers.shape[1] >= FEW_CLASSES and _like_sigmoids(answers, sums):
             share, seen = 1.0, f"outputs lie in [0, 1] on all of {n} images, as a sigmoid's do"
         elif answers.min() < 0.05 * answers.max() and np.ptp(sums) <= DISTRIBUTION * sums.max():
             share, seen = 1.0, f"outputs are positive and sum to {sums.max():.4g} on all of {n} images, as percents do"
     return validity_check(rules.PROBABILITIES, share, 0.99, n, seen, "attack the logits before the softmax")
+
+
+def _like_sigmoids(answers: np.ndarray, sums: np.ndarray) -> bool:
+    """Whether values in [0, 1] are about one class an image, as trained sigmoids are, or all near 0.5, as others are.
+
+    Small logits of a network that was trained against strong attacks may lie in [0, 1] too.
+    """
+    return bool(0.5 <= sums.mean() <= 2 or abs(answers.mean() - 0.5) < 0.05)
 
 
 def _varies(answers: np.ndarray) -> bool:

@@ -225,6 +225,7 @@ OUTPUTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], bool]] = {
     "softmax of 100 classes on a grid of 1/255": (lambda z: np.round(softmax(np.tile(z, 10), 60) * 255) / 255, True),
     "sigmoids": (lambda z: 1 / (1 + np.exp(-z / 10)), True),
     "sigmoids far from their ends": (lambda z: 1 / (1 + np.exp(-z / 100)), True),
+    "small logits of a robust network": (lambda z: 0.3 + 0.2 * z / np.abs(z).max(), False),
     "softmax in percent": (lambda z: 100 * softmax(z, 20), True),
     "two logits in [0, 1]": (lambda z: 0.3 + 0.2 * z[:, :2] / np.abs(z).max(), False),
     "positive logits": (lambda z: z - z.min(), False),
