@@ -96,8 +96,8 @@ RULES = (
         PROBABILITIES,
         "a softmax or a sigmoid inside the network",
         "logits",
-        "when every row is a distribution or the same multiple of one, or lies in [0, 1] with about one class an image, "
-        "near 0.5 throughout, or reaching both ends (all that counts below 4 classes)",
+        "when every row is a distribution or the same multiple of one, or lies in [0, 1] with about one class an "
+        "image, near 0.5 throughout, or reaching both ends (all that counts below 4 classes)",
         VERBS,
     ),
     ValidityRule(
