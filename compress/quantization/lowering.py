@@ -28,6 +28,7 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     Only those of folded layers are new. UntraceableNetwork where its forward pass cannot be followed.
     """
     network.eval()
+    _untie(network)
     if isinstance(network, Foreign):
         network.found(image)  # by a pass of its own, which is no part of the network
     where = next(network.parameters()).device
@@ -36,6 +37,16 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
         network.forward_features(example)  # what a first call finds out about the network is no part of its graph
         program = trace_program(_AllOutputs(network), example, _named(network))
     return Lowering(program, network).run()
+
+
+def _untie(network: nn.Module) -> None:
+    """Give each module its own copy of a weight that several share, in place: as built, as its loaded stage has it."""
+    seen: set[int] = set()
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and id(weight) in seen:
+                module._parameters[name] = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+            seen.add(id(weight))
 
 
 class _AllOutputs(nn.Module):

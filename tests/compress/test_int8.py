@@ -273,3 +273,25 @@ def test_the_time_of_a_deep_network_grows_with_its_depth() -> None:
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     int8.quantize_network(student(), [images()])
     assert capsys.readouterr().out == ""
+
+
+class TwoOfOneWeight(torch.nn.Module):
+    """A network in which two convolutions have one weight and a bias each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.head = torch.nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x).relu()).relu().flatten(1))
+
+
+def test_a_network_that_ties_weights_is_restored_as_its_loaded_stage_was_quantized() -> None:
+    loaded = Foreign(TwoOfOneWeight(), "tied", 10)
+    loaded.load_state_dict({name: value.clone() for name, value in loaded.state_dict().items()}, assign=True)
+    twin, layout = int8.quantize_network(loaded, [images()])
+    again = int8.restore(Foreign(TwoOfOneWeight(), "tied", 10), (1, 8, 8), layout, twin.state_dict())
+    assert int8.quantized_layers(again) == ["net.first", "net.second", "net.head"]
+    assert torch.equal(again(images(8, seed=2)), twin(images(8, seed=2)))
