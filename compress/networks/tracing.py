@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from edge.core.errors import CompressError, first_line
+from edge.core.user_code import place_of
 
 MOST_IMAGES = 65536
+#: What an exporter says → what a user did.
+REASONS = {
+    "data-dependent": "a branch or a number that hangs on a tensor's values",
+    "Constraints violated (batch)": "the number of images as a Python number: int(x.shape[0]), a loop over images",
+}
 
 
 class UntraceableNetwork(CompressError):
@@ -30,9 +36,9 @@ def trace_program(model: nn.Module, example: Tensor, what: str = "") -> torch.ex
         return _export(model, example)
     except Exception as fault:  # whatever a forward pass raises that meets tensors without values
         layer = stopped_in(model, example).removeprefix("network").strip(".")
-        place = " of ".join(part for part in (layer, what) if part)
+        place = " of ".join(part for part in (f"layer {layer}" if layer else "", what) if part)
         raise UntraceableNetwork(
-            f"{f'layer {place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); it "
+            f"{f'{place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); it "
             f"must not depend on values, nor on the number of images as a Python number"
         ) from fault
 
@@ -87,10 +93,13 @@ def stopped_in(model: nn.Module, example: Tensor) -> str:
 
 
 def _reason(fault: BaseException) -> str:
-    """What the innermost fault says."""
+    """What the innermost fault says, in our words where an exporter has its own, and the user's line that it met."""
+    place = place_of(fault)
     while fault.__cause__ is not None:
         fault = fault.__cause__
-    return first_line(fault, 160)
+    said = first_line(fault, 160)
+    ours = next((words for theirs, words in REASONS.items() if theirs in said), said)
+    return f"{ours}{place}"
 
 
 @contextlib.contextmanager

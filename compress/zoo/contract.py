@@ -28,6 +28,8 @@ def check_contract(model: Classifier, shape: "tuple[int, ...]", classes: int, na
     if logits.shape != (2, classes):
         fix = ": let the function take num_classes" if function_of(name) else ""
         raise CompressError(f"{name}: gives logits {tuple(logits.shape)} for 2 images; (2, {classes}) are needed{fix}")
+    with torch.no_grad():
+        model(given[:1])  # one image as two: what squeezes its result loses a dimension here, and is told
     if not bool(torch.isfinite(logits).all()):
         fix = "mend its forward, or give other weights" if function_of(name) else "other weights, or another --arch"
         raise CompressError(f"{name}: its logits are not finite on a grey image; {fix}")

@@ -47,7 +47,7 @@ def raise_user_fault(fault: BaseException, what: str, fix: str, on: str = "") ->
     """
     if isinstance(fault, CompressError) or (not isinstance(fault, OSError) and errors.machine_fault(fault)):
         raise fault
-    raise CompressError(f"{what}: raised {in_words(fault)}{on}{_place(fault)}; {fix}") from fault
+    raise CompressError(f"{what}: raised {in_words(fault)}{on}{place_of(fault)}; {fix}") from fault
 
 
 @contextlib.contextmanager
@@ -131,7 +131,7 @@ def in_words(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
 
 
-def _place(fault: BaseException) -> str:
+def place_of(fault: BaseException) -> str:
     """` at net.py:12`, the last line of the user's own on the way to the fault; empty where there is none."""
     frames = [frame for frame in traceback.extract_tb(fault.__traceback__) if not frame.filename.startswith(_OWN)]
     own = [frame for frame in frames if not any(part in frame.filename for part in _INSTALLED)]

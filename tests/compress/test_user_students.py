@@ -205,6 +205,7 @@ REFUSED = [
     ("softmax", "sum to 1 on 100.0% of images; return the values before its softmax"),
     ("three_channels", "to have 3 channels, but got 1 channels instead on images (2, 1, 8, 8)"),
     ("seven", "gives logits (2, 7) for 2 images; (2, 10) are needed: let the function take num_classes"),
+    ("squeezed", "its forward gives a tensor (10,) for 1 images"),
     ("drawn", "two of its networks with the same weights give other logits"),
 ]
 

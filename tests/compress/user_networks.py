@@ -137,6 +137,10 @@ def seven() -> nn.Module:
     return Grey(lambda y: y[:, :7])
 
 
+def squeezed() -> nn.Module:
+    return Grey(lambda y: y.squeeze())
+
+
 def no_number() -> nn.Module:
     return Grey(lambda y: y * torch.nan)
 
