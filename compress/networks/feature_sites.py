@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compress.networks.recorded_pass import first, function_name, tensors
+from compress.networks.recorded_pass import first, function_name, outputs_of, tensors
 
 INPUT = ".input"
 
@@ -128,11 +128,12 @@ class _FunctionTap(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = function_name(func)
-        if name not in self.names or not tensors(result):
+        outputs = outputs_of(name, args, result)
+        if name not in self.names or not outputs:
             return result
         number = self.counts[name] = self.counts.get(name, -1) + 1
         if (site := self.wanted.get((name, number, False))) is not None:
-            self.into[site] = first(result)
+            self.into[site] = outputs[0]
         if (site := self.wanted.get((name, number, True))) is not None:
             assert site.place is not None
             self.into[site] = tensors((args, kwargs))[site.place]

@@ -77,8 +77,7 @@ class RecordedPass(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = function_name(func)
-        outputs = [args[0]] if name == "__setitem__" else tensors(result)
-        if outputs:
+        if outputs := outputs_of(name, args, result):
             number = self._counts[name] = self._counts.get(name, -1) + 1
             self._add(name, number, tensors((args, kwargs)), outputs)
         return result
@@ -215,6 +214,11 @@ def first(values: Any, more: Any = None) -> Any:
     if isinstance(values, tuple | list):
         return values[0] if values else next(iter((more or {}).values()), None)
     return values
+
+
+def outputs_of(name: str, args: Any, result: Any) -> list[Tensor]:
+    """What a torch function of that name gives; `x[…] = y` gives x."""
+    return [args[0]] if name == "__setitem__" else tensors(result)
 
 
 def tensors(values: Any) -> list[Tensor]:

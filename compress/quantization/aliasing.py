@@ -28,9 +28,6 @@ def refuse_partial_writes(graph: fx.Graph, what: str) -> None:
     memory: dict[fx.Node, fx.Node] = {}  # node → the node that made its memory
     written: dict[fx.Node, fx.Node] = {}  # memory → the last node that wrote into it
     for node in graph.nodes:
-        if node.op != "call_function":
-            memory[node] = node
-            continue
         for before in node.all_input_nodes:
             writer = written.get(memory[before])
             if writer is not None and not _reaches(writer, before):
@@ -40,7 +37,7 @@ def refuse_partial_writes(graph: fx.Graph, what: str) -> None:
                     f"compute a new tensor instead"
                 )
         memory[node] = memory[node.all_input_nodes[0]] if _shares(node) else node
-        if functional(node.target) is not node.target or _writes(node):
+        if _writes(node):
             written[memory[node]] = node
 
 

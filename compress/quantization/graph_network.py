@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 
 from compress.networks.base import Classifier, Features
 
-DECIDES = "decides"  # in a node's meta
+# in a node's meta: whether logits depend on it; the module of the network that computes it, where images reach it
+DECIDES, MODULE = "decides", "module"
 
 
 class MatMul(nn.Module):
@@ -19,11 +20,21 @@ class MatMul(nn.Module):
         return torch.matmul(a, b)
 
 
-class BoundedReLU(nn.Hardtanh):
-    """ReLU6 and its like, min(max(x, 0), bound), as a module of its own."""
+class BoundedReLU(nn.Module):
+    """ReLU6 and its like, min(max(x, 0), bound), as a module of its own; without a bound max(x, 0).
 
-    def __init__(self, bound: float) -> None:
-        super().__init__(0.0, bound)
+    `passes_ends`: the gradient passes at 0 and at the bound too, as that of torch.clamp; those of ReLU6 and Hardtanh
+    are 0 there. It matters where values lie there exactly, as black and white pixels do.
+    """
+
+    def __init__(self, bound: "float | None", *, passes_ends: bool) -> None:
+        super().__init__()
+        self.bound, self.passes_ends = bound, passes_ends
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.passes_ends or self.bound is None:
+            return x.clamp(0.0, self.bound)
+        return nn.functional.hardtanh(x, 0.0, self.bound)
 
 
 class GraphNetwork(Classifier):
@@ -87,6 +98,11 @@ class GraphNetwork(Classifier):
             parent.register_parameter(last, value)
         else:
             parent.register_buffer(last, value, persistent=persistent)
+
+    def is_free(self, path: str) -> bool:
+        """Whether nothing stands at a path."""
+        container, _, last = path.rpartition(".")
+        return not (_has(self, container) and hasattr(self.get_submodule(container), last))
 
     def arrange(self, order: list[str]) -> None:
         """Modules stand in `order`, paths of the network that this is the graph of; what it has not follows."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from compress.networks.base import Classifier
 from compress.quantization import grids, ranges
 from compress.quantization.graph_network import GraphNetwork, MatMul
-from compress.quantization.lowering import lower
+from compress.quantization.lowering import device_of, lower
 from compress.quantization.quantizer import QuantConv2d, Quantizer, QuantLinear, with_quantizers
 from compress.quantization.ranges import Ranges
 from compress.quantization.sites import fused_sites, image_sites, quantizer_sites, site_layers
@@ -67,11 +67,7 @@ def quantize_network(
 def leave_float(model: GraphNetwork, layout: Layout, float_layers: Sequence[str]) -> Layout:
     """The layout of the wholly quantized `model` with those layers, and the sites that serve them alone, left float."""
     serves = site_layers(model)
-    rest = {
-        site: unsigned
-        for site, unsigned in layout["unsigned"].items()
-        if not serves[site] or serves[site] - {*float_layers}
-    }
+    rest = {site: unsigned for site, unsigned in layout["unsigned"].items() if serves[site] - {*float_layers}}
     return {**layout, "unsigned": rest, "float_layers": list(float_layers)}
 
 
@@ -144,7 +140,7 @@ def _insert(model: GraphNetwork, sites: Mapping[str, str]) -> None:
         sides.setdefault(target, set()).add(site.rpartition(".")[2].removesuffix("_quantizer"))
     for name, quantized_sides in sides.items():
         model.place(name, with_quantizers(model.get_submodule(name), quantized_sides))
-    model.to(next(model.parameters()).device).eval()
+    model.to(device_of(model)).eval()
 
 
 def write_layout(work: artifact.Work, layout: Layout) -> None:

@@ -4,6 +4,7 @@ BatchNorm behind a convolution or linear layer that feeds nothing else is folded
 its two products and the softmax between them. What no quantizer stands at stays the ATen function that it is.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
 from compress.networks.tracing import UntraceableNetwork, module_path, trace_program
 from compress.quantization import aliasing
-from compress.quantization.graph_network import GraphNetwork, everything_before
+from compress.quantization.graph_network import MODULE, GraphNetwork, everything_before
 from compress.quantization.operations import HANDLERS, LAYERS, ROOT
 
 aten = torch.ops.aten
@@ -31,10 +32,11 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     _untie(network)
     if isinstance(network, Foreign):
         network.found(image)  # by a pass of its own, which is no part of the network
-    where = next(network.parameters()).device
+    where = device_of(network)
     with torch.no_grad():
         example = torch.zeros(2, *image, device=where)
-        network.forward_features(example)  # what a first call finds out about the network is no part of its graph
+        with contextlib.suppress(Exception):  # the trace meets it again and says where
+            network.forward_features(example)  # what a first call finds out about the network is no part of its graph
         program = trace_program(_AllOutputs(network), example, _named(network))
     return Lowering(program, network).run()
 
@@ -61,6 +63,11 @@ class _AllOutputs(nn.Module):
         return features.logits, features.pooled, *features.stages
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights lie; a network without any computes where its images do."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
 def _named(network: Classifier) -> str:
     return str(getattr(network, "name", "") or type(network).__name__)
 
@@ -79,13 +86,14 @@ class Lowering:
         self.device: fx.Node | None = None
         self.originals = dict(network.named_modules())
         self.original: Callable[[str], nn.Module | None] = self.originals.get
-        self.weights: dict[fx.Node, tuple[str, Tensor, bool]] = self._stored(network)
+        held = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
+        self.names = {*self.originals, *held}
+        self.weights = self._stored(held)
         self.live = everything_before(program.graph.output_node())
         self.calls = Counter(str(node.args[1]) for node in self.live if node.target in LAYERS)
 
-    def _stored(self, network: Classifier) -> "dict[fx.Node, tuple[str, Tensor, bool]]":
+    def _stored(self, held: "dict[str, Tensor]") -> "dict[fx.Node, tuple[str, Tensor, bool]]":
         """What the program's inputs but the image hold: name, value, and whether a file of weights has it."""
-        held = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
         inputs = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
         stored = {}
         for spec in self.program.graph_signature.input_specs:
@@ -113,8 +121,7 @@ class Lowering:
             elif node in self.live:
                 self.nodes[node] = self._lowered(node)
         _drop_unread(self.graph)
-        for node in self.graph.nodes:
-            node.meta.clear()
+        self._hold_what_is_read()
         self.result.arrange(list(self.originals))
         self.result.follow(self.graph)
         return self.result.eval()
@@ -140,15 +147,36 @@ class Lowering:
         target = aliasing.functional(node.target)
         # a view needs the strides that the tensor had when it was traced
         target = torch.ops.aten.reshape.default if target is torch.ops.aten.view.default else target
-        return self.graph.call_function(target, args, kwargs)
+        function = self.graph.call_function(target, args, kwargs)
+        if node not in self.constants:
+            function.meta[MODULE] = self.where(node)
+        return function
 
     def new(self, node: fx.Node) -> fx.Node:
         """The graph's node for one of the program's; of a weight one that reads it."""
         if node not in self.nodes:
-            name, value, in_file = self.weights[node]
-            self.result.hold(name, value, persistent=in_file)
-            self.nodes[node] = self.graph.get_attr(name)
+            self.nodes[node] = self.graph.get_attr(self.weights[node][0])
         return self.nodes[node]
+
+    def _hold_what_is_read(self) -> None:
+        """Weights and buffers that functions read, under their names; what a layer holds already is read there.
+
+        Where a layer holds another under that name, as a folded convolution its weight, it is numbered.
+        """
+        result = self.result
+        paths = {id(weight): name for name, weight in result.named_parameters(remove_duplicate=False)}
+        read = {node.target: self.weights[before] for before, node in self.nodes.items() if node.op == "get_attr"}
+        for node in self.graph.nodes:
+            if node.op != "get_attr":
+                continue
+            name, value, in_file = read[node.target]
+            if id(value) not in paths:
+                if not result.is_free(name):
+                    self.taken.add(name)
+                    name = self.free_path(name)
+                paths[id(value)] = name
+                result.hold(name, value, persistent=in_file)
+            node.target = paths[id(value)]
 
     def _device(self) -> fx.Node:
         if self.device is None:
@@ -173,12 +201,12 @@ class Lowering:
         where = self.where(node)
         if isinstance(self.original(where), classes):
             return self.free_path(where)
-        return self.free_path(f"{where}.{kind}" if where else kind)
+        return self.free_path(f"{where}.{kind}" if where else kind, is_new=True)
 
-    def free_path(self, path: str) -> str:
-        """`path`, numbered from the second of its kind on."""
+    def free_path(self, path: str, *, is_new: bool = False) -> str:
+        """`path`, numbered from the second of its kind on; `is_new`: the network has nothing under that name."""
         free, number = path, 1
-        while free in self.taken or (number > 1 and self.original(free) is not None):
+        while free in self.taken or ((is_new or number > 1) and free in self.names):
             number += 1
             free = f"{path}_{number}"
         self.taken.add(free)
@@ -198,7 +226,7 @@ class Lowering:
             return self.weights[node][1]
         args, kwargs = fx.map_arg(node.args, self.value_of), fx.map_arg(node.kwargs, self.value_of)
         with torch.no_grad():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return aliasing.functional(node.target)(*args, **kwargs)
 
     def weight_of(self, value: Any) -> "nn.Parameter | None":
         """A layer's weight or bias: the network's own, or what it computes of its own once and for all."""

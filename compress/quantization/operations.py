@@ -78,12 +78,12 @@ def _batch_norm(lowering: "Lowering", node: Any) -> "fx.Node | None":
     bn = BATCH_NORMS[rank](lowering.value_of(mean).shape[0], eps, momentum, affine=False, device="meta")
     bn.weight, bn.bias = lowering.weight_of(weight), lowering.weight_of(bias)
     bn.running_mean, bn.running_var = lowering.value_of(mean), lowering.value_of(variance)
-    where = lowering.where(node)
-    original = lowering.original(where)
-    if isinstance(original, nn.modules.batchnorm._BatchNorm):
+    original = lowering.original(lowering.where(node))
+    is_module = isinstance(original, nn.modules.batchnorm._BatchNorm)
+    if is_module:
         bn.momentum, bn.num_batches_tracked = original.momentum, original.num_batches_tracked
     before = lowering.new(x)
-    layer = lowering.result.call(before, nn.Conv2d | nn.Linear)
+    layer = lowering.result.call(before, nn.Conv2d | nn.Linear) if x.target in LAYERS else None
     if layer is not None and len(lowering.live_users(x)) == 1 and lowering.calls[str(x.args[1])] == 1:
         if isinstance(layer, nn.Conv2d) and rank == 4:
             lowering.result.place(str(before.target), fuse_conv_bn_eval(layer.eval(), bn.eval()))
@@ -91,6 +91,8 @@ def _batch_norm(lowering: "Lowering", node: Any) -> "fx.Node | None":
         if isinstance(layer, nn.Linear) and rank == 2:
             lowering.result.place(str(before.target), fuse_linear_bn_eval(layer.eval(), bn.eval()))
             return before
+    if not is_module:  # a function of statistics that no training moves
+        return None
     return lowering.call(lowering.own_path(node, "batch_norm", nn.modules.batchnorm._BatchNorm), bn, before)
 
 
@@ -100,16 +102,17 @@ def _relu(lowering: "Lowering", node: Any) -> fx.Node:
 
 def _bounded(lowering: "Lowering", node: Any) -> "fx.Node | None":
     """ReLU with an upper end, or clamping at 0 alone."""
-    low, high = (*node.args[1:], *node.kwargs.values(), None, None)[:2]
-    if functional(node.target) is aten.hardtanh.default:
-        low, high = _filled(node, 3, (-1.0, 1.0))[1:]
+    is_clamp = functional(node.target) not in (aten.hardtanh.default, aten.relu6.default)
+    low, high = _filled(node, 3, (None, None) if is_clamp else (-1.0, 1.0))[1:]
     if functional(node.target) is aten.relu6.default:
         low, high = 0.0, 6.0
-    if low != 0 or not (high is None or isinstance(high, int | float)):
+    if not isinstance(low, int | float) or low != 0 or not (high is None or isinstance(high, int | float)):
         return None
+    if high is not None and high <= 0:
+        return None
+    bound = None if high is None else float(high)
     path = lowering.own_path(node, "relu", nn.ReLU6, nn.Hardtanh)
-    module = Activation() if high is None else BoundedReLU(float(high))
-    return lowering.call(path, module, lowering.new(node.args[0]))
+    return lowering.call(path, BoundedReLU(bound, passes_ends=is_clamp), lowering.new(node.args[0]))
 
 
 def _sum(lowering: "Lowering", node: Any) -> "fx.Node | None":

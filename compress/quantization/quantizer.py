@@ -174,10 +174,10 @@ class QuantAdd(Add):
 
 
 class QuantBoundedReLU(BoundedReLU):
-    """As `QuantActivation`, of a ReLU with an upper end."""
+    """As `QuantActivation`, of a ReLU with an upper end, or of clamping."""
 
-    def __init__(self, bound: float) -> None:
-        super().__init__(bound)
+    def __init__(self, plain: BoundedReLU) -> None:
+        super().__init__(plain.bound, passes_ends=plain.passes_ends)
         self.output_quantizer = Quantizer()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,4 +207,4 @@ def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
         return QuantAdd(quantizes_a="a" in sides, quantizes_b="b" in sides)
     if isinstance(plain, MatMul):
         return QuantMatMul(quantizes_a="a" in sides, quantizes_b="b" in sides)
-    return QuantBoundedReLU(plain.max_val) if isinstance(plain, BoundedReLU) else QuantActivation()
+    return QuantBoundedReLU(plain) if isinstance(plain, BoundedReLU) else QuantActivation()

@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from compress.networks.base import Activation, Add
-from compress.quantization.graph_network import BoundedReLU, GraphNetwork, MatMul, is_getitem, readers
+from compress.quantization.graph_network import MODULE, BoundedReLU, GraphNetwork, MatMul, is_getitem, readers
 
 aten = torch.ops.aten
 LAYERS = nn.Conv2d | nn.Linear
@@ -37,21 +37,40 @@ MOVES = frozenset(
 #: Operations that every runtime computes in floating point, and whose input is not worth rounding: a sum that one of
 #: them reads is a residual stream of tokens.
 FLOATING = frozenset({aten.layer_norm.default, aten.rms_norm.default, aten.softmax.int})
+#: Functions that multiply by weights, or two computed tensors, and have no place for quantizers.
+FLOAT_PRODUCTS = (
+    *("conv1d", "conv2d", "conv3d"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("linear", "bilinear"),
+    *("matmul", "mm", "mv", "dot"),
+    *("bmm", "addmm", "addmv", "addbmm", "baddbmm"),
+    *("einsum", "tensordot", "scaled_dot_product_attention"),
+    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
+)
 
 
 def quantizer_sites(model: GraphNetwork) -> dict[str, str]:
     """Which tensors are quantized, quantizer name → module whose values pass it.
 
-    Every ReLU's output; the two sides of a residual sum, unless tokens are added, and of a product; the input of a
-    convolution or linear layer where it is not on a ReLU's grid already; a convolution's output that something else
-    reads (a BatchNorm that is not folded, another activation than ReLU), as ONNX Runtime computes in integers only what
-    ends in them. Weights are always quantized and not listed.
+    Every ReLU's output, unless ReLUs alone read it; the two sides of a residual sum, unless tokens are added, and of a
+    product; the input of a convolution or linear layer where it is not on a ReLU's grid already; a convolution's output
+    that something else reads (a BatchNorm that is not folded, another activation than ReLU), as ONNX Runtime computes
+    in integers only what ends in them. None that serves no convolution, linear layer or product (`site_layers`).
+    Weights are always quantized and not listed.
     """
+    sites = _tensors(model)
+    serves = _serves(model, sites)
+    return {site: target for site, target in sites.items() if serves[site]}
+
+
+def _tensors(model: GraphNetwork) -> dict[str, str]:
     sites = {}
     for node in model.deciding():
         target = str(node.target)
         if model.call(node, RELUS) is not None:
-            sites[f"{target}.output_quantizer"] = target
+            if not all(model.call(reader, RELUS) is not None for reader in readers(node)):
+                sites[f"{target}.output_quantizer"] = target
         elif model.call(node, LAYERS) is not None:
             if not _on_a_grid(model, node.args[0]):
                 sites[f"{target}.input_quantizer"] = target
@@ -66,12 +85,24 @@ def quantizer_sites(model: GraphNetwork) -> dict[str, str]:
 
 
 def image_sites(model: GraphNetwork) -> set[str]:
-    """Of `quantizer_sites` those that the image itself passes, as it comes."""
-    return {
-        f"{node.target}.input_quantizer"
-        for node in model.deciding()
-        if model.call(node, LAYERS) is not None and node.args[0].op == "placeholder"
-    }
+    """Of `quantizer_sites` those that nothing but the image itself passes, its values moved at most."""
+    sees: dict[str, list[bool]] = {}  # a layer may be called on more than the image
+    for node in model.deciding():
+        if model.call(node, LAYERS) is not None:
+            source = _source(model, node.args[0])
+            sees.setdefault(f"{node.target}.input_quantizer", []).append(source.op == "placeholder")
+    return {site for site, is_image in sees.items() if all(is_image)}
+
+
+def float_operations(model: GraphNetwork) -> list[str]:
+    """What multiplies by weights, or two computed tensors, and is not quantized: "OPERATION in MODULE", in order."""
+    found = []
+    for node in model.deciding():
+        if node.op == "call_function" and MODULE in node.meta and isinstance(node.target, torch._ops.OpOverload):
+            name = node.target._schema.name.partition("::")[2]
+            if name in FLOAT_PRODUCTS:
+                found.append(f"{name} in {node.meta[MODULE] or 'its forward'}")
+    return found
 
 
 def fused_sites(model: GraphNetwork) -> list[str]:
@@ -102,12 +133,16 @@ def site_layers(model: GraphNetwork) -> dict[str, set[str]]:
     Those that read the tensor. A sum is there for the layers whose outputs it adds, for those that read it where it
     adds none's.
     """
+    return {site: layers for site, layers in _serves(model, _tensors(model)).items() if layers}
+
+
+def _serves(model: GraphNetwork, sites: dict[str, str]) -> dict[str, set[str]]:
     named: dict[str, fx.Node] = {}
     for node in model.deciding():
         if node.op == "call_module":
             named.setdefault(str(node.target), node)
     serves = {}
-    for site, target in quantizer_sites(model).items():
+    for site, target in sites.items():
         node = named[target]
         if model.call(node, RELUS) is not None:
             serves[site] = _readers(model, node)
@@ -130,12 +165,18 @@ def _off_grids(model: GraphNetwork, node: fx.Node) -> "list[bool]":
 
 def _on_a_grid(model: GraphNetwork, value: Any) -> bool:
     """Whether a tensor holds nothing but values of a quantized ReLU, moved or chosen among."""
-    while not isinstance(model.call(value), RELUS):
-        is_move = value.op == "call_function" and (value.target in MOVES or is_getitem(value))
-        if not is_move and model.call(value, nn.Dropout) is None:
-            return False
+    return model.call(_source(model, value), RELUS) is not None
+
+
+def _source(model: GraphNetwork, value: Any) -> Any:
+    """The tensor whose values another holds, moved or chosen among; itself where it is computed."""
+    while _moves(value) or model.call(value, nn.Dropout) is not None:
         value = value.args[0]
-    return True
+    return value
+
+
+def _moves(node: fx.Node) -> bool:
+    return node.op == "call_function" and (node.target in MOVES or is_getitem(node))
 
 
 def _is_quantized_sum(model: GraphNetwork, add: fx.Node) -> bool:
@@ -147,7 +188,7 @@ def _behind_moves(node: fx.Node, seen: "set[fx.Node]") -> "set[fx.Node]":
     for user in readers(node):
         if user not in seen:
             seen.add(user)
-            if user.target in MOVES or is_getitem(user):
+            if _moves(user):
                 _behind_moves(user, seen)
     return seen
 

@@ -33,6 +33,10 @@ from compress.stages.taken_features import refuse_without_features
 from edge.core import artifact, errors
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
+from edge.core.progress import say
+
+#: Operations that stay in floating point, as many are named in a line; metrics hold all.
+MOST_NAMED = 8
 
 
 def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: Work) -> None:
@@ -45,9 +49,11 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
     student, layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
     subject = CalibratedNetwork(student, layout, config.runtime)
+    in_float = _float_operations(subject, stages["student"])
     chosen, fallback = _float_layers(subject, dataset, config, work)
     layout = subject.leave_float(chosen)
     described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
+    described |= {"int8_layers": len(subject.layers) - len(layout["float_layers"]), "float_operations": in_float}
     if config.mode == "qat":
         _fine_tune(student, stages, dataset, config, work)
     else:
@@ -58,6 +64,24 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     int8.check_ranges(student)
     network_files.write_network(work, architecture, student)
     int8.write_layout(work, layout)
+
+
+def _float_operations(subject: CalibratedNetwork, student: Stage) -> list[str]:
+    """What no quantizer can stand at, said; CompressError where that is all there is."""
+    in_float = sites.float_operations(subject.model)
+    listed = ", ".join(in_float[:MOST_NAMED]) + (", …" if len(in_float) > MOST_NAMED else "")
+    if not subject.layers:
+        raise CompressError(
+            f"{student.path}: has nothing that is quantized here, which 2-D convolutions, linear layers and matrix "
+            f"products of tensors are{f' ({listed} stay in floating point)' if listed else ''}; export it as it is, or "
+            f"write it with them"
+        )
+    if in_float:
+        say(
+            f"{len(subject.layers)} layers and products are quantized; {len(in_float)} operations with weights or of "
+            f"two tensors stay in floating point: {listed}"
+        )
+    return in_float
 
 
 def _architecture(student: Stage) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def executed_layers(content: bytes) -> ExecutedLayers:
     def modules(places: Mapping[str, int]) -> list[str]:
         """Weights bear their module's name in our files; a product of two computed tensors has none."""
         weights = [node.input[places[node.op_type]] for node in as_executed.graph.node if node.op_type in places]
-        return [name.partition(".weight")[0] for name in dict.fromkeys(weights) if ".weight" in name]
+        # a layer that is called on several grids has as many weights
+        return list(dict.fromkeys(name.partition(".weight")[0] for name in weights if ".weight" in name))
 
     return ExecutedLayers(modules(INTEGER_WEIGHTS), modules(FLOAT_WEIGHTS))
 
