@@ -79,8 +79,7 @@ def _batch_norm(lowering: "Lowering", node: Any) -> "fx.Node | None":
     bn.weight, bn.bias = lowering.weight_of(weight), lowering.weight_of(bias)
     bn.running_mean, bn.running_var = lowering.value_of(mean), lowering.value_of(variance)
     original = lowering.original(lowering.where(node))
-    is_module = isinstance(original, nn.modules.batchnorm._BatchNorm)
-    if is_module:
+    if isinstance(original, nn.modules.batchnorm._BatchNorm):
         bn.momentum, bn.num_batches_tracked = original.momentum, original.num_batches_tracked
     before = lowering.new(x)
     layer = lowering.result.call(before, nn.Conv2d | nn.Linear) if x.target in LAYERS else None
@@ -91,7 +90,7 @@ def _batch_norm(lowering: "Lowering", node: Any) -> "fx.Node | None":
         if isinstance(layer, nn.Linear) and rank == 2:
             lowering.result.place(str(before.target), fuse_linear_bn_eval(layer.eval(), bn.eval()))
             return before
-    if not is_module:  # a function of statistics that no training moves
+    if not isinstance(original, nn.modules.batchnorm._BatchNorm):  # a function of statistics that no training moves
         return None
     return lowering.call(lowering.own_path(node, "batch_norm", nn.modules.batchnorm._BatchNorm), bn, before)
 
