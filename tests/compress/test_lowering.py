@@ -239,15 +239,11 @@ def test_a_relu_that_a_relu_reads_is_not_quantized_twice() -> None:
     assert [site for site in quantizer_sites(lower(net, SHAPE)) if "relu" in site] == ["net.relu_2.output_quantizer"]
 
 
-@pytest.mark.parametrize(
-    ("compute", "fault"),
-    [
-        (lambda self, x: self.head(x.flatten(1)) if x.sum() > 0 else self.head(-x.flatten(1)), "depend on values"),
-        (lambda self, x: self.head(x.flatten(1)) * x.mean().item(), "cannot be read off one pass"),
-    ],
-)
-def test_what_cannot_be_traced_is_one_line(compute: Callable[[Any, Tensor], Tensor], fault: str) -> None:
+def test_what_cannot_be_traced_is_one_line() -> None:
+    def compute(self: Any, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1)) if x.sum() > 0 else self.head(-x.flatten(1))  # type: ignore[no-any-return]
+
     net = Foreign(Written(compute, head=nn.Linear(192, 5)), "odd", 5)
-    with pytest.raises(UntraceableNetwork, match=fault) as caught:
+    with pytest.raises(UntraceableNetwork, match="of odd: .* must not depend on values") as caught:
         lower(net, SHAPE)
     assert "\n" not in str(caught.value)
