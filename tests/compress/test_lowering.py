@@ -244,6 +244,6 @@ def test_what_cannot_be_traced_is_one_line() -> None:
         return self.head(x.flatten(1)) if x.sum() > 0 else self.head(-x.flatten(1))  # type: ignore[no-any-return]
 
     net = Foreign(Written(compute, head=nn.Linear(192, 5)), "odd", 5)
-    with pytest.raises(UntraceableNetwork, match="of odd: .* must not depend on values") as caught:
+    with pytest.raises(UntraceableNetwork, match=r"of odd: .* must not depend on values") as caught:
         lower(net, SHAPE)
     assert "\n" not in str(caught.value)
