@@ -194,6 +194,7 @@ HANDLERS: dict[Any, Callable[["Lowering", Any], "fx.Node | None"]] = {
     aten.add.Tensor: _sum,
     aten.matmul.default: _product,
     aten.bmm.default: _product,
+    aten.mm.default: _product,
     aten.scaled_dot_product_attention.default: _attention,
     aten.dropout.default: _dropout,
     **dict.fromkeys(CASTS, _cast),

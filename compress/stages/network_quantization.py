@@ -11,6 +11,7 @@ from compress.attacks import losses as attack_losses
 from compress.attacks.pgd import accuracy, batch_random_start, on_test_split, pgd, robust_accuracy
 from compress.config import QuantizeConfig
 from compress.data.dataset import Dataset
+from compress.data.listing import counted
 from compress.data.split import Split, to_float
 from compress.folders import load, load_data
 from compress.methods import registry
@@ -78,8 +79,8 @@ def _float_operations(subject: CalibratedNetwork, student: Stage) -> list[str]:
         )
     if in_float:
         say(
-            f"{len(subject.layers)} layers and products are quantized; {len(in_float)} operations with weights or of "
-            f"two tensors stay in floating point: {listed}"
+            f"{counted(len(subject.layers), 'layer')} quantized, products of two tensors among them; no quantizer reaches "
+            f"{counted(len(in_float), 'operation')} of that kind: {listed}"
         )
     return in_float
 

@@ -1,6 +1,7 @@
 """Lowered networks against the networks themselves: values, gradients, names, and what stays in floating point."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from compress.networks.tracing import UntraceableNetwork
 from compress.quantization import int8
 from compress.quantization.lowering import lower
 from compress.quantization.sites import float_operations, image_sites, quantizer_sites
+from compress.stages import network_quantization
+from compress.stages.sensitivity import CalibratedNetwork
+from edge.core.errors import CompressError
 
 SHAPE = (3, 8, 8)
 
@@ -220,6 +224,19 @@ def test_what_no_quantizer_can_stand_at_is_named() -> None:
         "scaled_dot_product_attention in net"
     ]
     assert float_operations(lower(built("folded"), SHAPE)) == []
+
+
+def test_what_stays_in_floating_point_is_said_and_a_network_of_nothing_else_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage: Any = SimpleNamespace(path="runs/student")
+    twin, layout = int8.quantize_network(built("attention of what came before"), [images()])
+    named = ["scaled_dot_product_attention in net"]
+    assert network_quantization._float_operations(CalibratedNetwork(twin, layout, "onnx"), stage) == named
+    assert "2 layers quantized" in (said := capsys.readouterr().err) and "1 operation of" in said and named[0] in said
+    twin, layout = int8.quantize_network(built("the image"), [images()])
+    with pytest.raises(CompressError, match=r"^runs/student: has nothing that is quantized here"):
+        network_quantization._float_operations(CalibratedNetwork(twin, layout, "onnx"), stage)
 
 
 def test_the_image_has_its_range_where_it_alone_is_read_moved_or_not() -> None:
