@@ -79,8 +79,8 @@ def _float_operations(subject: CalibratedNetwork, student: Stage) -> list[str]:
         )
     if in_float:
         say(
-            f"{counted(len(subject.layers), 'layer')} quantized, products of two tensors among them; no quantizer reaches "
-            f"{counted(len(in_float), 'operation')} of that kind: {listed}"
+            f"{counted(len(subject.layers), 'layer')} quantized, products of two tensors among them; no quantizer "
+            f"reaches {counted(len(in_float), 'operation')} of that kind: {listed}"
         )
     return in_float
 
