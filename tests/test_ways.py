@@ -10,7 +10,7 @@ from benchmarks.ways import ROOT, WAYS, Arrived, Tracer, lines, traced
 #: The most functions of ours on the stack at the heart of each verb, its body counted.
 FRAMES = {"distill": 12, "export": 10, "verify": 8, "attack": 10}
 #: The most calls into the modules of stages from others until then; what they share of folders counts.
-STAGES = {"distill": 10, "export": 6, "verify": 6, "attack": 10}
+STAGES = {"distill": 11, "export": 6, "verify": 6, "attack": 10}
 
 
 @pytest.mark.parametrize("way", WAYS)

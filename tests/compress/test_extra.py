@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress import data, training
-from compress.data import extra
+from compress.data import content, extra
 from compress.data.dataset import Dataset
 from compress.data.extra import ExtraImages
 from compress.data.split import Split
@@ -163,7 +163,7 @@ def test_held_out_images_are_refused_with_their_count(tmp_path: Path, split: str
 
 
 def test_images_that_only_share_a_checksum_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra, "checksums", lambda images: np.zeros(len(images), np.uint64))
+    monkeypatch.setattr(content, "checksums", lambda images: np.zeros(len(images), np.uint64))
     extra.checked_extra(
         extra.load_extra(written(tmp_path / "x.npz", image=generated()[0])), data.load_dataset("digits"), 0.5, 32
     )

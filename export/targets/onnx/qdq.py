@@ -87,7 +87,17 @@ class _Inserter:
         for node in list(self.graph.node):
             module = origin.get(node.name, "")
             node.input[:] = [self.renamed.get(name, name) for name in node.input]
-            self._inputs(node, module)
+            if node.op_type in OUTPUT_AXIS and module in self.scales.weights:
+                self._through(node, 0, f"{module}.input_quantizer")
+                self._keep_on_grid(node, 0)
+                self._weights(node, module)
+            elif node.op_type == "MatMul" and module in self.scales.products:
+                for position, side in enumerate("ab"):
+                    self._through(node, position, f"{module}.{side}_quantizer")
+                    self._keep_on_grid(node, position)
+            elif node.op_type == "Add":
+                for position, side in enumerate("ab"):
+                    self._through(node, position, f"{module}.{side}_quantizer")
             self._append(node)
             output = self.scales.sites.get(f"{module}.output_quantizer")
             if node.op_type in QUANTIZED_OUTPUTS and output is not None:
@@ -97,20 +107,6 @@ class _Inserter:
         del self.graph.node[:], self.graph.initializer[:]
         self.graph.node.extend(self.nodes)
         self.graph.initializer.extend([*kept, *self.added.values()])
-
-    def _inputs(self, node: onnx.NodeProto, module: str) -> None:
-        """Let what a layer, a sum or a product reads pass its quantizers."""
-        if node.op_type in OUTPUT_AXIS and module in self.scales.weights:
-            self._through(node, 0, f"{module}.input_quantizer")
-            self._keep_on_grid(node, 0)
-            self._weights(node, module)
-        elif node.op_type == "MatMul" and module in self.scales.products:
-            for position, side in enumerate("ab"):
-                self._through(node, position, f"{module}.{side}_quantizer")
-                self._keep_on_grid(node, position)
-        elif node.op_type == "Add":
-            for position, side in enumerate("ab"):
-                self._through(node, position, f"{module}.{side}_quantizer")
 
     def _through(self, node: onnx.NodeProto, position: int, quantizer: str) -> None:
         """Let one input of a node pass the quantizer of that name, if there is one."""
