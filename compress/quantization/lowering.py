@@ -15,10 +15,11 @@ from torch.export.graph_signature import InputKind
 
 from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
-from compress.networks.tracing import UntraceableNetwork, module_path, trace_program
+from compress.networks.tracing import UntraceableNetwork, module_path
 from compress.quantization import aliasing
 from compress.quantization.graph_network import MODULE, GraphNetwork, everything_before
 from compress.quantization.operations import HANDLERS, LAYERS, ROOT
+from compress.quantization.traces import TracedOperations, traced
 
 aten = torch.ops.aten
 
@@ -37,8 +38,8 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
         example = torch.zeros(2, *image, device=where)
         with contextlib.suppress(Exception):  # the trace meets it again and says where
             network.forward_features(example)  # what a first call finds out about the network is no part of its graph
-        program = trace_program(_AllOutputs(network), example, _named(network))
-    return Lowering(program, network).run()
+        trace = traced(_AllOutputs(network), example, _named(network))
+    return Lowering(trace, network).run()
 
 
 def _untie(network: nn.Module) -> None:
@@ -75,8 +76,8 @@ def _named(network: Classifier) -> str:
 class Lowering:
     """One program on its way into a graph of modules and functions."""
 
-    def __init__(self, program: torch.export.ExportedProgram, network: Classifier) -> None:
-        self.program, self.name = program, _named(network)
+    def __init__(self, trace: TracedOperations, network: Classifier) -> None:
+        self.trace, self.name = trace, _named(network)
         self.result = GraphNetwork(has_features=network.has_features)
         self.graph = fx.Graph()
         self.nodes: dict[fx.Node, fx.Node] = {}  # of the program → of the graph
@@ -89,27 +90,27 @@ class Lowering:
         held = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
         self.names = {*self.originals, *held}
         self.weights = self._stored(held)
-        self.live = everything_before(program.graph.output_node())
+        self.live = everything_before(trace.graph.output_node())
         self.calls = Counter(str(node.args[1]) for node in self.live if node.target in LAYERS)
 
     def _stored(self, held: "dict[str, Tensor]") -> "dict[fx.Node, tuple[str, Tensor, bool]]":
         """What the program's inputs but the image hold: name, value, and whether a file of weights has it."""
-        inputs = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
+        inputs = {node.name: node for node in self.trace.graph.nodes if node.op == "placeholder"}
         stored = {}
-        for spec in self.program.graph_signature.input_specs:
+        for spec in self.trace.inputs:
             if spec.kind is InputKind.USER_INPUT:
                 continue
             if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 raise UntraceableNetwork(f"{self.name}: it holds a {spec.kind.name}, which is no tensor")
             name = str(spec.target).removeprefix(f"{ROOT}.")
-            value = held[name] if name in held else self.program.constants[str(spec.target)]
+            value = held[name] if name in held else self.trace.constants[str(spec.target)]
             in_file = spec.kind is not InputKind.CONSTANT_TENSOR and spec.persistent is not False
             stored[inputs[spec.arg.name]] = (name, value, in_file)
         return stored
 
     def run(self) -> GraphNetwork:
-        aliasing.refuse_partial_writes(self.program.graph, self.name)
-        for node in self.program.graph.nodes:
+        aliasing.refuse_partial_writes(self.trace.graph, self.name)
+        for node in self.trace.graph.nodes:
             if node in self.weights or (node.op == "call_function" and self.constants.issuperset(node.all_input_nodes)):
                 self.constants.add(node)
             if node.op == "placeholder":

@@ -1,5 +1,6 @@
 """Lowered networks against the networks themselves: values, gradients, names, and what stays in floating point."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress import networks
 from compress.networks.base import Features
 from compress.networks.foreign_network import Foreign
 from compress.networks.tracing import UntraceableNetwork
-from compress.quantization import int8
+from compress.quantization import int8, traces
 from compress.quantization.lowering import lower
 from compress.quantization.sites import float_operations, image_sites, quantizer_sites
 from compress.stages import network_quantization
@@ -256,3 +258,19 @@ def test_what_cannot_be_traced_is_one_line() -> None:
     with pytest.raises(UntraceableNetwork, match=r"of odd: .* must not depend on values") as caught:
         lower(net, SHAPE)
     assert "\n" not in str(caught.value)
+
+
+def test_networks_of_ours_that_are_built_the_same_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[str] = []
+    trace_program = traces.trace_program
+    monkeypatch.setattr(traces, "_KNOWN", OrderedDict())
+    monkeypatch.setattr(traces, "trace_program", lambda *given: traced.append(given[-1]) or trace_program(*given))
+    x = torch.rand(3, 1, 8, 8)
+    for name in ("resnet8", "resnet8", "cnn", "cnn+normalize", "resnet8"):
+        network = networks.build_network(name, channels=1, classes=10).eval()
+        torch.testing.assert_close(lower(network, (1, 8, 8))(x), network(x))
+    assert traced == ["CifarResNet", "CNN", "CNN"]
+    hooked = networks.build_network("cnn", channels=1, classes=10).eval()
+    hooked.linear.register_forward_hook(lambda module, args, output: 2 * output)
+    torch.testing.assert_close(lower(hooked, (1, 8, 8))(x), hooked(x))
+    assert len(traced) == 4, "a hook may change what is computed"
