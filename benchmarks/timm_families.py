@@ -123,8 +123,8 @@ def tried(model: str, before: Collection[str] = ()) -> dict[str, Any]:
     if late:
         child.kill()
     child.join()
-    if child.exitcode:
-        stopped = next(column for column in COLUMNS if column not in [*row["passed"], *row["causes"]])
+    stopped = next((column for column in COLUMNS if column not in [*row["passed"], *row["causes"]]), None)
+    if child.exitcode and stopped is not None:  # with every column reported it ended after its work
         row["causes"][stopped] = f"took more than {SECONDS} s" if late else f"its process ended with {child.exitcode}"
     return row
 
