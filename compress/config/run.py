@@ -10,7 +10,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from compress import names
 from compress.config.deployment import Analyze, Attack, Evaluate, Export, Latency, Verify
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
-from compress.config.values import Common, Data, Device, Strict, Target, Threat, seconds, without_unnamed_features
+from compress.config.values import Common, Data, Device, Strict, Target, Threat, seconds, without_later_keys
 from compress.data import split_name
 from edge.core import targets
 
@@ -78,7 +78,7 @@ class ImportConfig(Imported):
         """What decides the result; where files lie on this machine does not, their content does."""
         kind = split_name(self.data)[0] if self.data else None
         described = {**self.model_dump(mode="json", exclude={"weights", "models"}), "data": kind}
-        without_unnamed_features(described)
+        without_later_keys(described)
         scheme = self.source.partition(":")[0]
         is_path = ":" not in self.source or not re.fullmatch(r"[A-Za-z_][\w.]*", scheme)
         return {**described, "source": Path(self.source).name if is_path else self.source}

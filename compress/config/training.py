@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress import names
 from compress.config.values import (
@@ -112,14 +105,6 @@ class Training(Strict):
     def _defaults_of_the_optimizer(cls, content: Any) -> Any:
         adamw = isinstance(content, Mapping) and content.get("optimizer") == "adamw"
         return {**cls.ADAMW, **content} if adamw else content
-
-    @model_serializer(mode="wrap")
-    def _without_the_only_optimizer_of_once(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """SGD is not written, so that stages from before there was a choice keep their identity."""
-        described: dict[str, Any] = plain(self)
-        if described.get("optimizer") == "sgd":
-            del described["optimizer"]
-        return described
 
     @property
     def budget_s(self) -> "float | None":

@@ -135,6 +135,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 #: Keys of any section that change no result.
 WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
+#: Keys that came after stages were made without them → what these stages are; so they keep their identity.
+LATER: Mapping[str, Any] = MappingProxyType({"optimizer": "sgd", "features": None})
 
 
 class Strict(BaseModel):
@@ -164,16 +166,17 @@ class Common(Strict):
         described = {**self.model_dump(mode="json", exclude=WITHOUT_EFFECT), "data": split_name(self.data)[0]}
         if "weights" in described and described.pop("weights") is None:  # else the plan has the file's content
             del described["key"]
-        without_unnamed_features(described)
+        without_later_keys(described)
         if described.get("extra"):
             described["extra"]["path"] = split_name(described["extra"]["path"])[0]
         return described
 
 
-def without_unnamed_features(described: dict[str, Any]) -> None:
-    """Take out of a stage's description, in place, that nobody named modules of features: so were all older stages."""
-    if described.get("features") is None:
-        described.pop("features", None)
+def without_later_keys(described: dict[str, Any]) -> None:
+    """Take out of a stage's description, in place, the keys of `LATER` that say what all stages were before."""
+    for key, before in LATER.items():
+        if key in described and described[key] == before:
+            del described[key]
 
 
 Tags = Mapping[str, type[BaseModel]]
