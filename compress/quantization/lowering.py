@@ -4,7 +4,6 @@ BatchNorm behind a convolution or linear layer that feeds nothing else is folded
 its two products and the softmax between them. What no quantizer stands at stays the ATen function that it is.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from compress.networks.base import Classifier
-from compress.networks.foreign_network import Foreign
 from compress.networks.tracing import UntraceableNetwork, module_path
 from compress.quantization import aliasing
 from compress.quantization.graph_network import MODULE, GraphNetwork, everything_before
@@ -31,14 +29,8 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     """
     network.eval()
     _untie(network)
-    if isinstance(network, Foreign):
-        network.found(image)  # by a pass of its own, which is no part of the network
-    where = device_of(network)
     with torch.no_grad():
-        example = torch.zeros(2, *image, device=where)
-        with contextlib.suppress(Exception):  # the trace meets it again and says where
-            network.forward_features(example)  # what a first call finds out about the network is no part of its graph
-        trace = traced(_AllOutputs(network), example, _named(network))
+        trace = traced(_AllOutputs(network), torch.zeros(2, *image, device=device_of(network)), _named(network))
     return Lowering(trace, network).run()
 
 

@@ -149,44 +149,28 @@ class QuantLinear(nn.Linear):
         return nn.functional.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
 
 
-class QuantActivation(Activation):
+class _QuantizedOutput(nn.Module):
+    """What stands first among the bases of an activation whose output is quantized."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.output_quantizer = Quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        on_grid: Tensor = self.output_quantizer(super().forward(x))
+        return on_grid
+
+
+class QuantActivation(_QuantizedOutput, Activation):
     """An activation whose output is quantized."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.output_quantizer = Quantizer()
 
-    def forward(self, x: Tensor) -> Tensor:
-        on_grid: Tensor = self.output_quantizer(super().forward(x))
-        return on_grid
-
-
-class QuantAdd(Add):
-    """A residual sum; each side passes a quantizer where no activation has quantized it."""
-
-    def __init__(self, *, quantizes_a: bool, quantizes_b: bool) -> None:
-        super().__init__()
-        self.a_quantizer = Quantizer() if quantizes_a else nn.Identity()
-        self.b_quantizer = Quantizer() if quantizes_b else nn.Identity()
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return super().forward(self.a_quantizer(a), self.b_quantizer(b))
-
-
-class QuantBoundedReLU(BoundedReLU):
+class QuantBoundedReLU(_QuantizedOutput, BoundedReLU):
     """As `QuantActivation`, of a ReLU with an upper end, or of clamping."""
 
-    def __init__(self, plain: BoundedReLU) -> None:
-        super().__init__(plain.bound, passes_ends=plain.passes_ends)
-        self.output_quantizer = Quantizer()
 
-    def forward(self, x: Tensor) -> Tensor:
-        on_grid: Tensor = self.output_quantizer(super().forward(x))
-        return on_grid
-
-
-class QuantMatMul(MatMul):
-    """A product of two computed tensors; each passes a quantizer where none has quantized it."""
+class _QuantizedSides(nn.Module):
+    """What stands first among the bases of an operation on two tensors, either quantized where nothing has done so."""
 
     def __init__(self, *, quantizes_a: bool, quantizes_b: bool) -> None:
         super().__init__()
@@ -194,7 +178,16 @@ class QuantMatMul(MatMul):
         self.b_quantizer = Quantizer() if quantizes_b else nn.Identity()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return super().forward(self.a_quantizer(a), self.b_quantizer(b))
+        result: Tensor = super().forward(self.a_quantizer(a), self.b_quantizer(b))
+        return result
+
+
+class QuantAdd(_QuantizedSides, Add):
+    """A residual sum whose sides are quantized."""
+
+
+class QuantMatMul(_QuantizedSides, MatMul):
+    """A product of two computed tensors, which are quantized."""
 
 
 def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
@@ -203,8 +196,9 @@ def with_quantizers(plain: nn.Module, sides: "set[str]") -> nn.Module:
         return QuantConv2d(plain, quantizes_input="input" in sides, quantizes_output="output" in sides)
     if isinstance(plain, nn.Linear):
         return QuantLinear(plain, quantizes_input="input" in sides)
-    if isinstance(plain, Add):
-        return QuantAdd(quantizes_a="a" in sides, quantizes_b="b" in sides)
-    if isinstance(plain, MatMul):
-        return QuantMatMul(quantizes_a="a" in sides, quantizes_b="b" in sides)
-    return QuantBoundedReLU(plain) if isinstance(plain, BoundedReLU) else QuantActivation()
+    if isinstance(plain, Add | MatMul):
+        kind = QuantAdd if isinstance(plain, Add) else QuantMatMul
+        return kind(quantizes_a="a" in sides, quantizes_b="b" in sides)
+    if isinstance(plain, BoundedReLU):
+        return QuantBoundedReLU(plain.bound, passes_ends=plain.passes_ends)
+    return QuantActivation()

@@ -3,13 +3,13 @@
 A chain lowers one architecture several times: to calibrate it, to open it again, for each dialect, to search on it.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputSpec
 
@@ -37,6 +37,8 @@ def traced(network: nn.Module, example: Tensor, what: str) -> TracedOperations:
     if key is not None and key in _KNOWN:
         _KNOWN.move_to_end(key)
         return _KNOWN[key]
+    with contextlib.suppress(Exception):  # the trace meets it again and says where
+        network(example)  # what a first call finds out about a network, or keeps, is no part of its graph
     program = trace_program(network, example, what)
     trace = TracedOperations(program.graph, tuple(program.graph_signature.input_specs), dict(program.constants))
     if key is not None:
@@ -48,7 +50,7 @@ def traced(network: nn.Module, example: Tensor, what: str) -> TracedOperations:
 
 def _architecture(network: nn.Module, example: Tensor) -> "Hashable | None":
     """What decides the operations; None where modules of others, hooks or attributes of other kinds may decide some."""
-    parts: list[Hashable] = [tuple(example.shape), str(example.device), torch.is_grad_enabled()]
+    parts: list[Hashable] = [tuple(example.shape), str(example.device)]
     for name, module in network.named_modules():
         home = type(module).__module__
         if name and (not home.startswith(OURS) or home.startswith(NOT_OURS)):

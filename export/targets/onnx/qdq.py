@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compress.networks.base import Classifier
+from compress.networks.graph.dataflow import MOVES
 from compress.quantization.graph_network import MatMul
 from compress.quantization.grids import Int8Dialect, StoredGrid
 
@@ -49,22 +50,8 @@ def insert_pairs(proto: onnx.ModelProto, origin: Mapping[str, str], scales: Scal
     _Inserter(proto, scales).run(origin)
 
 
-#: Operators that only move values or choose among them: what is on a grid stays on it.
-MOVES = frozenset(
-    {
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+#: Operators behind which values are those of the grid that they were rounded to.
+ON_GRID = MOVES | {"Identity", "MaxPool"}
 #: Operator of a layer → the axis of its outputs in the weights that it reads.
 OUTPUT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}
 QUANTIZED_OUTPUTS = ("Conv", "Relu", "Clip")
@@ -119,7 +106,7 @@ class _Inserter:
         name = node.input[position]
         while name not in self.grids:
             maker = self.makers.get(name)
-            if maker is None or maker.op_type not in MOVES:
+            if maker is None or maker.op_type not in ON_GRID:
                 return
             name = maker.input[0]
         if name != node.input[position]:
