@@ -18,7 +18,7 @@ from compress.networks.base import Classifier
 from compress.networks.graph.rounding import QuantizeLinear
 from compress.networks.tracing import UntraceableNetwork
 from compress.numerics.precision import BFLOAT16, FLOAT32, autocast
-from compress.quantization.lowering import lower
+from compress.quantization.lowering import lower, name_of
 from compress.quantization.quantizer import Quantizer
 from edge.core.errors import CompressError, first_line
 from edge.core.progress import say
@@ -116,14 +116,15 @@ def _agreeing_copy(model: Model, precision: str, example: Tensor) -> Inside:
     return searched
 
 
-_SAID: set[tuple[type, str]] = set()
+_SAID: set[tuple[type, str, str]] = set()
 
 
 def say_once(model: Model, line: str) -> None:
-    """A line about a network, once for its class: attacks come to it many times."""
-    if (type(model), line) not in _SAID:
-        _SAID.add((type(model), line))
-        say(f"{type(model).__name__} {line}")
+    """A line about a network, once for its class and name: attacks come to it many times."""
+    said = (type(model), name_of(model), line)
+    if said not in _SAID:
+        _SAID.add(said)
+        say(f"{name_of(model)} {line}")
 
 
 def precision_of(model: Model) -> str:

@@ -44,9 +44,10 @@ class GraphNetwork(Classifier):
     have in that network, so weights keep their names. The graph gives logits, pooled features and stage maps.
     """
 
-    def __init__(self, *, has_features: bool) -> None:
+    def __init__(self, name: str, *, has_features: bool) -> None:
+        """`name`: how lines about the network that this is the graph of call it."""
         super().__init__()
-        self.has_features = has_features
+        self.name, self.has_features = name, has_features
         self.graph: fx.Graph
         self._compute: Callable[[GraphNetwork, Tensor], Any]
 

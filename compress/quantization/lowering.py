@@ -30,7 +30,7 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     network.eval()
     _untie(network)
     with torch.no_grad():
-        trace = traced(_AllOutputs(network), torch.zeros(2, *image, device=device_of(network)), _named(network))
+        trace = traced(_AllOutputs(network), torch.zeros(2, *image, device=device_of(network)), name_of(network))
     return Lowering(trace, network).run()
 
 
@@ -61,16 +61,18 @@ def device_of(network: nn.Module) -> torch.device:
     return next((weight.device for weight in network.parameters()), torch.device("cpu"))
 
 
-def _named(network: Classifier) -> str:
-    return str(getattr(network, "name", "") or type(network).__name__)
+def name_of(network: Any) -> str:
+    """How lines call a network: by the name that it has, else by its class."""
+    name = getattr(network, "name", None)
+    return name if isinstance(name, str) and name else type(network).__name__
 
 
 class Lowering:
     """One program on its way into a graph of modules and functions."""
 
     def __init__(self, trace: TracedOperations, network: Classifier) -> None:
-        self.trace, self.name = trace, _named(network)
-        self.result = GraphNetwork(has_features=network.has_features)
+        self.trace, self.name = trace, name_of(network)
+        self.result = GraphNetwork(self.name, has_features=network.has_features)
         self.graph = fx.Graph()
         self.nodes: dict[fx.Node, fx.Node] = {}  # of the program → of the graph
         self.constants: set[fx.Node] = set()  # what no image reaches
