@@ -147,6 +147,8 @@ class RecordedPass(TorchFunctionMode):
         if before is None:
             return None
         shape, was, space = operation.output.shape, before.output.shape, before.output.shape[2:]
+        if not shape:  # one number of all images
+            return None
         if operation.name in REORDERING:  # sizes may be equal, so by the strides of the view
             stride = before.output.stride(1 if before.channels_first else -1)
             places = [dim for dim in range(1, len(shape)) if operation.output.stride(dim) == stride]

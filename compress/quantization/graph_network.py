@@ -1,6 +1,7 @@
 """A network as the graph of its operations: what quantization reads and changes, whatever it was written in."""
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor, fx, nn
 
 from compress.networks.base import Classifier, Features
 
+# the file that an operation of a graph is in, in stack traces
+SOURCE = "<graph of a network>"
 # in a node's meta: whether logits depend on it; the module of the network that computes it, where images reach it
 DECIDES, MODULE = "decides", "module"
 
@@ -50,19 +53,26 @@ class GraphNetwork(Classifier):
         self.name, self.has_features = name, has_features
         self.graph: fx.Graph
         self._compute: Callable[[GraphNetwork, Tensor], Any]
+        self._lines: list[str]
 
     def follow(self, graph: fx.Graph) -> None:
         """Compute what `graph` says from now on; its output is logits, pooled features and a list of stage maps."""
         code = graph.python_code("self")
         scope = dict(code.globals)
-        exec(compile(code.src, "<graph of a network>", "exec"), scope)
-        self.graph, self._compute = graph, scope["forward"]
+        exec(compile(code.src, SOURCE, "exec"), scope)
+        self.graph, self._compute, self._lines = graph, scope["forward"], code.src.splitlines()
         for node in everything_before(graph.output_node().args[0][0]):  # type: ignore[index,arg-type]
             node.meta[DECIDES] = True
 
     def deciding(self) -> list[Any]:
         """The nodes that logits depend on; what reads features alone decides nothing."""
         return [node for node in self.graph.nodes if node.meta.get(DECIDES)]
+
+    def module_at(self, stack_trace: str) -> str:
+        """The module of the network that computes the function of this graph in a stack trace; "" where none does."""
+        line = re.search(rf'File "{SOURCE}", line (\d+)', stack_trace)
+        name = self._lines[int(line[1]) - 1].split("=")[0].strip() if line else ""
+        return next((str(node.meta.get(MODULE, "")) for node in self.graph.nodes if node.name == name), "")
 
     def forward_features(self, x: Tensor) -> Features:
         logits, pooled, stages = self._compute(self, x)

@@ -161,6 +161,27 @@ def test_stages_of_unequal_number_are_paired_from_the_last_and_said(capsys: pyte
         Projections("learned", "stages", student, foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), [x])
 
 
+class CheckedLogits(nn.Module):
+    """Takes numbers over a whole batch: one of its logits, one behind a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(1, 6, 3), nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.convolution(x)
+        assert bool((maps.sum() * 0 == 0).all())
+        logits: Tensor = self.head((maps / maps.abs().max()).mean((2, 3)))
+        assert not logits.isnan().any()
+        return logits
+
+
+def test_one_number_of_a_whole_batch_has_no_channels() -> None:
+    """Found with an ensemble of a public zoo that asserts that its logits are numbers."""
+    features = foreign(CheckedLogits()).forward_features(torch.rand(4, 1, 8, 8))
+    assert features.pooled.shape == (4, 6) and [stage.shape for stage in features.stages] == [(4, 6, 6, 6)]
+
+
 def test_a_call_that_is_another_in_training_is_no_stage() -> None:
     class Dropping(FunctionalCNN):
         def forward(self, x: Tensor) -> Tensor:

@@ -109,14 +109,15 @@ def converted(name: str, shape: tuple[int, int, int], precision: str) -> dict[st
     config = parse(ExportConfig, {"data": "digits", "target": "torch-tensorrt-rtx"}, "test")
     library, started = stand_in(), time.perf_counter()
     with kernels():
-        program = export_program(prepare_network(model, floats, shape), shape, (config.batch.min, config.batch.max))
+        prepared = prepare_network(model, floats, shape)
+        program = export_program(prepared, shape, (config.batch.min, config.batch.max))
     compiled = emission.compiled_program(library, program, shape, floats, config, Path("timing.cache"))
     engines = [child.serialized_engine for _, child in compiled.named_children() if hasattr(child, "serialized_engine")]
     return {
         "engines": len(engines),
         "bytes": sum(map(len, engines)),
         "weights": sum(value.numel() for value in model.parameters()),
-        "in_torch": emission.in_torch(compiled, program),
+        "in_torch": emission.in_torch(compiled, program, prepared),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

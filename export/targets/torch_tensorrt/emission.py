@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 
 from compress.config import ExportConfig
 from compress.data.dataset import Dataset
 from compress.networks.base import count_parameters
+from compress.quantization.graph_network import GraphNetwork
 from edge.core import artifact
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError, first_line
@@ -55,7 +56,7 @@ def emit_program(target: Target, work: Work, source: Stage, dataset: Dataset, co
     prepared = prepare_network(emitted.twin, emitted.floats, image).to(program_runner.DEVICE)
     program = export_program(prepared, image, batch)
     compiled = compiled_program(library, program, image, emitted.floats, config, work.file("timing.cache"))
-    left = in_torch(compiled, program)
+    left = in_torch(compiled, program, prepared)
     if left:
         say(f"{len(left)} operators stay in torch: {', '.join(left[:5])}{', …' if len(left) > 5 else ''}")
     name, form = PROGRAMS[config.engine.program]
@@ -153,13 +154,15 @@ def compiled_program(
     return compiled
 
 
-def in_torch(compiled: fx.GraphModule, program: torch.export.ExportedProgram) -> list[str]:
-    """What did not become part of an engine: `layer: operator` each, in the order of execution."""
+def in_torch(compiled: fx.GraphModule, program: torch.export.ExportedProgram, prepared: nn.Module) -> list[str]:
+    """What did not become part of an engine of the `prepared` network: `layer: operator` each, as executed."""
+    graph_network = next(module for module in prepared.modules() if isinstance(module, GraphNetwork))
     layers = {}
     for node in program.graph.nodes:
-        # the module whose forward made a node, as `named_modules` calls it
+        # the module whose forward made a node, as `named_modules` calls it; a function is of the graph itself
         stack = list(node.meta.get("nn_module_stack", {}).values())
-        layers[node.name] = str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
+        layer = str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
+        layers[node.name] = layer or graph_network.module_at(node.meta.get("stack_trace") or "")
     left = []
     for node in _torch_nodes(compiled):
         # the name that a node, or what it was decomposed from, has in the program
