@@ -235,10 +235,14 @@ def test_a_working_directory_that_was_deleted_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_progress_lines_that_nobody_can_read_stop_no_loop() -> None:
-    loop = "from edge.core.progress import Progress, say\nsay('x')\nwith Progress('p', 2) as bar: bar.step()\nprint(1)"
-    for where in ("2>/dev/full", "2>&-"):
-        assert shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(loop)} {where}")[:2] == (0, "1\n")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-"])
+def test_progress_lines_that_nobody_can_read_stop_no_loop(where: str, unbuffered: str) -> None:
+    """With the streams that every command has; Python's own keeps what it could not write and ends with 120 for it."""
+    loop = "say('x')\nwith Progress('p', 2) as bar: bar.step()\nprint(1)"
+    program = f"from edge.core import streams\nfrom edge.core.progress import Progress, say\nstreams.prepare()\n{loop}"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {where}"
+    assert shell(command, PYTHONUNBUFFERED=unbuffered)[:2] == (0, "1\n")
 
 
 def test_an_encoding_without_the_characters_gives_escapes_that_json_reads() -> None:
