@@ -33,7 +33,7 @@ def computed(node: Node, inputs: Sequence["Tensor | None"]) -> tuple[Tensor, ...
     if node.op == "QuantizeLinear":
         assert inputs[0] is not None and inputs[1] is not None
         return (QuantizeLinear(node, inputs[1], inputs[2] if len(inputs) > 2 else None)(inputs[0]),)
-    result = OPERATORS[node.op](node, *inputs)
+    result = OPERATORS[node.op].compute(node, *inputs)
     return result if isinstance(result, tuple) else (result,)
 
 

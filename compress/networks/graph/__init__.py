@@ -1,6 +1,6 @@
 """An ONNX graph as a torch network: its nodes, their operators, its twin, or a classifier of nothing but logits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,3 +28,17 @@ class Node:
     def text(self, name: str, default: str) -> str:
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What computes it: (node, inputs…) → its output, or all of them. `reads`: the attributes that are honoured.
+
+    `ignores`: those that change nothing of what is computed: of training, of float8, of an output that is refused.
+    `all_outputs`: every output is computed, not the first alone.
+    """
+
+    compute: Callable[..., Any]
+    reads: str = ""
+    ignores: str = ""
+    all_outputs: bool = False

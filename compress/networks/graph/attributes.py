@@ -1,6 +1,7 @@
 """Which attributes, inputs and outputs of its nodes the twin honours; all that it does not honour is refused by name.
 
-What an operator has in an opset, and what an attribute is where it is left out, is read from ONNX's own schemas.
+What an operator has in an opset, and what an attribute is where it is left out, is read from ONNX's own schemas. Of an
+operator of ONNX Runtime's (`com.microsoft.…`) every attribute that is not honoured is refused.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,64 +11,15 @@ import onnx
 from onnx import helper
 
 from compress.networks.graph import Node
+from compress.networks.graph.operators import OPERATORS
 
 #: The opsets whose operators were compared with ONNX Runtime's; before 7, others broadcast and normalize otherwise.
 OLDEST, NEWEST = 7, 26
-#: Operator → the attributes that are read. An operator that is not listed has none that is.
-READ = {
-    "AveragePool": "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides",
-    "BatchNormalization": "epsilon training_mode",
-    "Cast": "to",
-    "Celu": "alpha",
-    "Clip": "min max",
-    "Concat": "axis",
+#: What no operator's function computes: constants, and rounding to levels, which is a module (`rounding`).
+ELSEWHERE = {
     "Constant": "value value_int value_ints value_float value_floats",
-    "ConstantOfShape": "value",
-    "Conv": "auto_pad dilations group kernel_shape pads strides",
-    "DequantizeLinear": "axis",
-    "Elu": "alpha",
-    "Flatten": "axis",
-    "Gather": "axis",
-    "Gelu": "approximate",
-    "Gemm": "alpha beta transA transB",
-    "Hardmax": "axis",
-    "HardSigmoid": "alpha beta",
-    "InstanceNormalization": "epsilon",
-    "LayerNormalization": "axis epsilon",
-    "LeakyRelu": "alpha",
-    "LogSoftmax": "axis",
-    "MaxPool": "auto_pad ceil_mode dilations kernel_shape pads strides",
-    "Pad": "mode pads value",
-    "QuantizeLinear": "axis output_dtype",
-    "ReduceL1": "axes keepdims",
-    "ReduceL2": "axes keepdims",
-    "ReduceLogSumExp": "axes keepdims",
-    "ReduceMax": "axes keepdims noop_with_empty_axes",
-    "ReduceMean": "axes keepdims noop_with_empty_axes",
-    "ReduceMin": "axes keepdims noop_with_empty_axes",
-    "ReduceSum": "axes keepdims noop_with_empty_axes",
-    "Reshape": "allowzero",
-    "Selu": "alpha gamma",
-    "Shape": "start end",
-    "Slice": "axes ends starts",
-    "Softmax": "axis",
-    "Split": "axis num_outputs split",
-    "Squeeze": "axes",
-    "Swish": "alpha",
-    "ThresholdedRelu": "alpha",
-    "Transpose": "perm",
-    "Unsqueeze": "axes",
+    "QuantizeLinear": "axis output_dtype saturate",  # it saturates float8 alone, which is refused
 }
-#: Attributes that change nothing of what the twin computes: of training, of an output that it refuses, of float8.
-MEANINGLESS = {
-    "BatchNormalization": "momentum",
-    "Cast": "saturate round_mode",
-    "Dropout": "ratio seed",
-    "MaxPool": "storage_order",
-    "QuantizeLinear": "saturate",
-}
-#: Operators all of whose outputs are computed; of every other the first is.
-ALL_OUTPUTS = ("Split",)
 
 
 class UnreadPart(Exception):
@@ -90,19 +42,27 @@ def called(node: Node) -> str:
 
 
 def _unread(node: Node, used: "set[str]") -> Iterator[str]:
-    schema = onnx.defs.get_schema(node.op, node.opset)
-    honoured = {*READ.get(node.op, "").split(), *MEANINGLESS.get(node.op, "").split()}
+    operator = OPERATORS.get(node.op)
+    honoured = {*(ELSEWHERE[node.op] if operator is None else f"{operator.reads} {operator.ignores}").split()}
+    schema = None if "." in node.op else _schema(node)
     for name, value in node.attributes.items():
-        if name not in schema.attributes:
+        if schema is not None and name not in schema.attributes:
             yield f"attribute {name} = {_shown(value)} is none of {node.op}-{schema.since_version}"
-        elif name not in honoured and value != _default(schema.attributes[name]):
+        elif name not in honoured and (schema is None or value != _default(schema.attributes[name])):
             yield f"attribute {name} = {_shown(value)} is not supported"
-    if len(node.inputs) > schema.max_input:
+    if schema is not None and len(node.inputs) > schema.max_input:
         yield f"{len(node.inputs)} inputs, {node.op}-{schema.since_version} has {schema.max_input}"
-    if node.op not in ALL_OUTPUTS:
-        for name, described in zip(node.outputs[1:], schema.outputs[1:], strict=False):
+    if operator is None or not operator.all_outputs:
+        for place, name in enumerate(node.outputs[1:], 1):
             if name in used and name:
-                yield f"output {described.name} is not supported"
+                described = place if schema is None else schema.outputs[min(place, len(schema.outputs) - 1)].name
+                yield f"output {described} is not supported"
+
+
+def _schema(node: Node) -> onnx.defs.OpSchema:
+    """The operator's, as ONNX has it in this opset; that of its first where ONNX Runtime had it before ONNX did."""
+    opset = node.opset if onnx.defs.has(node.op, node.opset) else NEWEST
+    return onnx.defs.get_schema(node.op, opset)
 
 
 def _default(attribute: "onnx.defs.OpSchema.Attribute") -> Any:

@@ -213,12 +213,12 @@ def _nodes(flow: DataFlow, where: str) -> list[Node]:
     nodes = []
     for entry in live:
         as_standard = entry.domain == "com.microsoft" and entry.op_type in QUANTIZERS
-        if entry.op_type not in known or not (entry.domain in STANDARD or as_standard):
-            unknown[entry.op_type if entry.domain in STANDARD else f"{entry.domain}.{entry.op_type}"] += 1
+        standard = entry.domain in STANDARD or as_standard
+        op = entry.op_type if standard else f"{entry.domain}.{entry.op_type}"
+        if op not in known:
+            unknown[op] += 1
         version = CONTRIBUTED if as_standard else opset
-        nodes.append(
-            Node(entry.name, entry.op_type, tuple(entry.input), tuple(entry.output), attributes_of(entry), version)
-        )
+        nodes.append(Node(entry.name, op, tuple(entry.input), tuple(entry.output), attributes_of(entry), version))
     if unknown:
         raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
     return nodes
@@ -235,7 +235,7 @@ def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
 def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":
     """By the operator; what it does not take, with its name."""
     try:
-        return OPERATORS[node.op](node, *inputs)
+        return OPERATORS[node.op].compute(node, *inputs)
     except Exception as fault:  # torch's and ours, of operands and sizes
         raise ValueError(f"{called(node)}: {first_line(fault)}") from fault
 

@@ -96,7 +96,7 @@ def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[
 
 
 def rounded_to_half(node: Node, outputs: tuple[Tensor, ...], halves: Mapping[str, torch.dtype]) -> tuple[Tensor, ...]:
-    """What a node gives, in the half type that `typed` found for it, if it has one."""
+    """What a node gives, in the half type that `half_types` found for it, if it has one."""
     kind = halves.get(node.outputs[0])
     return outputs if kind is None else tuple(_Rounded.apply(value, kind) for value in outputs)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.networks.graph import Node
+from compress.networks.graph import Node, Operator
 
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
 
@@ -117,3 +117,12 @@ def _padded(x: Tensor, pads: Sequence[int], value: float) -> Tensor:
     half = len(pads) // 2
     pairs = [side for k in reversed(range(half)) for side in (pads[k], pads[half + k])]
     return functional.pad(x, pairs, value=value)
+
+
+WINDOWS = {
+    "AveragePool": Operator(average_pool, "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
+    "Conv": Operator(conv, "auto_pad dilations group kernel_shape pads strides"),
+    "GlobalAveragePool": Operator(lambda node, x: x.mean(tuple(range(2, x.ndim)), keepdim=True)),
+    "GlobalMaxPool": Operator(lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True)),
+    "MaxPool": Operator(max_pool, "auto_pad ceil_mode dilations kernel_shape pads strides", ignores="storage_order"),
+}

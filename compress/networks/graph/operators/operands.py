@@ -1,0 +1,21 @@
+"""Operands as operators read them: element types, whole numbers, and what is an input in some opsets only."""
+
+import torch
+from torch import Tensor
+
+from compress.networks.graph import Node
+
+#: ONNX's numbers of element types; half precision is carried in float32 (`rounding`)
+TYPES = dict.fromkeys((1, 10, 16), torch.float32) | {2: torch.uint8, 3: torch.int8, 5: torch.int16}
+TYPES |= {4: torch.uint16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+
+
+def numbers(values: Tensor) -> list[int]:
+    return [int(value) for value in values.reshape(-1).tolist()]
+
+
+def stated(node: Node, name: str, values: "Tensor | None") -> "list[int] | None":
+    """What is an input in later opsets and an attribute in earlier ones; None where it is neither."""
+    if values is not None:
+        return numbers(values)
+    return node.ints(name, []) if name in node.attributes else None
