@@ -29,8 +29,7 @@ def lower(network: Classifier, image: "tuple[int, ...]") -> GraphNetwork:
     """
     network.eval()
     _untie(network)
-    with torch.no_grad():
-        trace = traced(_AllOutputs(network), torch.zeros(2, *image, device=device_of(network)), name_of(network))
+    trace = traced(_AllOutputs(network), torch.zeros(2, *image, device=device_of(network)), name_of(network))
     return Lowering(trace, network).run()
 
 
@@ -125,7 +124,7 @@ class Lowering:
         if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
             raise UntraceableNetwork(
                 f"{self.where(node) or 'its forward'} of {self.name}: runs {node.target}, a block of "
-                f"operations of its own; take it out of the forward (torch.no_grad, autocast, control flow)"
+                f"operations of its own; take it out of the forward (control flow)"
             )
         special = HANDLERS.get(aliasing.functional(node.target))
         lowered = special(self, node) if special is not None else None

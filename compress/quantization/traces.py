@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputSpec
 
 from compress.networks.tracing import trace_program
+from compress.quantization.blocks import inline_blocks
 
 KEPT = 16
 #: Whose modules compute by nothing but their weights, their submodules and plain attributes.
@@ -37,9 +39,11 @@ def traced(network: nn.Module, example: Tensor, what: str) -> TracedOperations:
     if key is not None and key in _KNOWN:
         _KNOWN.move_to_end(key)
         return _KNOWN[key]
-    with contextlib.suppress(Exception):  # the trace meets it again and says where
+    with contextlib.suppress(Exception), torch.no_grad():  # the trace meets it again and says where
         network(example)  # what a first call finds out about a network, or keeps, is no part of its graph
-    program = trace_program(network, example, what)
+    with torch.enable_grad():  # without, a part that a network computes without gradients is none of its own
+        program = trace_program(network, example, what)
+    inline_blocks(program.graph_module, what)
     trace = TracedOperations(program.graph, tuple(program.graph_signature.input_specs), dict(program.constants))
     if key is not None:
         _KNOWN[key] = trace

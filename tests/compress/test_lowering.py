@@ -72,6 +72,16 @@ def added_in_place(self: Any, x: Tensor) -> Tensor:
     return z.mul_(2)  # type: ignore[no-any-return]
 
 
+def partly_without_gradients(self: Any, x: Tensor) -> Tensor:
+    y = self.c(x).relu()
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        z = self.d(y) + self.w
+        with torch.enable_grad():
+            w = self.d(x[:, :1].expand(-1, 4, -1, -1))
+    with torch.autocast("cuda", enabled=False):
+        return y + z + w  # type: ignore[no-any-return]
+
+
 def bn(width: int = 4) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(width)
     for values in (norm.running_mean, norm.bias.data):
@@ -121,6 +131,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "attention of what came before": lambda: attending(is_causal=True),
     "attention with a mask": lambda: attending(attn_mask=torch.ones(64, 64, dtype=torch.bool).tril()),
     "attention with a bias": lambda: attending(attn_mask=torch.linspace(-1, 1, 4096).reshape(64, 64)),
+    "a part without gradients": lambda: pooled(partly_without_gradients, c=conv(), d=conv(4, 4), w=weight(1)),
     "the image": lambda: Written(lambda self, x: x.flatten(1)),
 }
 
@@ -274,3 +285,23 @@ def test_networks_of_ours_that_are_built_the_same_are_traced_once(monkeypatch: p
     hooked.linear.register_forward_hook(lambda module, args, output: 2 * output)
     torch.testing.assert_close(lower(hooked, (1, 8, 8))(x), hooked(x))
     assert len(traced) == 4, "a hook may change what is computed"
+
+
+def test_a_part_under_autocast_is_computed_in_float32_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.c(x).float()  # type: ignore[no-any-return]
+
+    def network() -> Foreign:
+        torch.manual_seed(0)
+        return Foreign(pooled(forward, c=conv()).eval(), "in half", 5).eval()
+
+    with torch.no_grad():
+        exact = network().net.c(images()).relu()  # type: ignore[union-attr,operator]
+        got = lower(network(), SHAPE)
+        layers = [module for module in got.modules() if isinstance(module, nn.Conv2d)]
+        torch.testing.assert_close(layers[0](images()).relu(), exact)
+        torch.testing.assert_close(got(images()), network()(images()), atol=0.05, rtol=0.05)
+    assert "in half: runs a part under autocast (bfloat16 on cpu); its graph computes that part" in (
+        capsys.readouterr().err
+    )
