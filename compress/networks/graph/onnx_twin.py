@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -17,6 +17,7 @@ from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
 from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened
+from compress.networks.graph.execution import MADE_OF_NUMBERS, MEASURES, ExecutionOrder, host_results, takes_numbers
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
@@ -26,6 +27,7 @@ from compress.networks.graph.output_meaning import (
     output_meaning,
 )
 from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
+from compress.networks.graph.sizes import Array, computed_sizes, measured_sizes
 from edge.core.errors import CompressError, first_line
 from edge.core.progress import say_once
 from edge.runtimes.runner import open_runner
@@ -36,20 +38,6 @@ CONTRIBUTED = 21
 #: Carried in 8 bits: what weights are dequantized from. A quantizer to such levels would have to clip at theirs.
 FOUR_BITS = {onnx.TensorProto.INT4: "int8", onnx.TensorProto.UINT4: "uint8"}
 TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True)
-class ExecutionOrder:
-    """The nodes behind `result`, in their order; `done`: after each the values that no later one reads."""
-
-    nodes: list[Node]
-    done: list[list[str]]
-    result: str
-
-    @classmethod
-    def behind(cls, nodes: Sequence[Node], result: str) -> "ExecutionOrder":
-        needed = _needed(nodes, result)
-        return cls(needed, _last_uses(needed), result)
 
 
 class GraphTwin(Classifier):
@@ -73,11 +61,17 @@ class GraphTwin(Classifier):
     ) -> None:
         super().__init__()
         self.entry, self.batch, self.halves, self.meaning = entry, batch, halves, meaning
-        self.places = {name: f"constant_{number}" for number, name in enumerate(constants)}
-        for name, place in self.places.items():
-            self.register_buffer(place, constants[name], persistent=False)
         self.stated = ExecutionOrder.behind(nodes, result)
         self.searched = ExecutionOrder.behind(*_before_softmax(nodes, meaning)) if meaning.before else self.stated
+        executed = [*self.stated.nodes, *self.searched.nodes]
+        self.on_host = host_results(executed, constants, set(halves))
+        #: what operators take as numbers stays on the host: no device is waited for to learn an axis
+        as_numbers, as_values = (self._names_read(executed, as_numbers=kind) for kind in (True, False))
+        self.numbers = {name: value.numpy() for name, value in constants.items() if name in as_numbers}
+        values = [name for name in constants if name in {*as_values, result}]
+        self.places = {name: f"constant_{number}" for number, name in enumerate(values)}
+        for name, place in self.places.items():
+            self.register_buffer(place, constants[name], persistent=False)
         quantize = {node.outputs[0]: node for node in [*self.stated.nodes, *self.searched.nodes] if node.op == QUANTIZE}
         self.keys = {name: f"quantizer_{number}" for number, name in enumerate(quantize)}
         self.quantizers = nn.ModuleDict(
@@ -118,23 +112,53 @@ class GraphTwin(Classifier):
         return torch.cat([self._run(part, order) for part in parts])[: len(x)]
 
     def _run(self, x: Tensor, order: ExecutionOrder) -> Tensor:
-        values = {self.entry: x}
+        values: dict[str, Any] = {self.entry: x}
         for number, node in enumerate(order.nodes):
-            inputs = [self._value(name, values) for name in node.inputs]
-            if node.op == QUANTIZE:
-                result: Any = self.quantizers[self.keys[node.outputs[0]]](inputs[0])
+            if node.outputs[0] in self.on_host:
+                outputs: tuple[Any, ...] = self._sizes(node, values)
             else:
-                result = _computed(node, inputs)
-            outputs = result if isinstance(result, tuple) else (result,)
-            values |= zip(node.outputs, rounded_to_half(node, outputs, self.halves), strict=False)
+                inputs = [self._value(node, place, values, x.device) for place in range(len(node.inputs))]
+                if node.op == QUANTIZE:
+                    result: Any = self.quantizers[self.keys[node.outputs[0]]](inputs[0])
+                else:
+                    result = _computed(node, inputs)
+                outputs = rounded_to_half(node, result if isinstance(result, tuple) else (result,), self.halves)
+                if node.op in MADE_OF_NUMBERS:
+                    outputs = tuple(value.to(x.device) for value in outputs)
+            values |= zip(node.outputs, outputs, strict=False)
             for name in order.done[number]:
                 values.pop(name, None)
         return values[order.result]
 
-    def _value(self, name: str, values: Mapping[str, Tensor]) -> "Tensor | None":
+    def _sizes(self, node: Node, values: Mapping[str, Any]) -> tuple[Array, ...]:
+        """What a node gives that is computed on the host."""
+        if node.op in MEASURES:
+            return (measured_sizes(node, values[node.inputs[0]].shape),)
+        inputs = [values[name] if name in values else self.numbers.get(name) for name in node.inputs]
+        return _applied(node, computed_sizes, node, inputs)
+
+    def _names_read(self, nodes: Sequence[Node], *, as_numbers: bool) -> set[str]:
+        """The tensors that nodes take as numbers, as those on the host do all, or as values."""
+        return {
+            name
+            for node in nodes
+            for place, name in enumerate(node.inputs)
+            if (node.outputs[0] in self.on_host or takes_numbers(node, place)) == as_numbers
+        }
+
+    def _value(self, node: Node, place: int, values: Mapping[str, Any], device: torch.device) -> "Tensor | None":
+        """An input; where numbers are taken, on the host, and as an array where they are symbols."""
+        name, as_numbers = node.inputs[place], takes_numbers(node, place)
         if not name:
             return None
-        return values[name] if name in values else getattr(self, self.places[name])
+        if name not in values:
+            return torch.from_numpy(self.numbers[name]) if as_numbers else self._buffers[self.places[name]]
+        value = values[name]
+        if not isinstance(value, np.ndarray):
+            return value
+        if value.dtype == object and as_numbers:
+            return value
+        return torch.as_tensor(value) if as_numbers else torch.as_tensor(value, device=device)
 
 
 def _before_softmax(nodes: Sequence[Node], meaning: OutputMeaning) -> tuple[list[Node], str]:
@@ -233,10 +257,14 @@ def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
 
 
 def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":
-    """By the operator; what it does not take, with its name."""
+    return _applied(node, OPERATORS[node.op].compute, node, *inputs)
+
+
+def _applied(node: Node, operator: Callable[..., Any], *arguments: Any) -> Any:
+    """What an operator gives; what it does not take, with its name."""
     try:
-        return OPERATORS[node.op].compute(node, *inputs)
-    except Exception as fault:  # torch's and ours, of operands and sizes
+        return operator(*arguments)
+    except Exception as fault:  # torch's, numpy's and ours, of operands and sizes
         raise ValueError(f"{called(node)}: {first_line(fault)}") from fault
 
 
@@ -289,25 +317,6 @@ def _quantizer(node: Node, constants: Mapping[str, Tensor]) -> QuantizeLinear:
         raise ValueError(f"the scale {missing[0]} is computed from the image")
     zero = constants[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
     return QuantizeLinear(node, constants[node.inputs[1]], zero)
-
-
-def _needed(nodes: Sequence[Node], result: str) -> list[Node]:
-    """The nodes behind `result`, in their order."""
-    wanted, backwards = {result}, []
-    for node in reversed(nodes):
-        if wanted.intersection(node.outputs):
-            wanted.update(node.inputs)
-            backwards.append(node)
-    return backwards[::-1]
-
-
-def _last_uses(nodes: Sequence[Node]) -> list[list[str]]:
-    """After each node the values that no later one reads, so that they need not stay in memory."""
-    last = {name: number for number, node in enumerate(nodes) for name in node.inputs}
-    done: list[list[str]] = [[] for _ in nodes]
-    for name, number in last.items():
-        done[number].append(name)
-    return done
 
 
 def _try(twin: GraphTwin, x: Tensor, where: str) -> None:

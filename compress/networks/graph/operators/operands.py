@@ -11,7 +11,8 @@ TYPES |= {4: torch.uint16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: to
 
 
 def numbers(values: Tensor) -> list[int]:
-    return [int(value) for value in values.reshape(-1).tolist()]
+    """Whole numbers; of sizes that torch.export leaves open symbols, in an array."""
+    return [value if isinstance(value, torch.SymInt) else int(value) for value in values.reshape(-1).tolist()]
 
 
 def stated(node: Node, name: str, values: "Tensor | None") -> "list[int] | None":

@@ -22,13 +22,13 @@ def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     """Half precision is carried in float32 (`rounding`)."""
     fill = node.attributes.get("value")
     if fill is None:
-        return torch.zeros(numbers(shape), device=shape.device)
+        return torch.zeros(numbers(shape))
     if fill.data_type not in TYPES:
         raise ValueError(f"a value of type {TensorProto.DataType.Name(fill.data_type)} is not supported")
     kind = TYPES[fill.data_type]
     value = numpy_helper.to_array(fill).reshape(-1)[0]
     number = float(value) if kind.is_floating_point else int(value)
-    return torch.full(numbers(shape), number, dtype=kind, device=shape.device)
+    return torch.full(numbers(shape), number, dtype=kind)
 
 
 def _flatten(node: Node, x: Tensor) -> Tensor:
