@@ -37,6 +37,8 @@ QUANTIZE = "QuantizeLinear"
 CONTRIBUTED = 21
 #: Carried in 8 bits: what weights are dequantized from. A quantizer to such levels would have to clip at theirs.
 FOUR_BITS = {onnx.TensorProto.INT4: "int8", onnx.TensorProto.UINT4: "uint8"}
+#: Operator → the input that decides how many values it gives.
+DECIDES = {"NonZero": 0, "Compress": 1}
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -199,6 +201,7 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
         refuse_unread(nodes, result)
         _refuse_four_bits(nodes, flow)
         moving = _fold(nodes, constants, halves, where)
+        _refuse_image_in_sizes(moving, constants, set(halves))
         shape = (sizes[0] or 2, *sizes[1:])
         for meaning in (output_meaning(proto), OutputMeaning(UNKNOWN)):
             twin = GraphTwin(moving, constants, halves, entries[0].name, result, sizes[0], meaning)
@@ -248,12 +251,24 @@ def _nodes(flow: DataFlow, where: str) -> list[Node]:
     return nodes
 
 
-def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
+def _refuse_image_in_sizes(nodes: Sequence[Node], constants: Mapping[str, Tensor], halves: set[str]) -> None:
+    """Where the image decides how many values there are, images of one batch would need several shapes."""
+    known = {*constants, *host_results(nodes, constants, halves)}
     for node in nodes:
-        zero = flow.stored.get(node.inputs[2]) if node.op == QUANTIZE and len(node.inputs) > 2 else None
-        if zero is not None and zero.data_type in FOUR_BITS:
-            kind = onnx.TensorProto.DataType.Name(zero.data_type)
-            raise UnreadPart(f"{called(node)}: a zero point of type {kind} is not supported")
+        decides = node.inputs[DECIDES[node.op]] if node.op in DECIDES else ""
+        if decides and decides not in known:
+            raise UnreadPart(f"{called(node)}: how many values it gives is computed from the image")
+
+
+def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
+    """Where a tensor's type is that of a result, which 8 bits would stand for."""
+    for node in nodes:
+        place = {QUANTIZE: 2, "CastLike": 1}.get(node.op, len(node.inputs))
+        like = flow.stored.get(node.inputs[place]) if place < len(node.inputs) else None
+        if like is not None and like.data_type in FOUR_BITS:
+            kind = onnx.TensorProto.DataType.Name(like.data_type)
+            what = "a zero point" if node.op == QUANTIZE else "a target"
+            raise UnreadPart(f"{called(node)}: {what} of type {kind} is not supported")
 
 
 def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":

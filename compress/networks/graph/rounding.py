@@ -18,6 +18,11 @@ from compress.networks.graph import Node
 #: ONNX's numbers of element types: of integer levels, and of half precision
 LEVELS = {2: torch.uint8, 3: torch.int8, 4: torch.uint16, 5: torch.int16}
 HALF = {10: torch.float16, 16: torch.bfloat16}
+#: Operators whose results are levels, sizes, places or conditions, whatever they read.
+NOT_OF_THEIR_INPUTS = frozenset(
+    {"QuantizeLinear", "Shape", "Size", "NonZero", "ArgMax", "ArgMin", "Equal", "IsInf", "IsNaN"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+)
 
 
 class QuantizeLinear(nn.Module):
@@ -81,8 +86,10 @@ def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[
     for node in nodes:
         if node.op == "Cast":
             kind = HALF.get(node.whole("to", 0))
-        elif node.op in ("QuantizeLinear", "Shape"):
+        elif node.op in NOT_OF_THEIR_INPUTS:
             kind = None
+        elif node.op == "CastLike":
+            kind = types.get(node.inputs[1])
         elif node.op == "ConstantOfShape":
             fill = node.attributes.get("value")
             kind = None if fill is None else HALF.get(fill.data_type)
@@ -98,7 +105,9 @@ def half_types(nodes: Sequence[Node], known: Mapping[str, torch.dtype]) -> dict[
 def rounded_to_half(node: Node, outputs: tuple[Tensor, ...], halves: Mapping[str, torch.dtype]) -> tuple[Tensor, ...]:
     """What a node gives, in the half type that `half_types` found for it, if it has one."""
     kind = halves.get(node.outputs[0])
-    return outputs if kind is None else tuple(_Rounded.apply(value, kind) for value in outputs)
+    if kind is None:
+        return outputs
+    return tuple(_Rounded.apply(value, kind) if value.is_floating_point() else value for value in outputs)
 
 
 class _Rounded(torch.autograd.Function):

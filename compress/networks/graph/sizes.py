@@ -206,6 +206,7 @@ OPERATORS_ON_SIZES: dict[str, Callable[..., Any]] = {
     "Mod": lambda node, a, b: np.fmod(a, b) if node.whole("fmod", 0) else a % b,
     "Mul": _elementwise(np.multiply),
     "Neg": _elementwise(np.negative),
+    "NonZero": lambda node, x: np.array(np.nonzero(x)),
     "Not": _compared(np.logical_not),
     "Or": _compared(np.logical_or),
     "Range": _range,

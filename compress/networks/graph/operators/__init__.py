@@ -7,6 +7,7 @@ tensors, which graphs compute shapes with, pass the same operators as images do.
 from compress.networks.graph import Operator
 from compress.networks.graph.operators.activations import ACTIVATIONS
 from compress.networks.graph.operators.arithmetic import ARITHMETIC
+from compress.networks.graph.operators.indexing import INDEXING
 from compress.networks.graph.operators.normalization import NORMALIZATION
 from compress.networks.graph.operators.quantized import QUANTIZED
 from compress.networks.graph.operators.reductions import REDUCTIONS
@@ -16,6 +17,7 @@ from compress.networks.graph.operators.windows import WINDOWS
 OPERATORS: dict[str, Operator] = {
     **ACTIVATIONS,
     **ARITHMETIC,
+    **INDEXING,
     **NORMALIZATION,
     **QUANTIZED,
     **REDUCTIONS,

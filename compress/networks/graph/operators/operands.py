@@ -20,3 +20,16 @@ def stated(node: Node, name: str, values: "Tensor | None") -> "list[int] | None"
     if values is not None:
         return numbers(values)
     return node.ints(name, []) if name in node.attributes else None
+
+
+def checked_index(index: Tensor, size: int) -> Tensor:
+    """Places along an axis of that size, those counted from its end as counted from its start.
+
+    ValueError where one lies outside. Only the processor is asked: the trial of a new twin runs there, and waiting for
+    a device at each call would cost more than the operator.
+    """
+    places = index.to(torch.int64)
+    asked = places.device.type == "cpu" and not torch.compiler.is_compiling()
+    if asked and bool(((places < -size) | (places >= size)).any()):
+        raise ValueError(f"an index lies outside of {size} rows")
+    return places % size

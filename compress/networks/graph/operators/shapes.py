@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.networks.graph import Node, Operator
-from compress.networks.graph.operators.operands import TYPES, numbers, stated
+from compress.networks.graph.operators.operands import TYPES, checked_index, numbers, stated
 
 
 def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
@@ -118,10 +118,7 @@ def _repeated(size: int, before: int, behind: int, mode: str) -> Tensor:
 
 def _gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
     axis = node.whole("axis", 0) % x.ndim
-    flat, size = index.reshape(-1).to(torch.int64), x.shape[axis]
-    if bool(((flat < -size) | (flat >= size)).any()):
-        raise ValueError(f"an index lies outside of {size} rows")
-    flat = flat % size
+    flat = checked_index(index.reshape(-1), x.shape[axis])
     return x.index_select(axis, flat).reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
 
