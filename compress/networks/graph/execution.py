@@ -91,7 +91,7 @@ def host_results(nodes: Sequence[Node], constants: Mapping[str, Tensor], halves:
             node.op in OPERATORS_ON_SIZES
             and read & found
             and read <= found | numbers
-            and not halves.intersection(node.outputs)
+            and not halves & {*node.outputs}
             and (node.op != "Cast" or node.whole("to", 0) in TYPES)
             and (node.op != "ConstantOfShape" or _fills_whole(node))
         )

@@ -155,11 +155,9 @@ class GraphTwin(Classifier):
             return None
         if name not in values:
             return torch.from_numpy(self.numbers[name]) if as_numbers else self._buffers[self.places[name]]
-        value = values[name]
-        if not isinstance(value, np.ndarray):
-            return value
-        if value.dtype == object and as_numbers:
-            return value
+        value: Any = values[name]
+        if not isinstance(value, np.ndarray) or (value.dtype == object and as_numbers):
+            return value  # type: ignore[no-any-return]
         return torch.as_tensor(value) if as_numbers else torch.as_tensor(value, device=device)
 
 

@@ -1,5 +1,7 @@
 """Operands as operators read them: element types, whole numbers, and what is an input in some opsets only."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,8 @@ TYPES |= {4: torch.uint16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: to
 
 def numbers(values: Tensor) -> list[int]:
     """Whole numbers; of sizes that torch.export leaves open symbols, in an array."""
-    return [value if isinstance(value, torch.SymInt) else int(value) for value in values.reshape(-1).tolist()]
+    read: list[Any] = values.reshape(-1).tolist()
+    return [int(value) if isinstance(value, float) else value for value in read]
 
 
 def stated(node: Node, name: str, values: "Tensor | None") -> "list[int] | None":
