@@ -157,7 +157,7 @@ class GraphTwin(Classifier):
             return torch.from_numpy(self.numbers[name]) if as_numbers else self._buffers[self.places[name]]
         value: Any = values[name]
         if not isinstance(value, np.ndarray) or (value.dtype == object and as_numbers):
-            return value  # type: ignore[no-any-return]
+            return value
         return torch.as_tensor(value) if as_numbers else torch.as_tensor(value, device=device)
 
 
