@@ -146,7 +146,7 @@ INDEXING = {
     "Not": _compared(torch.logical_not),
     "OneHot": Operator(_one_hot, "axis"),
     "Or": _compared(torch.logical_or),
-    "Range": Operator(_range, ignores="stash_type"),
+    "Range": Operator(_range),
     "Scatter": Operator(_scatter_elements, "axis"),
     "ScatterElements": Operator(_scatter_elements, "axis reduction"),
     "ScatterND": Operator(_scatter_nd, "reduction"),
