@@ -8,6 +8,7 @@ from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
+from edge.core.errors import CompressError
 from edge.core.targets import Target
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
         return adopt.adopt_file(config, inputs.model, out, replace=replace)
     source = _read(inputs)
+    if config.adopt != type(config.adopt)():
+        raise CompressError(f"{source.path}: adopt is of ONNX files of other tools, this is a stage; leave it out")
     target = targets.get(config.target)
     emit = targets.emitter_of(target)
 

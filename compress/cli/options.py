@@ -261,6 +261,33 @@ OPTIONS = (
 )
 
 
+def adopt_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the section `adopt`, each handed over as the dotted key that it sets."""
+
+    @functools.wraps(function)
+    def named(**params: Any) -> Any:
+        return function(**{f"adopt.{key}" if key in ADOPT else key: value for key, value in params.items()})
+
+    decorated = named
+    for option in reversed(ADOPT.values()):
+        decorated = option(decorated)
+    return decorated
+
+
+ADOPT = {
+    "normalize": click.option(
+        "--normalize", metavar="NAME", help="Of an ONNX file: none, cifar10, cifar100, imagenet, half, m/s or auto."
+    ),
+    "layout": click.option(
+        "--layout", type=click.Choice(["auto", "nchw", "nhwc"]), help="Of its images; default as its sizes show."
+    ),
+    "range": click.option("--range", type=click.Choice(["1", "255"]), help="Its largest pixel; 255 where it is uint8."),
+    "channels": click.option("--channels", type=click.Choice(["rgb", "bgr"]), help="Of its images; default rgb."),
+    "output": click.option("--output", metavar="NAME", help="Which of its outputs are the logits."),
+    "labels": click.option("--labels", metavar="FILE", help="Its class names in its order; default its metadata."),
+}
+
+
 SCENARIOS = ("single-stream", "offline", "camera")
 
 

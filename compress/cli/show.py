@@ -18,11 +18,11 @@ def head(stage: Stage, complete: bool) -> str:
 
 
 def metric_lines(stage: Stage) -> list[str]:
-    """What the manifest measured, a line a metric."""
-    width = max(map(len, stage.metrics), default=0)
+    """What the manifest measured, a line a metric; without what there is none of, and notes, which were said."""
+    metrics = {name: value for name, value in stage.metrics.items() if value is not None and name != "notes"}
+    width = max(map(len, metrics), default=0)
     return [
-        f"  {name:<{width}}  {_checks(value) if name == 'checks' else _value(value)}"
-        for name, value in stage.metrics.items()
+        f"  {name:<{width}}  {_checks(value) if name == 'checks' else _value(value)}" for name, value in metrics.items()
     ]
 
 
@@ -41,6 +41,8 @@ def _value(value: Any) -> str:
         return " ".join(_value(item) for item in value)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if value is None:
+        return "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

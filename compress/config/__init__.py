@@ -4,7 +4,7 @@ One YAML file describes a whole run (`Run`). Its sections are the stages; `data`
 stage on its own is configured by `TeacherConfig`, `StudentConfig`, …: the shared part and its section in one model.
 """
 
-from compress.config.deployment import Engine, Latency
+from compress.config.deployment import Adopt, Engine, Latency
 from compress.config.networks import Imported, Quantize, Teacher
 from compress.config.reading import load_run, merged, parse, read_yaml
 from compress.config.run import (
@@ -24,6 +24,7 @@ from compress.config.training import TrainAttack, Training
 from compress.config.values import Common
 
 __all__ = [
+    "Adopt",
     "AnalyzeConfig",
     "AttackConfig",
     "BenchConfig",

@@ -4,8 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress.config.values import Count, FromZero, Positive, Radius, Strict, Time, enumerated, one_of, seconds
+from compress.config.values import (
+    Count,
+    FromZero,
+    Positive,
+    Radius,
+    Strict,
+    Time,
+    checked_by,
+    enumerated,
+    one_of,
+    seconds,
+)
+from compress.zoo.catalog import NORMALIZATIONS, normalization_constants
 from edge.core import targets
+
+
+def _normalization(name: str) -> None:
+    """CompressError of a name or M/S that is none."""
+    if name not in ("none", "auto"):
+        known = NORMALIZATIONS.get(name, ((0.0,) * (name.partition("/")[0].count(",") + 1),))
+        normalization_constants(name, len(known[0]))
 
 
 class Batch(Strict):
@@ -40,6 +59,25 @@ class Engine(Strict):
     deferred: bool = Field(False, description="build no engine here, even where one could be")
     program: Literal["ep", "aoti"] = Field(
         "ep", description="how a torch-tensorrt program is stored: torch.export's archive, or AOTInductor's package"
+    )
+
+
+class Adopt(Strict):
+    """What an ONNX file of another tool takes and gives; it becomes part of the adopted graph."""
+
+    normalize: Annotated[str, checked_by(_normalization)] = Field(
+        "none",
+        description="input normalisation put in front: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s, on "
+        "pixels in [0, 1]; auto: what is best on validation images by more than chance, range and orders too",
+    )
+    layout: Literal["auto", "nchw", "nhwc"] = Field("auto", description="order of its image's axes; auto: by its sizes")
+    range: Literal["auto", "1", "255"] = Field(
+        "auto", description="its pixels lie in [0, 1] or [0, 255]; auto: 255 where it takes uint8"
+    )
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="order of its image's channels")
+    output: "str | None" = Field(None, description="which of several outputs are the logits")
+    labels: "str | None" = Field(
+        None, description="file of its class names in its order: a name a line, or JSON; default its metadata"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from compress import names
-from compress.config.deployment import Analyze, Attack, Evaluate, Export, Latency, Verify
+from compress.config.deployment import Adopt, Analyze, Attack, Evaluate, Export, Latency, Verify
 from compress.config.networks import CleanTeacher, Imported, Quantize, Student, Teacher
 from compress.config.values import Common, Data, Device, Strict, Target, Threat, seconds, without_later_keys
 from compress.data import split_name
@@ -93,9 +93,11 @@ class QuantizeConfig(Common, Quantize):
 
 
 class ExportConfig(Common, Export):
-    """An exported stage on its own."""
+    """An exported stage on its own. It attacks nothing: without a radius later stages ask for one."""
 
+    threat: "Threat | None" = Field(None, description="what the attacker may do")  # type: ignore[assignment]
     target: Target = Field("onnx", description="runtime to export for")
+    adopt: Adopt = Field(Adopt(), description="of an ONNX file of another tool alone: what it takes for an image")
 
     def semantic(self) -> dict[str, Any]:
         """As of every stage, without what decides nothing of the target's files."""

@@ -48,6 +48,11 @@ def _written(check: Callable[[str], object]) -> Callable[[str], str]:
     return validate
 
 
+def checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """A validator of text whose form `check` knows, a CompressError of it."""
+    return AfterValidator(_written(check))
+
+
 def one_of(kind: str, known: "dict[str, str] | tuple[str, ...] | Callable[[], tuple[str, ...]]") -> AfterValidator:
     """A validator of names out of those known, which are asked for at each check where they are a function."""
     return AfterValidator(
@@ -136,7 +141,20 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 #: Keys of any section that change no result.
 WITHOUT_EFFECT = {"checkpoint_minutes", "tensorboard", "keep_epochs", "diagnose"}
 #: Keys that came after stages were made without them → what these stages are; so they keep their identity.
-LATER: Mapping[str, Any] = MappingProxyType({"optimizer": "sgd", "features": None})
+LATER: Mapping[str, Any] = MappingProxyType(
+    {
+        "optimizer": "sgd",
+        "features": None,
+        "adopt": {
+            "normalize": "none",
+            "layout": "auto",
+            "range": "auto",
+            "channels": "rgb",
+            "output": None,
+            "labels": None,
+        },
+    }
+)
 
 
 class Strict(BaseModel):
@@ -167,6 +185,8 @@ class Common(Strict):
         if "weights" in described and described.pop("weights") is None:  # else the plan has the file's content
             del described["key"]
         without_later_keys(described)
+        if described["threat"] is None:
+            del described["threat"]
         if described.get("extra"):
             described["extra"]["path"] = split_name(described["extra"]["path"])[0]
         return described
@@ -196,6 +216,8 @@ def _lines(detail: ErrorDetails, kind: type[BaseModel], tags: Tags) -> Iterator[
     if detail["type"] == "extra_forbidden":
         known = _keys(kind, detail["loc"][:-1], tags)
         yield f"{where}: unknown key{errors.nearest_name(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
+    elif detail["type"] == "missing" and detail["loc"][0] == "threat":
+        yield "threat.eps: missing, and this dataset brings none; give --eps 8/255, or another radius (threat.eps)"
     elif detail["type"] == "missing":
         yield f"{where}: missing; it has no default"
     elif detail["type"] == "value_error":

@@ -6,6 +6,7 @@ Facts of `robustbench.csv`: clean and robust accuracy in percent at ε = 8/255 a
 
 import csv
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,31 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+
+
+def normalization_constants(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation by channel of a named normalization, or of one written `m1,m2,m3/s1,s2,s3`."""
+    if name in NORMALIZATIONS:
+        mean, std = NORMALIZATIONS[name]
+        if len(set(mean)) == len(set(std)) == 1:  # of images of any channels
+            mean, std = mean[:1] * channels, std[:1] * channels
+    else:
+        try:
+            mean, std = (tuple(float(value) for value in part.split(",")) for part in name.split("/"))
+        except ValueError:
+            raise CompressError(
+                f"normalize {name!r}: no such constants (known: {', '.join(['none', *NORMALIZATIONS])}, or "
+                f"m1,m2,m3/s1,s2,s3)"
+            ) from None
+    if len(mean) != channels or len(std) != channels:
+        raise CompressError(f"normalize {name!r}: {len(mean)} means and {len(std)} deviations for {channels} channels")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise CompressError(f"normalize {name!r}: means must be numbers and deviations positive ones")
+    if max(map(abs, mean)) > 1:
+        raise CompressError(
+            f"normalize {name!r}: is of pixels in [0, 255]; write it of pixels in [0, 1], divided by 255"
+        )
+    return mean, std
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _normalized(
         name = chosen or known or ("cifar100" if network.classes == 100 else "cifar10")
         if "+normalize" not in model:
             model += "+normalize"
-        mean, std = normalization_constants(name, network.channels)
+        mean, std = normalization_tensors(name, network.channels)
         weights |= {"preprocess.mean": mean, "preprocess.std": std}
         if not (chosen or known):
             guess = f"guessed from its {network.classes} classes; --normalize gives others"
@@ -103,20 +103,9 @@ def _normalized(
     return ImportedNetwork(model, network.channels, network.classes, weights, "; ".join(notes))
 
 
-def normalization_constants(name: str, channels: int) -> tuple[Tensor, Tensor]:
+def normalization_tensors(name: str, channels: int) -> tuple[Tensor, Tensor]:
     """Mean and deviation (1,C,1,1) of a named normalization, or of one written `m1,m2,m3/s1,s2,s3`."""
-    if name in catalog.NORMALIZATIONS:
-        mean, std = catalog.NORMALIZATIONS[name]
-    else:
-        try:
-            mean, std = (tuple(float(v) for v in part.split(",")) for part in name.split("/"))
-        except ValueError:
-            known = ", ".join(["none", *catalog.NORMALIZATIONS])
-            raise CompressError(
-                f"normalize {name!r}: no such constants (known: {known}, or m1,m2,m3/s1,s2,s3)"
-            ) from None
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise CompressError(f"normalize {name!r}: {len(mean)} means and {len(std)} deviations for {channels} channels")
+    mean, std = catalog.normalization_constants(name, channels)
     return torch.tensor(mean).reshape(1, -1, 1, 1), torch.tensor(std).reshape(1, -1, 1, 1)
 
 

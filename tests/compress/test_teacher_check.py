@@ -20,7 +20,7 @@ from compress.networks.base import Classifier, Features, Normalize
 from compress.stages import distill, teacher, teacher_import
 from compress.zoo import check
 from compress.zoo.catalog import NORMALIZATIONS, CatalogEntry
-from compress.zoo.importing import normalization_constants
+from compress.zoo.importing import normalization_tensors
 from edge.core import artifact
 from edge.core.errors import CompressError
 
@@ -52,7 +52,7 @@ def split() -> Split:
 
 
 def normalised(model: Brightest, name: str = "cifar10") -> Brightest:
-    mean, std = normalization_constants(name, 3)
+    mean, std = normalization_tensors(name, 3)
     model.preprocess.get_buffer("mean").copy_(mean)
     model.preprocess.get_buffer("std").copy_(std)
     return model.eval()

@@ -160,7 +160,7 @@ def test_weights_outside_the_hash_are_refused(tmp_path: Path, kind: str, monkeyp
         path.write_bytes(model.SerializeToString())
     assert (tmp_path / "w.bin").is_file()
     monkeypatch.chdir(tmp_path)  # where ONNX Runtime would look for them
-    with pytest.raises(CompressError, match=r"keeps weights in another file.*export it as a single file"):
+    with pytest.raises(CompressError, match=r"keeps weights in another file.*save it as one"):
         open_runner(path)
 
 

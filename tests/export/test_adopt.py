@@ -112,8 +112,11 @@ def with_input(shape: "list[Any]", *more: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (with_input(["N", 1, 8, 8], "second"), "has 2 inputs; a classifier has one"),
-        (with_input(["N", 1, "H", "W"]), r"its image size \[1, 'H', 'W'\] is not fixed"),
+        (
+            with_input(["N", 1, 8, 8], "second"),
+            r"has 2 inputs: x float \(N, 1, 8, 8\), second float \(1\); a classifier has one",
+        ),
+        (with_input(["N", 3, "H", "W"]), r"takes images \(3, H, W\), digits has \(1, 8, 8\)"),
         (with_input(["N", 4, 4, 4]), r"takes images \(4, 4, 4\), digits has \(1, 8, 8\); give the --data it is for"),
         (graphs.linear_digits(classes=7), "tells 7 classes apart, digits has 10; give the --data it is for"),
         (b"no graph", r"is no ONNX file, or not the whole of one \(8 bytes\)"),

@@ -38,13 +38,19 @@ REASONS = (
     ),
     (
         r"xternal data.*?([^/\\\"' ]+\.[\w]+)\"",
-        "keeps weights in another file ({0}), which no hash of this one covers; export it as a single file",
+        "keeps weights in another file ({0}), which no hash of this one covers; `compress export` takes both, or save "
+        'it as one: python -c \'import onnx; onnx.save(onnx.load("model.onnx"), "whole.onnx")\'',
     ),
-    (r"xternal data", "keeps weights in another file, which no hash of this one covers; export it as a single file"),
+    (
+        r"xternal data",
+        "keeps weights in another file, which no hash of this one covers; `compress export` takes both, or save it as "
+        'one: python -c \'import onnx; onnx.save(onnx.load("model.onnx"), "whole.onnx")\'',
+    ),
     (
         r"In Node, \(\"(.*?)\", (\w+), .*?Error:? (?:Node ?(?:\(.*?\) )?with )?(.+?)\.?$",
         "node {0} ({1}) is invalid, {2}; export it again",
     ),
+    (r"graph is not acyclic", "its graph has a cycle: a node reads what is made of its own result; export it again"),
     (r"No graph was found in the protobuf", "holds no graph; export it again"),
 )
 

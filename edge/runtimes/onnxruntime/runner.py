@@ -41,7 +41,7 @@ class OnnxRunner(Runner):
     def _start(self, batch_size: int) -> None:
         """A session of the bytes, and what it says of them."""
         started = time.perf_counter_ns()
-        self._session = _session(self._runtime, self._content, self._where, self._threads, self._provider)
+        self._session = open_session(self._content, self._where, threads=self._threads, provider=self._provider)
         self.open_ms = (time.perf_counter_ns() - started) / 1e6
         self._input, fixed, self.input_shape = _input(self._session, self._where)
         self._output, self.classes = _output(self._session, self._where)
@@ -101,9 +101,11 @@ def _provider(runtime: Any, device: str) -> str:
     return str(chosen)
 
 
-def _session(runtime: Any, content: bytes, where: str, threads: int, provider: str) -> Any:
+def open_session(content: bytes, where: str, *, threads: int = 0, provider: str = "CPUExecutionProvider") -> Any:
+    """The runtime's own session of any graph; why it does not open `content`, of one line, as a CompressError."""
+    runtime = _import()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or machine.usable_cores()
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True

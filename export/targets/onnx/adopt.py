@@ -1,7 +1,10 @@
-"""A file that another tool exported becomes an exported stage: its very bytes, held against the dataset it is for."""
+"""A file that another tool exported becomes an exported stage, held against the dataset it is for.
 
-import functools
-from dataclasses import replace
+Its very bytes, where it takes float32 NCHW images in [0, 1] and gives logits (N,K); else its graph with what makes that
+of it put in front and behind.
+"""
+
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,78 +24,93 @@ from compress.networks.graph.output_meaning import (
     OutputMeaning,
     output_meaning,
 )
-from edge import open_runner
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
 from edge.core.proportions import clopper_pearson
-from edge.runtimes.runner import MODEL, Runner
+from edge.runtimes.onnxruntime.runner import OnnxRunner
+from edge.runtimes.runner import BATCH_SIZE, MODEL, Runner
 from edge.validity.logits import artifact_checks, chance_check, distributions
 from edge.validity.rules import record_checks, with_known_probabilities
 from export import contract
 from export.contract import Emission
+from export.targets.onnx.adopted_graph import graph_to_ship
+from export.targets.onnx.foreign_file import ForeignFile, read_foreign
+from export.targets.onnx.input_form import BYTES
 from export.targets.onnx.precision import GraphPrecision, precision_of
 
 #: Of the stage's config; the bytes are there already.
 DECIDES_NOTHING = ("opset", "precision", "parity_images", "min_agreement")
 
 
-def is_onnx_file(model: "Path | str | Stage") -> bool:
-    """Whether it is an ONNX file and no stage."""
-    return not isinstance(model, Stage) and Path(model).suffix == ".onnx" and not Path(model).is_dir()
-
-
 def plan_adopted(config: ExportConfig, file: "Path | str") -> Plan:
     """What decides the result: the bytes, in the place of a model that they were made from."""
-    return _plan(config, artifact.bytes_sha256(_content(Path(file))))
+    return _plan(config, read_foreign(Path(file)))
 
 
 def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, replace: bool = False) -> Stage:
-    """Adopt `file` into `out`: classes and input shape held against the dataset, accuracy on test images measured."""
+    """Adopt `file` into `out`: classes and input held against the dataset, accuracy on test images measured."""
     path = Path(file)
     if config.target != "onnx":
         raise CompressError(f"{path}: a file of another tool is adopted for --target onnx, not for {config.target}")
     if config.precision != "auto":
         raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
-    content = _content(path)
-
-    @functools.cache
-    def read() -> tuple[onnx.ModelProto, OutputMeaning, GraphPrecision]:
-        """Not before the runtime opened the file: it knows best what is wrong with one that is no graph."""
-        proto = onnx.load_model_from_string(content)
-        return proto, output_meaning(proto), precision_of(proto)
+    foreign = read_foreign(path)
 
     def make(work: Work) -> None:
-        with open_runner(path) as runner:
-            dataset = load_dataset(config.data)
-            proto, meaning, precision = read()
+        dataset = load_dataset(config.data)
+        graph = graph_to_ship(config.adopt, foreign, dataset)
+        artifact.write_atomic(work.add_payload(MODEL), graph.content)
+        proto = onnx.load_model_from_string(graph.content)
+        meaning = output_meaning(proto)
+        # levels that 8-bit images are put on are no arithmetic of the file's
+        precision = precision_of(foreign.proto if graph.form.kind == BYTES else proto)
+        with OnnxRunner(graph.content, where=str(path), batch_size=BATCH_SIZE, threads=0) as runner:
             figures = _measured(runner, dataset, path, meaning, precision)
-        artifact.write_atomic(work.add_payload(MODEL), content)
+        notes = [
+            *graph.notes,
+            _said_of_output(meaning, looks_like_probabilities=figures["probabilities"]),
+            precision.wording,
+            _said_of_ranges(proto),
+            _said_of_twin(graph.content, path),
+        ]
         metrics = {
-            "bytes": len(content),
+            "bytes": len(graph.content),
             "precision": precision.name,
             "output": _meaning(meaning, looks_like_probabilities=figures["probabilities"]),
             "parameters": count_stored(proto.graph),
             "adopted": path.name,
+            "original": {"sha256": foreign.sha256, "very bytes": graph.content == foreign.content}
+            | ({"beside it": foreign.external} if foreign.external else {}),
+            "input": graph.form.options,
+            "suspects": graph.suspects,
             "fixed_batch": contract.graph_inputs(proto)[0].type.tensor_type.shape.dim[0].dim_value or None,
             **figures,
+            "notes": [note for note in notes if note],
         }
         work.metrics = metrics
-        contract.write_contract(work, dataset, config, Emission(metrics, MODEL, targets.get(config.target).runtime))
+        named = dataclasses.replace(dataset, classes=graph.classes.names)
+        contract.write_contract(work, named, config, Emission(metrics, MODEL, targets.get(config.target).runtime))
 
-    stage = artifact.build(
-        out, _plan(config, artifact.bytes_sha256(content)), make, lineage=lineage(config, {}), replace=replace
-    )
-    proto, meaning, precision = read()
-    for line in (
-        _said_of_output(meaning, looks_like_probabilities=stage.metrics["probabilities"]),
-        precision.wording,
-        _said_of_ranges(proto),
-    ):
-        if line:
-            say(f"{path.name}: {line}")
+    known = lineage(config, {}) | {"original": path}
+    stage = artifact.build(out, _plan(config, foreign), make, lineage=known, replace=replace)
+    for line in stage.metrics.get("notes", []):
+        say(f"{path.name}: {line}")
     return stage
+
+
+def _plan(config: ExportConfig, foreign: ForeignFile) -> Plan:
+    """Of the file that names the classes its content decides, not where it lies."""
+    plan = plan_of("exported", config, {})
+    kept = {key: value for key, value in plan.config.items() if key not in DECIDES_NOTHING}
+    if config.adopt.labels is not None:
+        try:
+            kept["adopt"] = {**kept["adopt"], "labels": artifact.file_sha256(Path(config.adopt.labels))}
+        except OSError as fault:
+            raise CompressError(f"--labels {config.adopt.labels}: cannot be read ({fault.strerror})") from None
+    beside = {"beside": foreign.external} if foreign.external else {}
+    return dataclasses.replace(plan, config={**kept, "adopted": foreign.sha256, **beside})
 
 
 def _meaning(meaning: OutputMeaning, *, looks_like_probabilities: bool) -> str:
@@ -131,35 +149,21 @@ def _said_of_ranges(proto: onnx.ModelProto) -> str:
     )
 
 
-def _content(path: Path) -> bytes:
+def _said_of_twin(content: bytes, path: Path) -> str:
+    """Why no gradient passes through it; "" where one does."""
+    from compress.networks.graph.onnx_twin import build_twin  # torch enters with it
+
     try:
-        return path.read_bytes()
-    except OSError as fault:
-        raise CompressError(f"{path}: cannot be read ({fault.strerror}); give an .onnx file") from None
-
-
-def _plan(config: ExportConfig, sha256: str) -> Plan:
-    plan = plan_of("exported", config, {})
-    kept = {key: value for key, value in plan.config.items() if key not in DECIDES_NOTHING}
-    return replace(plan, config={**kept, "adopted": sha256})
+        build_twin(content, where=path.name)
+    except CompressError as fault:
+        return f"{str(fault).removeprefix(f'{path.name}: ')}: only attacks without gradients reach it (black box)"
+    return ""
 
 
 def _measured(
     runner: Runner, dataset: Dataset, path: Path, meaning: OutputMeaning, precision: GraphPrecision
 ) -> dict[str, Any]:
-    """Accuracy on the test images, which the file must fit, and the validity checks; those that fire are told.
-
-    Preprocessing that is done elsewhere shows here as chance level.
-    """
-    shape, classes = dataset.images.shape[1:], len(dataset.classes)
-    if runner.input_shape != shape:
-        raise CompressError(
-            f"{path}: takes images {runner.input_shape}, {dataset.name} has {shape}; give the --data it is for"
-        )
-    if runner.classes != classes:
-        raise CompressError(
-            f"{path}: tells {runner.classes} classes apart, {dataset.name} has {classes}; give the --data it is for"
-        )
+    """Accuracy on the test images, and the validity checks; those that fire are told."""
     images, labels = dataset.part("test")
     logits = runner.infer(images)
     right = int((logits.argmax(1) == labels).sum())
