@@ -85,10 +85,11 @@ def hold_parity(
         model, answers, images, min_agreement=config.min_agreement, tolerance=TOLERANCE[precision]
     )
     if not compared:
+        fix = "logits may lie too near together: train for longer, or set a lower min_agreement"
         raise CheckFailed(
             f"the exported {precision} file and the torch model disagree (predictions equal on "
             f"{compared.argmax_agreement:.1%} of {compared.n} images, logits differ by up to {compared.max_abs:.3g} "
-            f"of {compared.scale:.3g}); nothing was kept"
+            f"of {compared.scale:.3g}); nothing was kept{f'; {fix}' if precision == 'int8' else ''}"
         )
     return compared
 

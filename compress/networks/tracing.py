@@ -18,7 +18,7 @@ MOST_IMAGES = 65536
 #: What an exporter says → what a user did.
 REASONS = {
     "data-dependent": "a branch or a number that hangs on a tensor's values",
-    "Constraints violated (batch)": "the number of images as a Python number: int(x.shape[0]), a loop over images",
+    "Constraints violated (batch)": "int(x.shape[0]), a loop over images, or the like",
 }
 
 
@@ -38,8 +38,8 @@ def trace_program(model: nn.Module, example: Tensor, what: str = "") -> torch.ex
         layer = stopped_in(model, example).removeprefix("network").strip(".")
         place = " of ".join(part for part in (f"layer {layer}" if layer else "", what) if part)
         raise UntraceableNetwork(
-            f"{f'{place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); it "
-            f"must not depend on values, nor on the number of images as a Python number"
+            f"{f'{place}: ' if place else ''}what it computes cannot be read off one pass ({_reason(fault)}); write it "
+            f"without branches on values and without the number of images as a Python number"
         ) from fault
 
 

@@ -102,6 +102,11 @@ class Lowering:
         return stored
 
     def run(self) -> GraphNetwork:
+        if taken := [name for name in self.names if "." not in name and hasattr(self.result, name)]:
+            raise UntraceableNetwork(
+                f"{self.name}: has a module or a weight {taken[0]!r}, a name that its graph keeps for itself; give it "
+                f"another one"
+            )
         aliasing.refuse_partial_writes(self.trace.graph, self.name)
         for node in self.trace.graph.nodes:
             if node in self.weights or (node.op == "call_function" and self.constants.issuperset(node.all_input_nodes)):

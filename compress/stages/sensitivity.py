@@ -217,5 +217,5 @@ def fall_back(
         "int8": {**first.as_dict(), "drop_points": first.drop(reference)},
         "kept": {**verdict.as_dict(), "drop_points": verdict.drop(reference)},
         "float_layers": [name for name in subject.layers if name in chosen],
-        "float_weights": sum(sizes[name] for name in chosen) / sum(sizes.values()),
+        "float_weights": sum(sizes[name] for name in chosen) / max(1, sum(sizes.values())),  # products have none
     }

@@ -13,6 +13,8 @@ from compress.data.listing import counted, first_few
 from compress.networks import network_files, user_factory
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.foreign_network import refuse_scripted
+from compress.networks.tracing import UntraceableNetwork
+from compress.quantization.lowering import lower
 from compress.zoo import checkpoints, detect
 from compress.zoo.contract import check_again, check_contract, probe_images
 from compress.zoo.importing import in_float32
@@ -79,7 +81,17 @@ def _tried(architecture: dict[str, Any], seed: int) -> tuple[Classifier, list[st
             f"{name}: two calls after one seed draw other weights ({first_few(other)}; {len(other)} of {len(values)}); "
             f"draw them by torch's default generator, without a seed of its own from the clock"
         )
+    notes.append(_quantizable(first.eval(), shape))
     return network.train(), [note for note in notes if note]
+
+
+def _quantizable(network: Classifier, image: tuple[int, ...]) -> str:
+    """In words what `quantize` will refuse; it shares weights out, so `network` is one to throw away."""
+    try:
+        lower(network, image)
+    except UntraceableNetwork as fault:
+        return f"it can be trained, and quantize will refuse it: {fault}"
+    return ""
 
 
 def _check_trainable(network: Classifier, name: str) -> str:

@@ -75,7 +75,7 @@ def find_source(spec: str, *, code: "Mapping[str, str] | None" = None, place: "P
             f"{spec}: its code in {sources[0].place} is not that of the stage "
             f"({_difference(code, sources[0].hashes())}); bring that code back, or make the stage again"
         )
-    lay = f", in {place}, where it lay," if place else ""
+    lay = f", in {place}, where it lay," if place and place != here else ""
     raise CompressError(
         f"{spec}: no module {module} in {here}{lay} or installed; run where {module.split('.')[0]}.py lies, or set "
         f"PYTHONPATH"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress import networks
-from compress.networks.base import Features
+from compress.networks.base import Classifier, Features
 from compress.networks.foreign_network import Foreign
 from compress.networks.tracing import UntraceableNetwork
 from compress.quantization import int8, traces
@@ -266,9 +266,22 @@ def test_what_cannot_be_traced_is_one_line() -> None:
         return self.head(x.flatten(1)) if x.sum() > 0 else self.head(-x.flatten(1))  # type: ignore[no-any-return]
 
     net = Foreign(Written(compute, head=nn.Linear(192, 5)), "odd", 5)
-    with pytest.raises(UntraceableNetwork, match=r"of odd: .* must not depend on values") as caught:
+    with pytest.raises(UntraceableNetwork, match=r"of odd: .* write it without branches on values") as caught:
         lower(net, SHAPE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_the_graph_has_for_itself_is_one_line() -> None:
+    class Graphs(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = nn.Linear(192, 5)
+
+        def forward_features(self, x: Tensor) -> Features:
+            return Features(self.place(x.flatten(1)), x.flatten(1), ())
+
+    with pytest.raises(UntraceableNetwork, match=r"^Graphs: has a module or a weight 'place', .* another one$"):
+        lower(Graphs(), SHAPE)
 
 
 def test_networks_of_ours_that_are_built_the_same_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,18 @@ def test_the_seed_decides_its_weights_and_its_code_what_is_complete(call: Call) 
     assert code == 2 and "holds a stage made otherwise (config.code.own_blocks.py: " in err
 
 
+def test_what_quantize_will_refuse_is_said_before_training(call: Call) -> None:
+    branch = "return self.head(self.block(F.relu(self.stem(x))).flatten(1))"
+    Path("own_net.py").write_text(NET.replace(branch, branch.replace("return", "if x.sum() > 0:\n            return")))
+    line = f"teacher train --model own_net:make --data npz:own.npz --eps 8/255 {BRIEF}"
+    code, _, err = call(f"{line} --out A")
+    assert code == 0 and "own_net:make: it can be trained, and quantize will refuse it: " in err, err
+    assert (
+        "a branch or a number that hangs on a tensor's values"
+        in json.loads(Path("A/manifest.json").read_text())["metrics"]["start"]
+    )
+
+
 def test_code_that_fails_halfway_is_mended_and_tried_again(call: Call) -> None:
     line = f"distill --student own_net:make --data npz:own.npz --eps 8/255 {BRIEF} --epochs 2 --out S"
     late = 'self.left = self.left - self.training\n        assert self.left > 0, "too late"'

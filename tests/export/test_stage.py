@@ -197,7 +197,7 @@ def branch():
         (
             "branch",
             r"layer net\.1\.1: what it computes cannot be read off one pass "
-            r"\(a branch .*'s values at odd_layers\.py:\d+\); it must not depend on values",
+            r"\(a branch .*'s values at odd_layers\.py:\d+\); write it without branches",
         ),
     ],
 )
