@@ -41,12 +41,21 @@ class QuantizeLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x → levels, of x's shape; ties go to the even level before the zero point is added, as ONNX has it."""
         scale, zero = _along(self.scale, self.axis, x), _along(self.zero, self.axis, x)
-        ratio = x / scale
-        levels = ratio.detach().round()
-        kept = levels.clamp(self.low - zero, self.high - zero)
-        # by its level, not its value: a white pixel that is the range's own end may lie above it by a rounding error
-        exact = torch.where(levels == kept, ratio, kept)
-        return exact + (kept - exact).detach() + zero
+        return levels_of(x / scale, zero, self.low, self.high)
+
+
+def levels_of(ratio: Tensor, zero: "Tensor | int", low: int, high: int) -> Tensor:
+    """Values divided by their scale → levels from `low` to `high`, in the values' type."""
+    levels = ratio.detach().round()
+    kept = levels.clamp(low - zero, high - zero)
+    # by its level, not its value: a white pixel that is the range's own end may lie above it by a rounding error
+    exact = torch.where(levels == kept, ratio, kept)
+    return exact + (kept - exact).detach() + zero
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """`value`, with the gradient of x."""
+    return x + (value - x).detach() if x.requires_grad else value
 
 
 def dequantize(node: Node, levels: Tensor, scale: Tensor, zero: "Tensor | None" = None) -> Tensor:

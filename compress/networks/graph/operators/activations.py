@@ -11,7 +11,7 @@ from compress.networks.graph import Node, Operator
 SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
 
 
-def _normalized(node: Node, x: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
+def normalized(node: Node, x: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Along one axis since opset 13; before, over everything from that axis on."""
     if node.opset >= 13:
         return function(x, node.whole("axis", -1))
@@ -45,25 +45,41 @@ def _dropout(node: Node, x: Tensor, ratio: "Tensor | None" = None, training: "Te
     return x
 
 
+def _shrink(node: Node, x: Tensor) -> Tensor:
+    bias, bound = node.number("bias", 0.0), node.number("lambd", 0.5)
+    shifted = torch.where(x > bound, x - bias, torch.zeros_like(x))
+    return torch.where(x < -bound, x + bias, shifted)
+
+
+def _gelu_of_sum(approximate: str) -> Callable[..., Tensor]:
+    """ONNX Runtime's own, of x or of x and a bias."""
+
+    def operator(node: Node, x: Tensor, bias: "Tensor | None" = None) -> Tensor:
+        return functional.gelu(x if bias is None else x + bias, approximate=approximate)
+
+    return operator
+
+
 ACTIVATIONS = {
     "Celu": Operator(lambda node, x: functional.celu(x, node.number("alpha", 1.0)), "alpha"),
     "Clip": Operator(_clip, "min max"),
     "Dropout": Operator(_dropout, ignores="ratio seed"),
     "Elu": Operator(lambda node, x: functional.elu(x, node.number("alpha", 1.0)), "alpha"),
     "Gelu": Operator(lambda node, x: functional.gelu(x, approximate=node.text("approximate", "none")), "approximate"),
-    "Hardmax": Operator(lambda node, x: _normalized(node, x, _first_largest), "axis"),
+    "Hardmax": Operator(lambda node, x: normalized(node, x, _first_largest), "axis"),
     "HardSigmoid": Operator(
         lambda node, x: (node.number("alpha", 0.2) * x + node.number("beta", 0.5)).clamp(0, 1), "alpha beta"
     ),
     "HardSwish": Operator(lambda node, x: x * (x / 6 + 0.5).clamp(0, 1)),
     "LeakyRelu": Operator(lambda node, x: functional.leaky_relu(x, node.number("alpha", 0.01)), "alpha"),
-    "LogSoftmax": Operator(lambda node, x: _normalized(node, x, torch.log_softmax), "axis"),
+    "LogSoftmax": Operator(lambda node, x: normalized(node, x, torch.log_softmax), "axis"),
     "Mish": Operator(lambda node, x: functional.mish(x)),
     "PRelu": Operator(lambda node, x, slope: torch.where(x < 0, slope * x, x)),
     "Relu": Operator(lambda node, x: x.relu()),
     "Selu": Operator(_selu, "alpha gamma"),
+    "Shrink": Operator(_shrink, "bias lambd"),
     "Sigmoid": Operator(lambda node, x: x.sigmoid()),
-    "Softmax": Operator(lambda node, x: _normalized(node, x, torch.softmax), "axis"),
+    "Softmax": Operator(lambda node, x: normalized(node, x, torch.softmax), "axis"),
     "Softplus": Operator(lambda node, x: functional.softplus(x, threshold=1e9)),
     "Softsign": Operator(lambda node, x: functional.softsign(x)),
     "Swish": Operator(lambda node, x: x * (node.number("alpha", 1.0) * x).sigmoid(), "alpha"),
@@ -71,4 +87,8 @@ ACTIVATIONS = {
     "ThresholdedRelu": Operator(
         lambda node, x: torch.where(x > node.number("alpha", 1.0), x, torch.zeros_like(x)), "alpha"
     ),
+    "com.microsoft.BiasGelu": Operator(_gelu_of_sum("none")),
+    "com.microsoft.FastGelu": Operator(_gelu_of_sum("tanh")),
+    "com.microsoft.Gelu": Operator(_gelu_of_sum("none")),
+    "com.microsoft.QuickGelu": Operator(lambda node, x: x * (node.number("alpha", 1.702) * x).sigmoid(), "alpha"),
 }

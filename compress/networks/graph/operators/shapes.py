@@ -126,9 +126,28 @@ def _shape(node: Node, x: Tensor) -> Tensor:
     return torch.tensor(x.shape)[node.attributes.get("start", 0) : node.attributes.get("end")]
 
 
+def _depth_to_space(node: Node, x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    block = node.whole("blocksize", 1)
+    if node.text("mode", "DCR") not in ("DCR", "CRD"):
+        raise ValueError(f"mode {node.text('mode', 'DCR')} is not supported")
+    if node.text("mode", "DCR") == "CRD":
+        return functional.pixel_shuffle(x, block)
+    blocks = x.reshape(batch, block, block, channels // block**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(batch, channels // block**2, height * block, width * block)
+
+
+def _space_to_depth(node: Node, x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    block = node.whole("blocksize", 1)
+    blocks = x.reshape(batch, channels, height // block, block, width // block, block).permute(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(batch, channels * block**2, height // block, width // block)
+
+
 SHAPES = {
     "Concat": Operator(lambda node, *parts: torch.cat(parts, node.whole("axis", 0)), "axis"),
     "ConstantOfShape": Operator(_constant_of_shape, "value"),
+    "DepthToSpace": Operator(_depth_to_space, "blocksize mode"),
     "Expand": Operator(lambda node, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(shape))))),
     "Flatten": Operator(_flatten, "axis"),
     "Gather": Operator(_gather, "axis"),
@@ -136,6 +155,7 @@ SHAPES = {
     "Reshape": Operator(_reshape, "allowzero"),
     "Shape": Operator(_shape, "start end"),
     "Slice": Operator(_slice, "axes ends starts"),
+    "SpaceToDepth": Operator(_space_to_depth, "blocksize"),
     "Split": Operator(_split, "axis num_outputs split", all_outputs=True),
     "Squeeze": Operator(_squeeze, "axes"),
     "Transpose": Operator(lambda node, x: x.permute(node.ints("perm", range(x.ndim)[::-1])), "perm"),

@@ -1,5 +1,6 @@
-"""Convolution and pooling: windows over an image, laid as ONNX Runtime lays them."""
+"""Convolution and pooling: windows over an image of one to three dimensions, laid as ONNX Runtime lays them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,16 @@ from torch.nn import functional
 
 from compress.networks.graph import Node, Operator
 
+#: By the dimensions of the tensor, images and channels counted
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+TRANSPOSED = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
+LARGEST = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}
+MEANS = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_pool3d}
 
 
 def conv(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
     """x (B,C,…), weight (O,C/groups,…), bias (O,)."""
-    kernel = list(weight.shape[2:])
-    if (stated := node.ints("kernel_shape", kernel)) != kernel:
-        raise ValueError(f"kernel_shape {stated} is not that of its weights, {kernel}")
+    kernel = _kernel(node, weight)
     strides, dilations = node.ints("strides", [1] * len(kernel)), node.ints("dilations", [1] * len(kernel))
     pads = _pads(node, x, kernel, strides, dilations)
     groups = node.whole("group", 1)
@@ -24,6 +27,38 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None) ->
     if pads[:half] == pads[half:]:
         return CONVOLUTIONS[x.ndim](x, weight, bias, strides, pads[:half], dilations, groups)
     return CONVOLUTIONS[x.ndim](_padded(x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
+
+
+def _kernel(node: Node, weight: Tensor) -> list[int]:
+    kernel = list(weight.shape[2:])
+    if (stated := node.ints("kernel_shape", kernel)) != kernel:
+        raise ValueError(f"kernel_shape {stated} is not that of its weights, {kernel}")
+    return kernel
+
+
+def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
+    """x (B,C,…), weight (C,O/groups,…): every place of the windows is computed, then pads are cut off."""
+    kernel = _kernel(node, weight)
+    ones, half = [1] * len(kernel), len(kernel)
+    strides, dilations = node.ints("strides", ones), node.ints("dilations", ones)
+    beyond, mode = node.ints("output_padding", [0] * half), node.text("auto_pad", "NOTSET")
+    whole = TRANSPOSED[x.ndim](x, weight, None, strides, 0, 0, node.whole("group", 1), dilations)
+    sizes = [size + extra for size, extra in zip(whole.shape[2:], beyond, strict=True)]
+    pads = node.ints("pads", [0] * 2 * half)
+    wanted = node.ints("output_shape", [])
+    if not wanted and mode.startswith("SAME"):
+        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+    if wanted:
+        totals = [max(size - target, 0) for size, target in zip(sizes, wanted, strict=True)]
+        small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        pads = [*small, *large] if mode != "SAME_LOWER" else [*large, *small]
+    elif mode == "VALID":
+        pads = [0] * 2 * half
+    begins = pads[:half]
+    lengths = wanted or [size - begin - end for size, begin, end in zip(sizes, pads[:half], pads[half:], strict=True)]
+    ends = [begin + length - size for begin, length, size in zip(begins, lengths, whole.shape[2:], strict=True)]
+    cut = _padded(whole, [*(-begin for begin in begins), *ends], 0.0)
+    return cut if bias is None else cut + bias.reshape(-1, *ones)
 
 
 @dataclass(frozen=True)
@@ -42,14 +77,14 @@ class PoolWindows:
     @classmethod
     def of(cls, node: Node, x: Tensor) -> "PoolWindows":
         kernel = node.ints("kernel_shape", [])
-        ones = [1] * len(kernel)
-        if len(kernel) != 2 or x.ndim != 4:
-            raise ValueError(f"a window of {len(kernel)} dimensions is not supported")
+        ones, half = [1] * len(kernel), len(kernel)
+        if half != x.ndim - 2 or x.ndim not in LARGEST:
+            raise ValueError(f"a window of {half} dimensions over {x.ndim} is not supported")
         strides, dilations = node.ints("strides", ones), node.ints("dilations", ones)
         pads = _pads(node, x, kernel, strides, dilations)
         ends = []
         for axis, size in enumerate(x.shape[2:]):
-            begin, end, stride = pads[axis], pads[2 + axis], strides[axis]
+            begin, end, stride = pads[axis], pads[half + axis], strides[axis]
             width = (kernel[axis] - 1) * dilations[axis] + 1
             steps = size + begin + end - width
             count = (-(-steps // stride) if node.whole("ceil_mode", 0) else steps // stride) + 1
@@ -59,14 +94,14 @@ class PoolWindows:
             room = max(used, end, 0)
             # more room than is used may hold one more window: the one that does not exist
             ends.append(used if (size + begin + room - width) // stride + 1 > count else room)
-        return cls(kernel, strides, dilations, pads, [*pads[:2], *ends])
+        return cls(kernel, strides, dilations, pads, [*pads[:half], *ends])
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
     windows = PoolWindows.of(node, x)
     least = torch.finfo(x.dtype).min if x.is_floating_point() else torch.iinfo(x.dtype).min
     padded = _padded(x, windows.reach, least)
-    return functional.max_pool2d(padded, windows.kernel, windows.strides, 0, windows.dilations)
+    return LARGEST[x.ndim](padded, windows.kernel, windows.strides, 0, windows.dilations)
 
 
 def average_pool(node: Node, x: Tensor) -> Tensor:
@@ -84,13 +119,19 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     return total / _mean(_padded(ones, windows.reach, 0.0), windows)
 
 
+def lp_pool(node: Node, x: Tensor) -> Tensor:
+    windows, p = PoolWindows.of(node, x), node.whole("p", 2)
+    means = _mean(_padded(x.abs() ** p, windows.reach, 0.0), windows)
+    return (means * math.prod(windows.kernel)) ** (1 / p)
+
+
 def _mean(x: Tensor, windows: PoolWindows) -> Tensor:
     """Of each window all its places."""
-    if windows.dilations == [1, 1]:
-        return functional.avg_pool2d(x, windows.kernel, windows.strides, 0)
-    weight = torch.full((1, 1, *windows.kernel), 1 / (windows.kernel[0] * windows.kernel[1]), dtype=x.dtype)
+    if not any(dilation > 1 for dilation in windows.dilations):
+        return MEANS[x.ndim](x, windows.kernel, windows.strides, 0)
+    weight = torch.full((1, 1, *windows.kernel), 1 / math.prod(windows.kernel), dtype=x.dtype)
     each = x.reshape(-1, 1, *x.shape[2:])
-    means = functional.conv2d(each, weight.to(x.device), None, windows.strides, 0, windows.dilations)
+    means = CONVOLUTIONS[x.ndim](each, weight.to(x.device), None, windows.strides, 0, windows.dilations)
     return means.reshape(*x.shape[:2], *means.shape[2:])
 
 
@@ -122,7 +163,14 @@ def _padded(x: Tensor, pads: Sequence[int], value: float) -> Tensor:
 WINDOWS = {
     "AveragePool": Operator(average_pool, "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
     "Conv": Operator(conv, "auto_pad dilations group kernel_shape pads strides"),
+    "ConvTranspose": Operator(
+        conv_transpose, "auto_pad dilations group kernel_shape output_padding output_shape pads strides"
+    ),
     "GlobalAveragePool": Operator(lambda node, x: x.mean(tuple(range(2, x.ndim)), keepdim=True)),
+    "GlobalLpPool": Operator(
+        lambda node, x: torch.linalg.vector_norm(x, node.whole("p", 2), tuple(range(2, x.ndim)), True), "p"
+    ),
     "GlobalMaxPool": Operator(lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True)),
+    "LpPool": Operator(lp_pool, "auto_pad ceil_mode dilations kernel_shape p pads strides"),
     "MaxPool": Operator(max_pool, "auto_pad ceil_mode dilations kernel_shape pads strides", ignores="storage_order"),
 }
