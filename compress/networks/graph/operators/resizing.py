@@ -15,6 +15,8 @@ from compress.networks.graph import Node, Operator
 from compress.networks.graph.operators.operands import numbers
 
 NEAREST, LINEAR, CUBIC = "nearest", "linear", "cubic"
+#: What lies so near the middle between two places lies in it, as in ONNX Runtime
+HALFWAY = 1e-6
 CROP = "tf_crop_and_resize"
 
 
@@ -78,13 +80,15 @@ class AxisResize:
 @functools.lru_cache(64)
 def _picked(axis: AxisResize) -> Tensor:
     """The old place that is nearest to each new one."""
-    x = axis.places().astype(np.float64)  # a half added in single precision may round up what lies below it
+    if axis.coordinates == "half_pixel_symmetric" and axis.nearest in ("floor", "ceil"):
+        raise ValueError(f"nearest_mode {axis.nearest} with {axis.coordinates} is not supported")
+    x = axis.places().astype(np.float64)
     if axis.nearest == "simple":  # before opset 11
         picked = np.ceil(x) if axis.scale < 1 else np.trunc(x)
     elif axis.nearest == "round_prefer_floor":
-        picked = np.ceil(x - 0.5)
+        picked = np.ceil(x - 0.5 - HALFWAY)
     elif axis.nearest == "round_prefer_ceil":
-        picked = np.floor(x + 0.5)
+        picked = np.floor(x + 0.5 + HALFWAY)
     elif axis.nearest in ("floor", "ceil"):
         picked = np.floor(x) if axis.nearest == "floor" else np.ceil(x)
     else:
