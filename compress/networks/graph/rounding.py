@@ -44,7 +44,7 @@ class QuantizeLinear(nn.Module):
         return levels_of(x / scale, zero, self.low, self.high)
 
 
-def levels_of(ratio: Tensor, zero: "Tensor | int", low: int, high: int) -> Tensor:
+def levels_of(ratio: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
     """Values divided by their scale → levels from `low` to `high`, in the values' type."""
     levels = ratio.detach().round()
     kept = levels.clamp(low - zero, high - zero)

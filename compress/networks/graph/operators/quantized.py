@@ -43,7 +43,7 @@ def _requantized(ratio: Tensor, zero: "Tensor | None") -> Tensor:
     if kind.is_floating_point:
         raise ValueError("a zero point computed from the image is not supported")
     levels = torch.iinfo(kind)
-    return levels_of(ratio, 0 if zero is None else zero.to(ratio.dtype), levels.min, levels.max)
+    return levels_of(ratio, ratio.new_zeros(()) if zero is None else zero.to(ratio.dtype), levels.min, levels.max)
 
 
 def _qlinear_conv(

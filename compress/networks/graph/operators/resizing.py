@@ -40,9 +40,6 @@ class AxisResize:
     antialias: bool
     exclude_outside: bool
 
-    def unchanged(self) -> bool:
-        return self.size == self.target and self.scale == 1 and self.coordinates != CROP
-
     def places(self) -> "np.ndarray":
         """Where each new place lies between the old ones."""
         x, scale, size = np.arange(self.target, dtype=np.float32), np.float32(self.scale), np.float32(self.size)
@@ -177,21 +174,25 @@ def _axes(
             x.shape[axis], targets[k], scales is not None, factors[k], bounds[k], bounds[k + len(chosen)], *common
         )
         for k, axis in enumerate(chosen)
+        if factors[k] != 1 or (coordinates == CROP and (bounds[k], bounds[k + len(chosen)]) != (0, 1))
     }
 
 
 def _factors(
-    node: Node, old: "list[int]", scales: "Tensor | None", sizes: "Tensor | None"
+    node: Node, old: list[int], scales: "Tensor | None", sizes: "Tensor | None"
 ) -> tuple[list[float], list[int]]:
-    """Scale and new size by axis."""
+    """Scale and new size by axis. The number of images, which may be a symbol, is scaled by 1."""
     if scales is not None:
-        factors = [np.float32(value) for value in scales.tolist()]
-        new = [math.floor(np.float32(size) * factor) for size, factor in zip(old, factors, strict=True)]
-        return [float(factor) for factor in factors], new
+        factors = [float(value) for value in scales.tolist()]
+        scaled = zip(old, factors, strict=True)
+        return factors, [
+            size if factor == 1 else math.floor(np.float32(size) * np.float32(factor)) for size, factor in scaled
+        ]
     if sizes is None:
         raise ValueError("it has neither scales nor sizes")
     new = numbers(sizes)
-    factors = [np.float32(target) / np.float32(size) for size, target in zip(old, new, strict=True)]
+    pairs = zip(old, new, strict=True)
+    factors = [1.0 if size == target else float(np.float32(target) / np.float32(size)) for size, target in pairs]
     policy = node.text("keep_aspect_ratio_policy", "stretch")
     if policy not in ("stretch", "not_larger", "not_smaller"):
         raise ValueError(f"keep_aspect_ratio_policy {policy} is not supported")
@@ -200,15 +201,13 @@ def _factors(
             raise ValueError(f"keep_aspect_ratio_policy {policy} without axes from the front is not supported")
         factor = min(factors) if policy == "not_larger" else max(factors)
         factors = [factor] * len(old)
-        new = [math.floor(factor * np.float32(size) + np.float32(0.5)) for size in old]
-    return [float(factor) for factor in factors], new
+        new = [math.floor(factor * np.float32(size) + 0.5) for size in old]
+    return factors, new
 
 
 def _resized(node: Node, x: Tensor, axes: dict[int, AxisResize]) -> Tensor:
     outside = None
     for place, axis in axes.items():
-        if axis.unchanged():
-            continue
         if axis.mode == NEAREST:
             x = x.index_select(place, _picked(axis).to(x.device))
         elif x.is_floating_point():
