@@ -266,7 +266,12 @@ def ancestors(stage: Stage, depth: int = 1, listed: "set[str] | None" = None) ->
             if str(path) in listed:
                 continue
             listed.add(str(path))
-            yield {**row, "state": "found" if path.exists() else "absent", "kind": None, "identity": None, "what": ""}
+            row |= {"state": "found" if path.exists() else "absent", "kind": None, "identity": None, "what": ""}
+            if role == "original":  # a file of another tool that was adopted
+                row["identity"] = stage.config["adopted"]
+                if path.is_file() and (sha256 := artifact.file_sha256(path)) != row["identity"]:
+                    row |= {"state": "changed", "why": f"its sha256 is {sha256:.12} now"}
+            yield row
             continue
         row["identity"] = wanted[role]
         parent = _read(path, row)

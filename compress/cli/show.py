@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from export.candidates import Candidate, CandidateTable
 
 
+#: Metrics of which the lines on stderr told what counts; the manifest has them whole.
+SAID = ("notes", "suspects")
+
+
 def head(stage: Stage, complete: bool) -> str:
     """Folder and short identity; `complete` when nothing had to be made."""
     return f"{stage.kind}  {stage.path}  {stage.identity:.12}" + ("  complete already" if complete else "")
 
 
 def metric_lines(stage: Stage) -> list[str]:
-    """What the manifest measured, a line a metric; without what there is none of, and notes, which were said."""
-    metrics = {name: value for name, value in stage.metrics.items() if value is not None and name != "notes"}
+    """What the manifest measured, a line a metric; without what there is none of, and what notes on stderr said."""
+    metrics = {name: value for name, value in stage.metrics.items() if value is not None and name not in SAID}
     width = max(map(len, metrics), default=0)
     return [
         f"  {name:<{width}}  {_checks(value) if name == 'checks' else _value(value)}" for name, value in metrics.items()

@@ -83,7 +83,14 @@ def verify(
     if hosts:
         flags["device"] = flags["device"] or "jetson"
     settled = [
-        stage.settle(VerifyConfig, "verify", shared, flags, stage.inherited(folder, ["exported"]))
+        stage.settle(
+            VerifyConfig,
+            "verify",
+            shared,
+            flags,
+            # an adopted file has no radius of its own
+            stage.inherited(attack_set, ["attack-set"], ["threat"]) | stage.inherited(folder, ["exported"]),
+        )
         for folder in exported
     ]
     for config in settled:

@@ -218,6 +218,8 @@ def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "Ag
 def lineage_of(stage: Stage) -> list[Ancestor]:
     """The chain from the artifact back to the teacher, as far as its folders are found unchanged."""
     chain = [Ancestor(stage.kind, stage.identity)]
+    if original := stage.config.get("adopted"):  # the sha256 of another tool's file
+        return [*chain, Ancestor("original", original)]
     for role in ("model", "student", "teacher"):
         identity = stage.manifest["plan"]["inputs"].get(role)
         if identity is None:

@@ -19,6 +19,7 @@ from export.targets.onnx.input_form import BYTES, InputForm
 LEVEL = 0.05
 #: A class order is fitted on each half of the images, and both must agree; fewer of a class tell nothing.
 IMAGES_OF_A_CLASS = 8
+MOST_NAMED = 3  # forms that are as good as the best are told
 SMALL = 64  # pixels a side, up to which images are more likely normalized as CIFAR's
 
 
@@ -55,8 +56,10 @@ class Improvement:
     def wording(self) -> str:
         """`148 of 200 validation images are right with --normalize cifar10, 49 as it is (McNemar p 3e-20)`."""
         n, before, after = len(self.asked.right), int(self.asked.right.sum()), int(self.better.right.sum())
-        without = "as it is" if self.asked.form.untouched else f"with {self.asked.form.options}"
-        alike = f"; as good as chance can tell: {', '.join(self.as_good)}" if self.as_good else ""
+        as_it_is = self.asked.form.options == InputForm().options
+        without = "as it is" if as_it_is else f"with {self.asked.form.options}"
+        more = f" and {len(self.as_good) - MOST_NAMED} more" if len(self.as_good) > MOST_NAMED else ""
+        alike = f"; as good as chance can tell: {', '.join(self.as_good[:MOST_NAMED])}{more}" if self.as_good else ""
         return (
             f"{after} of {n} validation images are right with {self.better.form.options}, {before} {without} "
             f"({after / n:.1%} and {before / n:.1%}, McNemar p {self.p:.1g}{alike})"

@@ -1,0 +1,83 @@
+"""Class names of files of other tools, and their order."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from compress.data import load_dataset
+from edge import open_runner
+from edge.core.errors import CompressError
+from export.contract import contract_of_folder
+from export.targets.onnx.class_names import ClassNames, names_in_metadata, ordered
+from tests.export.foreign_digits import NAMES, classifier, colored
+from tests.export.test_adopt_forms import adopt
+
+ALPHABETICAL = tuple(sorted(range(10), key=lambda k: NAMES[k]))
+
+
+def with_metadata(proto: onnx.ModelProto, **entries: str) -> onnx.ModelProto:
+    for key, value in entries.items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '["a", "b", "c"]',
+        "{0: 'a', 1: 'b', 2: 'c'}",
+        '{"0": "a", "1": "b", "2": "c"}',
+        '{"c": 2, "a": 0, "b": 1}',
+        "a,b, c",
+        "a\nb\nc\n",
+    ],
+)
+def test_names_as_exporters_write_them(written: str) -> None:
+    assert names_in_metadata(with_metadata(classifier(), names=written), 3).names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("written", ["a,b", "{1: 'a', 2: 'b', 3: 'c'}", "{", ""])
+def test_other_metadata_is_not_read_and_said(written: str) -> None:
+    found = names_in_metadata(with_metadata(classifier(), names=written), 3)
+    assert found.names is None and "is not read" in found.unread
+
+
+def test_classes_in_another_order_are_put_into_that_of_the_data(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "digits.npz")
+    images, _ = load_dataset(dataset).part("test")
+    plain = adopt(tmp_path, dataset, classifier())
+    want = open_runner(plain.path).infer(images)
+    named = with_metadata(classifier(order=ALPHABETICAL), class_names=",".join(NAMES[k].title() for k in ALPHABETICAL))
+    stage = adopt(tmp_path, dataset, named)
+    np.testing.assert_allclose(open_runner(stage.path).infer(images), want, atol=1e-6)
+    assert contract_of_folder(stage.path)["labels"] == list(NAMES)
+    (note,) = stage.metrics["notes"]
+    assert note.startswith(
+        "its classes (Eight, Five, Four, …, by its metadata (class_names)) are put into the order of"
+    )
+    unnamed = adopt(tmp_path, dataset, classifier(order=ALPHABETICAL))
+    (note,) = (note for note in unnamed.metrics["notes"] if "order" in note)
+    inverse = " ".join(str(ALPHABETICAL.index(k)) for k in range(10))
+    assert f"in the order {inverse}, " in note and "name them by --labels FILE, or give --normalize auto" in note
+    labels_file = tmp_path / "names.txt"
+    labels_file.write_text("\n".join(NAMES[k] for k in ALPHABETICAL))
+    for options in ({"labels": str(labels_file)}, {"normalize": "auto"}):
+        mended = adopt(tmp_path, dataset, classifier(order=ALPHABETICAL), **options)
+        np.testing.assert_allclose(open_runner(mended.path).infer(images), want, atol=1e-6)
+    labels_file.write_text("a\nb\n")
+    with pytest.raises(CompressError, match=r"2 names, the file tells 10 classes apart"):
+        adopt(tmp_path, dataset, classifier(), labels=str(labels_file))
+    with pytest.raises(CompressError, match=r"--labels gone: cannot be read"):
+        adopt(tmp_path, dataset, classifier(), labels="gone")
+
+
+def test_numbers_are_named_and_other_names_told() -> None:
+    numbers = ordered(ClassNames(("cat", "dog"), "its metadata"), ("0", "1"), "npz")
+    assert (
+        numbers.names == ("cat", "dog") and numbers.order is None and "named by its metadata: cat, dog" in numbers.note
+    )
+    others = ordered(ClassNames(("cat", "hound"), "its metadata"), ("cat", "dog"), "npz")
+    assert others.names == ("cat", "dog") and others.order is None and "(1: 'hound', 'dog')" in others.note
+    assert ordered(ClassNames(("Cat", "d-og"), "its metadata"), ("cat", "dog"), "npz").note == ""
