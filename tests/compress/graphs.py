@@ -55,13 +55,13 @@ def one(
     return model(nodes, constants, opset=opset, shape=shape)
 
 
-def run(content: bytes, x: np.ndarray) -> np.ndarray:
+def run(content: bytes, x: np.ndarray, name: str = "x") -> np.ndarray:
     """What ONNX Runtime gives for float32 images, its optimizer off, so that every operator is its own."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
+    return np.asarray(session.run(None, {name: x})[0])
 
 
 def linear_digits(batch: "int | str" = "N", *, scale: float = 1.0, softmax: bool = False, classes: int = 10) -> bytes:

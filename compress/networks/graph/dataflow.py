@@ -1,4 +1,4 @@
-"""A graph read by what flows where: its functions inlined, constant branches taken. Nothing here imports torch."""
+"""A graph read by what flows where: its functions inlined, decided branches taken. Nothing here imports torch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,18 @@ import onnx
 import onnx.inliner
 from onnx import helper, numpy_helper
 
+from compress.networks.graph import Node
+from compress.networks.graph.sizes import (
+    MEASURES,
+    MOST_NUMBERS,
+    OPERATORS_ON_SIZES,
+    UNKNOWN,
+    Array,
+    computed_sizes,
+    is_known,
+    measured_sizes,
+)
+
 STANDARD = ("", "ai.onnx")
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: Operators that give their first input's values in another type or on a grid.
@@ -16,8 +28,8 @@ RETYPES = frozenset({"Identity", "Cast", "CastLike", "Dropout", *QUANTIZERS})
 MOVES = frozenset(
     {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice", "Gather", "Split"}
 )
-#: Operators whose result has the values of their first input, where that is a constant.
-KEEPS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DequantizeLinear"}
+#: Operators whose result has the values of their first input: read of constants of any size.
+KEEPS = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 class DataFlow:
@@ -31,6 +43,8 @@ class DataFlow:
         for node in self.nodes:
             if node.op_type == "Constant" and (value := constant(node)) is not None:
                 self.stored[node.output[0]] = value
+        self._computed: dict[str, Array | None] = {}
+        self._shapes: dict[str, list[int]] | None = None
         self.opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
 
     def live(self) -> list[onnx.NodeProto]:
@@ -42,21 +56,71 @@ class DataFlow:
                 backwards.append(node)
         return backwards[::-1]
 
-    def array(self, name: str) -> "np.ndarray[Any, Any] | None":
-        """A constant's values, if need be in another shape; None of what is computed, or lies in another file."""
+    def array(self, name: str) -> "Array | None":
+        """Values of a constant, or of what is computed from constants and stated sizes; None of all other.
+
+        None too of what lies in another file. Dequantized values may come in another shape.
+        """
+        try:
+            values = self._values(name)
+        except RecursionError:  # a cycle, or a chain of thousands of nodes
+            return None
+        return None if values is None or not is_known(values) else values
+
+    def _values(self, name: str) -> "Array | None":
+        """As `array`, with `UNKNOWN` in place of sizes that are not stated."""
         if name in self.stored:
             entry = self.stored[name]
             return None if entry.data_location == onnx.TensorProto.EXTERNAL else numpy_helper.to_array(entry)
         node = self.maker.get(name)
-        if node is None or node.op_type not in KEEPS:
+        if node is None:
             return None
-        values = self.array(node.input[0])
-        if values is None or node.op_type != "DequantizeLinear":
-            return values
-        scale, zero = (self.array(entry) if entry else np.zeros(1) for entry in (*node.input[1:], "")[:2])
-        if scale is None or zero is None or scale.size > 1:
+        if node.op_type == "DequantizeLinear":
+            return self._dequantized(node)
+        if node.domain not in STANDARD or node.op_type not in {*MEASURES, *OPERATORS_ON_SIZES}:
+            return None
+        if name not in self._computed:
+            self._computed |= zip(node.output, self._outputs(node), strict=False)
+        return self._computed.get(name)
+
+    def _outputs(self, proto: onnx.NodeProto) -> "tuple[Array | None, ...]":
+        node = Node(
+            proto.name, proto.op_type, tuple(proto.input), tuple(proto.output), attributes_of(proto), self.opset
+        )
+        nothing = (None,) * len(node.outputs)
+        if node.op in MEASURES:
+            stated = self.shapes().get(node.inputs[0])
+            return nothing if stated is None else (measured_sizes(node, [size or UNKNOWN for size in stated]),)
+        inputs = [self._values(entry) if entry else None for entry in node.inputs]
+        known = all(value is not None for value, entry in zip(inputs, node.inputs, strict=True) if entry)
+        weights = node.op not in KEEPS and any(value is not None and value.size > MOST_NUMBERS for value in inputs)
+        if not known or weights:
+            return nothing
+        try:
+            return computed_sizes(node, inputs)
+        except Exception:  # Python's and numpy's, of operands that do not fit, and of sizes that are not stated
+            return nothing
+
+    def _dequantized(self, node: onnx.NodeProto) -> "Array | None":
+        values = self._values(node.input[0])
+        scale, zero = (self._values(entry) if entry else np.zeros(1) for entry in (*node.input[1:], "")[:2])
+        if values is None or scale is None or zero is None or scale.size > 1:
             return None
         return np.asarray((values.astype(np.float64) - zero.astype(np.float64)) * scale)
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Sizes by tensor, 0 for what is not fixed; of what cannot be inferred there is no entry."""
+        if self._shapes is None:
+            try:
+                graph = onnx.shape_inference.infer_shapes(self.proto, data_prop=True).graph
+            except Exception:  # it refuses files that runtimes take, and those beyond 2 GB
+                graph = self.proto.graph
+            self._shapes = {
+                entry.name: [size.dim_value for size in entry.type.tensor_type.shape.dim]
+                for entry in [*graph.value_info, *graph.input, *graph.output]
+                if entry.type.tensor_type.HasField("shape")
+            }
+        return self._shapes
 
     def scalar(self, name: str) -> "float | None":
         """The value of a constant that holds but one."""
@@ -105,13 +169,13 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model without functions of its own, and with each If of a constant condition as its branch."""
-    inlined = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+    """The same model without functions of its own, and with each If as its branch whose condition needs no image."""
+    inlined = onnx.inliner.inline_local_functions(_of_one_opset(proto)) if proto.functions else proto
     if all(node.op_type != "If" for node in inlined.graph.node):
         return inlined
     result = onnx.ModelProto()
     result.CopyFrom(inlined)
-    while (place := _constant_branch(DataFlow(result))) is not None:
+    while (place := _decided_branch(DataFlow(result))) is not None:
         number, branch = place
         node = result.graph.node[number]
         body = _renamed(branch, f"{node.output[0]}/")
@@ -129,15 +193,41 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _constant_branch(flow: DataFlow) -> "tuple[int, onnx.GraphProto] | None":
-    """The first If of a constant condition and no further bodies inside, by its place, and the branch that it takes."""
+def _of_one_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model; a function of another opset whose operators mean the same in the model's is said to be of that.
+
+    One whose operators changed stays as it is, and is not inlined: ONNX Runtime reads its nodes in the model's opset,
+    ONNX in the function's.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
+    for function in result.functions:
+        for entry in function.opset_import:
+            if entry.domain in STANDARD and all(_unchanged(node, entry.version, opset) for node in function.node):
+                entry.version = opset
+    return result
+
+
+def _unchanged(node: onnx.NodeProto, opset: int, other: int) -> bool:
+    """Whether an operator's version is the same in two opsets."""
+    if node.domain not in STANDARD:
+        return True
+    if any(entry.type == onnx.AttributeProto.GRAPH for entry in node.attribute):
+        return opset == other
+    try:
+        schemas = [onnx.defs.get_schema(node.op_type, version) for version in (opset, other)]
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schemas[0].since_version == schemas[1].since_version)
+
+
+def _decided_branch(flow: DataFlow) -> "tuple[int, onnx.GraphProto] | None":
+    """The first If of a constant condition, or one of stated sizes, by its place, and the branch that it takes."""
     for number, node in enumerate(flow.nodes):
         condition = flow.array(node.input[0]) if node.op_type == "If" else None
-        if condition is None:
-            continue
-        branch = attributes_of(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
-        if all(entry.type != onnx.AttributeProto.GRAPH for inner in branch.node for entry in inner.attribute):
-            return number, branch
+        if condition is not None:
+            return number, attributes_of(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
     return None
 
 
@@ -145,10 +235,26 @@ def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
     """A branch whose own tensors bear a prefix: two branches may use a name twice."""
     result = onnx.GraphProto()
     result.CopyFrom(graph)
-    own = {name for node in graph.node for name in node.output if name} | {entry.name for entry in graph.initializer}
+    own = _names_of(graph)
     for node in result.node:
-        node.input[:] = [prefix + name if name in own else name for name in node.input]
         node.output[:] = [prefix + name if name in own else name for name in node.output]
-    for entry in [*result.initializer, *result.output]:
-        entry.name = prefix + entry.name if entry.name in own else entry.name
+    for entry in result.initializer:
+        entry.name = prefix + entry.name
+    _rename_read(result, own, prefix)
     return result
+
+
+def _rename_read(graph: onnx.GraphProto, own: set[str], prefix: str) -> None:
+    """In the branches inside too, which read the tensors around them by name."""
+    for node in graph.node:
+        node.input[:] = [prefix + name if name in own else name for name in node.input]
+        for entry in node.attribute:
+            for inner in [entry.g] if entry.type == onnx.AttributeProto.GRAPH else entry.graphs:
+                _rename_read(inner, own - _names_of(inner), prefix)
+    for result in graph.output:
+        result.name = prefix + result.name if result.name in own else result.name
+
+
+def _names_of(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that a graph makes or holds itself."""
+    return {name for node in graph.node for name in node.output if name} | {entry.name for entry in graph.initializer}

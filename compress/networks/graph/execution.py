@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from compress.networks.graph import Node
-from compress.networks.graph.sizes import OPERATORS_ON_SIZES, TYPES
+from compress.networks.graph.sizes import MEASURES, MOST_NUMBERS, OPERATORS_ON_SIZES, TYPES
 
-#: Operators that give sizes of tensors as numbers.
-MEASURES = ("Shape", "Size")
 #: Operator → the places among its inputs where it takes numbers, such as sizes and axes, and no values of the image.
 NUMBERS = {
     "Clip": (1, 2),
@@ -44,8 +42,6 @@ NUMBERS = {
 }
 #: Operators that make tensors of numbers alone.
 MADE_OF_NUMBERS = ("ConstantOfShape", "Range")
-#: A constant of more values is none that sizes are computed with.
-MOST_NUMBERS = 1024
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
 from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened
-from compress.networks.graph.execution import MADE_OF_NUMBERS, MEASURES, ExecutionOrder, host_results, takes_numbers
+from compress.networks.graph.execution import MADE_OF_NUMBERS, ExecutionOrder, host_results, takes_numbers
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
@@ -27,7 +27,7 @@ from compress.networks.graph.output_meaning import (
     output_meaning,
 )
 from compress.networks.graph.rounding import HALF, QuantizeLinear, half_types, rounded_to_half
-from compress.networks.graph.sizes import Array, computed_sizes, measured_sizes
+from compress.networks.graph.sizes import MEASURES, Array, computed_sizes, measured_sizes
 from edge.core.errors import CompressError, first_line
 from edge.core.progress import say_once
 from edge.runtimes.runner import open_runner
@@ -88,7 +88,7 @@ class GraphTwin(Classifier):
         logits = self._in_batches(x, self.searched).float()  # some graphs compute in double before a softmax
         if self.meaning.kind in (PROBABILITIES, LOG_PROBABILITIES) and not self.meaning.before:
             logits = self.logits_of_output(logits)
-        return Features(logits, logits.new_zeros((len(logits), 0)), ())
+        return Features(logits, logits.new_zeros((logits.shape[0], 0)), ())
 
     def output(self, x: Tensor) -> Tensor:
         """What the file gives for images (B,C,H,W): logits (B,K), or probabilities."""
@@ -244,6 +244,19 @@ def _nodes(flow: DataFlow, where: str) -> list[Node]:
             unknown[op] += 1
         version = CONTRIBUTED if as_standard else opset
         nodes.append(Node(entry.name, op, tuple(entry.input), tuple(entry.output), attributes_of(entry), version))
+    for function in flow.proto.functions:
+        called_by = f"{function.domain}.{function.name}"
+        if called_by in unknown:
+            opset = next((entry.version for entry in function.opset_import if entry.domain in STANDARD), 0)
+            raise CompressError(
+                f"{where}: its function {called_by} is written in opset {opset}, the file in {flow.opset}; "
+                f"it has no twin"
+            )
+    if "If" in unknown:
+        raise CompressError(
+            f"{where}: operator If: its condition depends on the image, or on sizes that the file leaves open; "
+            f"it has no twin"
+        )
     if unknown:
         raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
     return nodes
@@ -362,7 +375,7 @@ class OnnxClassifier(Classifier):
 
     def forward_features(self, x: Tensor) -> Features:
         logits = self.logits(torch.from_numpy(self.runner.infer(x.detach().cpu().numpy()))).to(x.device)
-        return Features(logits, logits.new_zeros((len(logits), 0)), ())
+        return Features(logits, logits.new_zeros((logits.shape[0], 0)), ())
 
     def logits(self, outputs: Tensor) -> Tensor:
         """What the graph gives (B,K) as logits (B,K)."""

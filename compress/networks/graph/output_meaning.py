@@ -79,7 +79,6 @@ class _Backwards:
 
     def __init__(self, flow: DataFlow, result: str) -> None:
         self.flow, self.result = flow, result
-        self._sizes: dict[str, list[int]] | None = None
         self._known: dict[str, OutputMeaning] = {}
         self._selects = False  # whether some classes alone are given: a softmax before that is over more
 
@@ -151,30 +150,17 @@ class _Backwards:
         given = attributes_of(node)
         old = node.domain in ("", "ai.onnx") and self.flow.opset < 13
         axis = int(given.get("axis", 1 if old else -1))
-        sizes = self._shapes().get(node.input[0])
+        sizes = self.flow.shapes().get(node.input[0])
         if not sizes:
             return axis != 0
         axis %= len(sizes)
         over = sizes[axis:] if old else sizes[axis : axis + 1]
         beside = sizes[:axis] + ([] if old else sizes[axis + 1 :])
-        classes = [*self._shapes().get(self.result, []), 0, 0][1]
+        classes = [*self.flow.shapes().get(self.result, []), 0, 0][1]
         if self._selects or not classes or not all(over):
             return axis != 0
         # beside the classes there is one axis of images, and others of size one
         return math.prod(over) == classes and sum(size != 1 for size in beside) <= 1
-
-    def _shapes(self) -> dict[str, list[int]]:
-        """Sizes by tensor, 0 for what is not fixed; empty where they cannot be inferred."""
-        if self._sizes is None:
-            try:
-                graph = onnx.shape_inference.infer_shapes(self.flow.proto).graph
-            except Exception:  # it refuses files that runtimes take, and those beyond 2 GB
-                graph = self.flow.proto.graph
-            self._sizes = {
-                entry.name: [size.dim_value for size in entry.type.tensor_type.shape.dim]
-                for entry in [*graph.value_info, *graph.input, *graph.output]
-            }
-        return self._sizes
 
     def _logarithm(self, node: onnx.NodeProto) -> "OutputMeaning | None":
         """Of probabilities, which a small constant may keep from zero."""

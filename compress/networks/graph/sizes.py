@@ -13,6 +13,10 @@ import numpy as np
 from compress.networks.graph import Node
 
 Array = np.ndarray[Any, Any]
+#: Operators that give sizes of tensors as numbers.
+MEASURES = ("Shape", "Size")
+#: Values of a constant that sizes are computed with, at most.
+MOST_NUMBERS = 1024
 #: ONNX's numbers of element types
 TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
 #: What the operators here may give at most where its length is computed: longer ones are no arithmetic of shapes.
@@ -74,7 +78,7 @@ def _array(value: Any) -> Array:
 
 
 def _cast(node: Node, x: Array) -> Array:
-    kind = TYPES[node.whole("to", 0)]
+    kind = TYPES.get(node.whole("to", 0), x.dtype)  # narrow types hold sizes as their values
     return x if x.dtype == object and np.issubdtype(kind, np.integer) else x.astype(kind)
 
 
