@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import config, report
+from compress import config, networks, report
 from compress.folders import own_source
 from compress.methods import registry
 from compress.stages.attack import AttackInputs
@@ -194,7 +194,8 @@ def survey(chain: Sequence[Step], anew: frozenset[str] = NONE) -> list[Standing]
     """How every step stands, nothing made. Raises as `look` does, so that nothing is made before a fault is told."""
     states: dict[str, Standing] = {}
     for step in chain:
-        own_source(getattr(step.config, "model", ""))  # a module that is not there is told before the first stage
+        model = getattr(step.config, "model", "")
+        own_source(model), networks.graph_path(model)  # what is not there is told before the first stage
         waits = next((name for name in step.needs if not states[name].complete), None)
         if step.name in anew or waits is None:
             states[step.name] = look(step, anew)

@@ -68,6 +68,8 @@ def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
     images = extra.load_extra(added) if added else None
     weights, source = _start(config), own_source(getattr(config, "model", ""))
     files = {"weights": artifact.file_sha256(weights)} if weights else {}
+    if graph := networks.graph_path(getattr(config, "model", "")):
+        files |= {"model": graph.name, "graph": artifact.file_sha256(graph)}
     return Plan(
         stage=kind,
         config={**config.semantic(), **files, **({"code": source.hashes()} if source else {})},
@@ -80,14 +82,17 @@ def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
 
 def lineage(config: ReadsData, stages: Mapping[str, Stage]) -> dict[str, Path]:
     """Where a stage's inputs lie, by role; where its dataset, extra images and first weights do if they have a path;
-    and `code`, the folder on the import path with the source of a network that a user's function makes."""
+    `graph`, the ONNX file that its network came as, and `code`, the folder on the import path with the source of a
+    network that a user's function makes."""
     named = {"data": config.data, "extra": _extra(config)}
     paths = {role: split_name(name)[1] for role, name in named.items() if name}
     source, weights = own_source(getattr(config, "model", "")), _start(config)
+    graph = networks.graph_path(getattr(config, "model", ""))
     return (
         {role: stage.path for role, stage in stages.items()}
         | {role: Path(path).expanduser() for role, path in paths.items() if path}
         | ({"weights": weights} if weights else {})
+        | ({"graph": graph} if graph else {})
         | ({"code": source.place} if source else {})
     )
 
@@ -108,6 +113,8 @@ def _start(config: ReadsData) -> "Path | None":
     weights = getattr(config, "weights", None)
     if weights is None:
         return None
+    if networks.is_graph(config.model):  # type: ignore[attr-defined]
+        raise CompressError(f"weights {weights}: an ONNX file has its own, which training starts from; leave it out")
     path = Path(weights).expanduser()
     if not path.is_file():
         raise CompressError(f"weights {weights}: no such file; give a checkpoint of {getattr(config, 'model', '')}")
@@ -150,6 +157,8 @@ def load_data(name: str, *stages: Stage) -> "Dataset":
     dataset = data.load_dataset(name)
     want = dataset.as_plan()
     for stage in stages:
+        if "adopted" in stage.config:  # an ONNX file: whether images and classes fit is seen where it is opened
+            continue
         if "source" in stage.config:  # imported: its weights come from no split of ours
             _fits(stage, dataset)
             continue

@@ -86,7 +86,7 @@ def teacher_method_names() -> "tuple[str, ...]":
 #: A dataset, `KIND` or `KIND:PATH`; a model, `NAME` or `NAME+FLAG`.
 DATA = Written("data", split_name, source_names)
 MODEL = Written("model", networks.checked_model, networks.model_names)
-ARCHITECTURE = "NAME, timm:NAME, torchvision:NAME or your module:function"
+ARCHITECTURE = "NAME, timm:NAME, torchvision:NAME, your module:function or FILE.onnx"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from edge.core import targets
         "compress quantize runs/student --mode ptq --max-robust-drop 0.5 --out runs/quantized",
         "compress quantize runs/student --mode ptq --sensitivity --ranges mse --out runs/quantized",
         "compress quantize runs/imported --method pgd-at --runtime tensorrt --out runs/quantized",
+        "compress quantize model.onnx --data cifar10:DIR --mode ptq --out runs/quantized",
     ],
 )
 @click.argument("student", type=FOLDER)
@@ -54,7 +55,8 @@ def quantize(
 ) -> None:
     """Quantize a student to INT8, fine-tuned with the student's own objective or another one.
 
-    Dataset, radius and seed are the student's where neither a flag nor --config gives them.
+    STUDENT is a stage's folder, of an adopted ONNX file too, or an ONNX file, which needs --data. Dataset, radius and
+    seed are the student's where neither a flag nor --config gives them.
     """
     from compress.cli import stage
     from compress.cli.show import head, metric_lines, sensitivity_lines
@@ -63,7 +65,8 @@ def quantize(
     from compress.stages import sensitivity as record
 
     flags |= {"float_layers": list(float_layers) or None, "sensitivity": sensitivity or None}
-    settled = stage.settle(QuantizeConfig, "quantize", shared, flags, stage.inherited(student, ["student", "teacher"]))
+    base = {} if student.suffix == ".onnx" else stage.inherited(student, ["student", "teacher", "exported"])
+    settled = stage.settle(QuantizeConfig, "quantize", shared, flags, base)
     out, complete = stage.place(shared)
     made = quantizing.run(settled, quantizing.QuantizeInputs(student, teachers, clean_teacher), out)
     measured = record.read_sensitivity(made)

@@ -24,7 +24,9 @@ from compress.config.values import (
 from compress.methods import registry
 from edge.core.errors import CompressError
 
-ARCHITECTURES = "architecture: a name of ours, timm:NAME, torchvision:NAME or a function of yours, module:function"
+ARCHITECTURES = (
+    "architecture: a name of ours, timm:NAME, torchvision:NAME, a function of yours, module:function, or an ONNX file"
+)
 
 
 class TrainAttack(Strict):

@@ -1,7 +1,8 @@
 """The networks, by name: float32 NCHW in [0, 1] → logits, with features from the same forward pass. No torch here.
 
 A name is a family's (`wrn-34-10`) with the variant's flags behind it (`wrn-28-10+silu+same+normalize`), that of a
-network which another package makes (`timm:NAME`, `torchvision:NAME`), or a user's own function, `module:function`.
+network which another package makes (`timm:NAME`, `torchvision:NAME`), a user's own function, `module:function`, or an
+ONNX file, whose weights come with it.
 """
 
 from __future__ import annotations
@@ -182,8 +183,30 @@ def function_of(name: str) -> str | None:
     return spec if re.fullmatch(FUNCTION, spec) and spec.partition(":")[0] not in (*PACKAGES, "robustbench") else None
 
 
+#: How the names of graphs end, and the file in a stage's folder that an adopted or imported one lies in.
+GRAPH_SUFFIX, GRAPH_FILE = ".onnx", "model.onnx"
+
+
+def is_graph(name: str) -> bool:
+    """Whether a model is an ONNX file, or a folder that a stage keeps one in."""
+    return name.endswith(GRAPH_SUFFIX) or ("/" in name and (Path(name).expanduser() / GRAPH_FILE).is_file())
+
+
+def graph_path(name: str) -> Path | None:
+    """The file of a model that is an ONNX graph, None of every other; CompressError where it is not there."""
+    if not is_graph(name):
+        return None
+    path = Path(name).expanduser()
+    path = path / GRAPH_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise CompressError(f"model {name}: no such file; give an ONNX file")
+    return path
+
+
 def checked_model(name: str) -> str:
     """`name` itself when its form or family is known; what it builds, and whether it has the flags, is said later."""
+    if is_graph(name):
+        return name
     scheme, colon, rest = name.partition(":")
     if colon and ((scheme in PACKAGES and rest) or (function_of(name) and not scheme.endswith(".py"))):
         return name
@@ -195,10 +218,10 @@ def checked_model(name: str) -> str:
         raise CompressError(
             f"model {name!r}: names a file; write {Path(scheme).stem}:{rest} and run where it lies, or set PYTHONPATH"
         )
-    if colon or "/" in name or name.endswith((".py", ".pt", ".pth", ".safetensors", ".onnx")):
+    if colon or "/" in name or name.endswith((".py", ".pt", ".pth", ".safetensors")):
         raise CompressError(
-            f"model {name!r}: an architecture is NAME, timm:NAME, torchvision:NAME or module:function; a file of "
-            f"weights goes with it as --weights"
+            f"model {name!r}: an architecture is NAME, timm:NAME, torchvision:NAME, module:function or FILE.onnx; a "
+            f"file of weights goes with it as --weights"
         )
     find_family(name.partition("+")[0])
     return name
@@ -207,7 +230,7 @@ def checked_model(name: str) -> str:
 def model_pattern() -> str:
     """What an editor lets pass: names with flags behind them, those of packages and users. Loading is stricter."""
     patterns = [*model_names(), *(pattern for family in families() for pattern in family.editor)]
-    return rf"^(({'|'.join(patterns)})(\+[a-z0-9_-]+)*|({'|'.join(PACKAGES)}):.+|{FUNCTION})$"
+    return rf"^(({'|'.join(patterns)})(\+[a-z0-9_-]+)*|({'|'.join(PACKAGES)}):.+|{FUNCTION}|.+\.onnx)$"
 
 
 def build_network(

@@ -1,4 +1,7 @@
-"""A network's files in a stage folder: `model.json` says what it is, `weights.safetensors` holds it."""
+"""A network's files in a stage folder: `model.json` says what it is, `weights.safetensors` holds it.
+
+Of one that came as an ONNX file, `graph.onnx` is that graph without the values that the weights file holds.
+"""
 
 import contextlib
 import json
@@ -14,6 +17,8 @@ from compress import networks
 from compress.networks.base import Classifier
 from compress.networks.foreign_network import Foreign
 from compress.networks.found_features import NamedFeatures
+from compress.networks.graph.student_graph import read_student, with_zeros, without_values
+from compress.networks.graph.trainable import OnnxNetwork
 from edge.core import artifact, errors
 from edge.core.errors import CompressError
 from edge.core.user_source import find_source
@@ -22,6 +27,9 @@ ARCHITECTURE = "model.json"
 ONNX = "onnx"  # the architecture of a network that is nothing but a graph
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 WEIGHTS = "weights.safetensors"
+GRAPH = "graph.onnx"
+#: Of a description what stays out of `model.json`: where a user's source lies, a graph's bytes, what was said of it.
+TRANSIENT = ("place", "graph", "notes")
 PROBABILITIES = "probabilities"
 
 
@@ -36,15 +44,46 @@ def describe_network(
     """What must be known to build a network for images (C,H,W) of these classes.
 
     Of one that gives `probabilities` the logarithm is taken wherever it is opened. Of a user's own, its source as it is
-    now: `code` is part of the description, `place`, where it lies, stays out of the file. `features`: modules that a
-    user names.
+    now: `code` is part of the description, `place`, where it lies, stays out of the file. Of an ONNX file `graph` is
+    its graph, `notes` what was changed in it. `features`: modules that a user names.
     """
+    if (path := networks.graph_path(name)) is not None:
+        return _describe_graph(path, input_shape, classes, features)
     outputs = {"outputs": PROBABILITIES} if probabilities else {}
     named = {"features": dict(features)} if features else {}
     spec = networks.function_of(name)
     source = find_source(spec) if spec else None
     own = {"code": source.hashes(), "place": source.place} if source else {}
     return {"model": spec or name, "input": list(input_shape), "classes": list(classes), **outputs, **own, **named}
+
+
+def _describe_graph(
+    path: Path, input_shape: "tuple[int, ...]", classes: Sequence[str], features: "Mapping[str, Any] | None"
+) -> dict[str, Any]:
+    """Of the student in an ONNX file, which images and classes must fit."""
+    graph = read_student(path.read_bytes(), input_shape, str(path))
+    if graph.classes != len(classes):
+        raise CompressError(
+            f"{path}: tells {graph.classes} classes apart, the data has {len(classes)}; give the --data it is for"
+        )
+    return {
+        "model": folder_name(path) if path.name == networks.GRAPH_FILE else path.name,
+        "input": list(input_shape),
+        "classes": list(classes),
+        **({"outputs": PROBABILITIES} if graph.probabilities else {}),
+        **({"features": dict(features)} if features else {}),
+        "graph": graph.proto.SerializeToString(),
+        "notes": graph.notes,
+    }
+
+
+def folder_name(path: Path) -> str:
+    """How the graph in a stage's folder is called: as the file that it came from."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        manifest = json.loads((path.parent / artifact.MANIFEST).read_text(encoding="utf-8"))
+        source = manifest["metrics"].get("adopted") or manifest["plan"]["config"]["source"]
+        return Path(source).name
+    return path.name
 
 
 def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
@@ -55,14 +94,19 @@ def gives_probabilities(architecture: Mapping[str, Any]) -> bool:
 def build_described(architecture: dict[str, Any]) -> Classifier:
     """The network that `describe` described, freshly initialized."""
     channels, height, width = architecture["input"]
-    model = networks.build_network(
-        architecture["model"],
-        channels=channels,
-        classes=len(architecture["classes"]),
-        size=(height, width),
-        code=architecture.get("code"),
-        place=architecture.get("place"),
-    )
+    model: Classifier
+    if "graph" in architecture:
+        net = OnnxNetwork(with_zeros(architecture["graph"]), architecture["model"])
+        model = Foreign(net, architecture["model"], len(architecture["classes"]))
+    else:
+        model = networks.build_network(
+            architecture["model"],
+            channels=channels,
+            classes=len(architecture["classes"]),
+            size=(height, width),
+            code=architecture.get("code"),
+            place=architecture.get("place"),
+        )
     if gives_probabilities(architecture):
         if not isinstance(model, Foreign):
             raise CompressError(
@@ -85,13 +129,17 @@ def write_network(work: artifact.Work, architecture: dict[str, Any], model: torc
 
 
 def write_architecture(work: artifact.Work, architecture: dict[str, Any]) -> None:
-    described = {key: value for key, value in architecture.items() if key != "place"}
+    described = {key: value for key, value in architecture.items() if key not in TRANSIENT}
+    if "graph" in architecture:
+        bare = without_values(with_zeros(architecture["graph"]), architecture["model"])
+        artifact.write_atomic(work.add_payload(GRAPH), bare)
     artifact.write_atomic(work.add_payload(ARCHITECTURE), json.dumps(described, indent=2) + "\n")
 
 
 def load_network(architecture: dict[str, Any], folder: Path) -> Classifier:
     """The network that `describe` described with the weights in `folder`, mapped from their file."""
-    with torch.device("meta") if ":" not in architecture["model"] else contextlib.nullcontext():
+    ours = ":" not in architecture["model"] and "graph" not in architecture
+    with torch.device("meta") if ours else contextlib.nullcontext():
         model = build_described(architecture)
     try:
         model.load_state_dict(read_weights(folder), strict=True, assign=True)
@@ -125,11 +173,13 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    """What `describe_network` described, of a stage; with the `place` of a user's source as the stage remembers it."""
+    """What `describe_network` described, of a stage; with a graph, or the `place` of a user's source as was."""
     architecture = dict(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
     if "code" in architecture:
         lineage = json.loads((folder / artifact.MANIFEST).read_text(encoding="utf-8"))["lineage"]
         architecture |= {"place": (folder / lineage["code"]).resolve()} if "code" in lineage else {}
+    if (folder / GRAPH).is_file():
+        architecture["graph"] = (folder / GRAPH).read_bytes()
     return architecture
 
 

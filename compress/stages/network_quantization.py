@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,35 +32,40 @@ from compress.stages.network_training import (
 from compress.stages.quantize import fine_tuning_method
 from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
 from compress.stages.taken_features import refuse_without_features
+from compress.zoo.starting import starting_network
 from edge.core import artifact, errors
 from edge.core.artifact import Stage, Work
 from edge.core.errors import CompressError
 from edge.core.progress import say
+from edge.runtimes.runner import MODEL
 
 #: Operations that stay in floating point, as many are named in a line; metrics hold all.
 MOST_NAMED = 8
 
 
-def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: Work) -> None:
-    """The student among `stages` quantized and written into `work`, its teachers there asked where it is fine-tuned."""
+def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], file: "Path | None", work: Work) -> None:
+    """The student among `stages`, or of an ONNX `file`, quantized and written into `work`.
+
+    Its teachers among `stages` are asked where it is fine-tuned.
+    """
     dataset = load_data(config.data, *stages.values())
-    architecture = _architecture(stages["student"])
-    student = load(stages["student"])
-    refuse_scripted(student, stages["student"].path)
+    student, architecture, start = _opened(stages.get("student"), file, dataset)
+    where = file or stages["student"].path
+    refuse_scripted(student, where)
     student.requires_grad_(True).to(training.device())
     how = Ranges(config.ranges, config.percentile, config.weight_ranges, config.runtime)
     student, layout = int8.quantize_network(student, _calibration_images(student, dataset, config), how)
     subject = CalibratedNetwork(student, layout, config.runtime)
-    in_float = _float_operations(subject, stages["student"])
+    in_float = _float_operations(subject, where)
     chosen, fallback = _float_layers(subject, dataset, config, work)
     layout = subject.leave_float(chosen)
     described = {key: layout[key] for key in ("ranges", "runtime", "float_layers")}
     described |= {"int8_layers": len(subject.layers) - len(layout["float_layers"]), "float_operations": in_float}
     if config.mode == "qat":
-        _fine_tune(student, stages, dataset, config, work)
+        _fine_tune(student, architecture["model"], stages, dataset, config, work)
     else:
         work.metrics = _measure(student, dataset, config)
-    work.metrics = {**described, **fallback, **work.metrics}
+    work.metrics = {**start, **described, **fallback, **work.metrics}
     name = f"quantized {architecture['model']}"
     work.metrics |= checks_on_test(student, dataset, config, work.metrics["test"], name)
     int8.check_ranges(student)
@@ -67,13 +73,13 @@ def quantize_student(config: QuantizeConfig, stages: Mapping[str, Stage], work: 
     int8.write_layout(work, layout)
 
 
-def _float_operations(subject: CalibratedNetwork, student: Stage) -> list[str]:
+def _float_operations(subject: CalibratedNetwork, where: Path) -> list[str]:
     """What no quantizer can stand at, said; CompressError where that is all there is."""
     in_float = sites.float_operations(subject.model)
     listed = ", ".join(in_float[:MOST_NAMED]) + (", …" if len(in_float) > MOST_NAMED else "")
     if not subject.layers:
         raise CompressError(
-            f"{student.path}: has nothing that is quantized here, which 2-D convolutions, linear layers and matrix "
+            f"{where}: has nothing that is quantized here, which 2-D convolutions, linear layers and matrix "
             f"products of tensors are{f' ({listed} stay in floating point)' if listed else ''}; export it as it is, or "
             f"write it with them"
         )
@@ -85,14 +91,21 @@ def _float_operations(subject: CalibratedNetwork, student: Stage) -> list[str]:
     return in_float
 
 
-def _architecture(student: Stage) -> dict[str, Any]:
-    architecture = network_files.read_architecture(student.path)
-    if architecture["model"] == network_files.ONNX:
-        raise CompressError(
-            f"{student.path}: is an ONNX graph, which has no layers to quantize here; give a torch model, or export a "
-            f"graph that is quantized already"
-        )
-    return architecture
+def _opened(
+    student: "Stage | None", file: "Path | None", dataset: Dataset
+) -> tuple[Classifier, dict[str, Any], dict[str, Any]]:
+    """The float network, its description, and what its stage's manifest says of how it began.
+
+    Of an ONNX file, whether it was given, adopted or imported as a teacher, the network that its graph is.
+    """
+    if student is not None:
+        described = None if student.kind == "exported" else network_files.read_architecture(student.path)
+        if described is not None and described["model"] != network_files.ONNX:
+            return load(student), described, {}
+        file = student.file(MODEL)
+    architecture = network_files.describe_network(str(file), dataset.images.shape[1:], dataset.classes)
+    network, start = starting_network(architecture, 0)
+    return network.eval(), architecture, start
 
 
 def _float_layers(
@@ -138,7 +151,12 @@ def _calibration_images(student: Classifier, dataset: Dataset, config: QuantizeC
 
 
 def _fine_tune(
-    student: GraphNetwork, stages: Mapping[str, Stage], dataset: Dataset, config: QuantizeConfig, work: Work
+    student: GraphNetwork,
+    name: str,
+    stages: Mapping[str, Stage],
+    dataset: Dataset,
+    config: QuantizeConfig,
+    work: Work,
 ) -> None:
     """Train through the quantizers; ranges that are learned are among the weights meanwhile."""
     where = next(student.parameters()).device
@@ -146,7 +164,7 @@ def _fine_tune(
         None if network is None else training.Guide(network.to(where))
         for network in (load_guide("teacher", stages, dataset), load_guide("clean_teacher", stages, dataset))
     )
-    method, options = fine_tuning_method(config, stages["student"])
+    method, options = fine_tuning_method(config, stages.get("student"))
     refuse_without_features(method, teacher, stages)
     learned = _learned(student) if config.ranges == "learned" else []
     split = Split.of(dataset, "train", where)
@@ -154,7 +172,6 @@ def _fine_tune(
     objective = registry.build_objective(
         method, options, student, teacher, split.clean(config.batch_size), images=len(split.labels)
     ).to(where)
-    name = network_files.read_architecture(stages["student"].path)["model"]
     fitted = training.fit(
         student,
         objective,

@@ -35,12 +35,27 @@ def starting_network(
     stops it before any work: CompressError.
     """
     name = architecture["model"]
-    network, notes = _tried(architecture, seed) if ":" in name else (_drawn(architecture, seed), [])
+    if "graph" in architecture:
+        network, notes = _graph(architecture)
+    else:
+        network, notes = _tried(architecture, seed) if ":" in name else (_drawn(architecture, seed), [])
     if weights is not None:
         notes.append(_load(network, name, Path(weights).expanduser(), key))
     for note in notes:
         say(f"{name}: {note}")
     return network, {"start": "; ".join(notes)} if notes else {}
+
+
+def _graph(architecture: dict[str, Any]) -> tuple[Classifier, list[str]]:
+    """The network of an ONNX file with the weights that it has there."""
+    network = network_files.build_described(architecture)
+    check_contract(network.eval(), tuple(architecture["input"]), len(architecture["classes"]), architecture["model"])
+    notes = [
+        "starts from the weights in the file",
+        *architecture["notes"],
+        _check_trainable(network, architecture["model"]),
+    ]
+    return network.train(), [note for note in notes if note]
 
 
 def _drawn(architecture: dict[str, Any], seed: int) -> Classifier:

@@ -243,7 +243,10 @@ NAMES = [
     ("own_net.py:make", "names a file; write own_net:make and run where it lies"),
     ("./own_net.py:make", "names a file; write own_net:make and run where it lies"),
     ("own_net:mak", "own_net has no function mak (it has Net, make); did you mean 'make'?"),
-    ("checkpoint.pt", "an architecture is NAME, timm:NAME, torchvision:NAME or module:function; a file of weights"),
+    (
+        "checkpoint.pt",
+        "an architecture is NAME, timm:NAME, torchvision:NAME, module:function or FILE.onnx; a file",
+    ),
     ("robustbench:Wang2023Better_WRN-28-10", "comes with its weights, as a teacher"),
     ("own_net:", "an architecture is NAME, timm:NAME"),
     ("resnet9", "unknown model 'resnet9'"),

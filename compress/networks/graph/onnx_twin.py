@@ -120,10 +120,7 @@ class GraphTwin(Classifier):
                 outputs: tuple[Any, ...] = self._sizes(node, values)
             else:
                 inputs = [self._value(node, place, values, x.device) for place in range(len(node.inputs))]
-                if node.op == QUANTIZE:
-                    result: Any = self.quantizers[self.keys[node.outputs[0]]](inputs[0])
-                else:
-                    result = _computed(node, inputs)
+                result = self._result(node, inputs)
                 outputs = rounded_to_half(node, result if isinstance(result, tuple) else (result,), self.halves)
                 if node.op in MADE_OF_NUMBERS:
                     outputs = tuple(value.to(x.device) for value in outputs)
@@ -131,6 +128,24 @@ class GraphTwin(Classifier):
             for name in order.done[number]:
                 values.pop(name, None)
         return values[order.result]
+
+    def _result(self, node: Node, inputs: "Sequence[Tensor | None]") -> Any:
+        """What a node gives, one value or all."""
+        if node.op == QUANTIZE:
+            return self.quantizers[self.keys[node.outputs[0]]](inputs[0])
+        return _computed(node, inputs)
+
+    def _constant(self, place: str) -> Tensor:
+        """What the network holds there."""
+        value = self._buffers[place]
+        assert value is not None
+        return value
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """What no image decides, by its name."""
+        held = {name: self._constant(place) for name, place in self.places.items()}
+        return {**{name: torch.from_numpy(value) for name, value in self.numbers.items()}, **held}
 
     def _sizes(self, node: Node, values: Mapping[str, Any]) -> tuple[Array, ...]:
         """What a node gives that is computed on the host."""
@@ -154,7 +169,10 @@ class GraphTwin(Classifier):
         if not name:
             return None
         if name not in values:
-            return torch.from_numpy(self.numbers[name]) if as_numbers else self._buffers[self.places[name]]
+            if not as_numbers:
+                return self._constant(self.places[name])
+            array: Any = self.numbers[name]  # of a tensor a trace would forget the values
+            return array if torch.compiler.is_compiling() else torch.from_numpy(array)
         value: Any = values[name]
         if not isinstance(value, np.ndarray) or (value.dtype == object and as_numbers):
             return value

@@ -1,0 +1,196 @@
+"""An ONNX file as the graph of a student: of any number of images, ending in its logits, weights in its state.
+
+What a stage keeps of it is the same graph without the values that its weights file holds.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from compress.networks.graph.dataflow import DataFlow, flattened, names_read
+from compress.networks.graph.onnx_twin import GraphTwin, build_twin
+from compress.networks.graph.output_meaning import PROBABILITIES, OutputMeaning
+from compress.networks.graph.rounding import HALF
+from compress.networks.graph.trainable import OnnxNetwork
+from edge.core.errors import CompressError
+
+QUANTIZED = re.compile(r"QLinear|DynamicQuantize|[Qq]uantizeLinear$|QGemm|Integer(ToFloat)?$|NBits$")
+#: The open number of images, and what a student's logits may differ from the file's, of their spread.
+BATCH, AGREES, AGREES_IN_HALF = "batch", 1e-4, 0.1
+PROBED = 3  # images of noise on which student and file must agree
+
+
+@dataclass(frozen=True)
+class StudentGraph:
+    """`probabilities`: it gives those, and has no values before a softmax. `notes`: what was changed, in words."""
+
+    proto: onnx.ModelProto
+    classes: int
+    probabilities: bool
+    notes: tuple[str, ...]
+
+
+def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> StudentGraph:
+    """The student in an ONNX file for images (C,H,W), held against the file on noise.
+
+    CompressError, of one line, where it is quantized, holds what has no gradient, or takes no number of images but one.
+    """
+    try:
+        proto = flattened(onnx.load_model_from_string(content))
+    except Exception as fault:  # protobuf's exceptions share no base class
+        raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
+    _refuse_quantized(DataFlow(proto), where)
+    file = build_twin(content, where=where)
+    notes = []
+    images = torch.rand((PROBED, *shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = file(images)
+    meaning = file.meaning
+    if meaning.before is not None:
+        _end_before(proto, meaning, wanted.shape[1])
+        notes.append(f"its logits are the values before its {meaning.function} ({meaning.before})")
+    elif meaning.kind == PROBABILITIES and (meaning.factor, meaning.offset) != (1, 0):
+        raise CompressError(f"{where}: its outputs are {meaning.wording}; export the values before its softmax")
+    if any(entry.data_type in HALF for entry in proto.graph.initializer):
+        notes.append("its weights of half precision are trained in float32")
+    if file.batch:
+        _free_batch(proto, file, shape)
+        notes.append(f"its batch of {file.batch} became any number of images")
+    _declare(proto, shape)
+    _prune(proto)
+    probabilities = meaning.kind == PROBABILITIES and meaning.before is None
+    try:
+        given = file.output(images) if probabilities else wanted
+        allowed = AGREES_IN_HALF if file.halves else AGREES
+        _refuse_disagreement(OnnxNetwork(proto, where), images, given, allowed, where)
+    except CompressError as fault:
+        if not file.batch:
+            raise
+        why = str(fault).removeprefix(f"{where}: ").removesuffix("; it has no twin")
+        raise CompressError(
+            f"{where}: takes a batch of {file.batch} and, rewritten, no other ({why}); export it with a free batch"
+        ) from None
+    return StudentGraph(proto, wanted.shape[1], probabilities, tuple(notes))
+
+
+def without_values(proto: onnx.ModelProto, where: str) -> bytes:
+    """The graph without the values that the state of its network holds."""
+    stored = OnnxNetwork(proto, where).stored
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for entry in bare.graph.initializer:
+        if entry.name in stored:
+            kept = TensorProto(name=entry.name, data_type=TensorProto.FLOAT, dims=entry.dims)
+            entry.CopyFrom(kept)
+    return bare.SerializeToString(deterministic=True)
+
+
+def with_zeros(content: bytes) -> onnx.ModelProto:
+    """The graph that `without_values` gave, zeros where the state's values go."""
+    proto = onnx.load_model_from_string(content)
+    for entry in proto.graph.initializer:
+        if not entry.raw_data and not entry.float_data and entry.data_type == TensorProto.FLOAT:
+            entry.raw_data = np.zeros(tuple(entry.dims), np.float32).tobytes()
+    return proto
+
+
+def _refuse_quantized(flow: DataFlow, where: str) -> None:
+    quantized = Counter(node.op_type for node in flow.live() if QUANTIZED.search(node.op_type))
+    if quantized:
+        listed = ", ".join(f"{count} {op}" for op, count in quantized.most_common(3))
+        raise CompressError(f"{where}: is quantized already ({listed}); give the float file that it was made from")
+
+
+def _end_before(proto: onnx.ModelProto, meaning: OutputMeaning, classes: int) -> None:
+    """Let the graph give what stands before its softmax, moved as the softmax's values are."""
+    assert meaning.before is not None
+    name = meaning.before
+    for number, (node, place) in enumerate(meaning.moves):
+        moved = onnx.NodeProto()
+        moved.CopyFrom(node)
+        moved.input[0], moved.name = name, f"{node.name}@logits{number}"
+        moved.output[:] = [f"{output}@logits{number}" for output in node.output]
+        proto.graph.node.append(moved)
+        name = moved.output[place]
+    del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, classes]))
+
+
+def _free_batch(proto: onnx.ModelProto, file: GraphTwin, shape: "tuple[int, ...]") -> None:
+    """Write constant shapes and operands that have the file's own number of images for any number."""
+    constants, batch = file.constants, file.batch
+    moving = {file.entry, *(name for node in file.stated.nodes for name in node.outputs)}
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    sizes = {
+        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    graph, rewritten = proto.graph, []
+    for node in graph.node:
+        computed = [name for name in node.input if name in moving]
+        result = sizes.get(node.output[0], [])
+        if node.op_type == "Reshape" and computed == node.input[:1] and result[:1] == [batch] and all(result):
+            target = f"{node.output[0]}@sizes"
+            graph.initializer.append(numpy_helper.from_array(np.array([-1, *result[1:]], np.int64), target))
+            node.input[1] = target
+        if node.op_type == "Concat" and computed and helper.get_node_attr_value(node, "axis"):
+            for place, name in enumerate(node.input):
+                if name in constants and constants[name].shape[:1] == (batch,) == (1,):
+                    rewritten += _expanded(graph, name, tuple(constants[name].shape), computed[0])
+                    node.input[place] = f"{name}@images"
+        rewritten.append(node)
+    nodes_in_order = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rewritten]
+    del graph.node[:]
+    graph.node.extend(nodes_in_order)
+
+
+def _expanded(graph: onnx.GraphProto, name: str, shape: Sequence[int], images: str) -> "list[onnx.NodeProto]":
+    """A constant of one image for as many as another tensor holds, as `NAME@images`."""
+    first, rest = f"{name}@first", f"{name}@rest"
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), first))
+    graph.initializer.append(numpy_helper.from_array(np.array(shape[1:], np.int64), rest))
+    return [
+        helper.make_node("Shape", [images], [f"{name}@shape"]),
+        helper.make_node("Gather", [f"{name}@shape", first], [f"{name}@count"], axis=0),
+        helper.make_node("Concat", [f"{name}@count", rest], [f"{name}@sizes"], axis=0),
+        helper.make_node("Expand", [name, f"{name}@sizes"], [f"{name}@images"]),
+    ]
+
+
+def _declare(proto: onnx.ModelProto, shape: "tuple[int, ...]") -> None:
+    """Any number of images of that shape."""
+    constants = {entry.name for entry in proto.graph.initializer}
+    (entry,) = (entry for entry in proto.graph.input if entry.name not in constants)
+    first, *others = entry.type.tensor_type.shape.dim
+    first.dim_param = BATCH
+    for dimension, size in zip(others, shape, strict=True):
+        dimension.dim_value = size
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_param = BATCH
+    del proto.graph.value_info[:], proto.metadata_props[:]
+
+
+def _prune(proto: onnx.ModelProto) -> None:
+    """Leave out nodes and values that the logits do not need."""
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in DataFlow(proto).live()]
+    read = {name for node in nodes for name in names_read(node)}
+    kept = [entry for entry in proto.graph.initializer if entry.name in read]
+    entries = [onnx.TensorProto.FromString(entry.SerializeToString()) for entry in kept]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(entries)
+
+
+def _refuse_disagreement(network: OnnxNetwork, images: Tensor, wanted: Tensor, allowed: float, where: str) -> None:
+    with torch.no_grad():
+        answers = network.eval()(images)
+    spread = float(wanted.std()) or 1.0
+    if answers.shape != wanted.shape or float((answers - wanted).abs().max()) > allowed * spread:
+        raise CompressError(f"{where}: its logits for {len(images)} images at once are others than the file's")
