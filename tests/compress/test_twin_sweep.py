@@ -33,6 +33,10 @@ def s(value: float) -> np.ndarray:
     return np.array(value, np.float32)
 
 
+def factors(*of_image: float) -> np.ndarray:
+    return np.array([1, 1, *of_image], np.float32)
+
+
 def slices(*four: tuple[int, ...]) -> list[np.ndarray]:
     return [i(*values) for values in four]
 
@@ -52,6 +56,9 @@ PADDINGS = [[i(0, 0, 1, 2, 0, 0, 0, 1)], [i(0, 0, -1, 2, 0, 0, 2, -2)], [i(0, 1,
 PADDED_AXES = [[i(1, 2), "", i(-1)], [i(1, -2, 0, 1), s(0.3), i(1, 3)]]
 MODES = {"mode": [None, "constant", "reflect", "edge", "wrap"]}
 ALPHA = [None, 0.3, 1.7, -0.5]
+COORDINATES = ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn"]
+NEAREST = [None, "round_prefer_ceil", "floor", "ceil"]
+TARGETS = i(2, 3, 4, 11)
 SWEEP: dict[str, list[Swept]] = {
     "MaxPool": [
         ([12, 22], [[]], {**POOL, "pads": PADS, "dilations": [None, [2, 2]]}, {}),
@@ -169,7 +176,100 @@ SWEEP: dict[str, list[Swept]] = {
     "Expand": [([13], [[i(1, 3, 6, 6)], [i(6)], [i(2, 1, 3, 1, 1)]], {}, {})],
     "Div": [([7, 14], [[f(3, 1, 1)], [s(2)], [f(1, 3, 6, 6)]], {}, {}), ([14], [[f(3, 1, 1)]], {}, {"where": 1})],
     "MatMul": [([13], [[f(6, 5)], [f(3, 6, 5)], [f(6)]], {}, {})],
+    "HardSwish": [([14, 22], [[]], {}, {})],
+    "Mish": [([18, 22], [[]], {}, {})],
+    "Shrink": [([9], [[]], {"bias": ALPHA, "lambd": [None, 0.2]}, {})],
+    "GroupNormalization": [
+        ([18], [[f(2), f(2)]], {"num_groups": [2], "epsilon": [None, 0.1]}, {"shape": (4, 5, 5)}),
+        ([21], [[f(4), f(4)]], {"num_groups": [2, 4], "stash_type": [None, 10]}, {"shape": (4, 5, 5)}),
+    ],
+    "RMSNormalization": [
+        ([23], [[f(6)], [f(6, 6)]], {"axis": [None, -2], "epsilon": [None, 0.1], "stash_type": [1, 10]}, {})
+    ],
+    "LRN": [
+        (
+            [7, 13],
+            [[]],
+            {"size": [1, 3, 5], "alpha": [None, 0.5], "beta": [None, 0.4], "bias": [None, 2.0]},
+            {"shape": (7, 4, 4)},
+        ),
+        ([13], [[]], {"size": [3]}, {"shape": (7, 4)}),
+    ],
+    "LpNormalization": [([7, 22], [[]], {"axis": [None, 1, -2], "p": [None, 1, 2]}, {})],
+    "MeanVarianceNormalization": [([9, 13], [[]], {"axes": [None, [2, 3], [1, 2, 3], [0, 2, 3]]}, {})],
+    "ReduceProd": [([11], [[]], AXES, {}), ([18], AXES_INPUT, NOOP, {})],
+    "ReduceSumSquare": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
+    "ReduceLogSum": [([11], [[]], AXES, {}), ([18], AXES_INPUT, {"keepdims": [None, 0]}, {})],
+    "Einsum": [([12], [[f(6, 5)]], {"equation": ["bchw,wk->bck", "bchw , wk -> bhk"]}, {})],
+    "DepthToSpace": [
+        ([7], [[]], {"blocksize": [2]}, {"shape": (8, 3, 2)}),
+        ([11, 13], [[]], {"blocksize": [2], "mode": [None, "DCR", "CRD"]}, {"shape": (8, 3, 2)}),
+    ],
+    "SpaceToDepth": [([7, 13], [[]], {"blocksize": [2, 3]}, {})],
+    "GlobalLpPool": [([7, 22], [[]], {"p": [None, 1, 3]}, {})],
+    "LpPool": [
+        ([7, 11], [[]], {"kernel_shape": KERNELS, "strides": STRIDES, "p": [None, 1, 3], "pads": PADS}, {}),
+        ([18, 22], [[]], {**POOL, "p": [2], "pads": PADS, "dilations": [None, [2, 2]]}, {}),
+        ([11], [[]], {**POOL, "auto_pad": SAME}, {}),
+    ],
+    "ConvTranspose": [
+        (
+            [7, 11, 22],
+            [[f(3, 4, 3, 2), f(4)]],
+            {"strides": STRIDES, "pads": PADS, "output_padding": [None, [1, 0]]},
+            {},
+        ),
+        ([11], [[f(3, 2, 3, 3)]], {"auto_pad": SAME, "strides": [None, [2, 2]], "group": [1, 3]}, {}),
+        ([11], [[f(3, 2, 3, 3)]], {"output_shape": [[12, 13]], "strides": [[2, 2]], "dilations": [None, [2, 1]]}, {}),
+    ],
+    "Upsample": [
+        ([7], [[]], {"mode": [None, "nearest", "linear"], "scales": [[1.0, 1.0, 2.0, 1.5]]}, {}),
+        ([9], [[factors(2, 1.5)], [factors(3, 1)]], {"mode": [None, "nearest", "linear"]}, {}),
+    ],
+    "Resize": [
+        ([10], [[factors(2, 1.5)], [factors(0.5, 0.7)]], {"mode": [None, "nearest", "linear"]}, {}),
+        (
+            [11, 13, 18, 19],
+            [[np.zeros(0, np.float32), factors(0.5, 2)], [np.zeros(0, np.float32), np.zeros(0, np.float32), TARGETS]],
+            {"mode": ["nearest", "linear", "cubic"], "coordinate_transformation_mode": COORDINATES},
+            {},
+        ),
+        ([13], [["", "", TARGETS]], {"nearest_mode": NEAREST, "coordinate_transformation_mode": COORDINATES[:3]}, {}),
+        (
+            [13],
+            [["", factors(1.5, 0.6)]],
+            {"mode": ["cubic"], "cubic_coeff_a": ALPHA, "exclude_outside": [None, 1]},
+            {},
+        ),
+        (
+            [18],
+            [["", "", i(3, 9)]],
+            {
+                "axes": [[2, 3]],
+                "mode": ["linear", "cubic"],
+                "antialias": [1],
+                "keep_aspect_ratio_policy": [None, "not_larger", "not_smaller"],
+            },
+            {},
+        ),
+    ],
 }
+#: The same windows over one and three dimensions.
+SWEEP["Conv"] += [
+    ([11], [[f(4, 3, 3)]], {"pads": [None, [1, 0]], "dilations": [None, [2]]}, {"shape": (3, 9)}),
+    ([11], [[f(4, 3, 2, 2, 2)]], {"pads": [None, [1, 0, 1, 0, 1, 0]], "strides": [[2, 1, 1]]}, {"shape": (3, 4, 4, 4)}),
+]
+SWEEP["ConvTranspose"] += [([11], [[f(3, 4, 3)]], {"strides": [[2]], "pads": [None, [1, 0]]}, {"shape": (3, 9)})]
+for pool in ("MaxPool", "AveragePool", "LpPool"):
+    SWEEP[pool] += [
+        (
+            [22],
+            [[]],
+            {"kernel_shape": [[3]], "strides": [[2]], "ceil_mode": [0, 1], "pads": [[1, 1]]},
+            {"shape": (3, 8)},
+        ),
+        ([22], [[]], {"kernel_shape": [[2, 2, 2]], "strides": [None, [2, 1, 2]]}, {"shape": (3, 4, 4, 4)}),
+    ]
 #: What a quantized activation may be laid out as.
 ZEROS = [None, *(np.array(7, kind) for kind in (np.uint8, np.int8, np.uint16, np.int16))]
 KINDS = [None, TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16]

@@ -46,16 +46,17 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" 
     sizes = [size + extra for size, extra in zip(whole.shape[2:], beyond, strict=True)]
     pads = node.ints("pads", [0] * 2 * half)
     wanted = node.ints("output_shape", [])
-    if not wanted and mode.startswith("SAME"):
-        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
-    if wanted:
-        totals = [max(size - target, 0) for size, target in zip(sizes, wanted, strict=True)]
+    if wanted or mode.startswith("SAME"):
+        targets = wanted or [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+        totals = [max(size - target, 0) for size, target in zip(sizes, targets, strict=True)]
+        if wanted and any(target > size for size, target in zip(sizes, targets, strict=True)):
+            raise ValueError(f"output_shape = {wanted} beyond {sizes} is not supported")
         small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
-        pads = [*small, *large] if mode != "SAME_LOWER" else [*large, *small]
+        pads = [*small, *large] if mode == "SAME_UPPER" else [*large, *small]
     elif mode == "VALID":
         pads = [0] * 2 * half
     begins = pads[:half]
-    lengths = wanted or [size - begin - end for size, begin, end in zip(sizes, pads[:half], pads[half:], strict=True)]
+    lengths = [size - begin - end for size, begin, end in zip(sizes, begins, pads[half:], strict=True)]
     ends = [begin + length - size for begin, length, size in zip(begins, lengths, whole.shape[2:], strict=True)]
     cut = _padded(whole, [*(-begin for begin in begins), *ends], 0.0)
     return cut if bias is None else cut + bias.reshape(-1, *ones)
@@ -81,6 +82,7 @@ class PoolWindows:
         if half != x.ndim - 2 or x.ndim not in LARGEST:
             raise ValueError(f"a window of {half} dimensions over {x.ndim} is not supported")
         strides, dilations = node.ints("strides", ones), node.ints("dilations", ones)
+        _refuse_same(node, x, kernel, strides, dilations)
         pads = _pads(node, x, kernel, strides, dilations)
         ends = []
         for axis, size in enumerate(x.shape[2:]):
@@ -95,6 +97,18 @@ class PoolWindows:
             # more room than is used may hold one more window: the one that does not exist
             ends.append(used if (size + begin + room - width) // stride + 1 > count else room)
         return cls(kernel, strides, dilations, pads, [*pads[:half], *ends])
+
+
+def _refuse_same(node: Node, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> None:
+    """Padding to the same size, where ONNX Runtime lays pools otherwise than it lays convolutions."""
+    mode = node.text("auto_pad", "NOTSET")
+    if not mode.startswith("SAME"):
+        return
+    if max(dilations) > 1:
+        raise ValueError(f"dilations = {dilations} with auto_pad {mode} is not supported")
+    rests = [(size - 1) % step + 1 - width for size, step, width in zip(x.shape[2:], strides, kernel, strict=True)]
+    if node.op != "MaxPool" and max(rests) > 1:
+        raise ValueError(f"strides = {strides} beyond the window with auto_pad {mode} is not supported")
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
