@@ -1,5 +1,6 @@
 """Whole graphs in the twin: public files, shape arithmetic, branches and functions, what exporters write."""
 
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -41,7 +42,15 @@ def assert_twin(content: bytes, batches: tuple[int, ...] = (1, 2, 7)) -> onnx_tw
         assert got.shape == want.shape and np.abs(got - want).max() <= 1e-4 * np.ptp(want), batch
         (gradient,) = torch.autograd.grad(twin(leaf).square().sum(), leaf)
         assert gradient.isfinite().all() and gradient.abs().flatten(1).amax(1).min() > 0
+    assert_on_one_device(twin, shape)
     return twin
+
+
+def assert_on_one_device(twin: onnx_twin.GraphTwin, shape: list[int]) -> None:
+    """A device whose tensors hold nothing: what is left on the processor, or read back from the device, fails there."""
+    leaf = torch.zeros(2, *shape, device="meta", requires_grad=True)
+    copy.deepcopy(twin).to("meta")(leaf).sum().backward()
+    assert leaf.grad is not None and leaf.grad.device.type == "meta"
 
 
 @pytest.mark.parametrize("name", ["resnet_2b", "vit_ibp", "cifar10_large"])
@@ -66,13 +75,13 @@ def test_the_legacy_exporter_with_a_free_batch(name: str) -> None:
     assert_twin(content)
 
 
-def legacy_export(network: torch.nn.Module) -> bytes:
-    stream = io.BytesIO()
-    axes = {"x": {0: "N"}, "y": {0: "N"}}
-    names: dict[str, Any] = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
+def legacy_export(network: torch.nn.Module, free: bool = True) -> bytes:
+    stream, image = io.BytesIO(), torch.rand(2 if free else 1, 3, 32, 32)
+    names: dict[str, Any] = {"input_names": ["x"], "output_names": ["y"]}
+    axes = {"x": {0: "N"}, "y": {0: "N"}} if free else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network.eval(), (torch.rand(2, 3, 32, 32),), stream, dynamo=False, **names)  # type: ignore[arg-type]
+        torch.onnx.export(network.eval(), (image,), stream, dynamo=False, dynamic_axes=axes, **names)  # type: ignore[arg-type]
     return stream.getvalue()
 
 

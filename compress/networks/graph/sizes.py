@@ -214,6 +214,8 @@ OPERATORS_ON_SIZES: dict[str, Callable[..., Any]] = {
     "Not": _compared(np.logical_not),
     "Or": _compared(np.logical_or),
     "Range": _range,
+    "Pow": lambda node, base, exponent: np.power(base, exponent).astype(base.dtype),
+    "Reciprocal": lambda node, x: np.reciprocal(x),
     "ReduceMax": _reduced(np.max),
     "ReduceMin": _reduced(np.min),
     "ReduceProd": _reduced(np.prod),
