@@ -67,8 +67,8 @@ class Adopt(Strict):
 
     normalize: Annotated[str, checked_by(_normalization)] = Field(
         "none",
-        description="input normalisation put in front: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s, on "
-        "pixels in [0, 1]; auto: what is best on validation images by more than chance, range and orders too",
+        description="input normalisation put in front: none, cifar10, cifar100, imagenet, half or m,m,m/s,s,s, of "
+        "red, green, blue in [0, 1]; auto: what is best on validation images by more than chance, range and orders too",
     )
     layout: Literal["auto", "nchw", "nhwc"] = Field("auto", description="order of its image's axes; auto: by its sizes")
     range: Literal["auto", "1", "255"] = Field(

@@ -62,11 +62,13 @@ def classifier(
     if form.layout == "nhwc":
         then("Transpose", perm=TO_FIRST)
     then("Div", np.array(form.full_scale, np.float32))
+    if form.channels == "bgr":
+        then("Gather", np.array([2, 1, 0]), axis=1)
     if form.normalize != "none":
         mean, std = form._constants(3)
         then("Mul", std)
         then("Add", mean)
-    then("Gather", np.array([2 if form.channels == "bgr" else 0]), axis=1)
+    then("Gather", np.array([0]), axis=1)
     then("Flatten")
     nodes.append(helper.make_node("Gemm", [at, "w", "b"], ["z"]))
     nodes += tail or [helper.make_node("Identity", ["z"], ["y"])]

@@ -69,8 +69,8 @@ def test_what_it_takes_becomes_part_of_the_graph(tmp_path: Path, dataset: str, n
     constants = {"cifar10": "0.4914,0.4822,0.4465/0.2471,0.2435,0.2616", "half": "0.5,0.5,0.5/0.5,0.5,0.5"}
     constants |= {"none": "0,0,0/1,1,1", "imagenet": "0.485,0.456,0.406/0.229,0.224,0.225", MS: MS}
     mean, std = (np.array(part.split(","), np.float32) for part in constants[form.normalize].split("/"))
-    x = x[:, ::-1] if form.channels == "bgr" else x
     x = ((x - mean[:, None, None]) / std[:, None, None]) * form.full_scale
+    x = x[:, ::-1] if form.channels == "bgr" else x
     x = x.transpose(0, 2, 3, 1) if form.layout == "nhwc" else x
     kind = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
     want = answers(

@@ -81,7 +81,7 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
             "output": _meaning(meaning, looks_like_probabilities=figures["probabilities"]),
             "parameters": count_stored(proto.graph),
             "adopted": path.name,
-            "original": {"sha256": foreign.sha256, "very bytes": graph.content == foreign.content}
+            "original": {"sha256": foreign.sha256, "very bytes": artifact.bytes_sha256(graph.content) == foreign.sha256}
             | ({"beside it": foreign.external} if foreign.external else {}),
             "input": graph.form.options,
             "suspects": graph.suspects,

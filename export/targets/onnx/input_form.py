@@ -25,7 +25,10 @@ FIRST_QUANTIZER = 10  # the opset that brought QuantizeLinear
 
 @dataclass(frozen=True)
 class InputForm:
-    """`normalize`: a name or M/S, on pixels in [0, 1]; the result is multiplied by `full_scale`, 1 or 255."""
+    """`normalize`: a name or M/S, of red, green and blue in [0, 1]; the result is multiplied by `full_scale`, 1 or 255.
+
+    Then the channels, then the axes are put into the file's order.
+    """
 
     normalize: str = "none"
     full_scale: int = 1
@@ -51,13 +54,14 @@ class InputForm:
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """What the file is fed for images uint8 (N,C,H,W): (N,C,H,W) or (N,H,W,C) of its own type."""
-        x = images[:, ::-1] if self.channels == "bgr" else images
+        x = images
         if self.kind != BYTES:
             x = x.astype(np.float32) / np.float32(255)
             if self.normalize != "none":
                 mean, std = self._constants(images.shape[1])
                 x = (x - mean) / std
             x = (x * np.float32(self.full_scale)).astype(IMAGE_TYPES[self.kind][0])
+        x = x[:, ::-1] if self.channels == "bgr" else x
         return np.ascontiguousarray(x.transpose(TO_LAST) if self.layout == "nhwc" else x)
 
     def nodes(self, source: str, result: str, channels: int, opset: int) -> list[onnx.NodeProto]:
@@ -67,8 +71,6 @@ class InputForm:
         whose gradient a twin passes straight through.
         """
         chain: list[tuple[str, list[Any], dict[str, Any]]] = []
-        if self.channels == "bgr":
-            chain.append(("Gather", [np.arange(channels)[::-1].copy()], {"axis": 1}))
         if self.normalize != "none":
             mean, std = self._constants(channels)
             chain += [("Sub", [mean], {}), ("Div", [std], {})]
@@ -81,6 +83,8 @@ class InputForm:
             chain.append(("Mul", [np.array(self.full_scale, np.float32)], {}))
         if self.kind not in (BYTES, "tensor(float)"):
             chain.append(("Cast", [], {"to": IMAGE_TYPES[self.kind][1]}))
+        if self.channels == "bgr":
+            chain.append(("Gather", [np.arange(channels)[::-1].copy()], {"axis": 1}))
         if self.layout == "nhwc":
             chain.append(("Transpose", [], {"perm": list(TO_LAST)}))
         return chained(chain, source, result)

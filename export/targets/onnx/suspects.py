@@ -99,7 +99,7 @@ class SuspectSearch:
             swapped = replace(best.form, channels="rgb" if best.form.channels == "bgr" else "bgr")
             best = self._best(best, [swapped])
             if best.form == swapped:  # what seemed best in the wrong order need not be
-                best = self._best(best, list(_renormalized(swapped, self.images.shape[1:])))
+                best = self._likeliest([swapped, *_renormalized(swapped, self.images.shape[1:])]) or best
         if best.form == form:
             return None
         alike = [each for each in self._others(best) if each.form.channels == best.form.channels]
@@ -107,14 +107,22 @@ class SuspectSearch:
         return Improvement(asked, best, self._p(asked, best), tuple(names))
 
     def _best(self, asked: Answers, forms: "Sequence[InputForm]") -> Answers:
-        """Of those that chance does not tell from the most accurate, where that one is better, the least surprised.
-
-        Of several that neither accuracy nor cross entropy tells apart the first of `forms`: the likelier beforehand.
-        """
+        """The likeliest of `forms`, where the most accurate is better than what is asked by more than chance allows."""
         known = [each for each in map(self.answers, forms) if each is not None]
         most = max(known, key=lambda each: each.right.sum(), default=asked)
         if most.right.sum() <= asked.right.sum() or self._p(asked, most) > LEVEL / max(len(forms), 1):
             return asked
+        return self._likeliest(forms) or asked
+
+    def _likeliest(self, forms: "Sequence[InputForm]") -> "Answers | None":
+        """Of those that chance does not tell from the most accurate the least surprised.
+
+        Of several that neither accuracy nor cross entropy tells apart the first of `forms`: the likelier beforehand.
+        """
+        known = [each for each in map(self.answers, forms) if each is not None]
+        if not known:
+            return None
+        most = max(known, key=lambda each: each.right.sum())
         alike = [each for each in known if each is most or self._p(most, each) > LEVEL]
         surprises = [each.surprise(self.labels) for each in alike]
         least = min(surprises, key=np.mean)
