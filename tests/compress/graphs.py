@@ -46,13 +46,20 @@ def one(
     shape: Sequence[int] = SHAPE,
     **attributes: Any,
 ) -> bytes:
-    """One operator on `x`, flattened: `inputs` are its constants, `where` the place of x among them; "" leaves out."""
+    """One operator on `x`, flattened: `inputs` are its constants, `where` the place of x among them; "" leaves out.
+
+    The operator of another domain is `domain.name`.
+    """
     names = [f"c{k}" if isinstance(value, np.ndarray) else "" for k, value in enumerate(inputs)]
     constants = {f"c{k}": value for k, value in enumerate(inputs) if isinstance(value, np.ndarray)}
     names.insert(where, "x")
     found = [f"t{k}" for k in range(outputs)]
-    nodes = [helper.make_node(op, names, found, **attributes), helper.make_node("Flatten", [found[-1]], ["y"])]
-    return model(nodes, constants, opset=opset, shape=shape)
+    domain, _, name = op.rpartition(".")
+    nodes = [
+        helper.make_node(name, names, found, domain=domain, **attributes),
+        helper.make_node("Flatten", [found[-1]], ["y"]),
+    ]
+    return model(nodes, constants, opset=opset, shape=shape, domains=[domain] if domain else [])
 
 
 def run(content: bytes, x: np.ndarray, name: str = "x") -> np.ndarray:

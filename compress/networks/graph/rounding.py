@@ -40,7 +40,7 @@ class QuantizeLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x → levels, of x's shape; ties go to the even level before the zero point is added, as ONNX has it."""
-        scale, zero = _along(self.scale, self.axis, x), _along(self.zero, self.axis, x)
+        scale, zero = along(self.scale, self.axis, x), along(self.zero, self.axis, x)
         return levels_of(x / scale, zero, self.low, self.high)
 
 
@@ -59,13 +59,17 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 def dequantize(node: Node, levels: Tensor, scale: Tensor, zero: "Tensor | None" = None) -> Tensor:
-    """scale · (level − zero point)."""
-    axis = node.whole("axis", 1)
+    """scale · (level − zero point); scale and zero point of the tensor, of a channel, or of so many levels of one."""
+    axis, block = node.whole("axis", 1), node.whole("block_size", 0)
+    if block:
+        size = levels.shape[axis]
+        scale = scale.repeat_interleave(block, axis).narrow(axis, 0, size)
+        zero = None if zero is None else zero.repeat_interleave(block, axis).narrow(axis, 0, size)
     if zero is not None:
         # integers first, as int32 biases exceed what float32 holds exactly
         exact = levels.to(torch.int64) if not levels.is_floating_point() else levels
-        levels = exact - _along(zero.to(exact.dtype), axis, levels)
-    return levels.to(scale.dtype) * _along(scale, axis, levels)
+        levels = exact - along(zero.to(exact.dtype), axis, levels)
+    return levels.to(scale.dtype) * along(scale, axis, levels)
 
 
 def _level_type(node: Node, zero: "Tensor | None") -> torch.dtype:
@@ -80,10 +84,12 @@ def _level_type(node: Node, zero: "Tensor | None") -> torch.dtype:
     return zero.dtype
 
 
-def _along(values: Tensor, axis: int, x: Tensor) -> Tensor:
-    """A scalar as it is, one value a channel in the shape that broadcasts along `axis` of x."""
+def along(values: Tensor, axis: int, x: Tensor) -> Tensor:
+    """A scalar as it is, one value a channel in the shape that broadcasts along `axis` of x, any other as it is."""
     if values.numel() == 1:
         return values.reshape(())
+    if values.ndim != 1:
+        return values
     shape = [1] * x.ndim
     shape[axis] = -1
     return values.reshape(shape)

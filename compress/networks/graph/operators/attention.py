@@ -39,9 +39,9 @@ def _attention(
     if cap := node.number("softcap", 0.0):
         scores = cap * (scores / cap).tanh()
     bias = _bias(node, mask, scores)
-    weights = torch.softmax(scores + bias, -1)
     closed = bias.isneginf().all(-1, keepdim=True)
-    attended = torch.where(closed, torch.zeros_like(weights), weights) @ value
+    weights = torch.softmax(scores + bias.masked_fill(closed, 0), -1)  # a row of -inf alone has no gradient
+    attended = weights.masked_fill(closed, 0) @ value
     return attended.transpose(1, 2).flatten(2) if merged else attended
 
 

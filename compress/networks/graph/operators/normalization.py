@@ -45,7 +45,7 @@ def _rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
 def _local_response_normalization(node: Node, x: Tensor) -> Tensor:
     """Over neighboring channels: x (B,C,…); what lies beside the first and the last is zero."""
     size = node.whole("size", 1)
-    squares = x.square().reshape(len(x), 1, x.shape[1], -1)
+    squares = x.square().unsqueeze(1).flatten(3)
     before = (size - 1) // 2
     means = functional.avg_pool2d(functional.pad(squares, (0, 0, before, size - 1 - before)), (size, 1), 1)
     base = node.number("bias", 1.0) + node.number("alpha", 1e-4) * means.reshape(x.shape)
@@ -60,11 +60,11 @@ def _lp_normalization(node: Node, x: Tensor) -> Tensor:
 
 def _mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     axes = [axis % x.ndim for axis in node.ints("axes", [0, 2, 3])]
-    if 0 in axes and len(x) > 1:
+    if 0 in axes and x.shape[0] != 1:
         raise ValueError(f"axes = {axes} is not supported: it takes its statistics from the batch")
-    mean = x.mean(axes, keepdim=True)
-    deviation = (x - mean).square().mean(axes, keepdim=True).sqrt()
-    return (x - mean) / (deviation + 1e-9)
+    centered = x - x.mean(axes, keepdim=True)
+    variance = centered.square().mean(axes, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)  # √0 has no gradient
+    return centered / (variance.sqrt() + 1e-9)
 
 
 NORMALIZATION = {

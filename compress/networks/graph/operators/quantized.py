@@ -14,27 +14,17 @@ from torch.nn import functional
 from compress.networks.graph import Node, Operator
 from compress.networks.graph.operators.activations import normalized
 from compress.networks.graph.operators.windows import average_pool, conv
-from compress.networks.graph.rounding import dequantize, levels_of
+from compress.networks.graph.rounding import along, dequantize, levels_of
 
 #: One quantized value is three inputs: levels, scale and zero point.
 TRIPLE = 3
 POOLING = "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"
 
 
-def _centered(levels: Tensor, zero: "Tensor | None", axis: "int | None" = None) -> Tensor:
+def _centered(levels: Tensor, zero: "Tensor | None", axis: int = 0) -> Tensor:
     """Levels less their zero point, one for all or one a place of `axis`."""
     levels = levels if levels.is_floating_point() else levels.to(torch.float32)
-    return levels if zero is None else levels - _along(zero.to(levels.dtype), axis, levels)
-
-
-def _along(values: Tensor, axis: "int | None", x: Tensor) -> Tensor:
-    if values.numel() == 1:
-        return values.reshape(())
-    if axis is None or values.ndim != 1:
-        return values
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    return values.reshape(shape)
+    return levels if zero is None else levels - along(zero.to(levels.dtype), axis, levels)
 
 
 def _requantized(ratio: Tensor, zero: "Tensor | None") -> Tensor:
@@ -61,8 +51,8 @@ def _qlinear_conv(
     """Weights have a scale a channel or one for all; the bias is in units of both scales."""
     total = conv(node, _centered(x, x_zero), _centered(weight, w_zero, 0))
     if bias is not None:
-        total = total + _along(bias.to(total.dtype), 1, total)
-    return _requantized(total * _along(x_scale * w_scale / y_scale, 1, total), y_zero)
+        total = total + along(bias.to(total.dtype), 1, total)
+    return _requantized(total * along(x_scale * w_scale / y_scale, 1, total), y_zero)
 
 
 def _conv_integer(
@@ -94,7 +84,7 @@ def _qlinear_matmul(
     y_zero: Tensor,
 ) -> Tensor:
     total = _product(a, a_zero, b, b_zero)
-    scale = _along(a_scale, -2, total) * _along(b_scale, -1, total) / _along(y_scale, -2, total)
+    scale = along(a_scale, -2, total) * along(b_scale, -1, total) / along(y_scale, -2, total)
     return _requantized(total.to(scale.dtype) * scale, y_zero)
 
 
@@ -201,7 +191,7 @@ def _softmax(node: Node, x: Tensor) -> Tensor:
 
 QUANTIZED = {
     "ConvInteger": Operator(_conv_integer, "auto_pad dilations group kernel_shape pads strides"),
-    "DequantizeLinear": Operator(dequantize, "axis"),
+    "DequantizeLinear": Operator(dequantize, "axis block_size"),
     "DynamicQuantizeLinear": Operator(_dynamic_quantize, all_outputs=True),
     "MatMulInteger": Operator(_matmul_integer),
     "QLinearConv": Operator(_qlinear_conv, "auto_pad dilations group kernel_shape pads strides"),

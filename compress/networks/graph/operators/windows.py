@@ -136,7 +136,7 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
 def lp_pool(node: Node, x: Tensor) -> Tensor:
     windows, p = PoolWindows.of(node, x), node.whole("p", 2)
     means = _mean(_padded(x.abs() ** p, windows.reach, 0.0), windows)
-    return (means * math.prod(windows.kernel)) ** (1 / p)
+    return (means * math.prod(windows.kernel)).clamp(min=torch.finfo(x.dtype).tiny) ** (1 / p)  # √0 has no gradient
 
 
 def _mean(x: Tensor, windows: PoolWindows) -> Tensor:
