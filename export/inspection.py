@@ -17,6 +17,7 @@ from edge.runtimes.runner import MODEL
 from edge.runtimes.tensorrt.layers import LAYERS
 from edge.runtimes.tensorrt.recipe import ENGINE, RECIPE, SIDECAR
 from export import contract
+from export.targets.onnx.class_names import names_in_metadata
 from export.targets.onnx.layers import describe_graph, spread
 from export.targets.onnx.precision import precision_of
 
@@ -107,7 +108,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "path": str(path),
         "kind": "onnx file",
         "precision": precision_of(proto).name,
-        "contract": contract.contract_of_folder(path.parent) or contract.contract_of_graph(proto, None),
+        "contract": contract.contract_of_folder(path.parent) or contract.contract_of_graph(proto, _labels(proto)),
         "files": [_file(path)],
         "bytes": path.stat().st_size,
         "graph": describe_graph(proto, _as_executed(targets.DEFAULT.name, path)),
@@ -115,6 +116,12 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
         "data": [],
         "lineage": [],
     }
+
+
+def _labels(proto: onnx.ModelProto) -> "tuple[str, ...] | None":
+    """The class names in its metadata, where there are as many as its output is wide."""
+    sizes = proto.graph.output[0].type.tensor_type.shape.dim if proto.graph.output else ()
+    return names_in_metadata(proto, sizes[1].dim_value).names if len(sizes) > 1 else None
 
 
 def _loose_engine(folder: Path) -> dict[str, Any]:

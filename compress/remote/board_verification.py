@@ -172,6 +172,7 @@ class BoardVerification:
             predicted[: len(attacks.adversarial)] = attacks.predictions[:, place]
         images = np.concatenate([attacks.adversarial, evidence["adversarial"]])
         evidence |= {"clean": attacks.clean, "adversarial": images, "predictions": predicted}
+        evidence["classes"] = findings.class_names(self._exported)
         return VerifiedWork(work, stated, samples_ns, evidence)
 
 

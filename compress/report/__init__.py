@@ -18,6 +18,7 @@ from edge.core.errors import CompressError
 from edge.statement import gate
 from edge.statement.statement import Statement, read_statement
 from edge.validity.rules import fired_checks
+from edge.verify.findings import class_names
 
 
 def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def collect(folder: "Path | str", *, require: Sequence[str] = ()) -> dict[str, A
         ),
         "verified": [
             page.verified_entry(
-                name, statement, _samples(stage), _evidence(stage, attack_set), page.watched(stage.path)
+                name, statement, _samples(stage), _evidence(stage, attack_set, behind), page.watched(stage.path)
             )
             for stage, (name, statement) in zip(behind.verified.values(), statements.items(), strict=True)
         ],
@@ -118,7 +119,7 @@ def _samples(stage: Stage) -> "np.ndarray":
         return np.asarray(arrays["samples_ns"])
 
 
-def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any] | None":
+def _evidence(stage: Stage, attack_set: "ReplayedSet | None", behind: Sources) -> "dict[str, Any] | None":
     """What `page_images.choose` takes: the images of the attack set and this artifact's verdicts on them."""
     if attack_set is None:
         return None
@@ -127,6 +128,7 @@ def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any]
         if not np.array_equal(verdicts["index"], attack_set.index):
             return None
         identity = stage.manifest["plan"]["inputs"]["exported"]
+        exported = next((each for each in behind.exported.values() if each.identity == identity), None)
         predicted = np.full(verdicts["broken"].shape, -1)
         if identity in attack_set.identities and names[: len(attack_set.attacks)] == attack_set.attacks:
             predicted[: len(attack_set.attacks)] = attack_set.predictions[:, attack_set.identities.index(identity)]
@@ -141,6 +143,7 @@ def _evidence(stage: Stage, attack_set: "ReplayedSet | None") -> "dict[str, Any]
             "adversarial": np.stack([pictures[name] for name in names]),
             "broken": verdicts["broken"],
             "predictions": predicted,
+            "classes": class_names(exported) if exported else [],
         }
 
 

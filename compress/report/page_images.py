@@ -19,7 +19,8 @@ def choose_images(evidence: Mapping[str, Any], broken: int = BROKEN, held: int =
 
     `evidence` holds index, labels and clean_predictions, each int (N,); clean, uint8 (N, C, H, W); attacks, A names;
     adversarial, uint8 (A, N, C, H, W); broken, bool (A, N); predictions, int (A, N), −1 where none was kept. A broken
-    image is shown with the first attack that broke it. Images that are neither grey nor RGB are not shown.
+    image is shown with the first attack that broke it. Images that are neither grey nor RGB are not shown. `classes`,
+    where it holds as many names as there are classes, names them.
     """
     if evidence["clean"].shape[1] not in COLOUR_TYPES:
         return []
@@ -42,6 +43,7 @@ def _tile(evidence: Mapping[str, Any], i: int, attack: int) -> dict[str, Any]:
         "adversarial_prediction": predicted if known else None,
         "broken": is_broken,
         "attack": str(evidence["attacks"][attack]),
+        "classes": evidence.get("classes", ()),
         "clean": evidence["clean"][i],
         "adversarial": evidence["adversarial"][attack, i],
     }
@@ -66,24 +68,30 @@ def images(document: Mapping[str, Any]) -> "Html | None":
 
 def _figures(tiles: Sequence[Mapping[str, Any]], gain: float) -> Iterator[Html]:
     for tile in tiles:
+        label, clean = (_class(tile, tile[key]) for key in ("label", "clean_prediction"))
         predicted = tile["adversarial_prediction"]
-        other = f"class {predicted}" if predicted is not None else "another class"
+        other = "another class" if predicted is None else _class(tile, predicted)
         moved = difference(tile["clean"], tile["adversarial"], gain)
         pictures = [
-            _picture(tile["clean"], "clean", f"Clean image {tile['index']} of class {tile['label']}"),
+            _picture(tile["clean"], "clean", f"Clean image {tile['index']} of {label}"),
             _picture(tile["adversarial"], "adversarial", f"The same image after {tile['attack']}, taken for {other}"),
             _picture(moved, "difference", "Their difference, amplified"),
         ]
         caption = element(
             "figcaption",
             badge("broken", "bad") if tile["broken"] else badge("held", "good"),
-            f" image {tile['index']}, true class {tile['label']}: clean → {tile['clean_prediction']}, adversarial → "
-            f"{predicted if predicted is not None else 'another class'}",
+            f" image {tile['index']}, truly {label}: clean → {clean}, adversarial → {other}",
             element(
                 "small", tile["attack"] if tile["broken"] else f"held against every attack; shown: {tile['attack']}"
             ),
         )
         yield element("figure", element("div", join(pictures), class_="pictures"), caption, class_="tile")
+
+
+def _class(tile: Mapping[str, Any], number: int) -> str:
+    """By its name, where it has one that is no number."""
+    names = tile["classes"]
+    return names[number] if number < len(names) and not names[number].isdigit() else f"class {number}"
 
 
 def difference(

@@ -3,6 +3,7 @@ parts of the attack protocol an attack set and this verification cover.
 """
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from edge.verify.alarms import suspect
 from edge.verify.attack_set import PROBABILITIES, AttackSet
 from edge.verify.verdicts import FREE, Verdicts
 
+CONTRACT = "contract.json"
 #: Precisions of an artifact that is its own float network.
 UNQUANTIZED = ("float32", "float64", "fp16", "bf16")
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"
@@ -213,6 +215,13 @@ def agreement(attacks: AttackSet, verdicts: Verdicts, twin: "int | None") -> "Ag
         Agreed(len(got), float(same.mean()), float(np.abs(want - got).max())),
         Agreed(int(verdicts.predictions.size), float(replayed.mean())),
     )
+
+
+def class_names(exported: Stage) -> list[str]:
+    """What its contract calls the classes, in the order of the logits; none where that does not lie beside it."""
+    path = exported.file(CONTRACT)
+    labels = json.loads(path.read_text(encoding="utf-8")).get("labels") if path.is_file() else None
+    return [str(label) for label in labels or ()]
 
 
 def lineage_of(stage: Stage) -> list[Ancestor]:

@@ -55,7 +55,7 @@ class VerifiedWork:
     work: Work
     statement: Statement
     samples_ns: "npt.NDArray[np.int64]"  # (n,) raw latencies
-    evidence: Mapping[str, Any]  # the verdicts' table, with all images and predictions of all attacks
+    evidence: Mapping[str, Any]  # the verdicts' table, with all images and predictions of all attacks, class names
 
 
 AddRecord = Callable[[VerifiedWork], None]
@@ -143,7 +143,7 @@ def run(
         artifact.write_atomic(work.add_record(STATEMENT), stated.text())
         with open(work.add_record(LATENCY), "wb") as file:
             np.savez(file, **timed.samples)
-        evidence = _evidence(attacks, verdicts, table)
+        evidence = _evidence(attacks, verdicts, table) | {"classes": findings.class_names(exported)}
         add_record(VerifiedWork(work, stated, timed.samples["samples_ns"], evidence))
         work.metrics = metrics(stated.predicate)
 

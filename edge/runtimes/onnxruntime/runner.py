@@ -123,6 +123,12 @@ def open_session(content: bytes, where: str, *, threads: int = 0, provider: str 
     return session
 
 
+def stated_tensor(entry: Any) -> str:
+    """`logits float (N, 10)`, as a session has an input or output."""
+    kind = entry.type.removeprefix("tensor(").removesuffix(")")
+    return f"{entry.name} {kind} ({', '.join('?' if size is None else str(size) for size in entry.shape)})"
+
+
 def _input(session: Any, where: str) -> tuple[str, int, tuple[int, int, int]]:
     """Name, fixed batch size or 0, and (C,H,W) of the one input."""
     inputs = session.get_inputs()
@@ -130,10 +136,16 @@ def _input(session: Any, where: str) -> tuple[str, int, tuple[int, int, int]]:
         raise CompressError(f"{where}: has {len(inputs)} inputs; a classifier has one, images (N,C,H,W)")
     (entry,) = inputs
     if entry.type != "tensor(float)" or len(entry.shape) != 4:
-        raise CompressError(f"{where}: takes {entry.type} {entry.shape}; a classifier takes float32 images (N,C,H,W)")
+        raise CompressError(
+            f"{where}: takes {stated_tensor(entry)}; a classifier takes float32 images (N,C,H,W), and `compress export` "
+            f"makes it take them"
+        )
     batch, *image = entry.shape
     if not all(isinstance(size, int) and size > 0 for size in image):
-        raise CompressError(f"{where}: its image size {image} is not fixed; export it with fixed C, H and W")
+        raise CompressError(
+            f"{where}: takes {stated_tensor(entry)}, whose C, H and W are not fixed; `compress export` takes them from "
+            f"--data"
+        )
     channels, height, width = image
     return entry.name, batch if isinstance(batch, int) and batch > 0 else 0, (channels, height, width)
 
@@ -142,10 +154,11 @@ def _output(session: Any, where: str) -> tuple[str, int]:
     """Name and number of classes of the one output."""
     outputs = session.get_outputs()
     if len(outputs) != 1:
-        raise CompressError(f"{where}: has {len(outputs)} outputs; a classifier has one, logits (N,K)")
+        raise CompressError(
+            f"{where}: has {len(outputs)} outputs: {', '.join(map(stated_tensor, outputs))}; a classifier has one: "
+            f"`compress export` keeps that of --output NAME"
+        )
     (entry,) = outputs
     if entry.type != "tensor(float)" or len(entry.shape) != 2 or not isinstance(entry.shape[1], int):
-        raise CompressError(
-            f"{where}: gives {entry.type} {entry.shape}; a classifier gives float32 logits (N,K), K fixed"
-        )
+        raise CompressError(f"{where}: gives {stated_tensor(entry)}; a classifier gives float32 logits (N,K), K fixed")
     return entry.name, entry.shape[1]

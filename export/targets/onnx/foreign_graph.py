@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from compress.networks.graph.dataflow import names_read
 from edge.core.errors import CompressError
 from edge.runtimes.onnxruntime.messages import why_it_failed
-from edge.runtimes.onnxruntime.runner import open_session
+from edge.runtimes.onnxruntime.runner import open_session, stated_tensor
 from edge.runtimes.runner import BATCH_SIZE
 from export.contract import graph_inputs
 from export.targets.onnx.foreign_file import ForeignFile
@@ -40,18 +40,18 @@ class ForeignClassifier:
         where, session = file.path, open_session(file.content, str(file.path))
         inputs = session.get_inputs()
         if len(inputs) != 1:
-            names = ", ".join(_stated(entry) for entry in inputs)
+            names = ", ".join(stated_tensor(entry) for entry in inputs)
             raise CompressError(
                 f"{where}: has {len(inputs)} inputs{f': {names}' if names else ''}; a classifier has one"
             )
         (entry,) = inputs
         if entry.type not in IMAGE_TYPES or len(entry.shape) != 4:
             raise CompressError(
-                f"{where}: takes {_stated(entry)}; a classifier takes images of 4 axes, float32, float16 or uint8"
+                f"{where}: takes {stated_tensor(entry)}; a classifier takes images of 4 axes, float32, float16 or uint8"
             )
         result = _chosen(session.get_outputs(), output, str(where))
         if result.type not in LOGIT_TYPES or _too_many_axes(result.shape):
-            raise CompressError(f"{where}: gives {_stated(result)}; a classifier gives float logits (N,K)")
+            raise CompressError(f"{where}: gives {stated_tensor(result)}; a classifier gives float logits (N,K)")
         batch, *sizes = entry.shape
         fixed = batch if isinstance(batch, int) and batch > 0 else 0
         return cls(file, session, entry.name, entry.type, tuple(sizes), fixed, result.name, result.type)
@@ -169,7 +169,7 @@ class ForeignClassifier:
 
 def _chosen(outputs: "Sequence[Any]", name: "str | None", where: str) -> Any:
     """The output of that name; the only one where none is given."""
-    listed = ", ".join(_stated(entry) for entry in outputs)
+    listed = ", ".join(stated_tensor(entry) for entry in outputs)
     if name is not None:
         for entry in outputs:
             if entry.name == name:
@@ -178,12 +178,6 @@ def _chosen(outputs: "Sequence[Any]", name: "str | None", where: str) -> Any:
     if len(outputs) != 1:
         raise CompressError(f"{where}: has {len(outputs)} outputs: {listed}; choose the logits by --output NAME")
     return outputs[0]
-
-
-def _stated(entry: Any) -> str:
-    """`logits float (N, 10)`, as the file has it."""
-    kind = entry.type.removeprefix("tensor(").removesuffix(")")
-    return f"{entry.name} {kind} ({', '.join('?' if size is None else str(size) for size in entry.shape)})"
 
 
 def _too_many_axes(sizes: "Sequence[int | str | None]") -> bool:
