@@ -137,7 +137,7 @@ def _input(session: Any, where: str) -> tuple[str, int, tuple[int, int, int]]:
     (entry,) = inputs
     if entry.type != "tensor(float)" or len(entry.shape) != 4:
         raise CompressError(
-            f"{where}: takes {stated_tensor(entry)}; a classifier takes float32 images (N,C,H,W), and `compress export` "
+            f"{where}: takes {stated_tensor(entry)}; a classifier takes float32 images (N,C,H,W): `compress export` "
             f"makes it take them"
         )
     batch, *image = entry.shape
