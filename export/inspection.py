@@ -120,7 +120,7 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
 
 def _labels(proto: onnx.ModelProto) -> "tuple[str, ...] | None":
     """The class names in its metadata, where there are as many as its output is wide."""
-    sizes = proto.graph.output[0].type.tensor_type.shape.dim if proto.graph.output else ()
+    sizes = list(proto.graph.output[0].type.tensor_type.shape.dim) if proto.graph.output else []
     return names_in_metadata(proto, sizes[1].dim_value).names if len(sizes) > 1 else None
 
 
