@@ -63,6 +63,10 @@ def linked(folder: Path) -> None:
     os.symlink(folder / "real", folder / "weights.data")
 
 
+def pointer(folder: Path) -> None:
+    (folder / "weights.data").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 99\n")
+
+
 def cut(folder: Path) -> None:
     (folder / "weights.data").write_bytes((folder / "weights.data").read_bytes()[:100])
 
@@ -70,7 +74,7 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "harm", "message"),
     [
-        ({"location": "../weights.data"}, None, r"'\.\./weights\.data', outside its folder.*python -c .*onnx\.save"),
+        ({"location": "../weights.data"}, None, r"'\.\./weights\.data', outside its folder.*external_data=False"),
         ({"location": "/etc/passwd"}, None, r"'/etc/passwd', outside its folder"),
         ({"location": "a\\..\\weights.data"}, None, "outside its folder"),
         ({"location": ""}, None, "outside its folder"),
@@ -78,6 +82,7 @@ def cut(folder: Path) -> None:
         ({"offset": "-4"}, None, "the file says 2560 from -4"),
         ({"offset": "many"}, None, "the file says 2560 from many"),
         ({}, linked, r"weights\.data, which is a link"),
+        ({}, pointer, r"weights\.data, which is a Git LFS pointer, not the file; run: git lfs pull"),
         ({}, cut, r"weights\.data ends after 100 bytes, tensor '\w+' lies in"),
         ({}, lambda folder: (folder / "weights.data").unlink(), r"weights\.data, which is not there; put it beside"),
     ],

@@ -21,7 +21,7 @@ from export.targets.onnx.suspects import FittedOrder, SuspectSearch, described, 
 
 CHECKED = 256  # validation images, at most, that suspects are compared on
 COMPARED = 16  # of them that the graph is executed on once more with what was put around it
-SAME = 0.01  # of the logits' spread: what another order of the same computation may change, half precision and all
+SAME = 0.1  # of the logits' spread: what a rounding before the graph may change, where it is quantized
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     images, labels = images[chosen], labels[chosen]
     form, open_layouts = _asked_form(adopt, classifier, dataset)
     search = SuspectSearch(classifier, images, labels, open_layouts)
-    if open_layouts and search.answers(form) is None:  # of sizes that tell no layout, but one that executes
+    # of sizes that tell no layout, but one executes
+    if open_layouts and len(labels) and search.answers(form) is None:
         other = dataclasses.replace(form, layout=open_layouts[0])
         form = other if search.answers(other) is not None else form
-    told = int(classifier.ask(form.pixels(images[:1])).shape[1])
+    one = images[:1] if len(images) else dataset.part("test")[0][:1]
+    told = int(classifier.ask(form.pixels(one)).shape[1])
     if told != len(dataset.classes):
         raise CompressError(
             f"{foreign.path}: tells {told} classes apart, {dataset.name} has {len(dataset.classes)}; give the --data "
@@ -67,7 +69,9 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
             notes.append(f"{improvement.wording}: adopt it with that, or with --normalize auto")
     elif automatic:
         notes.append(f"of {len(labels)} validation images none of the suspects has more right than chance allows")
-    answers = search.answers(form)
+    if not len(labels):
+        notes.append("the data has no validation images, so how it reads images is not compared with anything")
+    answers = search.answers(form) if len(labels) else None
     own = names_in_metadata(foreign.proto, told)
     if adopt.labels is not None:
         own = names_in_file(Path(adopt.labels), told)

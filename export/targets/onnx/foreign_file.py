@@ -1,7 +1,6 @@
 """An ONNX file of another tool, read: its graph in one piece, whatever lies in files beside it taken in."""
 
 import math
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -11,6 +10,7 @@ from onnx import TensorProto, helper
 
 from edge.core import artifact
 from edge.core.errors import CompressError
+from edge.core.foreign_messages import disguise
 from edge.runtimes.onnxruntime.runner import open_session
 
 LARGEST = 2**31 - 1  # bytes of one protobuf message
@@ -103,8 +103,8 @@ def _file_beside(path: Path, name: str) -> Path:
     outside = PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or PureWindowsPath(name).drive
     if not parts or outside:
         raise CompressError(
-            f"{path}: keeps weights in {name!r}, outside its folder, where nothing is read; save it in one piece: "
-            f"{in_one_piece(path)}"
+            f"{path}: keeps weights in {name!r}, outside its folder, where nothing is read; export it again with both "
+            f"files in one folder, or in one piece (torch.onnx.export(…, external_data=False))"
         )
     steps = [path.parent.joinpath(*parts[: number + 1]) for number in range(len(parts))]
     if link := next((step for step in steps if step.is_symlink()), None):
@@ -115,12 +115,6 @@ def _file_beside(path: Path, name: str) -> Path:
             f"export again in one piece (torch.onnx.export(…, external_data=False))"
         )
     return steps[-1]
-
-
-def in_one_piece(path: Path) -> str:
-    """The command that makes one file of several."""
-    code = f"import onnx; onnx.save(onnx.load({str(path)!r}), {str(path.with_suffix('.whole.onnx'))!r})"
-    return f"python -c {shlex.quote(code)}"
 
 
 def _stored_elsewhere(tensor: TensorProto, files: Mapping[str, Path], path: Path) -> bytes:
@@ -138,6 +132,10 @@ def _stored_elsewhere(tensor: TensorProto, files: Mapping[str, Path], path: Path
         )
     size = files[name].stat().st_size
     if offset + length > size:
+        with open(files[name], "rb") as file:
+            other = disguise(file.read(512))
+        if other is not None:
+            raise CompressError(f"{path}: keeps weights in {name}, which {other}")
         raise CompressError(
             f"{path}: {name} ends after {size:,} bytes, tensor {tensor.name!r} lies in {offset:,} to "
             f"{offset + length:,}; copy or download both files again"

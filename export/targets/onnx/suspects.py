@@ -90,7 +90,7 @@ class SuspectSearch:
 
     def search(self, form: InputForm) -> "Improvement | None":
         """From `form` on, what is better: layouts and normalizations first, the order of channels with the best."""
-        asked = self.answers(form)
+        asked = self.answers(form) if len(self.labels) else None
         if asked is None or self._cannot_show(asked):
             return None
         forms = [*_renormalized(form, self.images.shape[1:]), *(replace(form, layout=each) for each in self.layouts)]
