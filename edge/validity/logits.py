@@ -219,7 +219,7 @@ def _independence(ways: "Mapping[str, _Difference]", unasked: "Sequence[str]") -
         worst.n,
         seen,
         "every figure holds for such batches alone; bring the network into evaluation mode (BatchNorm with running "
-        "statistics) and export it again",
+        "statistics) and export it again, or quantize it with static ranges, not dynamically",
         fired=worst.fires,
     )
 

@@ -498,7 +498,10 @@ def test_what_rounds_passes_the_gradient_straight_through(op: str, expected: flo
             one("Attention", [f(2, 3, 5, 6), f(2, 3, 5, 4), "", f(2, 3, 1, 6), f(2, 3, 1, 4)], opset=23),
             "operator Attention: input past_key is not supported",
         ),
-        (one("com.microsoft.FusedMatMul", [f(6, 6)], transBatchA=1), "attribute transBatchA = 1 is not supported"),
+        (
+            one("com.microsoft.FusedMatMul", [f(6, 6)], transBatchA=1),
+            "operator com.microsoft.FusedMatMul: attribute transBatchA = 1 is not supported",
+        ),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(content: bytes, message: str) -> None:

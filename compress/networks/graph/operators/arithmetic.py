@@ -40,6 +40,9 @@ def _power(node: Node, base: Tensor, exponent: Tensor) -> Tensor:
 
 def _fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
     """ONNX Runtime's own."""
+    for name in ("transBatchA", "transBatchB"):
+        if node.whole(name, 0):
+            raise ValueError(f"attribute {name} = 1 is not supported")
     a = a.mT if node.whole("transA", 0) else a
     b = b.mT if node.whole("transB", 0) else b
     return node.number("alpha", 1.0) * (a @ b)
@@ -102,5 +105,5 @@ ARITHMETIC = {
     "Sub": Operator(lambda node, a, b: a - b),
     "Sum": Operator(lambda node, *values: functools.reduce(torch.add, values)),
     "Tan": Operator(lambda node, x: x.tan()),
-    "com.microsoft.FusedMatMul": Operator(_fused_matmul, "alpha transA transB"),
+    "com.microsoft.FusedMatMul": Operator(_fused_matmul, "alpha transA transB transBatchA transBatchB"),
 }

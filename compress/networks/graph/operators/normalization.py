@@ -67,6 +67,22 @@ def _mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     return centered / (variance.sqrt() + 1e-9)
 
 
+def _skip_layer_normalization(
+    node: Node,
+    x: Tensor,
+    skip: Tensor,
+    scale: Tensor,
+    shift: "Tensor | None" = None,
+    bias: "Tensor | None" = None,
+) -> tuple[Tensor, ...]:
+    """Of a sum, which is its fourth output; the statistics between are not given."""
+    if any(node.outputs[1:3]):
+        raise ValueError("outputs mean and inv_std_var are not supported")
+    total = x + skip if bias is None else x + skip + bias
+    result = functional.layer_norm(total, total.shape[-1:], scale, shift, node.number("epsilon", 1e-12))
+    return result, result, result, total
+
+
 NORMALIZATION = {
     "BatchNormalization": Operator(_batch_normalization, "epsilon training_mode", ignores="momentum"),
     "GroupNormalization": Operator(_group_normalization, "epsilon num_groups"),
@@ -81,4 +97,5 @@ NORMALIZATION = {
     "LpNormalization": Operator(_lp_normalization, "axis p"),
     "MeanVarianceNormalization": Operator(_mean_variance_normalization, "axes"),
     "RMSNormalization": Operator(_rms_normalization, "axis epsilon"),
+    "com.microsoft.SkipLayerNormalization": Operator(_skip_layer_normalization, "epsilon", all_outputs=True),
 }

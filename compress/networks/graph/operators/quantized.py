@@ -179,14 +179,29 @@ def _of_channels_first(function: Callable[[Node, Tensor], Tensor]) -> Callable[[
     def refusing(node: Node, x: Tensor) -> Tensor:
         if node.whole("channels_last", 0):
             raise ValueError("channels_last = 1 is not supported")
+        if node.whole("ceil_mode", 0) and node.whole("count_include_pad", 0):  # ONNX Runtime counts what is no padding
+            raise ValueError("ceil_mode = 1 with count_include_pad = 1 is not supported")
         return function(node, x)
 
     return refusing
 
 
-def _softmax(node: Node, x: Tensor) -> Tensor:
-    """Its opset is an attribute of its own."""
-    return normalized(replace(node, opset=node.whole("opset", 0)), x, torch.softmax)
+def _qlinear_softmax(
+    node: Node, x: Tensor, x_scale: Tensor, x_zero: "Tensor | None", y_scale: Tensor, y_zero: "Tensor | None" = None
+) -> Tensor:
+    """Its opset is an attribute of its own. ONNX Runtime multiplies by 1 / scale, cut to a whole number."""
+    real = _centered(x, x_zero) * x_scale
+    shares = normalized(replace(node, opset=node.whole("opset", 0)), real, torch.softmax)
+    return _requantized(shares * (1 / y_scale).floor(), y_zero)
+
+
+def _dynamic_matmul(
+    node: Node, x: Tensor, weight: Tensor, scale: Tensor, zero: "Tensor | None" = None, bias: "Tensor | None" = None
+) -> Tensor:
+    """DynamicQuantizeLinear, MatMulInteger and what makes reals of them."""
+    levels, x_scale, x_zero = _dynamic_quantize(node, x)
+    total = _product(levels, x_zero, weight, zero).to(x.dtype) * (x_scale * scale)
+    return total if bias is None else total + bias
 
 
 QUANTIZED = {
@@ -196,6 +211,7 @@ QUANTIZED = {
     "MatMulInteger": Operator(_matmul_integer),
     "QLinearConv": Operator(_qlinear_conv, "auto_pad dilations group kernel_shape pads strides"),
     "QLinearMatMul": Operator(_qlinear_matmul),
+    "com.microsoft.DynamicQuantizeMatMul": Operator(_dynamic_matmul),
     "com.microsoft.QGemm": Operator(_qgemm, "alpha transA transB"),
     "com.microsoft.QLinearAdd": Operator(_of_both(torch.add)),
     "com.microsoft.QLinearAveragePool": Operator(
@@ -210,6 +226,6 @@ QUANTIZED = {
     ),
     "com.microsoft.QLinearMul": Operator(_of_both(torch.mul)),
     "com.microsoft.QLinearSigmoid": Operator(_between(lambda node, x: x.sigmoid())),
-    "com.microsoft.QLinearSoftmax": Operator(_between(_softmax), "axis opset"),
+    "com.microsoft.QLinearSoftmax": Operator(_qlinear_softmax, "axis opset"),
     "com.microsoft.QLinearWhere": Operator(_qlinear_where),
 }

@@ -1,7 +1,7 @@
 """Convolution and pooling: windows over an image of one to three dimensions, laid as ONNX Runtime lays them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -174,6 +174,28 @@ def _padded(x: Tensor, pads: Sequence[int], value: float) -> Tensor:
     return functional.pad(x, pairs, value=value)
 
 
+#: What ONNX Runtime fuses into a convolution, by its parameters
+FUSED: dict[str, Callable[..., Tensor]] = {
+    "Clip": lambda x, least, most: x.clamp(least, most),
+    "HardSigmoid": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "LeakyRelu": functional.leaky_relu,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+}
+
+
+def _fused_conv(
+    node: Node, x: Tensor, weight: Tensor, bias: "Tensor | None" = None, added: "Tensor | None" = None
+) -> Tensor:
+    activation = node.text("activation", "")
+    if activation not in FUSED:
+        raise ValueError(f"activation {activation} is not supported")
+    total = conv(node, x, weight, bias)
+    total = total if added is None else total + added
+    return FUSED[activation](total, *node.attributes.get("activation_params", ()))
+
+
 WINDOWS = {
     "AveragePool": Operator(average_pool, "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
     "Conv": Operator(conv, "auto_pad dilations group kernel_shape pads strides"),
@@ -187,4 +209,7 @@ WINDOWS = {
     "GlobalMaxPool": Operator(lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True)),
     "LpPool": Operator(lp_pool, "auto_pad ceil_mode dilations kernel_shape p pads strides"),
     "MaxPool": Operator(max_pool, "auto_pad ceil_mode dilations kernel_shape pads strides", ignores="storage_order"),
+    "com.microsoft.FusedConv": Operator(
+        _fused_conv, "activation activation_params auto_pad dilations group kernel_shape pads strides"
+    ),
 }
