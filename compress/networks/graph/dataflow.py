@@ -175,7 +175,7 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
         return inlined
     result = onnx.ModelProto()
     result.CopyFrom(inlined)
-    while (place := _decided_branch(DataFlow(result))) is not None:
+    while (place := _decided_branch(result)) is not None:
         number, branch = place
         node = result.graph.node[number]
         body = _renamed(branch, f"{node.output[0]}/")
@@ -222,13 +222,35 @@ def _unchanged(node: onnx.NodeProto, opset: int, other: int) -> bool:
     return bool(schemas[0].since_version == schemas[1].since_version)
 
 
-def _decided_branch(flow: DataFlow) -> "tuple[int, onnx.GraphProto] | None":
-    """The first If of a constant condition, or one of stated sizes, by its place, and the branch that it takes."""
+def _decided_branch(proto: onnx.ModelProto) -> "tuple[int, onnx.GraphProto] | None":
+    """The first If whose condition no image decides, by its place, and the branch that it takes.
+
+    A constant condition, one of stated sizes, or one that comes out the same for batches of 1, 2 and 5.
+    """
+    flow, batches = DataFlow(proto), list[DataFlow]()
     for number, node in enumerate(flow.nodes):
-        condition = flow.array(node.input[0]) if node.op_type == "If" else None
-        if condition is not None:
-            return number, attributes_of(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+        if node.op_type != "If":
+            continue
+        conditions = [flow.array(node.input[0])]
+        if conditions[0] is None:
+            batches = batches or [DataFlow(_of_batch(proto, size)) for size in (1, 2, 5)]
+            conditions = [each.array(node.input[0]) for each in batches]
+        taken = {None if condition is None else bool(condition.reshape(-1)[0]) for condition in conditions}
+        if len(taken) == 1 and None not in taken:
+            return number, attributes_of(node)["then_branch" if taken.pop() else "else_branch"]
     return None
+
+
+def _of_batch(proto: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """The same model for so many images: sizes that follow from a free batch alone can be inferred."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    del result.graph.value_info[:]
+    for entry in result.graph.input:
+        sizes = entry.type.tensor_type.shape.dim
+        if sizes and not sizes[0].dim_value:
+            sizes[0].dim_value = size
+    return result
 
 
 def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
