@@ -50,12 +50,10 @@ def with_weights(proto: onnx.ModelProto, rng: np.random.Generator) -> onnx.Model
     """The wheel's models hold one number in place of each weight: these are drawn, as an initialization draws them."""
     graph = proto.graph
     stored = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
-    norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
-    positive = {name for node in norms for name in (node.input[1], node.input[4])}
     for node in [node for node in graph.node if node.op_type == "ConstantOfShape"]:
         shape = stored[node.input[0]].tolist()
-        values = rng.normal(size=shape) * np.sqrt(2 / max(np.prod(shape[1:]), 1)) if len(shape) > 1 else np.zeros(shape)
-        values = rng.uniform(0.9, 1.1, shape) if node.output[0] in positive else values
+        spread = np.sqrt(2 / max(np.prod(shape[1:]), 1))
+        values = rng.normal(scale=spread, size=shape) if len(shape) > 1 else rng.uniform(0.9, 1.1, shape)
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.output[0]))
         graph.node.remove(node)
     return proto
