@@ -1,16 +1,22 @@
 """Class names of files of other tools, and their order."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from compress.cli.execute import execute
 from compress.data import load_dataset
 from edge import open_runner
+from edge.core import artifact
 from edge.core.errors import CompressError
 from export.contract import contract_of_folder
 from export.targets.onnx.class_names import ClassNames, names_in_metadata, ordered
+from export.targets.onnx.input_form import InputForm
 from tests.export.foreign_digits import NAMES, classifier, colored
 from tests.export.test_adopt_forms import adopt
 
@@ -81,3 +87,33 @@ def test_numbers_are_named_and_other_names_told() -> None:
     others = ordered(ClassNames(("cat", "hound"), "its metadata"), ("cat", "dog"), "npz")
     assert others.names == ("cat", "dog") and others.order is None and "(1: 'hound', 'dog')" in others.note
     assert ordered(ClassNames(("Cat", "d-og"), "its metadata"), ("cat", "dog"), "npz").note == ""
+
+
+def test_the_way_to_a_statement_by_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No radius at adoption; `attack` asks for it by name, `verify` has it from the attack set; names on the page."""
+    dataset = colored(tmp_path / "digits.npz", names=None)
+    path, names, out = tmp_path / "foreign.onnx", tmp_path / "names.json", tmp_path / "adopted"
+    path.write_bytes(classifier(InputForm("half")).SerializeToString())
+    names.write_text(json.dumps(list(NAMES)))
+    line = f"export {path} --data {dataset} --normalize half --labels {names} --out {out}"
+    assert execute(shlex.split(line)) == 0
+    said = capsys.readouterr()
+    assert "None" not in said.out and "its classes are named by --labels names.json: zero, one, two, …" in said.err
+    attack = f"attack --exported {out} --images 10 --ensemble none --steps 1 --restarts 1 --out {tmp_path / 'set'}"
+    assert execute(shlex.split(attack)) == 2
+    assert "threat.eps: missing, and this dataset brings none; give --eps 8/255" in capsys.readouterr().err
+    assert execute(shlex.split(f"{attack} --eps 40/255")) == 0
+    verify = f"verify {out} --attack-set {tmp_path / 'set'} --samples 20 --square-queries 0 --out {tmp_path / 'v'}"
+    assert execute(shlex.split(f"{verify} --set decision_queries=0 --set latency.warmup=1")) == 0
+    capsys.readouterr()
+    page = (tmp_path / "v" / "report.html").read_text()
+    assert re.search(r"truly (zero|one|two|three|four|five|six|seven|eight|nine): clean", page) and ">None<" not in page
+    stated = json.loads((tmp_path / "v" / "statement.json").read_text())["predicate"]
+    original = artifact.file_sha256(path)
+    assert stated["lineage"][-1] == {"stage": "original", "identity": original} and stated["threat"]["eps"] == "40/255"
+    assert execute(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "0 zero, 1 one, 2 two" in shown and f"{path}  {original:.12}" in shown and "None" not in shown
+    path.write_bytes(b"another")
+    assert execute(["inspect", str(out)]) == 0
+    assert f"changed: its sha256 is {artifact.file_sha256(path):.12} now" in capsys.readouterr().out
