@@ -22,7 +22,7 @@ test: dev lint
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: dev $(ZOO)/installed $(TORCH_TRT)/installed $(TRT)/installed
-	$(BIN)/python -m pytest -m slow $(PARALLEL)
+	$(BIN)/python -m pytest -m slow $(PARALLEL) --durations 25
 
 # The device side as a board has it: Debian's arm64 userland under qemu (apt install qemu-user-static), fetched once.
 test-arm64: dev $(ARM64)/ready

@@ -48,7 +48,7 @@ from export import stage as export_stage
 RESULTS = Path(__file__).parent / "results" / "timm_families.jsonl"
 COLUMNS = ("built", "features", "exported", "twin", "quantized", "exported INT8", "parity INT8")
 SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 384)
-CLASSES, IMAGES, SECONDS = 10, 60, 240
+CLASSES, IMAGES, SECONDS = 10, 60, 600
 THREAT = {"threat": {"eps": "8/255"}}
 #: A process begins with what this one has imported.
 PROCESSES = multiprocessing.get_context("fork")

@@ -51,3 +51,18 @@ def test_by_one_file(network: str, chain: SimpleNamespace, tmp_path: Path) -> No
     assert said.artifact.precision == "int8"
     assert stated(tmp_path / "runs/verified/onnx-float-cpu").artifact.precision == "float32"
     assert [ancestor.stage for ancestor in said.lineage] == ["exported", "quantized", "student", "teacher"]
+
+
+def test_an_imported_network_in_the_students_place_by_one_file(chain: SimpleNamespace, tmp_path: Path) -> None:
+    """`student: null`: the teacher itself is fine-tuned through its quantizers, attacked and stated."""
+    student, quantize = (
+        f"student: {{model: mynets:cnn, method: vgap, teacher_floor: 0, {BRIEF}}}",
+        f"quantize: {{{BRIEF}}}",
+    )
+    text = CONFIG.replace("TEACHER", str(chain.teacher)).replace('"mynets:NETWORK"', "mynets:cnn")
+    assert student in text and quantize in text
+    text = text.replace(student, "student: null").replace(quantize, f"quantize: {{method: pgd-at, {BRIEF}}}")
+    Path("c.yaml").write_text(text, encoding="utf-8")
+    assert execute(["run", "c.yaml", "--out", "runs"]) == 0
+    said = stated(tmp_path / "runs/verified/onnx-cpu")
+    assert [ancestor.stage for ancestor in said.lineage] == ["exported", "quantized", "teacher"]
