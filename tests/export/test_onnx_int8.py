@@ -9,9 +9,11 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
 
 from compress import networks
 from compress.networks.base import Classifier
+from compress.networks.foreign_network import Foreign
 from compress.quantization import int8
 from compress.quantization.grids import ONNX_RUNTIME
 from export.targets.onnx import float32, layers, qdq
@@ -93,6 +95,31 @@ def test_a_layer_left_float_is_told_apart_with_the_one_whose_output_it_alone_rea
     (got,) = session.run(None, {"image": x.numpy()})
     want = twin(x).detach().numpy()
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+class Recurrent(nn.Module):
+    """Calls a large linear layer over tokens more than once; an exporter leaves its weight to be transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.shared, self.head = nn.Linear(8, 128), nn.Linear(128, 128), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x.squeeze(1))
+        for _ in range(3):
+            x = x + self.shared(x.relu())
+        return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+
+def test_a_layer_over_tokens_may_be_called_more_than_once() -> None:
+    torch.manual_seed(0)
+    twin, layout = int8.quantize_network(Foreign(Recurrent(), "recurrent", 10).eval(), [images(64)])
+    proto = emit("recurrent", twin, layout)
+    stored = [entry.name for entry in proto.graph.initializer if "shared.weight" in entry.name]
+    assert sorted(stored) == [f"net.shared.weight_{part}" for part in ("int8", "scale", "zero_point")]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = images(16, seed=2)
+    np.testing.assert_allclose(session.run(None, {"image": x.numpy()})[0], twin(x).detach().numpy(), atol=0.02)
 
 
 def test_weights_are_stored_as_int8_and_biases_as_int32(pair: tuple[Classifier, onnx.ModelProto]) -> None:

@@ -62,6 +62,8 @@ class _Inserter:
         self.graph = proto.graph
         self.scales = scales
         self.floats = {entry.name: numpy_helper.to_array(entry) for entry in self.graph.initializer}
+        self.transposed = self._transposed()
+        self.floats |= self.transposed
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.makers: dict[str, onnx.NodeProto] = {}
@@ -89,11 +91,19 @@ class _Inserter:
             output = self.scales.sites.get(f"{module}.output_quantizer")
             if node.op_type in QUANTIZED_OUTPUTS and output is not None:
                 self.renamed[node.output[0]] = self._pair(node.output[0], output)
+        read = {name for node in self.nodes for name in node.input}
+        self.nodes = [node for node in self.nodes if node.output[0] in read or node.output[0] not in self.transposed]
         used = {name for node in self.nodes for name in node.input}
         kept = [entry for entry in self.graph.initializer if entry.name in used]
         del self.graph.node[:], self.graph.initializer[:]
         self.graph.node.extend(self.nodes)
         self.graph.initializer.extend([*kept, *self.added.values()])
+
+    def _transposed(self) -> dict[str, np.ndarray]:
+        """Weights that the exporter leaves to be transposed, as those of a layer that is called more than once."""
+        turns = [node for node in self.graph.node if node.op_type == "Transpose" and node.input[0] in self.floats]
+        orders = {node.output[0]: node.attribute[0].ints if node.attribute else None for node in turns}
+        return {node.output[0]: self.floats[node.input[0]].transpose(orders[node.output[0]]) for node in turns}
 
     def _through(self, node: onnx.NodeProto, position: int, quantizer: str) -> None:
         """Let one input of a node pass the quantizer of that name, if there is one."""
