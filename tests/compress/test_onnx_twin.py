@@ -295,14 +295,37 @@ def test_a_half_precision_graph() -> None:
     assert torch.autograd.grad(got.sum(), leaf)[0].dtype == torch.float32
 
 
-def test_a_fixed_batch_is_padded() -> None:
+def test_a_fixed_batch_is_padded_where_images_do_not_pass_at_once() -> None:
     free = onnx_twin.build_twin(graphs.linear_digits(), where="g")
     fixed = onnx_twin.build_twin(graphs.linear_digits(4), where="g")
-    assert (free.batch, fixed.batch) == (0, 4)
+    assert (free.batch, fixed.batch, free.at_once, fixed.at_once) == (0, 4, True, True)
     x = torch.rand(10, 1, 8, 8)
-    torch.testing.assert_close(fixed(x), free(x))
     y = torch.arange(10)
-    torch.testing.assert_close(gradient(fixed, x, y), gradient(free, x, y))
+    for together in (True, False):
+        fixed.at_once = together
+        torch.testing.assert_close(fixed(x), free(x))
+        torch.testing.assert_close(gradient(fixed, x, y), gradient(free, x, y))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [helper.make_node("Reshape", ["x", "rows"], ["y"])],
+        [  # over all images that are there
+            helper.make_node("ReduceMax", ["x"], ["top"], keepdims=1),
+            helper.make_node("Div", ["x", "top"], ["d"]),
+            helper.make_node("Flatten", ["d"], ["y"]),
+        ],
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("CumSum", ["f", "zero"], ["y"])],
+    ],
+)
+def test_images_that_would_mix_pass_in_the_batches_of_the_file(nodes: list[Any]) -> None:
+    content = graphs.model(nodes, {"rows": i(2, -1), "zero": np.array(0)}, batch=2)
+    twin, x = onnx_twin.build_twin(content, where="g"), images()
+    assert not twin.at_once
+    x = np.concatenate([x, x / 2])
+    want = np.concatenate([graphs.run(content, part) for part in np.split(x, 2)])
+    np.testing.assert_allclose(twin.output(torch.from_numpy(x)).numpy(), want, rtol=1e-6)
 
 
 def test_a_softmax_at_the_end_is_left_out_of_the_logits() -> None:
