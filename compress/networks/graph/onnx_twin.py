@@ -383,7 +383,7 @@ def _passes_at_once(twin: GraphTwin, shape: tuple[int, ...]) -> bool:
     """
     draws = torch.Generator().manual_seed(0)
     images = torch.cat([torch.rand(shape, generator=draws) * share for share in (1, 0.6, 0.3)])
-    calls = [twin.output] if twin.searched is twin.stated else [twin.output, twin]
+    calls: list[Callable[[Tensor], Tensor]] = [twin.output] if twin.searched is twin.stated else [twin.output, twin]
     each = [call(images) for call in calls]
     twin.at_once = True
     try:
