@@ -131,7 +131,7 @@ def _resize(
 ) -> Tensor:
     if node.opset < 11:  # its second input is the scales
         return _resized(node, x, _axes(node, x, region, None, None, "asymmetric", "simple"))
-    scales = None if scales is None or not scales.numel() else scales
+    scales = None if scales is None or 0 in scales.shape else scales
     coordinates = node.text("coordinate_transformation_mode", "half_pixel")
     nearest = node.text("nearest_mode", "round_prefer_floor")
     return _resized(node, x, _axes(node, x, scales, sizes, region, coordinates, nearest))
