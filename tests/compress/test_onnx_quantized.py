@@ -170,7 +170,7 @@ def integer_cases(kind: Any) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
     for attributes in ({}, {"pads": [1, 0, 0, 1], "strides": [2, 1]}, {"auto_pad": "SAME_UPPER"}):
         weights = [levels(np.int8, 6, 3, 3, 2), scale(6), np.zeros(6, np.int8)]
         yield "QLinearConv", [*value(kind, *shape), *weights, *wide, bias], attributes
-        single = [levels(kind, 6, 1, 3, 2), scale(), np.array(0, kind)]
+        single = [levels(kind, 6, 1, 3, 2), scale(), np.array(9 if kind is np.uint8 else 0, kind)]
         yield "QLinearConv", [*value(kind, *shape), *single, *wide], {**attributes, "group": 3}
     for weights in (value(kind, 7, 4), value(kind, 2, 7, 4), [levels(np.int8, 7, 4), scale(4), np.zeros(4, np.int8)]):
         yield "QLinearMatMul", [*value(kind, 2, 3, 7), *weights, *wide], {}
