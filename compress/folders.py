@@ -69,7 +69,7 @@ def plan_of(kind: str, config: ReadsData, inputs: Mapping[str, Stage]) -> Plan:
     weights, source = _start(config), own_source(getattr(config, "model", ""))
     files = {"weights": artifact.file_sha256(weights)} if weights else {}
     if graph := networks.graph_path(getattr(config, "model", "")):
-        files |= {"model": graph.name, "graph": artifact.file_sha256(graph)}
+        files |= {"model": graph.name, "graph": networks.graph_sha256(graph)}
     return Plan(
         stage=kind,
         config={**config.semantic(), **files, **({"code": source.hashes()} if source else {})},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.names import resolved, with_installed
-from edge.core import errors, plugins
+from edge.core import artifact, errors, plugins
 from edge.core.errors import CompressError
 from edge.core.user_code import named_arguments
 
@@ -201,6 +201,21 @@ def graph_path(name: str) -> Path | None:
     if not path.is_file():
         raise CompressError(f"model {name}: no such file; give an ONNX file")
     return path
+
+
+def graph_sha256(path: Path) -> str:
+    """Of an ONNX file, with those that it keeps weights in."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    sha256 = artifact.file_sha256(path)
+    try:
+        stored = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # what is no graph is told where it is opened
+        return sha256
+    beside = {path.parent / ExternalDataInfo(entry).location for entry in stored if uses_external_data(entry)}
+    files = {file.name: artifact.file_sha256(file) for file in beside if file.is_file()}
+    return artifact.digest({"graph": sha256, **files}) if files else sha256
 
 
 def checked_model(name: str) -> str:

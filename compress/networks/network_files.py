@@ -44,11 +44,9 @@ def describe_network(
     """What must be known to build a network for images (C,H,W) of these classes.
 
     Of one that gives `probabilities` the logarithm is taken wherever it is opened. Of a user's own, its source as it is
-    now: `code` is part of the description, `place`, where it lies, stays out of the file. Of an ONNX file `graph` is
-    its graph, `notes` what was changed in it. `features`: modules that a user names.
+    now: `code` is part of the description, `place`, where it lies, stays out of the file. `features`: modules that a
+    user names.
     """
-    if (path := networks.graph_path(name)) is not None:
-        return _describe_graph(path, input_shape, classes, features)
     outputs = {"outputs": PROBABILITIES} if probabilities else {}
     named = {"features": dict(features)} if features else {}
     spec = networks.function_of(name)
@@ -57,17 +55,21 @@ def describe_network(
     return {"model": spec or name, "input": list(input_shape), "classes": list(classes), **outputs, **own, **named}
 
 
-def _describe_graph(
-    path: Path, input_shape: "tuple[int, ...]", classes: Sequence[str], features: "Mapping[str, Any] | None"
+def describe_graph(
+    path: Path,
+    content: bytes,
+    input_shape: "tuple[int, ...]",
+    classes: Sequence[str],
+    features: "Mapping[str, Any] | None" = None,
 ) -> dict[str, Any]:
-    """Of the student in an ONNX file, which images and classes must fit."""
-    graph = read_student(path.read_bytes(), input_shape, str(path))
+    """Of the student in the ONNX file at `path`: `graph` is its graph, `notes` what was changed in it."""
+    graph = read_student(content, input_shape, str(path))
     if graph.classes != len(classes):
         raise CompressError(
             f"{path}: tells {graph.classes} classes apart, the data has {len(classes)}; give the --data it is for"
         )
     return {
-        "model": folder_name(path) if path.name == networks.GRAPH_FILE else path.name,
+        "model": _file_name(path) if path.name == networks.GRAPH_FILE else path.name,
         "input": list(input_shape),
         "classes": list(classes),
         **({"outputs": PROBABILITIES} if graph.probabilities else {}),
@@ -77,7 +79,7 @@ def _describe_graph(
     }
 
 
-def folder_name(path: Path) -> str:
+def _file_name(path: Path) -> str:
     """How the graph in a stage's folder is called: as the file that it came from."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         manifest = json.loads((path.parent / artifact.MANIFEST).read_text(encoding="utf-8"))

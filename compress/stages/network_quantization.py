@@ -29,6 +29,7 @@ from compress.stages.network_training import (
     load_guide,
     measurement_on_test,
 )
+from compress.stages.onnx_students import describe_student
 from compress.stages.quantize import fine_tuning_method
 from compress.stages.sensitivity import CalibratedNetwork, RobustJudge, Sensitivity, fall_back
 from compress.stages.taken_features import refuse_without_features
@@ -103,7 +104,8 @@ def _opened(
         if described is not None and described["model"] != network_files.ONNX:
             return load(student), described, {}
         file = student.file(MODEL)
-    architecture = network_files.describe_network(str(file), dataset.images.shape[1:], dataset.classes)
+    assert file is not None
+    architecture = describe_student(file, dataset)
     network, start = starting_network(architecture, 0)
     return network.eval(), architecture, start
 

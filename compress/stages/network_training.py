@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from compress import names, training
+from compress import names, networks, training
 from compress.attacks import validity
 from compress.attacks.pgd import on_test_split
 from compress.config import QuantizeConfig, StudentConfig, TeacherConfig
@@ -19,6 +19,7 @@ from compress.networks import network_files
 from compress.networks.base import Classifier, count_parameters
 from compress.networks.distributed import sharded
 from compress.numerics import precision
+from compress.stages.onnx_students import describe_student
 from compress.stages.taken_features import refuse_without_features, taken_features
 from compress.training import passes
 from compress.zoo.starting import starting_network
@@ -42,8 +43,11 @@ def train_network(kind: str, config: "TeacherConfig | StudentConfig", stages: Ma
     refuse_without_features(config.method, teacher, stages)
     added = _extra(config, dataset, teacher is not None)
     named = config.features.model_dump(exclude_none=True) if config.features else None
-    architecture = network_files.describe_network(
-        config.model, dataset.images.shape[1:], dataset.classes, features=named
+    file = networks.graph_path(config.model)
+    architecture = (
+        network_files.describe_network(config.model, dataset.images.shape[1:], dataset.classes, features=named)
+        if file is None
+        else describe_student(file, dataset, named)
     )
     network, start = starting_network(architecture, config.seed, config.weights, config.key)
     student = network.to(where)

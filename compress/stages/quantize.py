@@ -58,7 +58,7 @@ def _file(inputs: QuantizeInputs) -> "Path | None":
 
 def _plan(config: QuantizeConfig, inputs: QuantizeInputs, stages: Mapping[str, Stage]) -> Plan:
     plan, file = plan_of("quantized", config, stages), _file(inputs)
-    return replace(plan, inputs={"student": artifact.file_sha256(file), **plan.inputs}) if file else plan
+    return replace(plan, inputs={"student": networks.graph_sha256(file), **plan.inputs}) if file else plan
 
 
 def _read(config: QuantizeConfig, inputs: QuantizeInputs) -> dict[str, Stage]:

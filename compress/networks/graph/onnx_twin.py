@@ -176,8 +176,10 @@ class GraphTwin(Classifier):
             array: Any = self.numbers[name]  # of a tensor a trace would forget the values
             return array if torch.compiler.is_compiling() else torch.from_numpy(array)
         value: Any = values[name]
-        if not isinstance(value, np.ndarray) or (value.dtype == object and as_numbers):
+        if not isinstance(value, np.ndarray):
             return value
+        if as_numbers and (value.dtype == object or torch.compiler.is_compiling()):
+            return value  # type: ignore[return-value]
         return torch.as_tensor(value) if as_numbers else torch.as_tensor(value, device=device)
 
 
