@@ -316,3 +316,22 @@ def test_faults_are_one_line(
     assert execute(command.format(file=file, out=tmp_path / "o").split()) == 2
     said = capsys.readouterr().err
     assert line in said and "Traceback" not in said and not (tmp_path / "o").exists()
+
+
+def test_levels_of_an_8_bit_image_are_scaled_to_and_other_floats_are_float32() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["levels"]),
+        helper.make_node("Cast", ["levels"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Flatten", ["wide"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+        helper.make_node("Cast", ["scores"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    content = of_nodes(
+        nodes, w=WEIGHT.astype(np.float64), scale=np.array(1 / 255, np.float32), zero=np.array(0, np.uint8)
+    )
+    graph, network = student_of(content)
+    images = (images_of(4) * 255).round() / 255
+    wanted = executed(content, images)
+    assert torch.allclose(network.eval()(images), wanted, atol=1e-5 * float(wanted.std()))
+    assert [weight.dtype for weight in network.parameters()] == [torch.float32]
+    assert len(graph.notes) == 2 and "double" in graph.notes[1]

@@ -18,10 +18,10 @@ from torch import Tensor
 from compress.networks.graph.dataflow import DataFlow, flattened, names_read
 from compress.networks.graph.onnx_twin import GraphTwin, build_twin
 from compress.networks.graph.output_meaning import PROBABILITIES, OutputMeaning
-from compress.networks.graph.rounding import HALF
 from compress.networks.graph.trainable import OnnxNetwork
 from edge.core.errors import CompressError
 
+OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 QUANTIZED = re.compile(r"QLinear|DynamicQuantize|[Qq]uantizeLinear$|QGemm|Integer(ToFloat)?$|NBits$")
 #: The open number of images, and what a student's logits may differ from the file's, of their spread.
 BATCH, AGREES, AGREES_IN_HALF = "batch", 1e-4, 0.1
@@ -47,10 +47,11 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
         proto = flattened(onnx.load_model_from_string(content))
     except Exception as fault:  # protobuf's exceptions share no base class
         raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
+    file, notes = build_twin(content, where=where), []
+    if _scale_levels(proto):
+        notes.append("its image is scaled to 8-bit levels, and no longer rounded to them")
     _refuse_quantized(DataFlow(proto), where)
-    file = build_twin(content, where=where)
-    notes = []
-    images = torch.rand((PROBED, *shape), generator=torch.Generator().manual_seed(0))
+    images = torch.randint(256, (PROBED, *shape), generator=torch.Generator().manual_seed(0)) / 255
     with torch.no_grad():
         wanted = file(images)
     meaning = file.meaning
@@ -59,8 +60,8 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
         notes.append(f"its logits are the values before its {meaning.function} ({meaning.before})")
     elif meaning.kind == PROBABILITIES and (meaning.factor, meaning.offset) != (1, 0):
         raise CompressError(f"{where}: its outputs are {meaning.wording}; export the values before its softmax")
-    if any(entry.data_type in HALF for entry in proto.graph.initializer):
-        notes.append("its weights of half precision are trained in float32")
+    if other := _in_float32(proto):
+        notes.append(f"its {other} values are trained in float32")
     if file.batch:
         _free_batch(proto, file, shape)
         notes.append(f"its batch of {file.batch} became any number of images")
@@ -69,7 +70,7 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
     probabilities = meaning.kind == PROBABILITIES and meaning.before is None
     try:
         given = file.output(images) if probabilities else wanted
-        allowed = AGREES_IN_HALF if file.halves else AGREES
+        allowed = AGREES_IN_HALF if "float16" in other else AGREES
         _refuse_disagreement(OnnxNetwork(proto, where), images, given, allowed, where)
     except CompressError as fault:
         if not file.batch:
@@ -107,6 +108,40 @@ def _refuse_quantized(flow: DataFlow, where: str) -> None:
     if quantized:
         listed = ", ".join(f"{count} {op}" for op, count in quantized.most_common(3))
         raise CompressError(f"{where}: is quantized already ({listed}); give the float file that it was made from")
+
+
+def _scale_levels(proto: onnx.ModelProto) -> bool:
+    """Let levels that the image itself is rounded to, as adoption puts in front, be its pixels over their scale."""
+    flow, constants = DataFlow(proto), {entry.name for entry in proto.graph.initializer}
+    entries = {entry.name for entry in proto.graph.input} - constants
+    rounds = [node for node in flow.live() if QUANTIZED.search(node.op_type)]
+    levels = [node for node in rounds if node.op_type == "QuantizeLinear" and flow.through(node.input[0]) in entries]
+    if len(levels) < len(rounds) or any(flow.scalar(name) for node in levels for name in node.input[2:]):
+        return False
+    for node in levels:
+        node.op_type = "Div"
+        del node.input[2:], node.attribute[:]
+    return bool(levels)
+
+
+def _in_float32(proto: onnx.ModelProto) -> str:
+    """Weights and casts of other float types as float32 ones, in place; the names of those types."""
+    found = dict[str, None]()
+
+    def as_float32(entry: TensorProto) -> None:
+        if entry.data_type in OTHER_FLOATS:
+            found[TensorProto.DataType.Name(entry.data_type).lower()] = None
+            entry.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(entry).astype(np.float32), entry.name))
+
+    for entry in proto.graph.initializer:
+        as_float32(entry)
+    for attribute in (attribute for node in proto.graph.node for attribute in node.attribute):
+        if attribute.name == "value" and attribute.HasField("t"):
+            as_float32(attribute.t)
+        elif attribute.name == "to" and attribute.i in OTHER_FLOATS:
+            found[TensorProto.DataType.Name(attribute.i).lower()] = None
+            attribute.i = TensorProto.FLOAT
+    return ", ".join(found)
 
 
 def _end_before(proto: onnx.ModelProto, meaning: OutputMeaning, classes: int) -> None:
