@@ -174,6 +174,19 @@ def test_one_of_several_outputs(tmp_path: Path, dataset: str) -> None:
             np.testing.assert_allclose(runner.infer(images), want, atol=tolerance)
 
 
+def test_a_batch_that_is_any_number_in_name_alone_is_fixed_at_one(tmp_path: Path, dataset: str) -> None:
+    proto = classifier(tail=[helper.make_node("Reshape", ["z", "shape"], ["y"])])
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 10]), "shape"))
+    images = load_dataset(dataset).part("test")[0]
+    want = open_runner(adopt(tmp_path, dataset, classifier()).path).infer(images)
+    stage = adopt(tmp_path, dataset, proto)
+    assert stage.metrics["notes"] == [
+        "says that it takes any number of images, and fails on two; its batch is fixed at 1"
+    ]
+    assert stage.metrics["fixed_batch"] == 1
+    np.testing.assert_allclose(open_runner(stage.path).infer(images), want, atol=1e-6)
+
+
 def test_a_custom_operator_that_the_runtime_knows_is_a_black_box_and_said(tmp_path: Path, dataset: str) -> None:
     proto = classifier(tail=[helper.make_node("CDist", ["z", "corners"], ["y"], domain="com.microsoft")])
     proto.graph.initializer.append(numpy_helper.from_array(-100 * np.eye(10, dtype=np.float32), "corners"))

@@ -1,5 +1,6 @@
 """From a file of another tool to the graph that is shipped: its input form, its class order, what is put around it."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from export.targets.onnx.class_names import ClassOrder, names_in_file, names_in_
 from export.targets.onnx.foreign_file import ForeignFile
 from export.targets.onnx.foreign_graph import ForeignClassifier
 from export.targets.onnx.input_form import BYTES, InputForm, checked_form, fitting_layouts
-from export.targets.onnx.suspects import FittedOrder, SuspectSearch, described, fitted_order
+from export.targets.onnx.suspects import SMALL, FittedOrder, SuspectSearch, described, fitted_order
 
-CHECKED = 256  # validation images, at most, that suspects are compared on
+CHECKED, CHECKED_LARGE = 256, 128  # validation images, at most, that suspects are compared on, by their size
 COMPARED = 16  # of them that the graph is executed on once more with what was put around it
 SAME = 0.1  # of the logits' spread: what a rounding before the graph may change, where it is quantized
 
@@ -39,9 +40,10 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     """The graph as it is shipped, once its input, its classes and their order are known."""
     classifier = ForeignClassifier.read(foreign, adopt.output)
     images, labels = dataset.part("val")
-    chosen = sampled(len(labels), CHECKED)
+    chosen = sampled(len(labels), CHECKED if max(images.shape[2:]) <= SMALL else CHECKED_LARGE)
     images, labels = images[chosen], labels[chosen]
     form, open_layouts = _asked_form(adopt, classifier, dataset)
+    classifier, note = _one_at_a_time(classifier, form, dataset)
     search = SuspectSearch(classifier, images, labels, open_layouts)
     # of sizes that tell no layout, but one executes
     if open_layouts and len(labels) and search.answers(form) is None:
@@ -54,7 +56,7 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
             f"{foreign.path}: tells {told} classes apart, {dataset.name} has {len(dataset.classes)}; give the --data "
             f"it is for"
         )
-    improvement, notes, automatic = search.search(form), [], adopt.normalize == "auto"
+    improvement, notes, automatic = search.search(form), [note] if note else [], adopt.normalize == "auto"
     if form.layout != "nchw" and adopt.layout == "auto" and not open_layouts:
         notes.append(f"takes images (H,W,C), as its sizes {classifier.sizes} show; adopted as --layout {form.layout}")
     if improvement is not None:
@@ -64,7 +66,8 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
             notes.append(f"{improvement.wording}; it is adopted so")
         elif adopt.layout == "auto" and better.layout != form.layout:
             form = dataclasses.replace(form, layout=better.layout)
-            notes.append(f"{improvement.wording}; it is adopted with --layout {form.layout}")
+            rest = "" if form == better else f", the rest of it by {better.options} or --normalize auto"
+            notes.append(f"{improvement.wording}; it is adopted with --layout {form.layout}{rest}")
         else:
             notes.append(f"{improvement.wording}: adopt it with that, or with --normalize auto")
     elif automatic:
@@ -86,6 +89,21 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     if content != foreign.content:
         _check_same(content, classifier, form, classes, images)
     return AdoptedGraph(content, form, classes, described(improvement, search), notes)
+
+
+def _one_at_a_time(classifier: ForeignClassifier, form: InputForm, dataset: Dataset) -> "tuple[ForeignClassifier, str]":
+    """The classifier with its batch fixed at 1, and a line, where it says any number and executes for one alone."""
+    pair = form.pixels(dataset.part("test")[0][:2])
+    if classifier.fixed_batch or len(pair) < 2:
+        return classifier, ""
+    try:
+        classifier.ask(pair)
+    except CompressError:
+        single = dataclasses.replace(classifier, fixed_batch=1)
+        with contextlib.suppress(CompressError):
+            single.ask(pair)
+            return single, "says that it takes any number of images, and fails on two; its batch is fixed at 1"
+    return classifier, ""
 
 
 def _asked_form(adopt: Adopt, classifier: ForeignClassifier, dataset: Dataset) -> "tuple[InputForm, tuple[str, ...]]":

@@ -96,10 +96,11 @@ class ForeignClassifier:
         graph = proto.graph
         (entry,) = (entry for entry in graph_inputs(proto) if entry.name == self.entry)
         dims = entry.type.tensor_type.shape.dim
-        free = [place for place, size in enumerate(dims) if place and not size.dim_value]
         if form.untouched:
+            wanted = (self.fixed_batch, *shape)
+            free = [place for place, size in enumerate(dims) if not size.dim_value and wanted[place]]
             for place in free:
-                dims[place].dim_value = shape[place - 1]
+                dims[place].dim_value = wanted[place]
             return bool(free)
         self._needs_opset("before its input")
         name = _unused(proto, "image")
