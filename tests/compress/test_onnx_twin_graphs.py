@@ -215,6 +215,13 @@ def test_functions_of_another_opset(op: str, opset: int) -> None:
         onnx_twin.build_twin(content, where="g")
 
 
+def test_images_of_no_stated_size_are_refused_with_what_states_it() -> None:
+    proto = onnx.load_model_from_string(graphs.one("Relu"))
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(CompressError, match=r"its images' size open \(N, 3, height, 6\), so it has no twin; adopt"):
+        onnx_twin.build_twin(proto.SerializeToString(), where="g")
+
+
 @pytest.mark.parametrize("op", ["Loop", "Scan"])
 def test_loops_are_refused_by_name(op: str) -> None:
     body = helper.make_graph(

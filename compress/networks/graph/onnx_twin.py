@@ -2,22 +2,28 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.networks.base import Classifier, Features
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called, refuse_unread
-from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened
+from compress.networks.graph.dataflow import DataFlow
 from compress.networks.graph.execution import MADE_OF_NUMBERS, ExecutionOrder, host_results, takes_numbers
+from compress.networks.graph.file_reading import (
+    QUANTIZE,
+    as_tensor,
+    known_nodes,
+    parsed_model,
+    refuse_four_bits,
+    refuse_image_in_sizes,
+    stated_sizes,
+)
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.output_meaning import (
     LOG_PROBABILITIES,
@@ -32,13 +38,6 @@ from edge.core.errors import CompressError, first_line
 from edge.core.progress import say_once
 from edge.runtimes.runner import open_runner
 
-QUANTIZE = "QuantizeLinear"
-#: ONNX Runtime's own QuantizeLinear and DequantizeLinear were taken up into this opset, 4 and 16 bits and all.
-CONTRIBUTED = 21
-#: Carried in 8 bits: what weights are dequantized from. A quantizer to such levels would have to clip at theirs.
-FOUR_BITS = {onnx.TensorProto.INT4: "int8", onnx.TensorProto.UINT4: "uint8"}
-#: Operator → the input that decides how many values it gives.
-DECIDES = {"NonZero": 0, "Compress": 1}
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -201,11 +200,11 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
 
     CompressError, of one line, where the graph holds an operator that is not known here or gives no gradient.
     """
-    proto = _parsed(content, where)
+    proto = parsed_model(content, where)
     graph = proto.graph
     flow = DataFlow(proto)
-    nodes = _nodes(flow, where)
-    constants = {entry.name: _tensor(entry, where) for entry in graph.initializer}
+    nodes = known_nodes(flow, where)
+    constants = {entry.name: as_tensor(entry, where) for entry in graph.initializer}
     stored_halves = {name: HALF[entry.data_type] for name, entry in flow.stored.items() if entry.data_type in HALF}
     halves = half_types(nodes, stored_halves)
     if graph.sparse_initializer:
@@ -215,13 +214,13 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
         raise CompressError(
             f"{where}: {len(entries)} inputs, {len(graph.output)} outputs; a classifier has one of each"
         )
-    sizes = [dimension.dim_value for dimension in entries[0].type.tensor_type.shape.dim]
+    sizes = stated_sizes(entries[0], where)
     result = graph.output[0].name
     try:
         refuse_unread(nodes, result)
-        _refuse_four_bits(nodes, flow)
+        refuse_four_bits(nodes, flow)
         moving = _fold(nodes, constants, halves, where)
-        _refuse_image_in_sizes(moving, constants, set(halves))
+        refuse_image_in_sizes(moving, constants, set(halves))
         shape = (sizes[0] or 2, *sizes[1:])
         for meaning in (output_meaning(proto), OutputMeaning(UNKNOWN)):
             twin = GraphTwin(moving, constants, halves, entries[0].name, result, sizes[0], meaning)
@@ -246,65 +245,6 @@ def build_twin(content: bytes, *, where: str) -> GraphTwin:
     return twin
 
 
-def _parsed(content: bytes, where: str) -> onnx.ModelProto:
-    try:
-        return flattened(onnx.load_model_from_string(content))
-    except Exception as fault:  # protobuf's exceptions share no base class
-        raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
-
-
-def _nodes(flow: DataFlow, where: str) -> list[Node]:
-    """Those that the output depends on; CompressError where an operator among them is not known."""
-    opset, live = flow.opset, flow.live()
-    known = {*OPERATORS, QUANTIZE, "Constant"}
-    unknown: Counter[str] = Counter()
-    nodes = []
-    for entry in live:
-        as_standard = entry.domain == "com.microsoft" and entry.op_type in QUANTIZERS
-        standard = entry.domain in STANDARD or as_standard
-        op = entry.op_type if standard else f"{entry.domain}.{entry.op_type}"
-        if op not in known:
-            unknown[op] += 1
-        version = CONTRIBUTED if as_standard else opset
-        nodes.append(Node(entry.name, op, tuple(entry.input), tuple(entry.output), attributes_of(entry), version))
-    for function in flow.proto.functions:
-        called_by = f"{function.domain}.{function.name}"
-        if called_by in unknown:
-            opset = next((entry.version for entry in function.opset_import if entry.domain in STANDARD), 0)
-            raise CompressError(
-                f"{where}: its function {called_by} is written in opset {opset}, the file in {flow.opset}; "
-                f"it has no twin"
-            )
-    if "If" in unknown:
-        raise CompressError(
-            f"{where}: operator If: its condition depends on the image, or on sizes that the file leaves open; "
-            f"it has no twin"
-        )
-    if unknown:
-        raise CompressError(f"{where}: no gradient is known of its operator {', '.join(unknown)}; it has no twin")
-    return nodes
-
-
-def _refuse_image_in_sizes(nodes: Sequence[Node], constants: Mapping[str, Tensor], halves: set[str]) -> None:
-    """Where the image decides how many values there are, images of one batch would need several shapes."""
-    known = {*constants, *host_results(nodes, constants, halves)}
-    for node in nodes:
-        decides = node.inputs[DECIDES[node.op]] if node.op in DECIDES else ""
-        if decides and decides not in known:
-            raise UnreadPart(f"{called(node)}: how many values it gives is computed from the image")
-
-
-def _refuse_four_bits(nodes: Sequence[Node], flow: DataFlow) -> None:
-    """Where a tensor's type is that of a result, which 8 bits would stand for."""
-    for node in nodes:
-        place = {QUANTIZE: 2, "CastLike": 1}.get(node.op, len(node.inputs))
-        like = flow.stored.get(node.inputs[place]) if place < len(node.inputs) else None
-        if like is not None and like.data_type in FOUR_BITS:
-            kind = onnx.TensorProto.DataType.Name(like.data_type)
-            what = "a zero point" if node.op == QUANTIZE else "a target"
-            raise UnreadPart(f"{called(node)}: {what} of type {kind} is not supported")
-
-
 def _computed(node: Node, inputs: Sequence["Tensor | None"]) -> "Tensor | tuple[Tensor, ...]":
     return _applied(node, OPERATORS[node.op].compute, node, *inputs)
 
@@ -315,20 +255,6 @@ def _applied(node: Node, operator: Callable[..., Any], *arguments: Any) -> Any:
         return operator(*arguments)
     except Exception as fault:  # torch's, numpy's and ours, of operands and sizes
         raise ValueError(f"{called(node)}: {first_line(fault)}") from fault
-
-
-def _tensor(entry: Any, where: str) -> Tensor:
-    """In torch; half precision as float32, 4 bits as 8."""
-    array = numpy_helper.to_array(entry)
-    if entry.data_type in FOUR_BITS:
-        return torch.from_numpy(array.astype(FOUR_BITS[entry.data_type]))
-    if entry.data_type in HALF:
-        return torch.from_numpy(array.astype("float32"))
-    try:
-        return torch.from_numpy(array.copy())
-    except TypeError:
-        kind = onnx.TensorProto.DataType.Name(entry.data_type)
-        raise CompressError(f"{where}: {entry.name!r} is of type {kind}, unknown here; it has no twin") from None
 
 
 def _fold(
@@ -342,7 +268,7 @@ def _fold(
                 name, value = next(iter(node.attributes.items()))
                 if name != "value" and not name.startswith(("value_int", "value_float")):
                     raise ValueError(f"a constant of {', '.join(node.attributes)}")
-                constants[node.outputs[0]] = _tensor(value, where) if name == "value" else torch.tensor(value)
+                constants[node.outputs[0]] = as_tensor(value, where) if name == "value" else torch.tensor(value)
             elif any(name and name not in constants for name in node.inputs):
                 moving.append(node)
             else:
