@@ -453,6 +453,26 @@ def test_a_blank_image_and_masked_rows_have_finite_gradients(content: bytes) -> 
     assert gradient.isfinite().all()
 
 
+def test_an_image_cut_to_whole_levels_passes_gradients_and_pools() -> None:
+    """As exporters of pipelines write what a camera gives; whether gradients are asked for changes no value."""
+    nodes = [
+        helper.make_node("Mul", ["x", "s"], ["m"]),
+        helper.make_node("Cast", ["m"], ["q"], to=TensorProto.UINT8),
+        helper.make_node("MaxPool", ["q"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("Cast", ["p"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["c"], ["y"]),
+    ]
+    content = graphs.model(nodes, {"s": s(255)})
+    x = torch.rand(2, *graphs.SHAPE, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    twin = onnx_twin.build_twin(content, where="g")
+    values = twin(x)
+    np.testing.assert_array_equal(values.detach().numpy(), graphs.run(content, x.detach().numpy()))
+    with torch.no_grad():
+        assert torch.equal(twin(x), values.detach())
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    assert gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     ("op", "expected"),
     [("Round", 1.0), ("Floor", 1.0), ("Ceil", 1.0), ("Sign", 0.5)],

@@ -13,4 +13,4 @@ def test_the_values_of_onnx(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(table(results))
     assert not [result for result in results if result.outcome in (DIFFERS, FAILS)]
-    assert sum(result.outcome == AGREES for result in results) >= 1200
+    assert sum(result.outcome == AGREES for result in results) >= 1190

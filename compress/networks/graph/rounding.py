@@ -79,6 +79,8 @@ def _level_type(node: Node, zero: "Tensor | None") -> torch.dtype:
         raise ValueError(f"output_dtype = {TensorProto.DataType.Name(stated)} is not supported")
     if zero is None:
         return LEVELS[stated] if stated else torch.uint8
+    if zero.is_floating_point():
+        raise ValueError("a zero point that is computed is not supported")
     if stated and LEVELS[stated] != zero.dtype:
         raise ValueError(f"output_dtype is not the type of its zero point, {zero.dtype}")
     return zero.dtype

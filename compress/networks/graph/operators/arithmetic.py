@@ -13,10 +13,11 @@ from compress.networks.graph.rounding import LEVELS, straight_through
 
 
 def _cast(node: Node, x: Tensor) -> Tensor:
+    """What is cut to 8 or 16 bits stays in floating point, as all levels do, so that gradients pass."""
     kind = node.whole("to", 0)
     if kind not in TYPES:
         raise ValueError(f"to = {TensorProto.DataType.Name(kind)} is not supported")
-    if TYPES[kind] in LEVELS.values() and x.requires_grad:
+    if TYPES[kind] in LEVELS.values() and x.is_floating_point():
         return straight_through(x, x.to(TYPES[kind]).to(x.dtype))
     return x.to(TYPES[kind])
 
