@@ -87,7 +87,7 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
         notes.append(note)
     content = classifier.adopted(form, dataset.images.shape[1:], told, classes.order)
     if content != foreign.content:
-        _check_same(content, classifier, form, classes, images)
+        _check_same(content, classifier, form, classes, images if len(images) else one)
     return AdoptedGraph(content, form, classes, described(improvement, search), notes)
 
 
