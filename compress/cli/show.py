@@ -40,9 +40,9 @@ def _checks(checks: "Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Mapping
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list):
-        return " ".join(_value(item) for item in value)
+        return " ".join(_value(item) for item in value) or "none"
     if isinstance(value, float):
         return f"{value:.4g}"
     if value is None:
