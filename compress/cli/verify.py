@@ -83,15 +83,7 @@ def verify(
     if hosts:
         flags["device"] = flags["device"] or "jetson"
     settled = [
-        stage.settle(
-            VerifyConfig,
-            "verify",
-            shared,
-            flags,
-            # an adopted file has no radius of its own
-            stage.inherited(attack_set, ["attack-set"], ["threat"]) | stage.inherited(folder, ["exported"]),
-        )
-        for folder in exported
+        stage.settle(VerifyConfig, "verify", shared, flags, _inherited(folder, attack_set)) for folder in exported
     ]
     for config in settled:
         boards.check_device(config.device, hosts)
@@ -138,3 +130,11 @@ def _places(asked: "list[tuple[str, Path, VerifyConfig]]", out: "Path | None") -
         if places.count(place) > 1:
             raise CompressError(f"{place}: two artifacts would be verified into it; give each another folder name")
     return places
+
+
+def _inherited(exported: Path, attack_set: Path) -> dict[str, Any]:
+    """What the exported stage was made with; the attack set has the radius that an adopted file lacks."""
+    from compress.cli import stage
+
+    own = stage.inherited(exported, ["exported"])
+    return stage.inherited(attack_set, ["attack-set"], ["threat"]) | own

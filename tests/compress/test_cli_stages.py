@@ -140,8 +140,10 @@ def test_another_plan_in_the_folder_is_refused_in_one_line(made: Call):
 
 def test_a_folder_of_another_kind_is_refused_in_one_line(made: Call):
     made("export runs/s --out e")
-    code, _, err = made("quantize e --out q")
-    assert (code, err) == (2, "compress: e: is a stage of kind exported; needed here: student or teacher\n")
+    made("attack runs/s --exported e --out a")
+    code, _, err = made("quantize a --out q")
+    kinds = "student or teacher or exported"  # which an adopted file is
+    assert (code, err) == (2, f"compress: a: is a stage of kind attack-set; needed here: {kinds}\n")
 
 
 @pytest.fixture
