@@ -95,7 +95,7 @@ def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | st
     folder = Path(out)
     if (folder / artifact.MANIFEST).exists():
         raise CompressError(f"{folder}: is a stage itself, candidates are folders in a folder; choose another --out")
-    if Path(model).suffix == ".onnx":
+    if Path(model).suffix.lower() == ".onnx":
         raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
     source = artifact.read(model, ("student", "quantized", "teacher"))
     rows = tried()

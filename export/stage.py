@@ -27,7 +27,7 @@ class ExportInputs:
 
 def is_onnx_file(model: "Path | str") -> bool:
     """Whether it is an ONNX file and no stage."""
-    return Path(model).suffix == ".onnx" and not Path(model).is_dir()
+    return Path(model).suffix.lower() == ".onnx" and not Path(model).is_dir()
 
 
 def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:

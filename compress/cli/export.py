@@ -47,7 +47,7 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     from edge.core.errors import CompressError
     from export import stage
 
-    adopts = model.suffix == ".onnx" and not model.is_dir()
+    adopts = model.suffix.lower() == ".onnx" and not model.is_dir()
     if not adopts and (given := [key for key in flags if key.startswith("adopt.") and flags[key] is not None]):
         raise CompressError(
             f"--{given[0].removeprefix('adopt.')}: is of ONNX files of other tools, {model} is none; leave it out"

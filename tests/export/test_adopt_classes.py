@@ -38,13 +38,16 @@ def with_metadata(proto: onnx.ModelProto, **entries: str) -> onnx.ModelProto:
         '{"c": 2, "a": 0, "b": 1}',
         "a,b, c",
         "a\nb\nc\n",
+        "a; b;c",
     ],
 )
 def test_names_as_exporters_write_them(written: str) -> None:
     assert names_in_metadata(with_metadata(classifier(), names=written), 3).names == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("written", ["a,b", "{1: 'a', 2: 'b', 3: 'c'}", "{", ""])
+@pytest.mark.parametrize(
+    "written", ["a,b", "{1: 'a', 2: 'b', 3: 'c'}", "{", "", '{"names": ["a", "b", "c"]}', '[["a"], ["b"], ["c"]]']
+)
 def test_other_metadata_is_not_read_and_said(written: str) -> None:
     found = names_in_metadata(with_metadata(classifier(), names=written), 3)
     assert found.names is None and "is not read" in found.unread

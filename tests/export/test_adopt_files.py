@@ -99,6 +99,14 @@ def test_weights_that_are_not_where_they_are_said_to_be(
     refused(path, message)
 
 
+def test_weights_of_a_type_that_is_none(tmp_path: Path) -> None:
+    path = with_data(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    next(entry for entry in proto.graph.initializer if entry.external_data).data_type = 77
+    path.write_bytes(proto.SerializeToString())
+    refused(path, r"tensor '\w+' is of type 77, which ONNX does not have")
+
+
 def refused(path: Path, message: str) -> None:
     with pytest.raises(CompressError, match=message) as fault:
         adopt(path)

@@ -122,6 +122,8 @@ def test_range_and_layout_that_sizes_leave_open_are_suspected(tmp_path: Path, da
     for options in ({"normalize": "half"}, {"normalize": "auto"}, {"normalize": "half", "layout": "nhwc"}):
         stage = adopt(tmp_path, dataset, classifier(form, sizes=("H", "W", "C")), **options)
         assert stage.metrics["input"] == form.options and stage.metrics["clean"]["value"] > 0.8
+        said = any("executes on images (H,W,C) alone" in note for note in stage.metrics["notes"])
+        assert said == ("layout" not in options)
 
 
 def test_what_has_too_few_wrong_is_not_suspected(tmp_path: Path, dataset: str) -> None:
@@ -172,6 +174,45 @@ def test_one_of_several_outputs(tmp_path: Path, dataset: str) -> None:
         }
         with open_runner(stage.path) as runner:
             np.testing.assert_allclose(runner.infer(images), want, atol=tolerance)
+
+
+def test_an_output_of_four_axes_whose_sizes_are_not_stated(tmp_path: Path, dataset: str) -> None:
+    proto = classifier(opset=11, tail=[helper.make_node("Unsqueeze", ["z"], ["y"], axes=[2, 3])])
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    images = load_dataset(dataset).part("test")[0]
+    want = open_runner(adopt(tmp_path, dataset, classifier()).path).infer(images)
+    np.testing.assert_allclose(open_runner(adopt(tmp_path, dataset, proto).path).infer(images), want, atol=1e-6)
+
+
+def test_names_that_are_taken_already(tmp_path: Path, dataset: str) -> None:
+    """Those of tensors and nodes that are put in front and behind."""
+    taken = ["image", "logits", "x/adopted0", "x/adopted0.0", "logits/adopted0", "z"]
+    tail = [
+        helper.make_node("Identity", [before], [after], name=name)
+        for before, after, name in zip(taken[-1:] + taken[:-2], taken[:-1], ["x/Div", *"abcd"], strict=True)
+    ]
+    proto = classifier(
+        InputForm("half"), tail=[*tail, helper.make_node("Cast", ["logits/adopted0"], ["y"], to=TensorProto.DOUBLE)]
+    )
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["N", 10]))
+    images = load_dataset(dataset).part("test")[0]
+    want = open_runner(adopt(tmp_path, dataset, classifier(InputForm("half")), normalize="half").path).infer(images)
+    stage = adopt(tmp_path, dataset, proto, normalize="half")
+    np.testing.assert_allclose(open_runner(stage.path).infer(images), want, atol=1e-6)
+
+
+def test_nodes_that_stand_in_no_order_of_execution(tmp_path: Path, dataset: str) -> None:
+    """ONNX Runtime takes them, so the twin does, and so does the choice of an output."""
+    tail = [helper.make_node("Neg", ["z"], ["other"]), helper.make_node("Neg", ["other"], ["y"])]
+    proto = classifier(tail=tail, outputs=("y", "other"))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(proto.graph.node)]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    stage = adopt(tmp_path, dataset, proto, output="y")
+    images = load_dataset(dataset).part("test")[0]
+    want = answers(classifier(), images.astype(np.float32) / 255)
+    np.testing.assert_allclose(open_runner(stage.path).infer(images), want, atol=1e-5)
+    assert not any("twin" in note for note in stage.metrics["notes"])
 
 
 def test_a_batch_that_is_any_number_in_name_alone_is_fixed_at_one(tmp_path: Path, dataset: str) -> None:

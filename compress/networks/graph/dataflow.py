@@ -1,6 +1,7 @@
 """A graph read by what flows where: its functions inlined, decided branches taken. Nothing here imports torch."""
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
 
 def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same model without functions of its own, and with each If as its branch whose condition needs no image."""
-    inlined = onnx.inliner.inline_local_functions(_of_one_opset(proto)) if proto.functions else proto
+    inlined = in_order(onnx.inliner.inline_local_functions(_of_one_opset(proto)) if proto.functions else proto)
     if all(node.op_type != "If" for node in inlined.graph.node):
         return inlined
     result = onnx.ModelProto()
@@ -190,6 +191,26 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
         del result.graph.node[:]
         result.graph.node.extend(nodes)
         result.graph.initializer.extend(body.initializer)
+    return result
+
+
+def in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with each node behind those that it reads, as the format asks and ONNX Runtime does not."""
+    maker = {name: place for place, node in enumerate(proto.graph.node) for name in node.output if name}
+    reads = {
+        place: {maker[name] for name in names_read(node) if name in maker} - {place}
+        for place, node in enumerate(proto.graph.node)
+    }
+    if all(before < place for place, others in reads.items() for before in others):
+        return proto
+    try:
+        order = list(TopologicalSorter(reads).static_order())
+    except CycleError:  # the runtime's to refuse
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    del result.graph.node[:]
+    result.graph.node.extend(proto.graph.node[place] for place in order)
     return result
 
 

@@ -125,7 +125,7 @@ def open_session(content: bytes, where: str, *, threads: int = 0, provider: str 
 
 def stated_tensor(entry: Any) -> str:
     """`logits float (N, 10)`, as a session has an input or output."""
-    kind = entry.type.removeprefix("tensor(").removesuffix(")")
+    kind = entry.type.removeprefix("tensor(").removesuffix(")") if entry.type.startswith("tensor(") else entry.type
     return f"{entry.name} {kind} ({', '.join('?' if size is None else str(size) for size in entry.shape)})"
 
 

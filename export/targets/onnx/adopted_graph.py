@@ -44,11 +44,14 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     images, labels = images[chosen], labels[chosen]
     form, open_layouts = _asked_form(adopt, classifier, dataset)
     classifier, note = _one_at_a_time(classifier, form, dataset)
+    notes = [note] if note else []
     search = SuspectSearch(classifier, images, labels, open_layouts)
     # of sizes that tell no layout, but one executes
     if open_layouts and len(labels) and search.answers(form) is None:
         other = dataclasses.replace(form, layout=open_layouts[0])
-        form = other if search.answers(other) is not None else form
+        if search.answers(other) is not None:
+            form = other
+            notes.append(f"executes on images (H,W,C) alone; adopted as --layout {form.layout}")
     one = images[:1] if len(images) else dataset.part("test")[0][:1]
     told = int(classifier.ask(form.pixels(one)).shape[1])
     if told != len(dataset.classes):
@@ -56,7 +59,7 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
             f"{foreign.path}: tells {told} classes apart, {dataset.name} has {len(dataset.classes)}; give the --data "
             f"it is for"
         )
-    improvement, notes, automatic = search.search(form), [note] if note else [], adopt.normalize == "auto"
+    improvement, automatic = search.search(form), adopt.normalize == "auto"
     if form.layout != "nchw" and adopt.layout == "auto" and not open_layouts:
         notes.append(f"takes images (H,W,C), as its sizes {classifier.sizes} show; adopted as --layout {form.layout}")
     if improvement is not None:

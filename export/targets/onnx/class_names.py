@@ -13,7 +13,7 @@ import onnx
 from edge.core.errors import CompressError
 
 #: Keys of metadata that hold class names, as exporters write them; the first that is there counts.
-KEYS = ("class_names", "classes", "labels", "names", "id2label", "label_names", "categories")
+KEYS = ("class_names", "classes", "labels", "names", "id2label", "label2id", "label_names", "categories")
 MOST_NAMED = 3  # names that a line quotes
 
 
@@ -104,19 +104,20 @@ def _listed(text: str) -> "tuple[str, ...] | None":
     """Names as JSON or Python writes a list or a mapping of them, else a name a line, else between commas."""
     text = text.strip()
     if text.startswith(("[", "{", "(")):
-        with contextlib.suppress(ValueError):
-            return _in_order(json.loads(text))
-        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            return _in_order(ast.literal_eval(text))
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError):
+                return _in_order(read(text))
         return None
-    parts = text.splitlines() if "\n" in text else text.split(",")
+    parts = text.splitlines() if "\n" in text else text.split("," if "," in text else ";")
     names = tuple(part.strip() for part in parts if part.strip())
     return names or None
 
 
 def _in_order(listed: Any) -> tuple[str, ...]:
-    """Of {number: name}, of {name: number}, or of a list."""
+    """Of {number: name}, of {name: number}, or of a list; ValueError where what it holds are no names."""
     if not isinstance(listed, dict):
+        if not all(isinstance(name, str | int) for name in listed):
+            raise ValueError("no list of names")
         return tuple(str(name) for name in listed)
     try:
         by_number = {int(number): str(name) for number, name in listed.items()}

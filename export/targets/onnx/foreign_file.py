@@ -49,6 +49,8 @@ def read_foreign(path: Path) -> ForeignFile:
     external = [tensor for tensor in _tensors(proto) if tensor.data_location == TensorProto.EXTERNAL]
     if not external:
         return ForeignFile(path, proto, content, sha256)
+    if unknown := next((each for each in external if each.data_type not in TensorProto.DataType.values()), None):
+        raise CompressError(f"{path}: tensor {unknown.name!r} is of type {unknown.data_type}, which ONNX does not have")
     total = len(content) + sum(_stored_bytes(tensor) for tensor in external)
     if total > LARGEST:
         raise CompressError(

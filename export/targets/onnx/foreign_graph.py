@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compress.networks.graph.dataflow import names_read
+from compress.networks.graph.dataflow import in_order, names_read
 from edge.core.errors import CompressError
 from edge.runtimes.onnxruntime.messages import why_it_failed
 from edge.runtimes.onnxruntime.runner import open_session, stated_tensor
@@ -23,7 +23,7 @@ FIRST_OPSET = 7  # from which Sub, Div and Mul broadcast as they do today
 
 @dataclass(frozen=True)
 class ForeignClassifier:
-    """`sizes`: of the image behind the batch, numbers or names; `rank` of the output as stated, 0 where it is not."""
+    """`sizes`: of the image behind the batch, numbers or names; `rank` of the output, 0 where unknown."""
 
     file: ForeignFile
     session: Any
@@ -33,6 +33,7 @@ class ForeignClassifier:
     fixed_batch: int
     result: str
     result_kind: str
+    rank: int
 
     @classmethod
     def read(cls, file: ForeignFile, output: "str | None") -> "ForeignClassifier":
@@ -47,14 +48,17 @@ class ForeignClassifier:
         (entry,) = inputs
         if entry.type not in IMAGE_TYPES or len(entry.shape) != 4:
             raise CompressError(
-                f"{where}: takes {stated_tensor(entry)}; a classifier takes images of 4 axes, float32, float16 or uint8"
+                f"{where}: takes {stated_tensor(entry)}; a classifier takes images of 4 axes, of float16, 32 or "
+                f"64 or uint8"
             )
         result = _chosen(session.get_outputs(), output, str(where))
         if result.type not in LOGIT_TYPES or _too_many_axes(result.shape):
             raise CompressError(f"{where}: gives {stated_tensor(result)}; a classifier gives float logits (N,K)")
         batch, *sizes = entry.shape
         fixed = batch if isinstance(batch, int) and batch > 0 else 0
-        return cls(file, session, entry.name, entry.type, tuple(sizes), fixed, result.name, result.type)
+        return cls(
+            file, session, entry.name, entry.type, tuple(sizes), fixed, result.name, result.type, len(result.shape)
+        )
 
     def ask(self, pixels: np.ndarray) -> np.ndarray:
         """Its output (N,K) for what it takes, in calls of its fixed batch, or of `BATCH_SIZE`."""
@@ -104,7 +108,7 @@ class ForeignClassifier:
             return bool(free)
         self._needs_opset("before its input")
         name = _unused(proto, "image")
-        nodes = form.nodes(name, self.entry, shape[0], self.file.opset)
+        nodes = form.nodes(name, self.entry, shape[0], self.file.opset, _unused_scope(proto, self.entry))
         batch = self.fixed_batch or dims[0].dim_param or "batch"
         new = helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
         place = [each.name for each in graph.input].index(self.entry)
@@ -120,7 +124,7 @@ class ForeignClassifier:
         steps: list[tuple[str, list[Any], dict[str, Any]]] = []
         if self.result_kind != "tensor(float)":
             steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
-        if len(sizes) > 2:
+        if self.rank != 2:
             steps.append(("Flatten", [], {"axis": 1}))
         if order is not None and list(order) != sorted(order):
             steps.append(("Gather", [np.array(order, np.int64)], {"axis": 1}))
@@ -134,7 +138,7 @@ class ForeignClassifier:
             return not as_it_is
         self._needs_opset("behind its output")
         name = _unused(proto, "logits")
-        _replace_nodes(graph, [*graph.node, *chained(steps, self.result, name)])
+        _replace_nodes(graph, [*graph.node, *chained(steps, self.result, name, _unused_scope(proto, name))])
         graph.output[place].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, classes]))
         return True
 
@@ -149,7 +153,7 @@ class ForeignClassifier:
         del graph.output[:]
         graph.output.append(kept)
         wanted, nodes = {kept.name}, []
-        for node in reversed(graph.node):
+        for node in reversed(in_order(proto).graph.node):
             if wanted.intersection(node.output):
                 wanted.update(names_read(node))
                 nodes.append(node)
@@ -177,6 +181,8 @@ def _chosen(outputs: "Sequence[Any]", name: "str | None", where: str) -> Any:
                 return entry
         raise CompressError(f"{where}: --output {name}: no output of that name (it has {listed})")
     if len(outputs) != 1:
+        if not outputs:
+            raise CompressError(f"{where}: has no output; a classifier gives logits (N,K)")
         raise CompressError(f"{where}: has {len(outputs)} outputs: {listed}; choose the logits by --output NAME")
     return outputs[0]
 
@@ -188,12 +194,24 @@ def _too_many_axes(sizes: "Sequence[int | str | None]") -> bool:
 
 def _unused(proto: onnx.ModelProto, name: str) -> str:
     """A tensor's name that the graph does not have."""
-    graph = proto.graph
-    used = {entry.name for part in (graph.input, graph.output, graph.initializer) for entry in part}
-    used |= {tensor for node in graph.node for tensor in (*node.output, *names_read(node))}
+    used = _tensor_names(proto)
     while name in used:
         name += "_"
     return name
+
+
+def _unused_scope(proto: onnx.ModelProto, scope: str) -> str:
+    """A name before the slash that no tensor and no node has."""
+    used = _tensor_names(proto) | {node.name for node in proto.graph.node}
+    while any(name.startswith(f"{scope}/") for name in used):
+        scope += "_"
+    return scope
+
+
+def _tensor_names(proto: onnx.ModelProto) -> set[str]:
+    graph = proto.graph
+    names = {entry.name for part in (graph.input, graph.output, graph.initializer) for entry in part}
+    return names | {tensor for node in graph.node for tensor in (*node.output, *names_read(node))}
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: "Sequence[onnx.NodeProto]") -> None:

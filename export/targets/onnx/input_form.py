@@ -64,7 +64,7 @@ class InputForm:
         x = x[:, ::-1] if self.channels == "bgr" else x
         return np.ascontiguousarray(x.transpose(TO_LAST) if self.layout == "nhwc" else x)
 
-    def nodes(self, source: str, result: str, channels: int, opset: int) -> list[onnx.NodeProto]:
+    def nodes(self, source: str, result: str, channels: int, opset: int, scope: str) -> list[onnx.NodeProto]:
         """From `source`, float32 (N,C,H,W) in [0, 1], to `result`, as the file takes it. Constants are nodes too.
 
         Before IR version 4 an initializer had to be an input as well. 8-bit levels are rounded to by QuantizeLinear,
@@ -87,7 +87,7 @@ class InputForm:
             chain.append(("Gather", [np.arange(channels)[::-1].copy()], {"axis": 1}))
         if self.layout == "nhwc":
             chain.append(("Transpose", [], {"perm": list(TO_LAST)}))
-        return chained(chain, source, result)
+        return chained(chain, source, result, scope)
 
     def _constants(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation (1,C,1,1)."""
@@ -95,17 +95,21 @@ class InputForm:
         return np.array(mean, np.float32).reshape(1, -1, 1, 1), np.array(std, np.float32).reshape(1, -1, 1, 1)
 
 
-def chained(steps: "Sequence[tuple[str, list[Any], dict[str, Any]]]", source: str, result: str) -> list[onnx.NodeProto]:
-    """One node behind the other, each an operator, its constants and its attributes; named after `result`."""
+def chained(
+    steps: "Sequence[tuple[str, list[Any], dict[str, Any]]]", source: str, result: str, scope: str
+) -> list[onnx.NodeProto]:
+    """One node behind the other, each an operator, its constants and its attributes; named in `scope`."""
     nodes = []
     for number, (op, constants, attributes) in enumerate(steps):
-        names = [f"{result}/adopted{number}.{place}" for place in range(len(constants))]
+        names = [f"{scope}/adopted{number}.{place}" for place in range(len(constants))]
         nodes += [
             helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value))
             for name, value in zip(names, constants, strict=True)
         ]
-        given = result if number == len(steps) - 1 else f"{result}/adopted{number}"
-        nodes.append(helper.make_node(op, [source, *names], [given], name=f"{given}/{op}", **attributes))
+        last = number == len(steps) - 1
+        step = scope if last else f"{scope}/adopted{number}"
+        given = result if last else step
+        nodes.append(helper.make_node(op, [source, *names], [given], name=f"{step}/{op}", **attributes))
         source = given
     return nodes
 
