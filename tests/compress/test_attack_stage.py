@@ -58,7 +58,8 @@ def opaque(scale: float = 1.0) -> bytes:
     """As `linear_digits`, through an operator that no twin knows: all below a diagonal that lies above everything."""
     proto = onnx.load_model_from_string(graphs.linear_digits(scale=scale))
     proto.graph.node[-1].output[0] = "z2"
-    proto.graph.node.append(helper.make_node("Trilu", ["z2", "k"], ["y"], upper=0))
+    proto.graph.node.append(helper.make_node("Trilu", ["z2", "k"], ["y"], upper=0, domain="com.microsoft"))
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     proto.graph.initializer.append(numpy_helper.from_array(np.array(10_000, np.int64), "k"))
     return proto.SerializeToString()
 
@@ -131,7 +132,11 @@ def test_an_imported_file_without_gradients_or_in_int8_is_no_float_network(
     chain: SimpleNamespace, tmp_path: Path
 ) -> None:
     for name, content, fault in (
-        ("opaque", opaque(), "operator Trilu; it has no twin: without gradients no image can be made on it; leave it"),
+        (
+            "opaque",
+            opaque(),
+            "operator com.microsoft.Trilu; it has no twin: without gradients no image can be made on it; leave it",
+        ),
         ("int8", artifact.read(chain.e).file("model.onnx").read_bytes(), "is a quantized graph, no float network"),
     ):
         (tmp_path / f"{name}.onnx").write_bytes(content)
@@ -144,7 +149,7 @@ def test_an_imported_file_without_gradients_or_in_int8_is_no_float_network(
 def test_an_operator_without_a_gradient_leaves_a_black_box(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = adopted(tmp_path, "e", opaque())
     found = attacked(tmp_path, stage, threat={"eps": "60/255"})
-    assert "no gradient is known of its operator Trilu" in capsys.readouterr().err
+    assert "no gradient is known of its operator com.microsoft.Trilu" in capsys.readouterr().err
     (model,) = found.about["models"]
     assert model["twin"] is None and "Trilu" in model["no_twin"] and found.about["attacks"] == []
     assert found.adversarial.shape == (0, 40, 1, 8, 8) and found.broken.shape == (0, 1, 40)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,7 +234,7 @@ def test_what_no_quantizer_can_stand_at_is_named() -> None:
 def test_what_stays_in_floating_point_is_said_and_a_network_of_nothing_else_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage: Any = SimpleNamespace(path="runs/student")
+    stage = Path("runs/student")
     twin, layout = int8.quantize_network(built("attention of what came before"), [images()])
     named = ["scaled_dot_product_attention in net"]
     assert network_quantization._float_operations(CalibratedNetwork(twin, layout, "onnx"), stage) == named

@@ -100,7 +100,7 @@ def test_pictures_are_those_of_the_first_broken_image(run: Path, tmp_path: Path)
         a = next(a for a in range(len(broken)) if broken[a, i])
         np.testing.assert_array_equal(clean, arrays["clean"][i])
         np.testing.assert_array_equal(adversarial, candidates[a][i])
-        assert f"clean → {arrays['labels'][i]}, adversarial → {(arrays['labels'][i] + 5) % 10}" in page.text
+        assert f"clean → class {arrays['labels'][i]}, adversarial → class {(arrays['labels'][i] + 5) % 10}" in page.text
     assert len(candidates) == len(ATTACKS) + len(GRADIENT_FREE)
 
 

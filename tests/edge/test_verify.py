@@ -279,7 +279,7 @@ def test_gradient_attacks_that_do_nothing_raise_the_masking_alarm(world: World) 
     np.testing.assert_array_equal(shown[0], world.clean[first])
     np.testing.assert_array_equal(shown[1], verdicts["adversarial"][of, first])
     said_of_it = linear.logits(world.twin, verdicts["adversarial"][of, [first]]).argmax(1)[0]
-    assert f"adversarial → {said_of_it}" in Page(stage.file("report.html").read_text()).text
+    assert f"adversarial → class {said_of_it}" in Page(stage.file("report.html").read_text()).text
 
 
 def test_logits_that_vary_from_call_to_call_are_counted(world: World) -> None:
