@@ -18,6 +18,7 @@ from edge.runtimes.tensorrt.layers import LAYERS
 from edge.runtimes.tensorrt.recipe import ENGINE, RECIPE, SIDECAR
 from export import contract
 from export.targets.onnx.class_names import names_in_metadata
+from export.targets.onnx.foreign_file import check_types, stored_tensors
 from export.targets.onnx.layers import describe_graph, spread
 from export.targets.onnx.precision import precision_of
 
@@ -104,6 +105,9 @@ def _loose_onnx(path: Path) -> dict[str, Any]:
     except Exception as fault:  # the parser's exceptions share no base class
         other = disguise(content) or f"not readable as ONNX ({type(fault).__name__}); give an .onnx file"
         raise CompressError(f"{path}: {other}") from None
+    if not proto.HasField("graph"):
+        raise CompressError(f"{path}: {disguise(content) or 'holds no graph; export it again'}")
+    check_types(stored_tensors(proto), path)
     return UNKNOWN | {
         "path": str(path),
         "kind": "onnx file",

@@ -76,6 +76,9 @@ def _contract(contract: "Mapping[str, Any] | None") -> Iterator[str]:
     if batch := taken.get("batch"):
         yield f"batch   {batch['min'] or 'any'} to {batch['max'] or 'any'}, best {batch['opt'] or 'unknown'}"
     yield f"output  {_tensor(given)}  {given.get('meaning') or ''}".rstrip()
+    for kind, entries in contract.get("further", {}).items():
+        if entries:
+            yield f"further {kind}: {', '.join(map(_tensor, entries))}"
     named = (
         []
         if labels is None
@@ -86,7 +89,9 @@ def _contract(contract: "Mapping[str, Any] | None") -> Iterator[str]:
 
 
 def _tensor(entry: Mapping[str, Any]) -> str:
-    return f"{entry.get('name')} {entry.get('dtype')} ({', '.join(map(str, entry.get('shape', [])))})"
+    if "name" not in entry:
+        return "none"
+    return f"{entry['name']} {entry.get('dtype')} ({', '.join(map(str, entry.get('shape', [])))})"
 
 
 def _files(inspection: Mapping[str, Any]) -> Iterator[str]:

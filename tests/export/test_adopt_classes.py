@@ -53,6 +53,11 @@ def test_other_metadata_is_not_read_and_said(written: str) -> None:
     assert found.names is None and "is not read" in found.unread
 
 
+def test_names_that_a_terminal_would_obey() -> None:
+    held = names_in_metadata(with_metadata(classifier(), names='["\\u001b[31ma", "b\\n\\u00a0c", "\\ud800"]'), 3)
+    assert held.names == ("\\x1b[31ma", "b c", "\\ud800")
+
+
 def test_classes_in_another_order_are_put_into_that_of_the_data(tmp_path: Path) -> None:
     dataset = colored(tmp_path / "digits.npz")
     images, _ = load_dataset(dataset).part("test")

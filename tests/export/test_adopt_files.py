@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import export.stage
+from compress.cli.execute import execute
 from compress.config import ExportConfig, parse
 from edge import open_runner
 from edge.core import artifact
@@ -104,7 +105,8 @@ def test_weights_of_a_type_that_is_none(tmp_path: Path) -> None:
     proto = onnx.load(path, load_external_data=False)
     next(entry for entry in proto.graph.initializer if entry.external_data).data_type = 77
     path.write_bytes(proto.SerializeToString())
-    refused(path, r"tensor '\w+' is of type 77, which ONNX does not have")
+    refused(path, r"tensor '\w+' is of type 77, which onnx .* does not know")
+    assert execute(["inspect", str(path)]) == 2
 
 
 def refused(path: Path, message: str) -> None:
@@ -176,6 +178,12 @@ RUNTIME = onnxruntime.__version__.replace(".", r"\.")
 def test_a_file_that_is_no_classifier_or_not_whole(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "foreign.onnx").write_bytes(content)
     refused(tmp_path / "foreign.onnx", message)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02c", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_nothing_is_shown_of_a_file_without_a_graph(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "foreign.onnx").write_bytes(content)
+    assert execute(["inspect", str(tmp_path / "foreign.onnx")]) == 2
 
 
 def test_an_initializer_that_is_an_input_too(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from edge.core.errors import CompressError
 
 #: Keys of metadata that hold class names, as exporters write them; the first that is there counts.
 KEYS = ("class_names", "classes", "labels", "names", "id2label", "label2id", "label_names", "categories")
-MOST_NAMED = 3  # names that a line quotes
+MOST_NAMED, MOST_LETTERS = 3, 40  # names that a line quotes, and how much of each
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,25 @@ def _key(name: str) -> str:
 
 
 def _quoted(names: "Sequence[str]") -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+    short = [name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}…" for name in names[:MOST_NAMED]]
+    return ", ".join(short) + (", …" if len(names) > MOST_NAMED else "")
+
+
+def _in_one_line(name: str) -> str:
+    """With single spaces, and what a terminal would obey as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(name.split())
+    )
 
 
 def _listed(text: str) -> "tuple[str, ...] | None":
     """Names as JSON or Python writes a list or a mapping of them, else a name a line, else between commas."""
-    text = text.strip()
+    names = _separated(text.strip())
+    return None if names is None else tuple(map(_in_one_line, names))
+
+
+def _separated(text: str) -> "tuple[str, ...] | None":
     if text.startswith(("[", "{", "(")):
         for read in (json.loads, ast.literal_eval):
             with contextlib.suppress(ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError):

@@ -46,11 +46,10 @@ def read_foreign(path: Path) -> ForeignFile:
     except Exception:  # protobuf's exceptions share no base class; the runtime knows best what is wrong
         open_session(content, str(path))
         raise CompressError(f"{path}: is no ONNX file that the onnx package reads; export it again") from None
-    external = [tensor for tensor in _tensors(proto) if tensor.data_location == TensorProto.EXTERNAL]
+    external = [tensor for tensor in stored_tensors(proto) if tensor.data_location == TensorProto.EXTERNAL]
     if not external:
         return ForeignFile(path, proto, content, sha256)
-    if unknown := next((each for each in external if each.data_type not in TensorProto.DataType.values()), None):
-        raise CompressError(f"{path}: tensor {unknown.name!r} is of type {unknown.data_type}, which ONNX does not have")
+    check_types(external, path)
     total = len(content) + sum(_stored_bytes(tensor) for tensor in external)
     if total > LARGEST:
         raise CompressError(
@@ -66,7 +65,17 @@ def read_foreign(path: Path) -> ForeignFile:
     return ForeignFile(path, proto, proto.SerializeToString(deterministic=True), sha256, hashes)
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+def check_types(tensors: Iterable[TensorProto], path: Path) -> None:
+    """CompressError where one is of a type that the onnx package does not know."""
+    known = TensorProto.DataType.values()
+    if unknown := next((each for each in tensors if each.data_type not in known), None):
+        raise CompressError(
+            f"{path}: tensor {unknown.name!r} is of type {unknown.data_type}, which onnx {onnx.__version__} does not "
+            f"know; upgrade it, or export the file again"
+        )
+
+
+def stored_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every tensor that the file stores, in bodies and functions too."""
 
     def of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
