@@ -15,20 +15,29 @@ class LayerNames:
     def __init__(self, own: "set[str]") -> None:
         self._own = own
         self._taken: set[str] = set()
+        self._tensors: set[str] = set()  # of those, the paths of weights, which hold nothing
 
     def of_layer(self, node: Node, weights: Sequence[str]) -> str:
         """Of `conv1.weight` or `conv1.bias` that is conv1; else the node's own scope, /layer1/layer1.0/conv1/Conv."""
         named = (name.removesuffix(last) for name, last in zip(weights, LASTS, strict=False) if name.endswith(last))
         own = next(filter(None, named), "")
         path = self._free(self._path(own) if own else self._scope(node.name) or node.op.lower())
-        self._taken.update(f"{path}{last}" for last in LASTS if weights)
+        if weights:
+            self._tensors.update(f"{path}{last}" for last in LASTS)
+            self._taken.update(self._tensors)
         return path
 
     def of_constant(self, name: str) -> str:
         """`blocks.0.position` as it is; what a file writes in other characters with underscores."""
-        return self._free(self._path(name.replace(".", "_") if "/" in name else name))
+        path = self._free(self._path(name.replace(".", "_") if "/" in name else name))
+        self._tensors.add(path)
+        return path
 
     def _free(self, path: str) -> str:
+        parts = path.split(".")
+        while any(".".join(parts[:count]) in self._tensors for count in range(1, len(parts))):
+            parts = ["_".join(parts[:2]), *parts[2:]]
+        path = ".".join(parts)
         free, number = path, 1
         while free in self._taken or any(taken.startswith(f"{free}.") for taken in self._taken):
             number += 1

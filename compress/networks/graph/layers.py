@@ -121,7 +121,8 @@ def _batch_norm(node: Node, constants: Mapping[str, Tensor]) -> Layer:
     module.weight, module.bias = _learned(scale), _learned(bias)
     module.running_mean, module.running_var = mean, variance
     module.num_batches_tracked = torch.zeros((), dtype=torch.int64)
-    return Layer(node, module, tuple(node.inputs[1:5]), shared=("BatchNormalization", node.inputs[1:5]))
+    names = tuple(node.inputs[1:5])
+    return Layer(node, module, names, shared=("BatchNormalization", names, module.eps, module.momentum))
 
 
 def _learned(values: Tensor) -> nn.Parameter:

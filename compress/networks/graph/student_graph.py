@@ -5,26 +5,25 @@ What a stage keeps of it is the same graph without the values that its weights f
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx.shape_inference
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from compress.networks.graph.dataflow import DataFlow, flattened, names_read
-from compress.networks.graph.onnx_twin import GraphTwin, build_twin
+from compress.networks.graph.free_batch import BATCH, free_batch
+from compress.networks.graph.onnx_twin import build_twin
 from compress.networks.graph.output_meaning import PROBABILITIES, OutputMeaning
 from compress.networks.graph.trainable import OnnxNetwork
 from edge.core.errors import CompressError
 
 OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 QUANTIZED = re.compile(r"QLinear|DynamicQuantize|[Qq]uantizeLinear$|QGemm|Integer(ToFloat)?$|NBits$")
-#: The open number of images, and what a student's logits may differ from the file's, of their spread.
-BATCH, AGREES, AGREES_IN_HALF = "batch", 1e-4, 0.1
+#: What a student's logits may differ from the file's, of their spread.
+AGREES, AGREES_IN_HALF = 1e-4, 0.1
 PROBED = 3  # images of noise on which student and file must agree
 
 
@@ -63,7 +62,7 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
     if other := _in_float32(proto):
         notes.append(f"its {other} values are trained in float32")
     if file.batch:
-        _free_batch(proto, file, shape)
+        free_batch(proto, file, images[:1])
         notes.append(f"its batch of {file.batch} became any number of images")
     _declare(proto, shape)
     _prune(proto)
@@ -157,47 +156,6 @@ def _end_before(proto: onnx.ModelProto, meaning: OutputMeaning, classes: int) ->
         name = moved.output[place]
     del proto.graph.output[:]
     proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, classes]))
-
-
-def _free_batch(proto: onnx.ModelProto, file: GraphTwin, shape: "tuple[int, ...]") -> None:
-    """Write constant shapes and operands that have the file's own number of images for any number."""
-    constants, batch = file.constants, file.batch
-    moving = {file.entry, *(name for node in file.stated.nodes for name in node.outputs)}
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    sizes = {
-        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.output)
-    }
-    graph, rewritten = proto.graph, []
-    for node in graph.node:
-        computed = [name for name in node.input if name in moving]
-        result = sizes.get(node.output[0], [])
-        if node.op_type == "Reshape" and computed == node.input[:1] and result[:1] == [batch] and all(result):
-            target = f"{node.output[0]}@sizes"
-            graph.initializer.append(numpy_helper.from_array(np.array([-1, *result[1:]], np.int64), target))
-            node.input[1] = target
-        if node.op_type == "Concat" and computed and helper.get_node_attr_value(node, "axis"):
-            for place, name in enumerate(node.input):
-                if name in constants and constants[name].shape[:1] == (batch,) == (1,):
-                    rewritten += _expanded(graph, name, tuple(constants[name].shape), computed[0])
-                    node.input[place] = f"{name}@images"
-        rewritten.append(node)
-    nodes_in_order = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rewritten]
-    del graph.node[:]
-    graph.node.extend(nodes_in_order)
-
-
-def _expanded(graph: onnx.GraphProto, name: str, shape: Sequence[int], images: str) -> "list[onnx.NodeProto]":
-    """A constant of one image for as many as another tensor holds, as `NAME@images`."""
-    first, rest = f"{name}@first", f"{name}@rest"
-    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), first))
-    graph.initializer.append(numpy_helper.from_array(np.array(shape[1:], np.int64), rest))
-    return [
-        helper.make_node("Shape", [images], [f"{name}@shape"]),
-        helper.make_node("Gather", [f"{name}@shape", first], [f"{name}@count"], axis=0),
-        helper.make_node("Concat", [f"{name}@count", rest], [f"{name}@sizes"], axis=0),
-        helper.make_node("Expand", [name, f"{name}@sizes"], [f"{name}@images"]),
-    ]
 
 
 def _declare(proto: onnx.ModelProto, shape: "tuple[int, ...]") -> None:

@@ -13,9 +13,13 @@ TYPES |= {4: torch.uint16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: to
 
 
 def numbers(values: Tensor) -> list[int]:
-    """Whole numbers; of sizes that torch.export leaves open symbols, in an array."""
-    read: list[Any] = values.reshape(-1).tolist()
-    return [int(value) if isinstance(value, float) else value for value in read]
+    """Whole numbers; of sizes that torch.export leaves open symbols, in an array.
+
+    No function of torch is called that gives a tensor: features are found by the count of such calls, and a trace
+    reads arrays.
+    """
+    read: Any = values.tolist()
+    return [int(value) if isinstance(value, float) else value for value in (read if isinstance(read, list) else [read])]
 
 
 def stated(node: Node, name: str, values: "Tensor | None") -> "list[int] | None":
