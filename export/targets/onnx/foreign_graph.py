@@ -183,7 +183,9 @@ def _chosen(outputs: "Sequence[Any]", name: "str | None", where: str) -> Any:
     if len(outputs) != 1:
         if not outputs:
             raise CompressError(f"{where}: has no output; a classifier gives logits (N,K)")
-        raise CompressError(f"{where}: has {len(outputs)} outputs: {listed}; choose the logits by --output NAME of `compress export`")
+        raise CompressError(
+            f"{where}: has {len(outputs)} outputs: {listed}; choose the logits by --output NAME of `compress export`"
+        )
     return outputs[0]
 
 
