@@ -87,6 +87,19 @@ def test_classes_in_another_order_are_put_into_that_of_the_data(tmp_path: Path) 
         adopt(tmp_path, dataset, classifier(), labels="gone")
 
 
+def test_suspects_are_compared_in_the_order_that_names_show(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "digits.npz")
+    named = with_metadata(
+        classifier(InputForm("cifar10"), order=ALPHABETICAL), names=",".join(NAMES[k] for k in ALPHABETICAL)
+    )
+    right = adopt(tmp_path, dataset, classifier(InputForm("cifar10")), normalize="cifar10")
+    plain = adopt(tmp_path, dataset, named)
+    assert any("right with --normalize cifar10, " in note for note in plain.metrics["notes"])
+    automatic = adopt(tmp_path, dataset, named, normalize="auto")
+    assert automatic.metrics["input"] == "--normalize cifar10"
+    assert automatic.metrics["clean"] == right.metrics["clean"]
+
+
 def test_numbers_are_named_and_other_names_told() -> None:
     numbers = ordered(ClassNames(("cat", "dog"), "its metadata"), ("0", "1"), "npz")
     assert (

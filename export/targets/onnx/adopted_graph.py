@@ -59,6 +59,9 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
             f"{foreign.path}: tells {told} classes apart, {dataset.name} has {len(dataset.classes)}; give the --data "
             f"it is for"
         )
+    classes = _classes(adopt, foreign, told, dataset)
+    if classes.order is not None:  # what is right is told by names
+        search = SuspectSearch(classifier, images, np.array(classes.order)[labels], open_layouts)
     improvement, automatic = search.search(form), adopt.normalize == "auto"
     if form.layout != "nchw" and adopt.layout == "auto" and not open_layouts:
         notes.append(f"takes images (H,W,C), as its sizes {classifier.sizes} show; adopted as --layout {form.layout}")
@@ -78,10 +81,6 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     if not len(labels):
         notes.append("the data has no validation images, so how it reads images is not compared with anything")
     answers = search.answers(form) if len(labels) else None
-    own = names_in_metadata(foreign.proto, told)
-    if adopt.labels is not None:
-        own = names_in_file(Path(adopt.labels), told)
-    classes = ordered(own, dataset.classes, dataset.name)
     if classes.note:
         notes.append(classes.note)
     fitted = fitted_order(answers, labels) if answers is not None and classes.order is None else None
@@ -92,6 +91,12 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     if content != foreign.content:
         _check_same(content, classifier, form, classes, images if len(images) else one)
     return AdoptedGraph(content, form, classes, described(improvement, search), notes)
+
+
+def _classes(adopt: Adopt, foreign: ForeignFile, told: int, dataset: Dataset) -> ClassOrder:
+    """As --labels names the outputs, else the file's metadata."""
+    named = names_in_metadata(foreign.proto, told) if adopt.labels is None else names_in_file(Path(adopt.labels), told)
+    return ordered(named, dataset.classes, dataset.name)
 
 
 def _one_at_a_time(classifier: ForeignClassifier, form: InputForm, dataset: Dataset) -> "tuple[ForeignClassifier, str]":
