@@ -39,6 +39,7 @@ def with_metadata(proto: onnx.ModelProto, **entries: str) -> onnx.ModelProto:
         "a,b, c",
         "a\nb\nc\n",
         "a; b;c",
+        "1: b\n2: c\n0: a",
     ],
 )
 def test_names_as_exporters_write_them(written: str) -> None:

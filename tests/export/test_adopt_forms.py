@@ -201,6 +201,15 @@ def test_names_that_are_taken_already(tmp_path: Path, dataset: str) -> None:
     np.testing.assert_allclose(open_runner(stage.path).infer(images), want, atol=1e-6)
 
 
+def test_logits_that_depend_on_the_call_are_told_of_by_alarms_alone(tmp_path: Path, dataset: str) -> None:
+    tail = [
+        helper.make_node("ReduceMean", ["z"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["z", "mean"], ["y"]),
+    ]
+    stage = adopt(tmp_path, dataset, classifier(InputForm("half"), tail=tail), normalize="half")
+    assert any(check["fired"] for check in stage.metrics["checks"])
+
+
 def test_nodes_that_stand_in_no_order_of_execution(tmp_path: Path, dataset: str) -> None:
     """ONNX Runtime takes them, so the twin does, and so does the choice of an output."""
     tail = [helper.make_node("Neg", ["z"], ["other"]), helper.make_node("Neg", ["other"], ["y"])]

@@ -153,7 +153,10 @@ def _in_fitted_order(classes: ClassOrder, fitted: FittedOrder, *, automatic: boo
 def _check_same(
     content: bytes, classifier: ForeignClassifier, form: InputForm, classes: ClassOrder, images: np.ndarray
 ) -> None:
-    """CheckFailed where the graph with what was put around it gives other logits than the file itself."""
+    """CheckFailed where the graph with what was put around it gives other logits than the file itself.
+
+    A file whose logits depend on the call is told by what is measured of every artifact.
+    """
     some = images[sampled(len(images), COMPARED)]
     want = classifier.ask(form.pixels(some))
     want = want if classes.order is None else want[:, list(classes.order)]
@@ -161,8 +164,17 @@ def _check_same(
     with OnnxRunner(content, where=where, batch_size=BATCH_SIZE, threads=0) as runner:
         got = runner.infer(some)
     apart = float(np.abs(got - want).max())
+    if apart > SAME * float(np.ptp(want)) and _depends_on_call(classifier, form.pixels(some)):
+        return
     if apart > SAME * float(np.ptp(want)):
         raise CheckFailed(
             f"{where}: with {form.options} in front, logits differ by {apart:.3g} from those of the file itself; "
             f"report this, with the file"
         )
+
+
+def _depends_on_call(classifier: ForeignClassifier, pixels: np.ndarray) -> bool:
+    """Whether an image has other logits alone than among others."""
+    together = classifier.ask(pixels)
+    alone = np.concatenate([classifier.ask(pixels[place : place + 1]) for place in range(len(pixels))])
+    return float(np.abs(together - alone).max()) > SAME * float(np.ptp(together))

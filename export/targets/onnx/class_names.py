@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,10 @@ def _separated(text: str) -> "tuple[str, ...] | None":
         return None
     parts = text.splitlines() if "\n" in text else text.split("," if "," in text else ";")
     names = tuple(part.strip() for part in parts if part.strip())
+    numbered = [re.fullmatch(r"(\d+)[\s:,]+(.+)", name) for name in names]  # `0 airplane`
+    by_number = {int(match[1]): match[2] for match in numbered if match}
+    if names and sorted(by_number) == list(range(len(names))):
+        names = tuple(by_number[number] for number in range(len(names)))
     return names or None
 
 
