@@ -249,6 +249,17 @@ def test_images_that_a_fixed_batch_mixes_are_refused() -> None:
         student_of(proto.SerializeToString())
 
 
+def test_images_that_a_free_batch_mixes_are_refused() -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["image", "mean"], ["apart"]),
+        helper.make_node("Flatten", ["apart"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["logits"]),
+    ]
+    with pytest.raises(CompressError, match=r"mixes the images of a batch \(.*\); a student must answer each image"):
+        student_of(of_nodes(nodes, w=WEIGHT))
+
+
 class Transformer(nn.Module):
     """Attention over rows, (rows, images, width) inside, as torch's own has it."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compress.networks.graph.dataflow import DataFlow, flattened, names_read
 from compress.networks.graph.free_batch import BATCH, free_batch
-from compress.networks.graph.onnx_twin import build_twin
+from compress.networks.graph.onnx_twin import GraphTwin, build_twin
 from compress.networks.graph.output_meaning import PROBABILITIES, OutputMeaning
 from compress.networks.graph.trainable import OnnxNetwork
 from edge.core.errors import CompressError
@@ -24,6 +24,8 @@ OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 QUANTIZED = re.compile(r"QLinear|DynamicQuantize|[Qq]uantizeLinear$|QGemm|Integer(ToFloat)?$|NBits$")
 #: What a student's logits may differ from the file's, of their spread.
 AGREES, AGREES_IN_HALF = 1e-4, 0.1
+#: The same beyond which an image's logits hang on the images beside it; half precision rounds less.
+MIXED = 1e-2
 PROBED = 3  # images of noise on which student and file must agree
 
 
@@ -53,6 +55,8 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
     images = torch.randint(256, (PROBED, *shape), generator=torch.Generator().manual_seed(0)) / 255
     with torch.no_grad():
         wanted = file(images)
+    if not file.batch:
+        _refuse_mixed(file, images, wanted, where)
     meaning = file.meaning
     if meaning.before is not None:
         _end_before(proto, meaning, wanted.shape[1])
@@ -79,6 +83,18 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
             f"{where}: takes a batch of {file.batch} and, rewritten, no other ({why}); export it with a free batch"
         ) from None
     return StudentGraph(proto, wanted.shape[1], probabilities, tuple(notes))
+
+
+def _refuse_mixed(file: GraphTwin, images: Tensor, together: Tensor, where: str) -> None:
+    """CompressError where an image's logits depend on the images beside it, as behind a mean over the batch."""
+    with torch.no_grad():
+        alone = torch.cat([file(image[None]) for image in images])
+    share = float((together - alone).abs().max() / (together.amax() - together.amin()).clamp(min=1e-12))
+    if share > MIXED:
+        raise CompressError(
+            f"{where}: mixes the images of a batch (logits alone and beside others differ by {share:.2g} of"
+            f" their spread); a student must answer each image by itself"
+        )
 
 
 def without_values(proto: onnx.ModelProto, where: str) -> bytes:
