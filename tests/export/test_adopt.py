@@ -31,6 +31,13 @@ def adopted(folder: Path, content: bytes, out: str = "e") -> Stage:
     return export.stage.run(CONFIG, export.stage.ExportInputs(model=saved(folder, content)), folder / out)
 
 
+@pytest.mark.parametrize(("key", "value"), [("opset", 19), ("batch", {"max": 8}), ("precision", "fp16")])
+def test_what_adoption_does_not_change_is_not_asked_for(tmp_path: Path, key: str, value: Any) -> None:
+    config = parse(ExportConfig, {"data": "digits", "target": "onnx", key: value}, "test")
+    with pytest.raises(CompressError, match=rf"leave --{key} .*out$"):
+        export.stage.run(config, export.stage.ExportInputs(model=saved(tmp_path, b"")), tmp_path / "e")
+
+
 def test_the_very_bytes_with_what_was_measured(tmp_path: Path) -> None:
     content = graphs.linear_digits()
     stage = adopted(tmp_path, content)

@@ -56,6 +56,9 @@ def adopt_file(config: ExportConfig, file: "Path | str", out: "Path | str", *, r
         raise CompressError(f"{path}: a file of another tool is adopted for --target onnx, not for {config.target}")
     if config.precision != "auto":
         raise CompressError(f"{path}: its bytes are adopted as they are; leave --precision {config.precision} out")
+    for key in ("opset", "batch"):
+        if getattr(config, key) != ExportConfig.model_fields[key].get_default(call_default_factory=True):
+            raise CompressError(f"{path}: has its own {key}, which adoption keeps; leave --{key} out")
     foreign = read_foreign(path)
 
     def make(work: Work) -> None:
