@@ -18,6 +18,8 @@ from compress.networks.graph.student_graph import read_student
 from compress.networks.graph.trainable import OnnxNetwork
 from compress.quantization.lowering import lower
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 16, 16)
 PUBLIC = Path(__file__).parents[2].parent / "shared/data/onnx"
 UNFOLDED = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
