@@ -170,7 +170,8 @@ def test_an_interrupt_ends_the_boards_process(
 
 
 def test_two_verifiers_do_not_disturb_each_other(board: Board, world: World, tmp_path: Path) -> None:
-    first = verify(board, world, tmp_path / "v", *LONG)
+    # the second is to come before the first ends on a busy machine too
+    first = verify(board, world, tmp_path / "v", *LONG, "--samples", 400_000)
     waited(lambda: jobs(board) and is_running(jobs(board)[0]))
     line = refused(verify(board, world, tmp_path / "w"))
     assert "(verify) is at work on this board" in line and "wait for it" in line
