@@ -10,6 +10,7 @@ from typing import Any
 
 from compress import data
 from compress.config import Engine, ExportConfig
+from compress.networks import is_graph_file
 from edge import open_runner
 from edge.bench.figures import PairedTurns
 from edge.bench.measure import SINGLE, TimingRequest, TimingSubject, measure_latency
@@ -95,7 +96,7 @@ def export_candidates(config: ExportConfig, model: "Path | str", out: "Path | st
     folder = Path(out)
     if (folder / artifact.MANIFEST).exists():
         raise CompressError(f"{folder}: is a stage itself, candidates are folders in a folder; choose another --out")
-    if Path(model).suffix.lower() == ".onnx":
+    if is_graph_file(model):
         raise CompressError(f"{model}: all candidates are made of a stage; an ONNX file is adopted by --target onnx")
     source = artifact.read(model, ("student", "quantized", "teacher"))
     rows = tried()

@@ -16,13 +16,12 @@ from edge.core import artifact, targets
 from edge.core.artifact import Work
 from edge.core.errors import CompressError
 from edge.core.targets import Target
-from edge.runtimes.runner import MODEL
+from edge.runtimes.runner import CONTRACT, MODEL
 
 if TYPE_CHECKING:
     from compress.config import ExportConfig
     from compress.data.dataset import Dataset
 
-CONTRACT = "contract.json"
 COLOURS = {1: "GRAY", 3: "RGB"}
 #: What every emitter says in its metrics: later steps and tables read it.
 METRICS = ("bytes", "precision", "executed", "parity")

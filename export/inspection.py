@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compress.networks import is_graph_file
 from edge.core import artifact, targets
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
@@ -50,7 +51,7 @@ def inspect_artifact(where: "Path | str") -> dict[str, Any]:
         if (path / SIDECAR).is_file() and not (path / artifact.MANIFEST).is_file():
             return _loose_engine(path)
         return _stage(artifact.read(path))
-    if path.suffix == ".onnx" and path.is_file():
+    if is_graph_file(path) and path.is_file():
         return _loose_onnx(path)
     if path.is_file() and (path.parent / artifact.MANIFEST).is_file():
         return _stage(artifact.read(path.parent))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.config import ExportConfig
 from compress.folders import lineage, load_data, plan_of
+from compress.networks import is_graph_file
 from edge.core import artifact, targets
 from edge.core.artifact import Plan, Stage, Work
 from edge.core.errors import CompressError
@@ -25,14 +26,9 @@ class ExportInputs:
     model: "Path | str"
 
 
-def is_onnx_file(model: "Path | str") -> bool:
-    """Whether it is an ONNX file and no stage."""
-    return Path(model).suffix.lower() == ".onnx" and not Path(model).is_dir()
-
-
 def plan(config: ExportConfig, inputs: ExportInputs) -> Plan:
     """What decides the result."""
-    if is_onnx_file(inputs.model):
+    if is_graph_file(inputs.model):
         from export.targets.onnx import adopt
 
         return adopt.plan_adopted(config, inputs.model)
@@ -44,7 +40,7 @@ def run(config: ExportConfig, inputs: ExportInputs, out: "Path | str", *, replac
 
     An `.onnx` file in its place is adopted as it is (`export.targets.onnx.adopt`).
     """
-    if is_onnx_file(inputs.model):
+    if is_graph_file(inputs.model):
         from export.targets.onnx import adopt
 
         return adopt.adopt_file(config, inputs.model, out, replace=replace)

@@ -44,10 +44,11 @@ def export(shared: Shared, model: Path, every: bool, **flags: Any) -> None:
     """
     from compress.cli.stage import inherited, place, settle, show
     from compress.config import ExportConfig
+    from compress.networks import is_graph_file
     from edge.core.errors import CompressError
     from export import stage
 
-    adopts = model.suffix.lower() == ".onnx" and not model.is_dir()
+    adopts = is_graph_file(model)
     if not adopts and (given := [key for key in flags if key.startswith("adopt.") and flags[key] is not None]):
         raise CompressError(
             f"--{given[0].removeprefix('adopt.')}: is of ONNX files of other tools, {model} is none; leave it out"

@@ -61,11 +61,12 @@ def quantize(
     from compress.cli import stage
     from compress.cli.show import head, metric_lines, sensitivity_lines
     from compress.config import QuantizeConfig
+    from compress.networks import is_graph_file
     from compress.stages import quantize as quantizing
     from compress.stages import sensitivity as record
 
     flags |= {"float_layers": list(float_layers) or None, "sensitivity": sensitivity or None}
-    base = {} if student.suffix == ".onnx" else stage.inherited(student, ["student", "teacher", "exported"])
+    base = {} if is_graph_file(student) else stage.inherited(student, ["student", "teacher", "exported"])
     settled = stage.settle(QuantizeConfig, "quantize", shared, flags, base)
     out, complete = stage.place(shared)
     made = quantizing.run(settled, quantizing.QuantizeInputs(student, teachers, clean_teacher), out)

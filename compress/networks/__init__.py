@@ -187,9 +187,14 @@ def function_of(name: str) -> str | None:
 GRAPH_SUFFIX, GRAPH_FILE = ".onnx", "model.onnx"
 
 
+def is_graph_file(path: Path | str) -> bool:
+    """Whether a path is that of an ONNX file, there or not, and of no folder."""
+    return Path(path).suffix.lower() == GRAPH_SUFFIX and not Path(path).is_dir()
+
+
 def is_graph(name: str) -> bool:
     """Whether a model is an ONNX file, or a folder that a stage keeps one in."""
-    return name.endswith(GRAPH_SUFFIX) or ("/" in name and (Path(name).expanduser() / GRAPH_FILE).is_file())
+    return is_graph_file(name) or ("/" in name and (Path(name).expanduser() / GRAPH_FILE).is_file())
 
 
 def graph_path(name: str) -> Path | None:

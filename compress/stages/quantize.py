@@ -52,8 +52,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: "Path | str", *, re
 
 def _file(inputs: QuantizeInputs) -> "Path | None":
     """The ONNX file that is quantized; None where it is a stage."""
-    text = str(inputs.student)
-    return networks.graph_path(text) if text.endswith(networks.GRAPH_SUFFIX) else None
+    return networks.graph_path(str(inputs.student)) if networks.is_graph_file(inputs.student) else None
 
 
 def _plan(config: QuantizeConfig, inputs: QuantizeInputs, stages: Mapping[str, Stage]) -> Plan:

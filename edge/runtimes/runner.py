@@ -13,6 +13,7 @@ from edge.core import artifact, targets
 from edge.core.errors import CheckFailed, CompressError, MachineFault, machine_fault
 
 MODEL = "model.onnx"
+CONTRACT = "contract.json"  # beside it, for consumers in other languages
 BATCH_SIZE = 64
 FULL_SCALE = np.float32(255)
 #: What an engine's file is called; other tools call theirs otherwise.
@@ -122,7 +123,7 @@ def open_runner(
     if isinstance(where, artifact.Stage):
         return _of_stage(where, batch_size, threads, device)
     path = Path(where)
-    if path.is_dir() or path.suffix not in (".onnx", *ENGINE_SUFFIXES):
+    if path.is_dir() or path.suffix.lower() not in (".onnx", *ENGINE_SUFFIXES):
         if path.is_file():
             raise CompressError(f"{path}: no .onnx file; give the folder of an exported stage or an .onnx file")
         return _of_stage(artifact.read(path, ("exported",)), batch_size, threads, device)

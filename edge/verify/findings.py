@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge.core import artifact
 from edge.core.artifact import Stage
 from edge.core.errors import CompressError
-from edge.runtimes.runner import MODEL, Runner
+from edge.runtimes.runner import CONTRACT, MODEL, Runner
 from edge.statement.statement import (
     Agreed,
     Agreement,
@@ -38,7 +38,6 @@ from edge.verify.alarms import suspect
 from edge.verify.attack_set import PROBABILITIES, AttackSet
 from edge.verify.verdicts import FREE, Verdicts
 
-CONTRACT = "contract.json"
 #: Precisions of an artifact that is its own float network.
 UNQUANTIZED = ("float32", "float64", "fp16", "bf16")
 APPLIED_TO = "pixels in [0, 1] on the 8-bit grid, the model's own input; no resize or colour conversion comes after it"

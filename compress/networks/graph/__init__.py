@@ -35,10 +35,12 @@ class Operator:
     """What computes it: (node, inputs…) → its output, or all of them. `reads`: the attributes that are honoured.
 
     `ignores`: those that change nothing of what is computed: of training, of float8, of an output that is refused.
-    `all_outputs`: every output is computed, not the first alone.
+    `all_outputs`: every output is computed, not the first alone. `numbers`: the places among its inputs where it takes
+    numbers, such as sizes and axes, and no values of the image.
     """
 
     compute: Callable[..., Any]
     reads: str = ""
     ignores: str = ""
     all_outputs: bool = False
+    numbers: tuple[int, ...] = ()

@@ -1,6 +1,6 @@
 """A graph read by what flows where: its functions inlined, decided branches taken. Nothing here imports torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -46,7 +46,7 @@ class DataFlow:
                 self.stored[node.output[0]] = value
         self._computed: dict[str, Array | None] = {}
         self._shapes: dict[str, list[int]] | None = None
-        self.opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
+        self.opset = standard_opset(proto)
 
     def live(self) -> list[onnx.NodeProto]:
         """The nodes that an output depends on, in their order."""
@@ -141,6 +141,18 @@ class DataFlow:
         return name, moves
 
 
+def standard_opset(holder: "onnx.ModelProto | onnx.FunctionProto") -> int:
+    """The version of ONNX's own operators in a model or a function; 0 where it imports none."""
+    return next((entry.version for entry in holder.opset_import if entry.domain in STANDARD), 0)
+
+
+def replace_entries(field: Any, entries: Iterable[Any]) -> None:
+    """Put others in the place of a repeated field's entries; they may be some of its own."""
+    copies = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
+    del field[:]
+    field.extend(copies)
+
+
 def constant(node: onnx.NodeProto) -> "onnx.TensorProto | None":
     """What a Constant node holds; None of strings and sparse tensors."""
     if len(node.attribute) != 1:
@@ -187,9 +199,7 @@ def flattened(proto: onnx.ModelProto) -> onnx.ModelProto:
             *(helper.make_node("Identity", [inner.name], [outer]) for inner, outer in ends if outer),
             *result.graph.node[number + 1 :],
         ]
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del result.graph.node[:]
-        result.graph.node.extend(nodes)
+        replace_entries(result.graph.node, nodes)
         result.graph.initializer.extend(body.initializer)
     return result
 
@@ -209,8 +219,7 @@ def in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     result = onnx.ModelProto()
     result.CopyFrom(proto)
-    del result.graph.node[:]
-    result.graph.node.extend(proto.graph.node[place] for place in order)
+    replace_entries(result.graph.node, [proto.graph.node[place] for place in order])
     return result
 
 
@@ -222,7 +231,7 @@ def _of_one_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(proto)
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD), 0)
+    opset = standard_opset(proto)
     for function in result.functions:
         for entry in function.opset_import:
             if entry.domain in STANDARD and all(_unchanged(node, entry.version, opset) for node in function.node):

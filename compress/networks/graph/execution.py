@@ -7,39 +7,9 @@ import torch
 from torch import Tensor
 
 from compress.networks.graph import Node
+from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.sizes import MEASURES, MOST_NUMBERS, OPERATORS_ON_SIZES, TYPES
 
-#: Operator → the places among its inputs where it takes numbers, such as sizes and axes, and no values of the image.
-NUMBERS = {
-    "Clip": (1, 2),
-    "ConstantOfShape": (0,),
-    "CumSum": (1,),
-    "Dropout": (1, 2),
-    "Expand": (1,),
-    "OneHot": (1,),
-    "Pad": (1, 2, 3),
-    "Range": (0, 1, 2),
-    "ReduceL1": (1,),
-    "ReduceL2": (1,),
-    "ReduceLogSum": (1,),
-    "ReduceLogSumExp": (1,),
-    "ReduceMax": (1,),
-    "ReduceMean": (1,),
-    "ReduceMin": (1,),
-    "ReduceProd": (1,),
-    "ReduceSum": (1,),
-    "ReduceSumSquare": (1,),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1, 2),
-    "TopK": (1,),
-    "Trilu": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
 #: Operators that make tensors of numbers alone.
 MADE_OF_NUMBERS = ("ConstantOfShape", "Range")
 
@@ -107,4 +77,5 @@ def _fills_whole(node: Node) -> bool:
 
 
 def takes_numbers(node: Node, place: int) -> bool:
-    return place in NUMBERS.get(node.op, ())
+    operator = OPERATORS.get(node.op)  # none of rounding and of layers, which are modules
+    return operator is not None and place in operator.numbers

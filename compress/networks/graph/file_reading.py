@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compress.networks.graph import Node
 from compress.networks.graph.attributes import UnreadPart, called
-from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened
+from compress.networks.graph.dataflow import QUANTIZERS, STANDARD, DataFlow, attributes_of, flattened, standard_opset
 from compress.networks.graph.execution import host_results
 from compress.networks.graph.operators import OPERATORS
 from compress.networks.graph.rounding import HALF
@@ -50,10 +50,9 @@ def known_nodes(flow: DataFlow, where: str) -> list[Node]:
     for function in flow.proto.functions:
         called_by = f"{function.domain}.{function.name}"
         if called_by in unknown:
-            opset = next((entry.version for entry in function.opset_import if entry.domain in STANDARD), 0)
             raise CompressError(
-                f"{where}: its function {called_by} is written in opset {opset}, the file in {flow.opset}; "
-                f"it has no twin"
+                f"{where}: its function {called_by} is written in opset {standard_opset(function)}, the file in "
+                f"{flow.opset}; it has no twin"
             )
     if "If" in unknown:
         raise CompressError(

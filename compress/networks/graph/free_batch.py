@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from compress.networks.graph import Node
+from compress.networks.graph.dataflow import replace_entries
 from compress.networks.graph.onnx_twin import GraphTwin
 from compress.networks.graph.output_meaning import LOGITS, OutputMeaning
 
@@ -41,9 +42,7 @@ def free_batch(proto: onnx.ModelProto, file: GraphTwin, image: Tensor) -> None:
             rewritten += _expanded(graph, name, f"{node.output[0]}@{place}", followed.constants[name], images)
             node.input[place] = f"{node.output[0]}@{place}"
         rewritten.append(node)
-    nodes_in_order = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rewritten]
-    del graph.node[:]
-    graph.node.extend(nodes_in_order)
+    replace_entries(graph.node, rewritten)
 
 
 class _FollowedImages(GraphTwin):

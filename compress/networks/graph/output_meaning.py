@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from compress.networks.graph.dataflow import MOVES, RETYPES, DataFlow, attributes_of, flattened
+from compress.networks.graph.dataflow import MOVES, RETYPES, STANDARD, DataFlow, attributes_of, flattened
 
 LOGITS, PROBABILITIES, LOG_PROBABILITIES, UNKNOWN = "logits", "probabilities", "log-probabilities", "unknown"
 #: Operators that make each row a distribution, or each value a probability → how `before` becomes it.
@@ -148,7 +148,7 @@ class _Backwards:
     def _over_classes(self, node: onnx.NodeProto) -> bool:
         """Whether it normalizes over the classes, and nothing else, as far as sizes are known."""
         given = attributes_of(node)
-        old = node.domain in ("", "ai.onnx") and self.flow.opset < 13
+        old = node.domain in STANDARD and self.flow.opset < 13
         axis = int(given.get("axis", 1 if old else -1))
         sizes = self.flow.shapes().get(node.input[0])
         if not sizes:

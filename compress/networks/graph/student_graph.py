@@ -13,7 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from compress.networks.graph.dataflow import DataFlow, flattened, names_read
+from compress.networks.graph.dataflow import DataFlow, names_read, replace_entries
+from compress.networks.graph.file_reading import parsed_model
 from compress.networks.graph.free_batch import BATCH, free_batch
 from compress.networks.graph.onnx_twin import GraphTwin, build_twin
 from compress.networks.graph.output_meaning import PROBABILITIES, OutputMeaning
@@ -44,10 +45,7 @@ def read_student(content: bytes, shape: "tuple[int, ...]", where: str) -> Studen
 
     CompressError, of one line, where it is quantized, holds what has no gradient, or takes no number of images but one.
     """
-    try:
-        proto = flattened(onnx.load_model_from_string(content))
-    except Exception as fault:  # protobuf's exceptions share no base class
-        raise CompressError(f"{where}: no ONNX model ({type(fault).__name__}); export it again") from None
+    proto = parsed_model(content, where)
     file, notes = build_twin(content, where=where), []
     if _scale_levels(proto):
         notes.append("its image is scaled to 8-bit levels, and no longer rounded to them")
@@ -188,13 +186,9 @@ def _declare(proto: onnx.ModelProto, shape: "tuple[int, ...]") -> None:
 
 def _prune(proto: onnx.ModelProto) -> None:
     """Leave out nodes and values that the logits do not need."""
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in DataFlow(proto).live()]
-    read = {name for node in nodes for name in names_read(node)}
-    kept = [entry for entry in proto.graph.initializer if entry.name in read]
-    entries = [onnx.TensorProto.FromString(entry.SerializeToString()) for entry in kept]
-    del proto.graph.node[:], proto.graph.initializer[:]
-    proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend(entries)
+    replace_entries(proto.graph.node, DataFlow(proto).live())
+    read = {name for node in proto.graph.node for name in names_read(node)}
+    replace_entries(proto.graph.initializer, [entry for entry in proto.graph.initializer if entry.name in read])
 
 
 def _refuse_disagreement(network: OnnxNetwork, images: Tensor, wanted: Tensor, allowed: float, where: str) -> None:

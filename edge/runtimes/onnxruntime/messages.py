@@ -5,6 +5,10 @@ import re
 from edge.core.errors import first_line
 from edge.core.foreign_messages import disguise
 
+TAKEN_IN = (
+    "`compress export` takes both, or save it as one: python -c "
+    '\'import onnx; onnx.save(onnx.load("model.onnx"), "whole.onnx")\''
+)
 #: What the runtime writes → what is said of it. `{version}` is the runtime's; {0}, {1} are what the pattern holds.
 REASONS = (
     (
@@ -38,14 +42,9 @@ REASONS = (
     ),
     (
         r"xternal data.*?([^/\\\"' ]+\.[\w]+)\"",
-        "keeps weights in another file ({0}), which no hash of this one covers; `compress export` takes both, or save "
-        'it as one: python -c \'import onnx; onnx.save(onnx.load("model.onnx"), "whole.onnx")\'',
+        f"keeps weights in another file ({{0}}), which no hash of this one covers; {TAKEN_IN}",
     ),
-    (
-        r"xternal data",
-        "keeps weights in another file, which no hash of this one covers; `compress export` takes both, or save it as "
-        'one: python -c \'import onnx; onnx.save(onnx.load("model.onnx"), "whole.onnx")\'',
-    ),
+    (r"xternal data", f"keeps weights in another file, which no hash of this one covers; {TAKEN_IN}"),
     (
         r"In Node, \(\"(.*?)\", (\w+), .*?Error:? (?:Node ?(?:\(.*?\) )?with )?(.+?)\.?$",
         "node {0} ({1}) is invalid, {2}; export it again",

@@ -60,12 +60,7 @@ class OnnxRunner(Runner):
         self._session = None
 
     def _call(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
-        try:
-            (logits,) = self._session.run([self._output], {self._input: batch})
-        except Exception as fault:  # the runtime's exceptions share no base class
-            raise CompressError(
-                f"{self._where}: fails on {len(batch)} images ({why_it_failed(fault)}); export it again"
-            ) from None
+        logits = executed(self._session, self._output, self._input, batch, self._where)
         if logits.shape != (len(batch), self.classes):
             raise CompressError(f"{self._where}: gives logits {logits.shape} for {len(batch)} images; export it again")
         return np.asarray(logits, np.float32)
@@ -121,6 +116,17 @@ def open_session(content: bytes, where: str, *, threads: int = 0, provider: str 
             f"must be those that onnxruntime-gpu {runtime.__version__} names"
         )
     return session
+
+
+def executed(session: Any, output: str, entry: str, batch: "npt.NDArray[Any]", where: str) -> "npt.NDArray[Any]":
+    """What `output` holds for a batch; CompressError where the runtime cannot compute it."""
+    try:
+        (values,) = session.run([output], {entry: batch})
+    except Exception as fault:  # the runtime's exceptions share no base class
+        raise CompressError(
+            f"{where}: fails on {len(batch)} images ({why_it_failed(fault)}); export it again"
+        ) from None
+    return values
 
 
 def stated_tensor(entry: Any) -> str:

@@ -18,7 +18,7 @@ from export.targets.onnx.class_names import ClassOrder, names_in_file, names_in_
 from export.targets.onnx.foreign_file import ForeignFile
 from export.targets.onnx.foreign_graph import ForeignClassifier
 from export.targets.onnx.input_form import BYTES, InputForm, checked_form, fitting_layouts
-from export.targets.onnx.suspects import SMALL, FittedOrder, SuspectSearch, described, fitted_order
+from export.targets.onnx.suspects import SMALL, FittedOrder, Improvement, SuspectSearch, described, fitted_order
 
 CHECKED, CHECKED_LARGE = 256, 128  # validation images, at most, that suspects are compared on, by their size
 COMPARED = 16  # of them that the graph is executed on once more with what was put around it
@@ -66,16 +66,8 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     if form.layout != "nchw" and adopt.layout == "auto" and not open_layouts:
         notes.append(f"takes images (H,W,C), as its sizes {classifier.sizes} show; adopted as --layout {form.layout}")
     if improvement is not None:
-        better = improvement.better.form
-        if automatic:
-            form = better
-            notes.append(f"{improvement.wording}; it is adopted so")
-        elif adopt.layout == "auto" and better.layout != form.layout:
-            form = dataclasses.replace(form, layout=better.layout)
-            rest = "" if form == better else f", the rest of it by {better.options} or --normalize auto"
-            notes.append(f"{improvement.wording}; it is adopted with --layout {form.layout}{rest}")
-        else:
-            notes.append(f"{improvement.wording}: adopt it with that, or with --normalize auto")
+        form, note = _improved_form(adopt, form, improvement)
+        notes.append(note)
     elif automatic:
         notes.append(f"of {len(labels)} validation images none of the suspects has more right than chance allows")
     if not len(labels):
@@ -91,6 +83,18 @@ def graph_to_ship(adopt: Adopt, foreign: ForeignFile, dataset: Dataset) -> Adopt
     if content != foreign.content:
         _check_same(content, classifier, form, classes, images if len(images) else one)
     return AdoptedGraph(content, form, classes, described(improvement, search), notes)
+
+
+def _improved_form(adopt: Adopt, form: InputForm, improvement: Improvement) -> "tuple[InputForm, str]":
+    """As much of what is better as `auto` was asked for; and what is said."""
+    better = improvement.better.form
+    if adopt.normalize == "auto":
+        return better, f"{improvement.wording}; it is adopted so"
+    if adopt.layout != "auto" or better.layout == form.layout:
+        return form, f"{improvement.wording}: adopt it with that, or with --normalize auto"
+    form = dataclasses.replace(form, layout=better.layout)
+    rest = "" if form == better else f", the rest of it by {better.options} or --normalize auto"
+    return form, f"{improvement.wording}; it is adopted with --layout {form.layout}{rest}"
 
 
 def _classes(adopt: Adopt, foreign: ForeignFile, told: int, dataset: Dataset) -> ClassOrder:

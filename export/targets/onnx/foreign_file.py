@@ -1,21 +1,20 @@
 """An ONNX file of another tool, read: its graph in one piece, whatever lies in files beside it taken in."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from compress.networks.graph.dataflow import standard_opset
 from edge.core import artifact
 from edge.core.errors import CompressError
 from edge.core.foreign_messages import disguise
 from edge.runtimes.onnxruntime.runner import open_session
+from export.targets.onnx.layers import tensor_bytes
 
 LARGEST = 2**31 - 1  # bytes of one protobuf message
-#: Types of which one byte holds several values → how many.
-PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ForeignFile:
 
     @property
     def opset(self) -> int:
-        return next((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        return standard_opset(self.proto)
 
 
 def read_foreign(path: Path) -> ForeignFile:
@@ -50,7 +49,7 @@ def read_foreign(path: Path) -> ForeignFile:
     if not external:
         return ForeignFile(path, proto, content, sha256)
     check_types(external, path)
-    total = len(content) + sum(_stored_bytes(tensor) for tensor in external)
+    total = len(content) + sum(tensor_bytes(tensor) for tensor in external)
     if total > LARGEST:
         raise CompressError(
             f"{path}: with the weights beside it {total / 1e9:.1f} GB; an ONNX file in one piece ends at 2.1 GB"
@@ -99,15 +98,6 @@ def _external(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _stored_bytes(tensor: TensorProto) -> int:
-    """What its shape and type take."""
-    count = math.prod(tensor.dims)
-    packed = PACKED.get(TensorProto.DataType.Name(tensor.data_type))
-    if packed:
-        return math.ceil(count / packed)
-    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-
-
 def _file_beside(path: Path, name: str) -> Path:
     """The file of that name inside the folder of `path`: an ordinary one, reached through no link."""
     parts = PurePosixPath(name).parts
@@ -131,7 +121,7 @@ def _file_beside(path: Path, name: str) -> Path:
 def _stored_elsewhere(tensor: TensorProto, files: Mapping[str, Path], path: Path) -> bytes:
     """The bytes of a tensor; CompressError where the file does not hold as many as its shape takes."""
     entries = _external(tensor)
-    name, want = entries["location"], _stored_bytes(tensor)
+    name, want = entries["location"], tensor_bytes(tensor)
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or want)
     except ValueError:

@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compress.networks.graph.dataflow import in_order, names_read
+from compress.networks.graph.dataflow import in_order, names_read, replace_entries
 from edge.core.errors import CompressError
-from edge.runtimes.onnxruntime.messages import why_it_failed
-from edge.runtimes.onnxruntime.runner import open_session, stated_tensor
+from edge.runtimes.onnxruntime.runner import executed, open_session, stated_tensor
 from edge.runtimes.runner import BATCH_SIZE
 from export.contract import graph_inputs
 from export.targets.onnx.foreign_file import ForeignFile
@@ -68,12 +67,7 @@ class ForeignClassifier:
             held = len(batch)
             if self.fixed_batch > held:
                 batch = np.concatenate([batch, np.zeros((size - held, *batch.shape[1:]), batch.dtype)])
-            try:
-                (values,) = self.session.run([self.result], {self.entry: batch})
-            except Exception as fault:  # the runtime's exceptions share no base class
-                raise CompressError(
-                    f"{self.file.path}: fails on {len(batch)} images ({why_it_failed(fault)})"
-                ) from None
+            values = executed(self.session, self.result, self.entry, batch, str(self.file.path))
             if values.ndim < 2 or len(values) != len(batch) or any(side != 1 for side in values.shape[2:]):
                 raise CompressError(
                     f"{self.file.path}: gives {self.result} {values.shape} for {len(batch)} images; a classifier gives "
@@ -113,7 +107,7 @@ class ForeignClassifier:
         new = helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
         place = [each.name for each in graph.input].index(self.entry)
         graph.input[place].CopyFrom(new)
-        _replace_nodes(graph, [*nodes, *graph.node])
+        replace_entries(graph.node, [*nodes, *graph.node])
         return True
 
     def _put_behind(self, proto: onnx.ModelProto, classes: int, order: "Sequence[int] | None") -> bool:
@@ -138,7 +132,7 @@ class ForeignClassifier:
             return not as_it_is
         self._needs_opset("behind its output")
         name = _unused(proto, "logits")
-        _replace_nodes(graph, [*graph.node, *chained(steps, self.result, name, _unused_scope(proto, name))])
+        replace_entries(graph.node, [*graph.node, *chained(steps, self.result, name, _unused_scope(proto, name))])
         graph.output[place].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, classes]))
         return True
 
@@ -148,20 +142,17 @@ class ForeignClassifier:
         if len(graph.output) == 1:
             return False
         place = [entry.name for entry in self.session.get_outputs()].index(self.result)
-        kept = onnx.ValueInfoProto()
-        kept.CopyFrom(graph.output[place])
-        del graph.output[:]
-        graph.output.append(kept)
-        wanted, nodes = {kept.name}, []
+        replace_entries(graph.output, [graph.output[place]])
+        wanted, nodes = {graph.output[0].name}, []
         for node in reversed(in_order(proto).graph.node):
             if wanted.intersection(node.output):
                 wanted.update(names_read(node))
                 nodes.append(node)
-        _replace_nodes(graph, nodes[::-1])
+        replace_entries(graph.node, nodes[::-1])
         for stored in (graph.initializer, graph.sparse_initializer):
             used = [each for each in stored if (each.name if hasattr(each, "name") else each.values.name) in wanted]
-            _replace(stored, used)
-        _replace(graph.input, [each for each in graph.input if each.name in wanted])
+            replace_entries(stored, used)
+        replace_entries(graph.input, [each for each in graph.input if each.name in wanted])
         return True
 
     def _needs_opset(self, where: str) -> None:
@@ -214,14 +205,3 @@ def _tensor_names(proto: onnx.ModelProto) -> set[str]:
     graph = proto.graph
     names = {entry.name for part in (graph.input, graph.output, graph.initializer) for entry in part}
     return names | {tensor for node in graph.node for tensor in (*node.output, *names_read(node))}
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: "Sequence[onnx.NodeProto]") -> None:
-    _replace(graph.node, nodes)
-
-
-def _replace(field: Any, entries: "Sequence[Any]") -> None:
-    """A repeated field's entries by others, which may be its own."""
-    copies = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
-    del field[:]
-    field.extend(copies)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from compress.networks.graph.dataflow import DataFlow, flattened
+from compress.networks.graph.dataflow import DataFlow, flattened, standard_opset
 from edge.core.errors import CompressError
 from export.targets.onnx.precision import level_type
 
@@ -70,8 +70,8 @@ SIGNED = (TensorProto.INT4, TensorProto.INT8, TensorProto.INT16, TensorProto.INT
 UNSIGNED = (TensorProto.UINT4, TensorProto.UINT8, TensorProto.UINT16)
 WEIGHT_LEVELS = {*SIGNED, *UNSIGNED} - {TensorProto.INT32}
 FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
-#: Bits of a value, where two or four of them share a byte.
-PACKED = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+#: Bits of a value, where two or four of them share a byte; not every onnx knows all of these types.
+PACKED = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 SHORT = {"float": "float32", "double": "float64"}
 
 FATAL = 4  # the runtime's log level
@@ -188,7 +188,7 @@ def describe_graph(proto: onnx.ModelProto, optimised: "onnx.ModelProto | None") 
     for entry in graph.stored.values():
         held[dtype(entry)] += tensor_bytes(entry)
     return {
-        "opset": max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=None),
+        "opset": standard_opset(proto) or None,
         "ir_version": proto.ir_version,
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "operators": dict(Counter(node.op_type for node in graph.nodes).most_common()),
@@ -280,10 +280,10 @@ def dtype(entry: onnx.TensorProto) -> str:
 
 
 def tensor_bytes(entry: onnx.TensorProto) -> int:
-    """Bytes of the values, as a file packs them."""
-    count = math.prod(entry.dims)
-    if entry.data_type in PACKED:
-        return -(-count * PACKED[entry.data_type] // 8)
+    """Bytes that the values take by their shape and type, as a file packs them."""
+    count, bits = math.prod(entry.dims), PACKED.get(TensorProto.DataType.Name(entry.data_type))
+    if bits is not None:
+        return math.ceil(count * bits / 8)
     return count * int(onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from compress.zoo.catalog import NORMALIZATIONS, normalization_constants
 from edge.core.errors import CompressError
 from edge.core.proportions import mcnemar
+from edge.validity.logits import distributions
 from export.targets.onnx.foreign_graph import ForeignClassifier
 from export.targets.onnx.input_form import BYTES, InputForm
 
@@ -38,7 +39,7 @@ class Answers:
     def surprise(self, labels: np.ndarray) -> np.ndarray:
         """Cross entropy (N,): it tells forms apart that accuracies do not."""
         rows = self.logits.astype(np.float64)
-        rows = np.log(np.clip(rows, 1e-9, None)) if _distributions(rows) else rows
+        rows = np.log(np.clip(rows, 1e-9, None)) if distributions(rows).all() else rows
         rows = rows - rows.max(1, keepdims=True)
         return np.asarray(np.log(np.exp(rows).sum(1)) - rows[np.arange(len(labels)), labels])
 
@@ -204,10 +205,6 @@ def _assignment(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.n
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     return np.asarray(linear_sum_assignment(-counts)[1])
-
-
-def _distributions(rows: np.ndarray) -> bool:
-    return bool((rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=0.01))
 
 
 def described(improvement: "Improvement | None", search: SuspectSearch) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def _gelu_of_sum(approximate: str) -> Callable[..., Tensor]:
 
 ACTIVATIONS = {
     "Celu": Operator(lambda node, x: functional.celu(x, node.number("alpha", 1.0)), "alpha"),
-    "Clip": Operator(_clip, "min max"),
-    "Dropout": Operator(_dropout, ignores="ratio seed"),
+    "Clip": Operator(_clip, "min max", numbers=(1, 2)),
+    "Dropout": Operator(_dropout, ignores="ratio seed", numbers=(1, 2)),
     "Elu": Operator(lambda node, x: functional.elu(x, node.number("alpha", 1.0)), "alpha"),
     "Gelu": Operator(lambda node, x: functional.gelu(x, approximate=node.text("approximate", "none")), "approximate"),
     "Hardmax": Operator(lambda node, x: normalized(node, x, _first_largest), "axis"),

@@ -139,20 +139,8 @@ def _qlinear_concat(node: Node, y_scale: Tensor, y_zero: Tensor, *parts: Tensor)
     return _requantized(torch.cat(values, node.whole("axis", 0)) / y_scale, y_zero)
 
 
-def _qlinear_where(
-    node: Node,
-    condition: Tensor,
-    a: Tensor,
-    a_scale: Tensor,
-    a_zero: Tensor,
-    b: Tensor,
-    b_scale: Tensor,
-    b_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
-) -> Tensor:
-    value = torch.where(condition, _centered(a, a_zero) * a_scale, _centered(b, b_zero) * b_scale)
-    return _requantized(value / y_scale, y_zero)
+def _qlinear_where(node: Node, condition: Tensor, *values: Tensor) -> Tensor:
+    return _of_both(lambda a, b: torch.where(condition, a, b))(node, *values)
 
 
 def _qgemm(

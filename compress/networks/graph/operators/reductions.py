@@ -9,7 +9,7 @@ from compress.networks.graph import Node, Operator
 from compress.networks.graph.operators.operands import numbers
 
 
-def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _reduction(function: Callable[..., Tensor], reads: str = "axes keepdims") -> Operator:
     """`function(x, axes, keepdim)` as an operator; axes are an attribute, or an input in later opsets."""
 
     def operator(node: Node, x: Tensor, axes: "Tensor | None" = None) -> Tensor:
@@ -18,7 +18,7 @@ def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return x
         return function(x, tuple(chosen) or tuple(range(x.ndim)), keepdim=bool(node.whole("keepdims", 1)))
 
-    return operator
+    return Operator(operator, reads, numbers=(1,))
 
 
 def _bound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -51,18 +51,14 @@ def _extreme(function: Callable[..., Tensor]) -> Callable[[Node, Tensor], Tensor
 REDUCTIONS = {
     "ArgMax": Operator(_extreme(torch.argmax), "axis keepdims select_last_index"),
     "ArgMin": Operator(_extreme(torch.argmin), "axis keepdims select_last_index"),
-    "ReduceL1": Operator(_reduce(lambda x, axes, keepdim: x.abs().sum(axes, keepdim=keepdim)), "axes keepdims"),
-    "ReduceL2": Operator(
-        _reduce(lambda x, axes, keepdim: torch.linalg.vector_norm(x, 2, axes, keepdim)), "axes keepdims"
-    ),
-    "ReduceLogSum": Operator(_reduce(lambda x, axes, keepdim: x.sum(axes, keepdim=keepdim).log()), "axes keepdims"),
-    "ReduceLogSumExp": Operator(_reduce(torch.logsumexp), "axes keepdims"),
-    "ReduceMax": Operator(_reduce(_bound(torch.amax)), "axes keepdims noop_with_empty_axes"),
-    "ReduceMean": Operator(_reduce(torch.mean), "axes keepdims noop_with_empty_axes"),
-    "ReduceMin": Operator(_reduce(_bound(torch.amin)), "axes keepdims noop_with_empty_axes"),
-    "ReduceProd": Operator(_reduce(_product), "axes keepdims noop_with_empty_axes"),
-    "ReduceSum": Operator(_reduce(torch.sum), "axes keepdims noop_with_empty_axes"),
-    "ReduceSumSquare": Operator(
-        _reduce(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim)), "axes keepdims"
-    ),
+    "ReduceL1": _reduction(lambda x, axes, keepdim: x.abs().sum(axes, keepdim=keepdim)),
+    "ReduceL2": _reduction(lambda x, axes, keepdim: torch.linalg.vector_norm(x, 2, axes, keepdim)),
+    "ReduceLogSum": _reduction(lambda x, axes, keepdim: x.sum(axes, keepdim=keepdim).log()),
+    "ReduceLogSumExp": _reduction(torch.logsumexp),
+    "ReduceMax": _reduction(_bound(torch.amax), "axes keepdims noop_with_empty_axes"),
+    "ReduceMean": _reduction(torch.mean, "axes keepdims noop_with_empty_axes"),
+    "ReduceMin": _reduction(_bound(torch.amin), "axes keepdims noop_with_empty_axes"),
+    "ReduceProd": _reduction(_product, "axes keepdims noop_with_empty_axes"),
+    "ReduceSum": _reduction(torch.sum, "axes keepdims noop_with_empty_axes"),
+    "ReduceSumSquare": _reduction(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim)),
 }

@@ -225,6 +225,7 @@ RESIZING = {
         _resize,
         "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value "
         "keep_aspect_ratio_policy mode nearest_mode",
+        numbers=(1, 2, 3),
     ),
-    "Upsample": Operator(_upsample, "mode scales"),
+    "Upsample": Operator(_upsample, "mode scales", numbers=(1,)),
 }

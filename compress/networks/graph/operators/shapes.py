@@ -146,18 +146,20 @@ def _space_to_depth(node: Node, x: Tensor) -> Tensor:
 
 SHAPES = {
     "Concat": Operator(lambda node, *parts: torch.cat(parts, node.whole("axis", 0)), "axis"),
-    "ConstantOfShape": Operator(_constant_of_shape, "value"),
+    "ConstantOfShape": Operator(_constant_of_shape, "value", numbers=(0,)),
     "DepthToSpace": Operator(_depth_to_space, "blocksize mode"),
-    "Expand": Operator(lambda node, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(shape))))),
+    "Expand": Operator(
+        lambda node, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(shape)))), numbers=(1,)
+    ),
     "Flatten": Operator(_flatten, "axis"),
     "Gather": Operator(_gather, "axis"),
-    "Pad": Operator(_pad, "mode pads value"),
-    "Reshape": Operator(_reshape, "allowzero"),
+    "Pad": Operator(_pad, "mode pads value", numbers=(1, 2, 3)),
+    "Reshape": Operator(_reshape, "allowzero", numbers=(1,)),
     "Shape": Operator(_shape, "start end"),
-    "Slice": Operator(_slice, "axes ends starts"),
+    "Slice": Operator(_slice, "axes ends starts", numbers=(1, 2, 3, 4)),
     "SpaceToDepth": Operator(_space_to_depth, "blocksize"),
-    "Split": Operator(_split, "axis num_outputs split", all_outputs=True),
-    "Squeeze": Operator(_squeeze, "axes"),
+    "Split": Operator(_split, "axis num_outputs split", all_outputs=True, numbers=(1,)),
+    "Squeeze": Operator(_squeeze, "axes", numbers=(1,)),
     "Transpose": Operator(lambda node, x: x.permute(node.ints("perm", range(x.ndim)[::-1])), "perm"),
-    "Unsqueeze": Operator(_unsqueeze, "axes"),
+    "Unsqueeze": Operator(_unsqueeze, "axes", numbers=(1,)),
 }
