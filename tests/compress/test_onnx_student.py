@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import export.stage
+from compress import networks
 from compress.cli.execute import execute
 from compress.config import ExportConfig, QuantizeConfig, StudentConfig, parse
 from compress.folders import load
@@ -412,3 +413,12 @@ def test_levels_of_an_8_bit_image_are_scaled_to_and_other_floats_are_float32() -
     assert torch.allclose(network.eval()(images), wanted, atol=1e-5 * float(wanted.std()))
     assert [weight.dtype for weight in network.parameters()] == [torch.float32]
     assert len(graph.notes) == 2 and "double" in graph.notes[1]
+
+
+def test_an_ending_in_capitals_is_one_too(tmp_path: Path) -> None:
+    file = tmp_path / "NET.ONNX"
+    with pytest.raises(CompressError, match=r"NET\.ONNX: no such file; give an ONNX file$"):
+        networks.graph_path(str(file))
+    file.write_bytes(b"")
+    assert networks.graph_path(str(file)) == file and networks.is_graph_file(file)
+    assert networks.graph_path("resnet8") is None and not networks.is_graph_file(tmp_path)

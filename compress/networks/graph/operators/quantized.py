@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from compress.networks.graph import Node, Operator
 from compress.networks.graph.operators.activations import normalized
-from compress.networks.graph.operators.windows import average_pool, conv
+from compress.networks.graph.operators.windows import CONVOLUTION, POOL, average_pool, conv
 from compress.networks.graph.rounding import along, dequantize, levels_of
 
 #: One quantized value is three inputs: levels, scale and zero point.
 TRIPLE = 3
-POOLING = "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"
 
 
 def _centered(levels: Tensor, zero: "Tensor | None", axis: int = 0) -> Tensor:
@@ -193,17 +192,17 @@ def _dynamic_matmul(
 
 
 QUANTIZED = {
-    "ConvInteger": Operator(_conv_integer, "auto_pad dilations group kernel_shape pads strides"),
+    "ConvInteger": Operator(_conv_integer, CONVOLUTION),
     "DequantizeLinear": Operator(dequantize, "axis block_size"),
     "DynamicQuantizeLinear": Operator(_dynamic_quantize, all_outputs=True),
     "MatMulInteger": Operator(_matmul_integer),
-    "QLinearConv": Operator(_qlinear_conv, "auto_pad dilations group kernel_shape pads strides"),
+    "QLinearConv": Operator(_qlinear_conv, CONVOLUTION),
     "QLinearMatMul": Operator(_qlinear_matmul),
     "com.microsoft.DynamicQuantizeMatMul": Operator(_dynamic_matmul),
     "com.microsoft.QGemm": Operator(_qgemm, "alpha transA transB"),
     "com.microsoft.QLinearAdd": Operator(_of_both(torch.add)),
     "com.microsoft.QLinearAveragePool": Operator(
-        _between(_of_channels_first(average_pool)), f"{POOLING} channels_last"
+        _between(_of_channels_first(average_pool)), f"{POOL} count_include_pad channels_last"
     ),
     "com.microsoft.QLinearConcat": Operator(_qlinear_concat, "axis"),
     "com.microsoft.QLinearGlobalAveragePool": Operator(

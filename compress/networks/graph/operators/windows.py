@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from compress.networks.graph import Node, Operator
 
+#: The attributes of every convolution, and of every pool
+CONVOLUTION = "auto_pad dilations group kernel_shape pads strides"
+POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
 #: By the dimensions of the tensor, images and channels counted
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
 TRANSPOSED = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
@@ -197,19 +200,15 @@ def _fused_conv(
 
 
 WINDOWS = {
-    "AveragePool": Operator(average_pool, "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
-    "Conv": Operator(conv, "auto_pad dilations group kernel_shape pads strides"),
-    "ConvTranspose": Operator(
-        conv_transpose, "auto_pad dilations group kernel_shape output_padding output_shape pads strides"
-    ),
+    "AveragePool": Operator(average_pool, f"{POOL} count_include_pad"),
+    "Conv": Operator(conv, CONVOLUTION),
+    "ConvTranspose": Operator(conv_transpose, f"{CONVOLUTION} output_padding output_shape"),
     "GlobalAveragePool": Operator(lambda node, x: x.mean(tuple(range(2, x.ndim)), keepdim=True)),
     "GlobalLpPool": Operator(
         lambda node, x: torch.linalg.vector_norm(x, node.whole("p", 2), tuple(range(2, x.ndim)), True), "p"
     ),
     "GlobalMaxPool": Operator(lambda node, x: x.amax(tuple(range(2, x.ndim)), keepdim=True)),
-    "LpPool": Operator(lp_pool, "auto_pad ceil_mode dilations kernel_shape p pads strides"),
-    "MaxPool": Operator(max_pool, "auto_pad ceil_mode dilations kernel_shape pads strides", ignores="storage_order"),
-    "com.microsoft.FusedConv": Operator(
-        _fused_conv, "activation activation_params auto_pad dilations group kernel_shape pads strides"
-    ),
+    "LpPool": Operator(lp_pool, f"{POOL} p"),
+    "MaxPool": Operator(max_pool, POOL, ignores="storage_order"),
+    "com.microsoft.FusedConv": Operator(_fused_conv, f"{CONVOLUTION} activation activation_params"),
 }
